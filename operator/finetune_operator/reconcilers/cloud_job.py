@@ -12,8 +12,8 @@ from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import evaluation_record, measuring, outcomes, submission
-from finetune_operator.decide.cloud_job.small_pods import in_its_words
-from finetune_operator.decide.cloud_job.steps import only_follows
+from finetune_operator.decide.cloud_job.small_pods import worded_for_small_pod
+from finetune_operator.decide.cloud_job.steps import only_updates_progress
 from finetune_operator.decide.cloud_job.submission import Adopt, Create, Missing, Wait, next_move
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.connection import lacking
@@ -110,7 +110,7 @@ class CloudJobs:
         Otherwise two operators that poll at different times would revert each other as fast as watch events arrive.
         """
         job_id = view.provider.job_id
-        if job_id is None or not only_follows(view, decision) or not self._context.is_of_another(job):
+        if job_id is None or not only_updates_progress(view, decision) or not self._context.is_of_another(job):
             return False
         return self._training.recheck(job, job_id)
 
@@ -145,7 +145,7 @@ class CloudJobs:
             job_id = await self._pods.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
             refused = of_connection(refusal_of_pod(error.message), view.spec.connection_ref.name, view.connection)
-            refused = in_its_words(refused)
+            refused = worded_for_small_pod(refused)
             if counts_what_has_ended(refused):
                 await self._training.end_earlier(job, decision.status)  # so that the next try fits the quota
             return measuring.not_started(view, refused)
@@ -171,7 +171,7 @@ class CloudJobs:
         except ProviderError as error:
             return job, _not_tidied(view, error)
         if deployed:
-            decision = outcomes.gone(view, decision)
+            decision = outcomes.deployments_deleted(view, decision)
         if view.copy_of:
             note = f"the job is released; what is at the provider is that of {view.copy_of}, and stays"
             await self._context.announce(job, "Normal", "Retained", note)
@@ -179,7 +179,7 @@ class CloudJobs:
             note = "the job is released; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
         job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
-        return job, outcomes.tidied(view, decision)
+        return job, outcomes.cleaned_up(view, decision)
 
     async def _tidy(
         self, job: Manifest, view: JobView, *, succeeded: bool
@@ -194,10 +194,14 @@ class CloudJobs:
             job, view = left.job, replace(view, status=left.status)
             if left.names or left.error is not None:
                 ended = _ended_at(job, view)
-                return job, view, outcomes.not_gone(view, left.names, left.failure, self._hosts.moving_seconds, ended)
-            unrecorded = evaluation_record.is_unrecorded(view, succeeded=succeeded)
+                return (
+                    job,
+                    view,
+                    outcomes.deployments_left(view, left.names, left.failure, self._hosts.moving_seconds, ended),
+                )
+            unrecorded = evaluation_record.may_lack_record(view, succeeded=succeeded)
             if unrecorded and may_still_show(_deleted_at(job), view.now):
-                return job, view, outcomes.looked_for(view, self._hosts.moving_seconds)
+                return job, view, outcomes.searching(view, self._hosts.moving_seconds)
         try:
             await self._end_strays(job, view)
             await self._training.clean(job, view.provider.files or ())
@@ -302,4 +306,4 @@ def _not_tidied(view: JobView, error: ProviderError) -> Decision:
     if isinstance(error, Busy):
         return Decision(view.status, requeue_after=error.retry_after)
     logger.warning("what is left at the provider cannot be deleted: %s", error.message)
-    return outcomes.not_tidied(view, error.failure())
+    return outcomes.not_cleaned_up(view, error.failure())

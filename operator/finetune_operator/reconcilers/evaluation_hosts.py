@@ -13,7 +13,7 @@ from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobSt
 from finetune_api.manifest import Manifest
 from finetune_operator.decide.cloud_job import evaluation_hosts as decide
 from finetune_operator.decide.cloud_job import evaluation_record
-from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
+from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, BringUp, Wanted
 from finetune_operator.decide.deployment.hosted_record import Hosted, address
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.desired import names
@@ -71,7 +71,7 @@ class EvaluationHosts:
         known = [one.name for one in _recorded(view.status)] + [one.name for one in wanted]
         found = await self._calls.list(connection, known)
         alone = view.provider.name in ONE_AT_A_TIME
-        plan = decide.rise(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
+        plan = decide.bring_up(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
         recorded = await self._asked(plan, found)
         status = evaluation_record.deployed(status, recorded)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
@@ -82,7 +82,7 @@ class EvaluationHosts:
             again = failure.retry_after or self.moving_seconds
             return written, evaluation_record.not_deployed(view, status, failure.failure(), again)
         status = evaluation_record.deploying(view, status)
-        stands = decide.stand(_recorded(status), [one.candidate for one in wanted])
+        stands = decide.are_settled(_recorded(status), [one.candidate for one in wanted])
         return written, replace(decision, status=status, requeue_after=0 if stands else self.moving_seconds)
 
     async def down(self, job: Manifest, view: JobView) -> Left:
@@ -97,8 +97,8 @@ class EvaluationHosts:
         except ProviderError as error:
             return Left(job, view.status, error=error)
         alone = view.provider_name in ONE_AT_A_TIME
-        plan = decide.fall(recorded, found, beginning(view), view.now, one_at_a_time=alone)
-        status = evaluation_record.fallen(view.status, plan)
+        plan = decide.tear_down(recorded, found, beginning(view), view.now, one_at_a_time=alone)
+        status = evaluation_record.torn_down(view.status, plan)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job
         self._context.guard()
         left = Left(written, status, tuple(one.name for one in plan.recorded))
@@ -109,7 +109,7 @@ class EvaluationHosts:
             return replace(left, error=error)
         return left
 
-    async def _asked(self, plan: Rise, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
+    async def _asked(self, plan: BringUp, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
         """The record after asking the ready deployments whether they answer."""
         recorded = plan.recorded
         for name in plan.ask:
@@ -176,10 +176,10 @@ def _request(
 
 def _unrecorded(view: JobView) -> list[EvaluationDeployment]:
     """Deployments that may exist unrecorded. One list may lack them: they count as gone after missing for a while."""
-    if view.spec is None or view.deleting or not view.spec.suspend or not evaluation_record.is_to_be_looked_for(view):
+    if view.spec is None or view.deleting or not view.spec.suspend or not evaluation_record.needs_search(view):
         return []
     needed = decide.needed(view.spec, view.status, view.provider.name)
-    return [decide.suspected(decide.name(beginning(view), view.attempt, part), part, view.now) for part in needed]
+    return [decide.unrecorded(decide.name(beginning(view), view.attempt, part), part, view.now) for part in needed]
 
 
 def _recorded(status: FineTuneJobStatus) -> Sequence[EvaluationDeployment]:

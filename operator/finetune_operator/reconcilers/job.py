@@ -4,9 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
-from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import (
     EXPERTS_LEFT,
     LITTLE_KEPT,
@@ -21,13 +19,13 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import ignored_fields, leftovers
 from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
-from finetune_operator.decide.cloud_job.adoption import told_twice
-from finetune_operator.decide.cloud_job.small_pods import in_its_words
+from finetune_operator.decide.cloud_job.adoption import duplicate_warning
+from finetune_operator.decide.cloud_job.small_pods import worded_for_small_pod
 from finetune_operator.decide.cloud_job.submission import is_submitted
 from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
-from finetune_operator.decide.job.reported import AT_WORK, at_rest, last_work, paused, tracker_headline
-from finetune_operator.decide.job.steps import not_done, not_started, not_yet
+from finetune_operator.decide.job.reported import AT_WORK, last_work, paused, reported_without_eta, tracker_headline
+from finetune_operator.decide.job.steps import not_done, not_started, result_pending
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.field_paths import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
@@ -80,7 +78,7 @@ class JobReconciler:
                 return None
             decision = _not_taken(view, refused)
         try:
-            if cloud_job.is_to_be_held(view):
+            if cloud_job.needs_finalizer(view):
                 job = await self._cloud.hold(job)
             job, decision = await self._act(job, view, decision)
         except Busy as busy:
@@ -169,22 +167,21 @@ class JobReconciler:
         if decision.measure:
             self._reports.forget(view.uid)  # reports of an earlier pod of the attempt
             return job, await self._cloud.measure(job, view, decision)
-        if decision.start and view.spec is not None and view.connection is not None:
-            return await self._start(job, view, view.spec, view.connection, decision)
+        if decision.start:
+            return await self._start(job, view, decision)
         return job, decision
 
-    async def _start(
-        self, job: Manifest, view: JobView, spec: FineTuneJobSpec, connection: LLMConnectionSpec, decision: Decision
-    ) -> tuple[Manifest, Decision]:
+    async def _start(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Start the attempt that the decision's status names."""
-        if decision.status.provider is None:
+        spec, connection = view.spec, view.connection
+        if spec is None or connection is None or decision.status.provider is None:
             return job, decision
-        provider = self._providers.of(view.status, view.connection)
+        provider = self._providers.of(view.status, connection)
         try:
             job_id = await provider.start(job, spec, connection, decision.status)
         except REFUSALS as error:
             refused = of_connection(refusal_of_pod(error.message), spec.connection_ref.name, connection)
-            refused = in_its_words(refused) if view.remote else refused
+            refused = worded_for_small_pod(refused) if view.remote else refused
             if counts_what_has_ended(refused):
                 await provider.end_earlier(job, decision.status)  # so that the next try fits the quota
             return job, not_started(view, refused)
@@ -198,7 +195,7 @@ class JobReconciler:
             of, labels = annotations_of(job), labels_of(job)
             said = ignored_fields.of_job(view.spec, of, view.connection, labels=labels, asked_again=again)
             await self._context.tell_ignored(job, said)
-            if twice := told_twice(view):
+            if twice := duplicate_warning(view):
                 await self._context.announce(job, "Warning", "AlreadyAVersion", twice)
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
@@ -210,10 +207,10 @@ class JobReconciler:
 
 def _not_taken(view: JobView, why: Failure) -> Decision:
     """The decision if the model cannot take the job's result now: training is done, and status shows how far it is."""
-    fields = {"phase": last_work(view.run.report), **at_rest(view.run.report, view.status)}
+    fields = {"phase": last_work(view.run.report), **reported_without_eta(view.run.report, view.status)}
     view = replace(view, status=view.status.model_copy(update=fields))
     if why.reason is Reason.PENDING:
-        return not_yet(view, why.message)
+        return result_pending(view, why.message)
     return trouble(view, why, ASK_AGAIN_SECONDS)
 
 

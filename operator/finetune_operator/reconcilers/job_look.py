@@ -18,7 +18,7 @@ from finetune_api.manifest import (
 from finetune_api.names import BEGUN_ANNOTATION, PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job.attempts import taken_up
+from finetune_operator.decide.job.attempts import with_latest_attempt
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide, refused_by_policy
 from finetune_operator.decide.job.versions import compared_of, find_version, has_made_one, versions_of_weights
@@ -29,7 +29,7 @@ from finetune_operator.providers.job_record import begun_at, remembered
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.indexes import UNSAID, has_attempts, is_shared
+from finetune_operator.reconcilers.indexes import UNRECORDED, has_attempts, is_shared
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reading import is_of_newer_definitions, parse_spec, parse_status
 from finetune_operator.reconcilers.reports import ReportBox
@@ -92,7 +92,7 @@ class Looks:
             made_it=model is not None and has_made_one(model, metadata["uid"]),
             artifact_uri=self._artifact_uri(job, spec, connection, status),
             now=context.clock(),
-            unsaid=context.store.count(FINE_TUNE_JOBS, UNSAID),
+            unrecorded_jobs=context.store.count(FINE_TUNE_JOBS, UNRECORDED),
             report_interval=context.report_interval,
             patience=context.patience,
             outdated=_is_outdated(provider, run, connection),
@@ -192,7 +192,7 @@ async def _seen(
 ) -> tuple[FineTuneJobStatus, Run]:
     """The status with the latest attempt, and that attempt's state, or why it cannot be read."""
     try:
-        status = taken_up(status, await provider.latest_attempt(job, status), spec)
+        status = with_latest_attempt(status, await provider.latest_attempt(job, status), spec)
         return status, await provider.observe(job, status)
     except REFUSALS as refusal:
         job_id = status.provider.job_id if status.provider else None

@@ -16,7 +16,7 @@ def is_adopted(view: JobView) -> bool:
     return view.spec is not None and view.spec.adopt is not None
 
 
-def told_twice(view: JobView) -> str:
+def duplicate_warning(view: JobView) -> str:
     """That the adopted job's model is a version already. Another version is made of it, with the same weights."""
     if not view.same_as or view.spec is None or view.spec.adopt is None:
         return ""
@@ -32,7 +32,7 @@ def take_over(view: JobView) -> Decision | None:
     adopted = view.spec.adopt if view.spec else None
     if view.run.state != "Absent" or adopted is None or view.spec is None or view.connection is None:
         return None
-    if wrong := _of_elsewhere(adopted.job_id, view.connection):
+    if wrong := _arn_mismatch(adopted.job_id, view.connection):
         # No call to the connection's region and service can find it, and AWS's own error messages for it are unclear.
         return fail(view, _not_there(view, adopted.job_id, wrong))
     provider = view.provider.model_copy(
@@ -70,14 +70,14 @@ def refuse_other_base(view: JobView) -> Decision | None:
     return fail(view, Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step))
 
 
-def refuse_what_is_not_there(view: JobView) -> Decision | None:
+def refuse_missing_job(view: JobView) -> Decision | None:
     """An adopted job that was never seen has a wrong ID."""
     failure, adopted = view.run.failure, view.spec.adopt if view.spec else None
     if adopted is None or failure is None or failure.reason != Reason.DELETED_AT_PROVIDER:
         return None
     if view.status.phase != "Queued" or view.status.progress is not None:
         return None
-    return fail(view, _not_there(view, adopted.job_id, _misread(adopted.job_id, view.connection)))
+    return fail(view, _not_there(view, adopted.job_id, _likely_mistake(adopted.job_id, view.connection)))
 
 
 def _not_there(view: JobView, job_id: str, wrong: str) -> Failure:
@@ -88,7 +88,7 @@ def _not_there(view: JobView, job_id: str, wrong: str) -> Failure:
     return Failure(reason=Reason.DELETED_AT_PROVIDER, message=message, next_step=step)
 
 
-def _of_elsewhere(job_id: str, connection: LLMConnectionSpec) -> str:
+def _arn_mismatch(job_id: str, connection: LLMConnectionSpec) -> str:
     """Which part of an ARN does not match the connection to AWS, in words; "" if all match, or it is no ARN.
 
     ARNs are compared without case.
@@ -108,7 +108,7 @@ def _of_elsewhere(job_id: str, connection: LLMConnectionSpec) -> str:
     return ""
 
 
-def _misread(job_id: str, connection: LLMConnectionSpec | None) -> str:
+def _likely_mistake(job_id: str, connection: LLMConnectionSpec | None) -> str:
     """What was probably given instead of a job's ID; "" if unknown."""
     aws = (connection.bedrock or connection.sage_maker) if connection is not None else None
     if connection is None or (aws is None and job_id.startswith("ftjob-")):

@@ -17,7 +17,7 @@ ARCHIVE = ".tar.gz"
 """Suffix of an artifact's URI that is a single object instead of a folder."""
 
 
-def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
+def unsupported(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
     """The fields that the provider would ignore, or None."""
     found = not_heeded(spec, connection.provider, connection)
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
@@ -44,7 +44,7 @@ def cannot_learn_preferences(spec: FineTuneJobSpec, facts: ProviderFacts) -> str
     return f"spec.preference: {spec.base_model} does not learn from two answers at this provider; {instead}"
 
 
-def meant(base_model: str, facts: ProviderFacts) -> str | None:
+def suggested_model(base_model: str, facts: ProviderFacts) -> str | None:
     """The catalogue's model whose name begins with this one or is similar; None if it is listed, or none is similar."""
     if any(fnmatchcase(base_model, glob) for glob in facts.models):
         return None

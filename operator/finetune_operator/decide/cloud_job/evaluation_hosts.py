@@ -33,15 +33,15 @@ IN_DEPLOYMENTS: Mapping[str, frozenset[Candidate]] = {
 ONE_AT_A_TIME = frozenset({"azureOpenAI"})
 """Providers whose accounts allow only one change at a time."""
 
-RISE = timedelta(hours=2)
+WAIT_LIMIT = timedelta(hours=2)
 """How long the next pod waits for deployments."""
 
-STAND = timedelta(hours=24)
+LIFETIME = timedelta(hours=24)
 """How long a deployment of an evaluation may exist, whatever the pod does: it may be billed by the hour."""
 
 _ENDINGS: Mapping[Candidate, str] = {"tuned": "t", "base": "b", "activeVersion": "a"}
 _NO_HOURS = Decimal(0)
-_LATE = f"deployment does not answer after {RISE // timedelta(hours=1)} hours"
+_LATE = f"deployment does not answer after {WAIT_LIMIT // timedelta(hours=1)} hours"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Wanted:
 
 
 @dataclass(frozen=True)
-class Rise:
+class BringUp:
     """The new record, and then what to do: deployments by name."""
 
     recorded: tuple[EvaluationDeployment, ...]
@@ -66,7 +66,7 @@ class Rise:
 
 
 @dataclass(frozen=True)
-class Fall:
+class TearDown:
     """The new record of what is left, what to delete then, and the cost of those that are gone."""
 
     recorded: tuple[EvaluationDeployment, ...]
@@ -145,14 +145,14 @@ def compares_versions(view: JobView) -> bool:
     return view.spec is not None and (view.if_better or view.spec.evaluation.has("activeVersion"))
 
 
-def rise(
+def bring_up(
     recorded: Sequence[EvaluationDeployment],
     wanted: Sequence[Wanted],
     found: Mapping[str, Hosted],
     now: datetime,
     *,
     one_at_a_time: bool,
-) -> Rise:
+) -> BringUp:
     """What to do to have all wanted deployments answer. `found` is everything in the account."""
     busy = one_at_a_time and changes(found)
     kept, make, ask = [], [], []
@@ -176,7 +176,7 @@ def rise(
         elif there is not None:
             entry = _with(entry, unseen_since=None)
         kept.append(entry)
-    return Rise(tuple(kept), tuple(make), tuple(ask))
+    return BringUp(tuple(kept), tuple(make), tuple(ask))
 
 
 def _entry(
@@ -185,8 +185,8 @@ def _entry(
     """The record of a wanted deployment, present or new."""
     entry = next((one for one in recorded if one.candidate == wanted.candidate), None)
     if entry is not None and not _is_over(entry, found, now):
-        return _sighted(entry, found, now)
-    standing = _standing(wanted, found)
+        return _seen(entry, found, now)
+    standing = _existing(wanted, found)
     if standing is not None:
         return EvaluationDeployment(
             candidate=wanted.candidate, name=standing.name, created_at=timestamp(now), borrowed=True
@@ -206,7 +206,7 @@ def _is_over(entry: EvaluationDeployment, found: Mapping[str, Hosted], now: date
     return (entry.borrowed or entry.released) and entry.name not in found and is_missed(entry, now, limit)
 
 
-def _standing(wanted: Wanted, found: Mapping[str, Hosted]) -> Hosted | None:
+def _existing(wanted: Wanted, found: Mapping[str, Hosted]) -> Hosted | None:
     """An existing deployment of the model. A base model's is not used: it belongs to others, as do its rate limits."""
     if wanted.candidate == "base":
         return None
@@ -220,16 +220,16 @@ def _is_of_an_evaluation(deployment: str) -> bool:
     return bool(head) and tail[:-1].isdecimal() and tail[-1:] in _ENDINGS.values()
 
 
-def fall(
+def tear_down(
     recorded: Sequence[EvaluationDeployment],
     found: Mapping[str, Hosted],
     beginning: str,
     now: datetime,
     *,
     one_at_a_time: bool,
-) -> Fall:
+) -> TearDown:
     """What to do to delete everything that was created, including what only its name shows to be the job's."""
-    own = [_sighted(one, found, now) for one in recorded if not one.borrowed]
+    own = [_seen(one, found, now) for one in recorded if not one.borrowed]
     left = [one for one in own if one.name in found or _may_still_show(one, now)]
     known = {one.name for one in own}
     strays = [there for there in found if there.startswith(prefix(beginning)) and there not in known]
@@ -237,12 +237,12 @@ def fall(
     busy = one_at_a_time and changes(found)
     free = [one.name for one in left if one.name in found and found[one.name].state != "Deleting"]
     gone = [one for one in own if one not in left and one.ready_at and one.per_hour]
-    cost = sum((_standing_cost(one, now) for one in gone), _NO_HOURS) if gone else None
+    cost = sum((_cost_so_far(one, now) for one in gone), _NO_HOURS) if gone else None
     delete = () if busy else tuple(free[:1] if one_at_a_time else free)
-    return Fall(tuple(_with(one, released=True) if one.name in found else one for one in left), delete, cost)
+    return TearDown(tuple(_with(one, released=True) if one.name in found else one for one in left), delete, cost)
 
 
-def _sighted(one: EvaluationDeployment, found: Mapping[str, Hosted], now: datetime) -> EvaluationDeployment:
+def _seen(one: EvaluationDeployment, found: Mapping[str, Hosted], now: datetime) -> EvaluationDeployment:
     """The record after a list. A list may lack a deployment that exists, though nobody has requested its deletion."""
     if one.name in found:
         return _with(one, unseen_since=None)
@@ -261,10 +261,10 @@ def _limit(one: EvaluationDeployment) -> timedelta:
 
 def _stray(deployment: str, now: datetime) -> EvaluationDeployment:
     part = next(candidate for candidate, ending in _ENDINGS.items() if deployment.endswith(ending))
-    return suspected(deployment, part, now)
+    return unrecorded(deployment, part, now)
 
 
-def suspected(deployment: str, candidate: Candidate, now: datetime) -> EvaluationDeployment:
+def unrecorded(deployment: str, candidate: Candidate, now: datetime) -> EvaluationDeployment:
     """The record of one that exists without a record, and is to be deleted."""
     return EvaluationDeployment(candidate=candidate, name=deployment, created_at=timestamp(now), borrowed=False)
 
@@ -281,12 +281,12 @@ def answering(
     return tuple(_with(one, address=address) if one.name == deployment else one for one in recorded)
 
 
-def to_be_asked_again(recorded: Iterable[EvaluationDeployment] | None) -> list[EvaluationDeployment] | None:
+def to_be_tested_again(recorded: Iterable[EvaluationDeployment] | None) -> list[EvaluationDeployment] | None:
     """The record before another pod: whether they still answer is tested again."""
     return [_with(one, address=None) for one in recorded] if recorded else None
 
 
-def stand(recorded: Iterable[EvaluationDeployment] | None, wanted: Iterable[Candidate]) -> bool:
+def are_settled(recorded: Iterable[EvaluationDeployment] | None, wanted: Iterable[Candidate]) -> bool:
     """Whether the pod can start: each of them answers, or has failed."""
     settled = {one.candidate for one in recorded or () if not one.released and (one.address or one.failure)}
     return settled >= set(wanted)
@@ -310,7 +310,7 @@ def released(recorded: Iterable[EvaluationDeployment] | None) -> list[Evaluation
 def is_late(evaluation: ProviderEvaluation, now: datetime) -> bool:
     """Whether the time to wait for deployments is over."""
     since = evaluation.deploying_since
-    return since is not None and now - moment(since) >= RISE
+    return since is not None and now - moment(since) >= WAIT_LIMIT
 
 
 def given_up(recorded: Iterable[EvaluationDeployment]) -> list[EvaluationDeployment]:
@@ -324,8 +324,8 @@ def overdue(evaluation: ProviderEvaluation, now: datetime) -> str | None:
     if is_late(evaluation, now) and not (tuned and tuned.address):
         return f"the tuned model's {_LATE}"
     for one in made(evaluation):
-        if one.ready_at is not None and now - moment(one.ready_at) >= STAND:
-            return f"deployment {one.name} has stood for {STAND // timedelta(hours=1)} hours, and may be billed"
+        if one.ready_at is not None and now - moment(one.ready_at) >= LIFETIME:
+            return f"deployment {one.name} has stood for {LIFETIME // timedelta(hours=1)} hours, and may be billed"
     return None
 
 
@@ -333,11 +333,11 @@ def cost(evaluation: ProviderEvaluation | None, now: datetime) -> Decimal:
     """What deployments have cost so far, by hours at list price."""
     if evaluation is None:
         return _NO_HOURS
-    standing = sum((_standing_cost(one, now) for one in made(evaluation)), _NO_HOURS)
+    standing = sum((_cost_so_far(one, now) for one in made(evaluation)), _NO_HOURS)
     return Decimal(evaluation.hosting or "0") + standing
 
 
-def _standing_cost(one: EvaluationDeployment, now: datetime) -> Decimal:
+def _cost_so_far(one: EvaluationDeployment, now: datetime) -> Decimal:
     if one.ready_at is None or one.per_hour is None:
         return _NO_HOURS
     seconds = (stood_until(one, now) - moment(one.ready_at)).total_seconds()

@@ -53,7 +53,7 @@ def deployed(status: FineTuneJobStatus, recorded: Sequence[EvaluationDeployment]
     return _recorded(status, deployments=list(recorded) or None)
 
 
-def fallen(status: FineTuneJobStatus, fall: evaluation_hosts.Fall) -> FineTuneJobStatus:
+def torn_down(status: FineTuneJobStatus, fall: evaluation_hosts.TearDown) -> FineTuneJobStatus:
     """The status with the deployments that are left, and the cost of those that are gone."""
     evaluation = status.provider.evaluation if status.provider else None
     if evaluation is None and not fall.recorded:
@@ -97,7 +97,7 @@ def may_have_deployed(view: JobView) -> bool:
     return there and (view.spec is None or view.spec.dataset.test is not None)
 
 
-def is_unrecorded(view: JobView, *, succeeded: bool) -> bool:
+def may_lack_record(view: JobView, *, succeeded: bool) -> bool:
     """Whether a deleted job may have deployments that its status, emptied or outdated, does not record.
 
     Args:
@@ -128,7 +128,7 @@ def facts(view: JobView) -> list[Fact]:
     return [not_evaluated(failure.reason, failure.message)]
 
 
-def is_to_be_looked_for(view: JobView) -> bool:
+def needs_search(view: JobView) -> bool:
     """Whether deployments may exist that status, emptied or outdated, does not record.
 
     A status without deployments does not tell whether that happened. They are billed while the job is suspended, so

@@ -18,7 +18,7 @@ from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.decide.cloud_job.evaluation_record import (
     DEPLOYING,
     deploying,
-    is_to_be_looked_for,
+    needs_search,
     nothing_left,
     state_of,
 )
@@ -27,8 +27,9 @@ from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_P
 from finetune_operator.decide.job.change import in_trouble, with_status
 from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, named_in, pod_check_seconds
+from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, named_in, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.grace import grace_left
 from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass
 from finetune_operator.decide.transient import RETRIED
 
@@ -63,11 +64,11 @@ def measure(view: JobView) -> Decision | None:
     if view.run.state != "Succeeded" or not is_wanted(view):
         return None
     if state_of(view).ended:
-        return let_go(view)
+        return release_deployments(view)
     return next(found for step in STEPS if (found := step(view)) is not None)
 
 
-def let_go(view: JobView) -> Decision | None:
+def release_deployments(view: JobView) -> Decision | None:
     """Release its deployments before the version is made. At its end the job checks that they are gone."""
     standing = evaluation_hosts.made(view.provider.evaluation)
     if all(one.released for one in standing):
@@ -117,7 +118,7 @@ def pause(view: JobView) -> Decision | None:
     if view.spec is None or not view.spec.suspend:
         return None
     stopping = _pod(view).state in {"Queued", "Active"}
-    standing = bool(evaluation_hosts.made(state_of(view))) or is_to_be_looked_for(view)
+    standing = bool(evaluation_hosts.made(state_of(view))) or needs_search(view)
     message = "stopping: answers so far are kept" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
     facts += [] if standing else nothing_left(view)
@@ -156,7 +157,7 @@ def deploy(view: JobView) -> Decision | None:
     tuned = evaluation_hosts.of(recorded, "tuned")
     if tuned is not None and tuned.failure is not None:
         return _given_up(view, Failure.because(Reason.DEPLOYMENT_FAILED, tuned.failure))
-    if evaluation_hosts.stand(recorded, evaluation_hosts.needed(view.spec, view.status, view.provider.name)):
+    if evaluation_hosts.are_settled(recorded, evaluation_hosts.needed(view.spec, view.status, view.provider.name)):
         return None
     since = state_of(view).deploying_since or timestamp(view.now)
     if recorded and evaluation_hosts.is_late(state_of(view), view.now):
@@ -185,7 +186,7 @@ def begin(view: JobView) -> Decision | None:
     return Decision(with_status(view, change), measure="Start", requeue_after=LATE_POD_CHECK_SECONDS)
 
 
-def make_anew(view: JobView) -> Decision | None:
+def recreate(view: JobView) -> Decision | None:
     """It cannot start, and an admin has changed what it is built from: replace it, as for a check pod."""
     failure = _pod(view).failure
     if _pod(view).state != "Queued" or failure is None or not view.outdated:
@@ -200,7 +201,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     pod = _pod(view)
     if pod.state != "Queued":
         return None
-    obstacle, left = named_in(view, pod.failure), grace_left(pod, view.now)
+    obstacle, left = named_in(view, pod.failure), grace_left(pod.failure, pod.since, view.now)
     say = reconciling if obstacle is None or left or may_pass(obstacle) else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     change = _change(view, facts, None if left else obstacle, job_id=pod.job_id)
@@ -240,7 +241,7 @@ def retry_or_give_up(view: JobView) -> Decision:
         reconciling(Reason.RETRYING, message),
         **_next_pod(view),
         retry_after=after,
-        deployments=evaluation_hosts.to_be_asked_again(state_of(view).deployments),
+        deployments=evaluation_hosts.to_be_tested_again(state_of(view).deployments),
         failures=before + 1,
         failure=failure,
     )
@@ -256,7 +257,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_before_retry,
     deploy,
     begin,
-    make_anew,
+    recreate,
     wait_for_pod,
     follow,
     retry_or_give_up,

@@ -19,7 +19,7 @@ from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 
 def refused(view: JobView, failure: Failure) -> Decision:
     """The provider rejects this job. If the model's name may be the cause, a similar known one is suggested."""
-    meant = view.spec and cloud_policy.meant(view.spec.base_model, view.facts)
+    meant = view.spec and cloud_policy.suggested_model(view.spec.base_model, view.facts)
     if failure.reason is Reason.PROVIDER_REFUSED and meant:
         failure = failure.model_copy(update={"message": f"{failure.message}; did you mean spec.baseModel: {meant}?"})
     return fail(view, failure.model_copy(update={"attempt": view.attempt}))
@@ -50,7 +50,7 @@ def postponed(view: JobView, failure: Failure, again: float) -> Decision:
     return trouble(replace(view, status=view.status.with_provider(retry_after=after)), failure, again)
 
 
-def not_tidied(view: JobView, failure: Failure) -> Decision:
+def not_cleaned_up(view: JobView, failure: Failure) -> Decision:
     """What is left at the provider cannot be deleted now. The status of an ended job does not change otherwise."""
     what = "what the job left at the provider"
     fact = leftovers.left(what, failure, leftovers.way_out("job"))
@@ -66,14 +66,14 @@ def not_tidied(view: JobView, failure: Failure) -> Decision:
     return with_facts(view, trouble(view, failure.model_copy(update={"message": message}), again), [fact])
 
 
-def tidied(view: JobView, decision: Decision) -> Decision:
+def cleaned_up(view: JobView, decision: Decision) -> Decision:
     """Everything of the job that had to be deleted at the provider is gone, or was abandoned."""
     conditions = decision.status.conditions
     facts = leftovers.let_go(conditions) if view.abandoned else leftovers.nothing_left(conditions)
     return with_facts(view, decision, facts)
 
 
-def not_gone(
+def deployments_left(
     view: JobView, names: Sequence[str], failure: Failure | None, again: float, ended: datetime | None
 ) -> Decision:
     """Deployments of an evaluation are being deleted, or cannot be deleted now. `ended`: when the job ended."""
@@ -89,13 +89,13 @@ def not_gone(
         change.fields["cost"] = cloud_cost.with_bill(view)
         return Decision(with_status(view, change), requeue_after=again)
     facts = [evaluation_record.unreleased(names, failure)]
-    decision = not_tidied(view, failure)
+    decision = not_cleaned_up(view, failure)
     if not view.deleting:
         decision = Decision(with_status(view, Change()))
     return with_facts(view, replace(decision, requeue_after=ASK_AGAIN_SECONDS), facts, cost=cloud_cost.with_bill(view))
 
 
-def looked_for(view: JobView, again: float) -> Decision:
+def searching(view: JobView, again: float) -> Decision:
     """Search for deployments without a record, for as long as a list may lack them."""
     said = (
         "nothing records whether the evaluation had deployments at the provider, and a list there may lack what was "
@@ -110,7 +110,7 @@ def _going(view: JobView, said: str) -> Change:
     return Change(facts, {} if view.finished else {"phase": "Cancelled", "failure": None})
 
 
-def gone(view: JobView, decision: Decision) -> Decision:
+def deployments_deleted(view: JobView, decision: Decision) -> Decision:
     """All of them are gone: their cost is final, and what was in the way no longer matters."""
     left = evaluation_record.nothing_left(view)
     return with_facts(view, decision, left, provider=view.status.provider, cost=cloud_cost.with_bill(view))

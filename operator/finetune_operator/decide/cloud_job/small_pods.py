@@ -29,10 +29,10 @@ _STEPS = {
 
 def of_small_pod(run: Run) -> Run:
     """The same run, with its failure worded for such a pod."""
-    return run if run.failure is None else replace(run, failure=in_its_words(run.failure))
+    return run if run.failure is None else replace(run, failure=worded_for_small_pod(run.failure))
 
 
-def in_its_words(failure: Failure) -> Failure:
+def worded_for_small_pod(failure: Failure) -> Failure:
     """The same failure, without words that fit only a training pod."""
     message = failure.message
     for words, ours in _WORDS.items():

@@ -18,8 +18,8 @@ from finetune_operator.decide import leftovers
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, evaluation_record, measuring
 from finetune_operator.decide.cloud_job.adoption import (
     is_adopted,
+    refuse_missing_job,
     refuse_other_base,
-    refuse_what_is_not_there,
     take_over,
 )
 from finetune_operator.decide.cloud_job.submission import is_forgotten, is_submitted
@@ -27,7 +27,7 @@ from finetune_operator.decide.conditions import Fact, moment, ready, reconciling
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
-from finetune_operator.decide.job.reported import AT_WORK, at_rest, dataset_facts, paused
+from finetune_operator.decide.job.reported import AT_WORK, dataset_facts, paused, reported_without_eta
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.transient import RETRIED
 
@@ -43,7 +43,7 @@ _STARTED_ELSEWHERE = _ALWAYS | RETRIED | {Reason.DATASET_INVALID, Reason.DELETED
 _ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new name that adopts that one."
 
 
-def is_to_be_held(view: JobView) -> bool:
+def needs_finalizer(view: JobView) -> bool:
     """Whether something of it is at the provider although the finalizer that guarantees its cleanup was removed.
 
     For an ended job, the annotation beside the finalizer tells that we have not removed it; its status may have been
@@ -57,7 +57,7 @@ def is_to_be_held(view: JobView) -> bool:
     return not is_adopted(view) and (view.provider.asked_at is not None or view.provider.files is not None)
 
 
-def only_follows(view: JobView, decision: Decision) -> bool:
+def only_updates_progress(view: JobView, decision: Decision) -> bool:
     """Whether only the progress of a provider's job is to be updated, which status already describes as running."""
     under_way = {"Queued", *AT_WORK}
     followed = is_submitted(view.provider) and view.run.state in {"Queued", "Active"}
@@ -83,7 +83,7 @@ def _with_earlier_cost(view: JobView, decision: Decision) -> Decision:
     return replace(decision, status=decision.status.model_copy(update={"cost": cloud_cost.left_behind(view)}))
 
 
-def remember_files(view: JobView) -> Decision | None:
+def record_files(view: JobView) -> Decision | None:
     """Record what a pod has uploaded to the provider before the pod may go: a list there may lack it for a while.
 
     The account was noted with the first file; the key may have changed since.
@@ -95,12 +95,12 @@ def remember_files(view: JobView) -> Decision | None:
     return Decision(view.status.with_provider(**brought), requeue_after=0)
 
 
-def let_go(view: JobView) -> Decision | None:
+def handle_deletion(view: JobView) -> Decision | None:
     """The job is being deleted: stop what runs, delete what was uploaded, then let the object go."""
     if not view.deleting:
         return None
     if not view.held:
-        return Decision(job.going(view))
+        return Decision(job.status_while_deleted(view))
     return Decision(view.status, stop=not view.finished and not view.abandoned, release=True)
 
 
@@ -116,7 +116,7 @@ def keep_finished(view: JobView) -> Decision | None:
 _DELETE_THE_COPY = "Delete this copy: nothing at the provider goes with it. To run it, apply it without its status."
 
 
-def leave_to_its_owner(view: JobView) -> Decision | None:
+def refuse_copy(view: JobView) -> Decision | None:
     """A copy neither follows nor stops anything: two objects that register, suspend and clean up would conflict."""
     if not view.copy_of:
         return None
@@ -131,26 +131,26 @@ def suspend(view: JobView) -> Decision | None:
     if is_adopted(view):
         return None
     if view.run.unknown and view.spec is not None and view.spec.suspend:
-        return _take_up(view)
-    return job.suspend(view, _stopped(view)) or _go_on_after_the_stop(view)
+        return _adopt_unknown_job(view)
+    return job.suspend(view, _stopped(view)) or _continue_after_stop(view)
 
 
-def _take_up(view: JobView) -> Decision:
+def _adopt_unknown_job(view: JobView) -> Decision:
     """Status does not know its job at the provider. Record it first, then stop or keep it like any other."""
-    return _remember_what_is_there(view) or Decision(_waiting_to_be_made(view), submit=True)
+    return _record_existing_job(view) or Decision(_awaiting_creation(view), submit=True)
 
 
 def adopt(view: JobView) -> Decision | None:
     """As for any job. One at the provider that status does not know is recorded as soon as it is seen."""
-    return _remember_what_is_there(view) if view.run.unknown else attempts.adopt(view)
+    return _record_existing_job(view) if view.run.unknown else attempts.adopt(view)
 
 
-def _remember_what_is_there(view: JobView) -> Decision | None:
+def _record_existing_job(view: JobView) -> Decision | None:
     """Record it as requested, whatever later lists lack: otherwise it would be created, and paid for, again."""
-    unsaid = attempts.adopt(view) if view.provider.asked_at is None else None
-    if unsaid is None or unsaid.status.provider is None:
-        return unsaid
-    return replace(unsaid, status=unsaid.status.with_provider(asked_at=timestamp(view.now), job_id=None))
+    adopted = attempts.adopt(view) if view.provider.asked_at is None else None
+    if adopted is None or adopted.status.provider is None:
+        return adopted
+    return replace(adopted, status=adopted.status.with_provider(asked_at=timestamp(view.now), job_id=None))
 
 
 def _stopped(view: JobView) -> str:
@@ -160,7 +160,7 @@ def _stopped(view: JobView) -> str:
     return f"suspended by spec.suspend: {paused(view.provider)}"
 
 
-def _go_on_after_the_stop(view: JobView) -> Decision | None:
+def _continue_after_stop(view: JobView) -> Decision | None:
     """Resumed while the provider was still stopping it. A stop cannot be taken back, so the next attempt follows."""
     stop, failure = view.provider.stop_asked_at, view.run.failure
     if stop is None or failure is None or failure.reason is not Reason.CANCELLED_AT_PROVIDER:
@@ -169,11 +169,11 @@ def _go_on_after_the_stop(view: JobView) -> Decision | None:
         return None
     facts = reconciling(Reason.PENDING, "the attempt was stopped by spec.suspend; the next one follows")
     fields = {"phase": "Pending", "failure": None, "provider": attempts.next_attempt(view)}
-    fields |= at_rest(view.run.report, view.status)
+    fields |= reported_without_eta(view.run.report, view.status)
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
-def check_anew(view: JobView) -> Decision | None:
+def check_again(view: JobView) -> Decision | None:
     """The connection was corrected during the data check for its former provider account: nothing was uploaded yet."""
     place, now = view.provider.place, view.connection.place if view.connection else None
     moved = place is not None and now is not None and place != now
@@ -187,7 +187,7 @@ def check_anew(view: JobView) -> Decision | None:
     return Decision(with_status(view, change), stop=True, requeue_after=0)
 
 
-def wait_for_the_end(view: JobView) -> Decision | None:
+def wait_for_namespace_deletion(view: JobView) -> Decision | None:
     """Its namespace is being deleted, and soon the job too: start nothing that costs money and would be ended.
 
     A job that runs at the provider is still followed, as a finalizer may keep the namespace for long.
@@ -199,18 +199,18 @@ def wait_for_the_end(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(reconciling(Reason.PENDING, said), {"phase": phase, "failure": None})))
 
 
-def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
+def refuse_unsupported_fields(view: JobView) -> Decision | None:
     """Fields that the provider, or the base model there, would ignore are refused."""
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
-    problem = cloud_policy.meaningless(view.spec, view.connection)
+    problem = cloud_policy.unsupported(view.spec, view.connection)
     problem = problem or cloud_policy.cannot_learn_preferences(view.spec, view.facts)
     active = view.active if evaluation_hosts.compares_versions(view) else None
     problem = problem or cloud_policy.cannot_be_compared_with(active, view.connection)
     return fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
 
 
-def refuse_what_has_ended(view: JobView) -> Decision | None:
+def refuse_retired(view: JobView) -> Decision | None:
     """A provider that has closed, or a base model that was shut down."""
     if view.run.state not in {"Absent", "Checked"} or view.spec is None or view.provider.asked_at is not None:
         return None
@@ -218,13 +218,13 @@ def refuse_what_has_ended(view: JobView) -> Decision | None:
     return fail(view, refusal) if refusal else None
 
 
-def refuse_what_has_no_price(view: JobView) -> Decision | None:
+def refuse_unpriced(view: JobView) -> Decision | None:
     """A budget that cannot be enforced is refused before a pod is started."""
     refusal = cloud_cost.unpriced(view) if view.run.state == "Absent" else None
     return fail(view, refusal) if refusal else None
 
 
-def say_unreachable(view: JobView) -> Decision | None:
+def report_unreachable(view: JobView) -> Decision | None:
     """The provider cannot be asked: the job continues there, and status says why nothing new is known."""
     failure = view.run.failure
     if view.run.state != "Unreachable" or failure is None:
@@ -232,7 +232,7 @@ def say_unreachable(view: JobView) -> Decision | None:
     return trouble(view, failure, ASK_AGAIN_SECONDS)
 
 
-def say_untaken(view: JobView) -> Decision | None:
+def report_upload_failure(view: JobView) -> Decision | None:
     """The data are checked, and the provider does not accept them: the check pod retries for a while."""
     failure = view.run.failure
     if view.run.state != "Active" or failure is None or is_submitted(view.provider):
@@ -267,7 +267,7 @@ def _is_stopped_by_deadline(view: JobView) -> bool:
     return moment(stop) >= moment(asked) + timedelta(seconds=seconds)
 
 
-def wait_for_the_name(view: JobView) -> Decision | None:
+def wait_for_model_name(view: JobView) -> Decision | None:
     """A job that is done is followed until its model has a name, for a limited time: nameless, it cannot be called."""
     if not view.run.nameless:
         return None
@@ -298,7 +298,7 @@ def _left_to_deadline(view: JobView) -> float | None:
     return (moment(asked) + timedelta(seconds=seconds) - view.now).total_seconds()
 
 
-def refuse_what_was_not_brought(view: JobView) -> Decision | None:
+def refuse_missing_uploads(view: JobView) -> Decision | None:
     """A pod of another release may leave out a file that it does not know: do not pay for a job without it."""
     files = view.provider.files
     if view.run.state != "Checked" or view.spec is None or files is None or view.provider.asked_at is not None:
@@ -342,12 +342,12 @@ def submit(view: JobView) -> Decision | None:
         return Decision(view.status, requeue_after=left)
     checked = view.run.report.checked if view.run.report else None
     if checked is None:
-        return Decision(_waiting_to_be_made(view), submit=True)
+        return Decision(_awaiting_creation(view), submit=True)
     cost = cloud_cost.after(view.status.cost, cloud_cost.expected(view, checked))
     refusal = cloud_cost.over_budget(view, cost)
     if refusal is not None:
         return fail(view, refusal)
-    status = _waiting_to_be_made(view)
+    status = _awaiting_creation(view)
     return Decision(status.model_copy(update={"cost": cost}), submit=True)
 
 
@@ -355,7 +355,7 @@ _BEING_MADE = "the data are at the provider; the job is being made there"
 _LOOKED_FOR = "the job is looked for at the provider: status has lost what it is called there"
 
 
-def _waiting_to_be_made(view: JobView) -> FineTuneJobStatus:
+def _awaiting_creation(view: JobView) -> FineTuneJobStatus:
     report = view.run.report
     facts = [
         *reconciling(Reason.QUEUED, _LOOKED_FOR if is_forgotten(view.provider) else _BEING_MADE),
@@ -413,42 +413,42 @@ def retirement_facts(view: JobView) -> list[Fact]:
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
-    remember_files,
-    let_go,
-    attempts.disbelieve,
+    record_files,
+    handle_deletion,
+    attempts.reject_false_completion,
     keep_finished,
-    leave_to_its_owner,
+    refuse_copy,
     job.refuse_invalid_spec,
     job.restart,
-    say_unreachable,
+    report_unreachable,
     wait_for_news,
     suspend,
-    job.remember,
-    wait_for_the_end,
+    job.restore_completion,
+    wait_for_namespace_deletion,
     attempts.notice_loss,
     job.hold_restored,
     job.wait_for_connection,
     job.refuse_by_policy,
-    refuse_what_has_no_meaning,
+    refuse_unsupported_fields,
     take_over,
-    refuse_what_has_ended,
-    refuse_what_has_no_price,
+    refuse_retired,
+    refuse_unpriced,
     attempts.wait_for_last_pod,
     attempts.wait_before_retry,
     attempts.start,
     adopt,
     refuse_other_base,
-    check_anew,
+    check_again,
     enforce_deadline,
-    job.make_anew,
+    job.recreate,
     job.wait_for_pod,
-    refuse_what_was_not_brought,
+    refuse_missing_uploads,
     submit,
-    say_untaken,
+    report_upload_failure,
     job.notice_silence,
-    wait_for_the_name,
+    wait_for_model_name,
     job.follow,
-    refuse_what_is_not_there,
+    refuse_missing_job,
     retry_or_fail,
     measuring.measure,
     complete,

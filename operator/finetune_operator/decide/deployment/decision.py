@@ -193,7 +193,7 @@ def _reading(view: DeploymentView, wanted: Target, note: str) -> tuple[Deploymen
     """Phase, conditions and the version that answers, from the server's state."""
     serving, target = view.serving, wanted.version.version
     if serving.state == "Idle" and serving.version == target and not view.contested:
-        return "Idle", _at_rest(view), None
+        return "Idle", _resting_facts(view), None
     if serving.state == "Serving" and serving.version == target:
         return "Ready", ready(Reason.READY, f"version {target} answers{note}"), target
     answering = _answering(view)
@@ -246,7 +246,7 @@ def _of_deployment(failure: Failure) -> Failure:
     return failure.model_copy(update={"next_step": _STEPS[reason]})
 
 
-def _at_rest(view: DeploymentView) -> list[Fact]:
+def _resting_facts(view: DeploymentView) -> list[Fact]:
     if view.status.asleep is None:
         return resting(
             Reason.SUSPENDED,

@@ -11,7 +11,14 @@ from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.words import one_line
-from finetune_operator.decide.job.attempt_pods import ENDED, end_of, last_word, newest_of_nodes, node_of, trainer_of
+from finetune_operator.decide.job.attempt_pods import (
+    ENDED,
+    end_of,
+    newest_of_nodes,
+    node_of,
+    termination_report,
+    trainer_of,
+)
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.pods.containers import crashed_by_signal, failed_beside, memory_limit, never_ran, outlives
 from finetune_operator.decide.pods.disruption import disruption, is_over_a_limit
@@ -32,17 +39,17 @@ _SIGNALS = {137: "SIGKILL", 143: "SIGTERM"}
 """Exit codes by which a shell reports a program that a signal has ended."""
 
 
-def telling(pods: Sequence[Manifest]) -> Manifest | None:
+def most_telling(pods: Sequence[Manifest]) -> Manifest | None:
     """The pod whose end best explains the failure of an attempt: the others may have failed only because of it."""
     found = newest_of_nodes(pods)
-    return min(found, key=_echo) if len(found) > 1 else next(iter(found), None)
+    return min(found, key=_likelihood_of_echo) if len(found) > 1 else next(iter(found), None)
 
 
-def _echo(pod: Manifest) -> int:
+def _likelihood_of_echo(pod: Manifest) -> int:
     """How likely this pod failed only because another one did; 0 if its end explains itself."""
     if _by_cluster(pod) is not None:
         return 0
-    told = last_word(pod)
+    told = termination_report(pod)
     failure = told.failure if told and told.failure else _by_container(pod)
     if failure.reason not in {Reason.INTERRUPTED, Reason.TRAINER_CRASHED}:
         return 0
@@ -58,7 +65,7 @@ def failed_run(condition: Manifest, pod: Manifest | None, report: Report | None)
     ended = end_of(pod)
     exit_code = ended.get("exitCode")
     # The report comes from the first node's trainer. A pod of another node has at most its termination message.
-    word = report if pod is None or node_of(pod) == 0 else last_word(pod)
+    word = report if pod is None or node_of(pod) == 0 else termination_report(pod)
     found = _cause(condition, pod, word)
     wants_log = found.reason in {Reason.TRAINER_CRASHED, Reason.CODE_FAILED}
     return Run(
@@ -66,7 +73,7 @@ def failed_run(condition: Manifest, pod: Manifest | None, report: Report | None)
         report=report,
         failure=found.model_copy(update={"exit_code": exit_code}),
         interrupted=is_interruption(found, pod),
-        at_its_limit=_is_at_its_limit(found, pod) and not _asks_with_more_care(report),
+        at_its_limit=_is_at_its_limit(found, pod) and not _was_evaluating(report),
         wants_log=wants_log,
     )
 
@@ -78,7 +85,7 @@ def _is_at_its_limit(found: Failure, pod: Manifest | None) -> bool:
     return _was_short_of_memory(pod) and memory_limit(trainer_of(pod)) != ""
 
 
-def _asks_with_more_care(report: Report | None) -> bool:
+def _was_evaluating(report: Report | None) -> bool:
     """Whether the next attempt evaluates row by row, and the one after it not at all: see the trainer's `care`."""
     return report is not None and report.phase == "Evaluating"
 
@@ -93,7 +100,7 @@ def is_interruption(found: Failure, pod: Manifest | None) -> bool:
     return deleted or end_of(pod).get("exitCode") not in _SIGNALS
 
 
-_UNHEARD = "; no report of its trainer is at hand: if its pod did not start, kubectl get events says why"
+_NO_REPORT = "; no report of its trainer is at hand: if its pod did not start, kubectl get events says why"
 """For an attempt that may have waited for a node all the time, so that a longer deadline would not help."""
 
 
@@ -101,7 +108,7 @@ def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> 
     """Why an attempt failed: what the cluster did to the pod counts more than what the trainer reports."""
     if condition.get("reason") == "DeadlineExceeded":
         said = "the job ran longer than spec.activeDeadlineSeconds"
-        return Failure.because(Reason.DEADLINE_EXCEEDED, said if report is not None else f"{said}{_UNHEARD}")
+        return Failure.because(Reason.DEADLINE_EXCEEDED, said if report is not None else f"{said}{_NO_REPORT}")
     found = _by_cluster(pod)
     if found is None and report is not None:
         found = report.failure
@@ -158,7 +165,9 @@ def _by_container(pod: Manifest | None) -> Failure:
     if found := crashed_by_signal(ended):
         return found.model_copy(update={"message": f"the trainer was ended by {found.message}"})
     if "exitCode" not in ended:
-        interrupted = Failure.because(Reason.INTERRUPTED, f"the training pod ended before the trainer did{_told(pod)}")
+        interrupted = Failure.because(
+            Reason.INTERRUPTED, f"the training pod ended before the trainer did{_kubelet_message(pod)}"
+        )
         return failed_beside(pod) or interrupted
     return _from_outside(pod, ended["exitCode"]) or _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
 
@@ -171,11 +180,11 @@ def _from_outside(pod: Manifest, exit_code: int) -> Failure | None:
         late = _SIGNALS.get(exit_code)
         said = f", and did not end in time ({late})" if late else ""
         return Failure.because(Reason.INTERRUPTED, f"the training pod was deleted{said}")
-    told = _told(pod)
+    told = _kubelet_message(pod)
     return Failure.because(Reason.INTERRUPTED, f"the training pod was ended{told}") if told else None
 
 
-def _told(pod: Manifest) -> str:
+def _kubelet_message(pod: Manifest) -> str:
     """What the kubelet says of a pod that it rejected or ended: OutOfcpu, DeadlineExceeded and the like."""
     status = pod.get("status", {})
     said = [one_line(str(status[key])) for key in ("reason", "message") if status.get(key)]

@@ -62,14 +62,14 @@ def end_of(pod: Manifest | None) -> Manifest:
     return terminated(trainer_of(pod))
 
 
-def last_word(pod: Manifest | None) -> Report | None:
+def termination_report(pod: Manifest | None) -> Report | None:
     """The report in the trainer's termination message."""
     return read_termination_message(str(end_of(pod).get("message", "")))
 
 
-def kept_of_log(pod: Manifest | None) -> str:
+def kept_log_tail(pod: Manifest | None) -> str:
     """The end of the log that the kubelet kept because the trainer left no message (FallbackToLogsOnError)."""
-    return "" if last_word(pod) else str(end_of(pod).get("message", ""))
+    return "" if termination_report(pod) else str(end_of(pod).get("message", ""))
 
 
 def started_at(pod: Manifest) -> datetime | None:

@@ -15,7 +15,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import Fact, is_true, moment, reconciling, timestamp
 from finetune_operator.decide.job.change import fail, with_status
-from finetune_operator.decide.job.reported import at_rest
+from finetune_operator.decide.job.reported import reported_without_eta
 from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.pods.disruption import THEN_RETRY
@@ -25,11 +25,11 @@ LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60
 LAST_POD_CHECK_SECONDS = 10
 
-BEGUN_PER_SECOND = 5
-SAID_WITHIN_SECONDS = 300
+STARTS_RECORDED_PER_SECOND = 5
+RECORDED_WITHIN_SECONDS = 300
 """Recording only that a job has started is spread out to this rate, but delayed by no more than this for any job."""
 
-AWAITED = "waiting for its pod to start"
+WAITING_FOR_POD = "waiting for its pod to start"
 """From the creation of the attempt's Job until the trainer's first report, while its pod is scheduled and started."""
 
 _LAST_POD = (
@@ -46,10 +46,10 @@ _FOREIGN_DEADLINE_STEP = (
     "spec.retryNonce: the next attempt resumes from the last checkpoint."
 )
 _NOT_COMPLETE = "another writer marked it as Complete: it has no version yet, and its attempt continues"
-GOES_ON = "Nothing to do: the next attempt resumes from the last checkpoint."
+NOTHING_TO_DO = "Nothing to do: the next attempt resumes from the last checkpoint."
 """Next step of an interruption that is followed by another attempt; the reason's own step is for a job given up."""
 
-_UNTOLD: dict[str, Any] = {
+_NEW_ATTEMPT: dict[str, Any] = {
     "job_id": None,
     "files": None,
     "files_at": None,
@@ -60,13 +60,13 @@ _UNTOLD: dict[str, Any] = {
 }
 """Fields of status.provider for an attempt of which nothing is known yet."""
 
-MOST_OF_A_CAUSE = 1000
+CAUSE_LIMIT = 1000
 """Characters of a failure's message to repeat in a condition. status.provider.lastFailure has the whole message."""
 
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
 
-def taken_up(status: FineTuneJobStatus, latest: int, spec: FineTuneJobSpec | None) -> FineTuneJobStatus:
+def with_latest_attempt(status: FineTuneJobStatus, latest: int, spec: FineTuneJobSpec | None) -> FineTuneJobStatus:
     """Restores the latest attempt that has left traces to a status that was emptied or replaced by an old one.
 
     If an earlier attempt failed, that is not the end of the job: a new spec.retryNonce has started a later attempt.
@@ -74,7 +74,7 @@ def taken_up(status: FineTuneJobStatus, latest: int, spec: FineTuneJobSpec | Non
     if latest <= max(status.provider.attempt if status.provider else 0, 1):
         return status
     known = status.provider or ProviderStatus()
-    fields: dict[str, Any] = {"provider": known.model_copy(update={**_UNTOLD, "attempt": latest})}
+    fields: dict[str, Any] = {"provider": known.model_copy(update={**_NEW_ATTEMPT, "attempt": latest})}
     if is_true(status.conditions, "Failed"):
         fields |= {
             "conditions": [_not_failed(one) if one.type == "Failed" else one for one in status.conditions or ()],
@@ -132,42 +132,42 @@ def start(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or view.spec is None:
         return None
     # An attempt on several nodes is found only by what status says, so status must be written at once.
-    unsaid_for = _unsaid_for(view) if view.spec.resources.nodes == 1 else 0
-    later = unsaid_for > 0
+    delay = _record_delay(view) if view.spec.resources.nodes == 1 else 0
+    later = delay > 0
     # No event reports a pod that cannot be created, so check again.
-    again = min(unsaid_for, LATE_POD_CHECK_SECONDS) if later else LATE_POD_CHECK_SECONDS
+    again = min(delay, LATE_POD_CHECK_SECONDS) if later else LATE_POD_CHECK_SECONDS
     return Decision(with_status(view, _started(view)), start=True, later=later, requeue_after=again)
 
 
 def adopt(view: JobView) -> Decision | None:
     """Record an attempt that was started by an operator that crashed before it could write status."""
-    if not is_unsaid(view):
+    if not is_unrecorded(view):
         return None
     said_all = view.run.state == "Queued" and view.run.failure is None
-    return Decision(adopted(view).status, requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
+    return Decision(as_recorded(view).status, requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
 
 
-def is_unsaid(view: JobView) -> bool:
+def is_unrecorded(view: JobView) -> bool:
     """Whether an attempt exists that status does not record as started."""
     return view.run.state != "Absent" and view.run.job_id != view.provider.job_id
 
 
-def adopted(view: JobView) -> JobView:
+def as_recorded(view: JobView) -> JobView:
     """The view as if the attempt were recorded in status."""
     change = _started(view)
     change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
     return replace(view, status=with_status(view, change))
 
 
-def say_later(view: JobView) -> Decision | None:
+def record_later(view: JobView) -> Decision | None:
     """Delay the write if all there is to record is that the attempt was started a moment ago.
 
     When many jobs start at once, these writes would be half of all status writes.
     """
     run = view.run
     waits = (run.state == "Queued" and run.failure is None and not run.note) or (run.state == "Active" and run.starting)
-    lasted = (view.now - run.made_at).total_seconds() if run.made_at else SAID_WITHIN_SECONDS
-    left = _unsaid_for(view) - lasted
+    lasted = (view.now - run.made_at).total_seconds() if run.made_at else RECORDED_WITHIN_SECONDS
+    left = _record_delay(view) - lasted
     if not waits or left <= 0:
         return None
     late = not run.starting and lasted >= LATE_POD_CHECK_SECONDS
@@ -186,7 +186,7 @@ def _turn(uid: str, lasted: float, left: float) -> float:
     return turn - lasted if lasted < turn - 1 else left
 
 
-def _unsaid_for(view: JobView) -> float:
+def _record_delay(view: JobView) -> float:
     """For how many seconds after its start a job may stay without a status, if it never had one.
 
     The more such jobs there are, the busier the cluster is with their pods; with few jobs it is 0. A status that exists
@@ -194,10 +194,10 @@ def _unsaid_for(view: JobView) -> float:
     """
     if view.status.observed_generation is not None:
         return 0
-    return min(view.unsaid // BEGUN_PER_SECOND, SAID_WITHIN_SECONDS)
+    return min(view.unrecorded_jobs // STARTS_RECORDED_PER_SECOND, RECORDED_WITHIN_SECONDS)
 
 
-def disbelieve(view: JobView) -> Decision | None:
+def reject_false_completion(view: JobView) -> Decision | None:
     """Correct a status that somebody else set to Complete: a complete job has a version, and no attempt at work.
 
     A number in status is not enough: either the model has the version, or status has the result. If nothing of the
@@ -261,7 +261,7 @@ def _started(view: JobView) -> Change:
         "start_time": view.status.start_time or timestamp(view.run.made_at or view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else None,
     }
-    return Change(reconciling(Reason.QUEUED, AWAITED), fields)
+    return Change(reconciling(Reason.QUEUED, WAITING_FOR_POD), fields)
 
 
 def _output(view: JobView) -> str:
@@ -277,7 +277,7 @@ def _output(view: JobView) -> str:
 def next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
     """status.provider for the next attempt. An attempt that was never started keeps its number."""
     number = view.attempt + 1 if view.begun else view.provider.attempt
-    return view.provider.model_copy(update={**_UNTOLD, "attempt": number, **fields})
+    return view.provider.model_copy(update={**_NEW_ATTEMPT, "attempt": number, **fields})
 
 
 def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> Decision:
@@ -295,32 +295,32 @@ def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> 
 
 def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
     after = timestamp(view.now + timedelta(seconds=tally.delay))
-    failure = failure.model_copy(update={"next_step": _until_then(failure)})
+    failure = failure.model_copy(update={"next_step": _step_before_retry(failure)})
     provider = next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
     change = _waiting(provider)
-    change.fields.update({"provider": provider, **at_rest(view.run.report, view.status)})
+    change.fields.update({"provider": provider, **reported_without_eta(view.run.report, view.status)})
     return Decision(with_status(view, change), requeue_after=tally.delay)
 
 
-def _until_then(failure: Failure) -> str | None:
+def _step_before_retry(failure: Failure) -> str | None:
     """What the user can do while the next attempt starts automatically."""
     step = failure.next_step
     if step and failure.reason in INTERRUPTIONS:
-        step = step.removeprefix(NEXT_STEP[failure.reason]).strip() or GOES_ON
+        step = step.removeprefix(NEXT_STEP[failure.reason]).strip() or NOTHING_TO_DO
     return step and step.removesuffix(THEN_RETRY)
 
 
 def _waiting(provider: ProviderStatus) -> Change:
     """The pause between two attempts."""
     last = provider.last_failure
-    helps = f". {last.next_step}" if last and last.next_step and last.next_step != GOES_ON else ""
+    helps = f". {last.next_step}" if last and last.next_step and last.next_step != NOTHING_TO_DO else ""
     message = f"{_ended(last) if last else ''}the next one starts at {provider.retry_after}{helps}"
     return Change(reconciling(Reason.RETRYING, message), {"phase": "Pending", "failure": None})
 
 
 def _ended(failure: Failure) -> str:
     """How an attempt ended, and why: until the next one starts, the columns of kubectl get do not show it."""
-    cause = failure.message[:MOST_OF_A_CAUSE].rstrip(". ")
+    cause = failure.message[:CAUSE_LIMIT].rstrip(". ")
     return f"attempt {failure.attempt} ended ({failure.reason.value}): {cause}; "
 
 

@@ -9,7 +9,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, JobPhase
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.words import cut
 from finetune_operator.decide.conditions import Fact, is_true, merge, reconciling, stalled, timestamp
-from finetune_operator.decide.job.reported import at_rest, dataset_facts, tracker_facts
+from finetune_operator.decide.job.reported import dataset_facts, reported_without_eta, tracker_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.transient import CHANGES_BY_ITSELF
@@ -64,7 +64,7 @@ def fail(view: JobView, failure: Failure) -> Decision:
         "failure": failure,
         "completion_time": timestamp(view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else view.status.observed_retry_nonce,
-        **at_rest(view.run.report, view.status),
+        **reported_without_eta(view.run.report, view.status),
     }
     # `keep_finished` stops the pod once the failure is recorded in status.
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)

@@ -10,8 +10,15 @@ from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job.attempt_end import failed_run, is_interruption, telling
-from finetune_operator.decide.job.attempt_pods import end_of, first, is_live, last_word, newest_of_nodes, started_at
+from finetune_operator.decide.job.attempt_end import failed_run, is_interruption, most_telling
+from finetune_operator.decide.job.attempt_pods import (
+    end_of,
+    first,
+    is_live,
+    newest_of_nodes,
+    started_at,
+    termination_report,
+)
 from finetune_operator.decide.job.run import Run, RunState
 from finetune_operator.decide.pods.containers import failed_beside, held_up, obstacle, outlives
 from finetune_operator.decide.pods.disruption import cut_off_since, disruption
@@ -35,12 +42,12 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     the pod tells how it ended.
     """
     if job is None:
-        return _of_its_word(report)
-    report = _latest(report, last_word(first(pods)))
+        return _from_report_alone(report)
+    report = _latest(report, termination_report(first(pods)))
     live = [pod for pod in newest_of_nodes(pods) if is_live(pod, now)]
     if not all(map(outlives, live)):
         return _of_live_pods(live, report, now)
-    pod = telling(pods)
+    pod = most_telling(pods)
     # Failed waits for every pod to end, which a pod on a lost node never does. FailureTarget is set earlier.
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if _trainers_are_done(pods, failed):
@@ -48,9 +55,9 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     # The Job controller ignores a Job that is deleted and kept by a finalizer, so its conditions never change.
     mute = pod is not None and wants_deletion(job)
     if failed or live or (mute and not _ended_well(pods)):
-        stands = _had_done_it_all(report, failed)
+        stands = _had_reported_end(report, failed)
         return Run(_end(report), report=report) if stands else failed_run(failed or {}, pod, report)
-    if mute or _job_condition(job, "Complete") or _has_done_it_all(pods, report):
+    if mute or _job_condition(job, "Complete") or _pod_and_trainer_succeeded(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
 
@@ -60,7 +67,7 @@ def _ended_well(pods: Sequence[Manifest]) -> bool:
     return all(pod.get("status", {}).get("phase") == "Succeeded" for pod in newest_of_nodes(pods))
 
 
-def _of_its_word(report: Report | None) -> Run:
+def _from_report_alone(report: Report | None) -> Run:
     """A batch Job that is gone, e.g. by a TTL that a policy sets on all Jobs: a report of its end still counts."""
     if report is not None and report.phase == "Failed" and report.failure is not None:
         interrupted = is_interruption(report.failure, None)
@@ -78,7 +85,7 @@ def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> boo
     return beside and all(end_of(pod).get("exitCode") == ExitCode.OK for pod in present)
 
 
-def _had_done_it_all(report: Report | None, failed: Manifest | None) -> bool:
+def _had_reported_end(report: Report | None, failed: Manifest | None) -> bool:
     """Whether the trainer reported its end before its process failed, by a signal or in a library's cleanup.
 
     It reports that only once its results are complete and stored, so another attempt would achieve no more.
@@ -90,7 +97,7 @@ def _ran_too_long(failed: Manifest | None) -> bool:
     return (failed or {}).get("reason") == "DeadlineExceeded"
 
 
-def _has_done_it_all(pods: Sequence[Manifest], report: Report | None) -> bool:
+def _pod_and_trainer_succeeded(pods: Sequence[Manifest], report: Report | None) -> bool:
     """Whether the only pod and its trainer succeeded. The Job's own condition may come much later."""
     ended = [pod.get("status", {}).get("phase") for pod in pods]
     return ended == ["Succeeded"] and _end(report) != "ResultUnknown"
@@ -114,14 +121,14 @@ def has_ended(job: Manifest) -> bool:
 def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
     """Pods of several nodes start together: an obstacle to one of them is an obstacle to all."""
     ending = any(wants_deletion(pod) for pod in pods)
-    note = next((said for pod in pods if (said := _told_to_end(pod) or _unheard(pod))), "")
+    note = next((said for pod in pods if (said := _termination_note(pod) or _lost_node_note(pod))), "")
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
         since = max(moment(pod["metadata"]["creationTimestamp"]) for pod in pending)
         queued = Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
         before = next((one for pod in pending if (one := held_up(pod))), None)
-        return replace(queued, note=note) if ending or failure or before is None else _behind(before, queued, now)
+        return replace(queued, note=note) if ending or failure or before is None else _held_up_by(before, queued, now)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     began = [started for pod in pods if (started := started_at(pod))]
     return Run(
@@ -129,7 +136,7 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
     )
 
 
-def _told_to_end(pod: Manifest) -> str:
+def _termination_note(pod: Manifest) -> str:
     """That a trainer has only minutes left, and why. On a node that does not answer, no report arrives meanwhile."""
     due = pod["metadata"].get("deletionTimestamp")
     if due is None:
@@ -138,13 +145,13 @@ def _told_to_end(pod: Manifest) -> str:
     return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
 
 
-def _unheard(pod: Manifest) -> str:
+def _lost_node_note(pod: Manifest) -> str:
     """That nothing is known of a pod: its status is the last one that its kubelet sent."""
     since = cut_off_since(pod)
     return f"the training pod's node does not answer since {since}{_GIVEN_UP}" if since else ""
 
 
-def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
+def _held_up_by(container: Manifest, queued: Run, now: datetime) -> Run:
     """The state of a pod that waits for a container of somebody else to end or become ready."""
     began = str(container["state"]["running"]["startedAt"])
     said = f"container {container['name']}, which a policy of the cluster has put before the trainer, has run"

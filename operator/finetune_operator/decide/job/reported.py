@@ -53,7 +53,7 @@ def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]
     }
 
 
-def at_rest(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
+def reported_without_eta(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
     """The same for a trainer that no longer works: without the estimate of the time left."""
     fields = reported(report, status)
     progress: Progress | None = fields["progress"]

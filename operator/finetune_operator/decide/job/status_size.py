@@ -54,11 +54,11 @@ def _thinner_curves(status: FineTuneJobStatus) -> FineTuneJobStatus:
 def _shorter_texts(status: FineTuneJobStatus) -> FineTuneJobStatus:
     conditions = [c.model_copy(update={"message": cut(c.message, 512)}) for c in status.conditions or ()]
     failure = _short_failure(status.failure) if status.failure else None
-    result = status.result and _in_doubt_shortly(status.result)
+    result = status.result and _short_result(status.result)
     return status.model_copy(update={"conditions": conditions, "failure": failure, "result": result})
 
 
-def _in_doubt_shortly(result: TrainingResult) -> TrainingResult:
+def _short_result(result: TrainingResult) -> TrainingResult:
     failure = result.evaluation_failure
     if failure is not None:
         failure = failure.model_copy(update={"message": cut(failure.message, 256), "next_step": None})

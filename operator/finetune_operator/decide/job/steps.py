@@ -30,17 +30,17 @@ from finetune_operator.decide.conditions import (
 from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job import silent_trainer
 from finetune_operator.decide.job.attempts import (
-    AWAITED,
     LAST_POD_CHECK_SECONDS,
     LATE_POD_CHECK_SECONDS,
     LATEST_POD_CHECK_SECONDS,
-    adopted,
-    disbelieve,
-    is_unsaid,
+    WAITING_FOR_POD,
+    as_recorded,
+    is_unrecorded,
     next_attempt,
     notice_loss,
+    record_later,
+    reject_false_completion,
     retry_or_fail,
-    say_later,
     start,
     wait_before_retry,
     wait_for_last_pod,
@@ -49,24 +49,22 @@ from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.read_run import STARTING
 from finetune_operator.decide.job.reported import (
     AT_WORK,
-    at_rest,
     at_work,
     dataset_facts,
     evaluation_facts,
     push_facts,
     report_is_due,
     reported,
+    reported_without_eta,
     tracker_facts,
 )
 from finetune_operator.decide.job.retries import Tally
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.grace import GRACE, grace_left
 from finetune_operator.decide.pods.missing import with_field
 from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass, refusal_of_write
-
-CONNECTION_GRACE = timedelta(seconds=60)
-"""A connection applied in the same commit as the job may be seen a little later: no alarm before."""
 
 _MAKE_OR_NAME = (
     "Ask an admin to make it: the job then starts automatically. Or apply the job under a new name with one that "
@@ -74,10 +72,6 @@ _MAKE_OR_NAME = (
 )
 
 REJECTED_CHECK_SECONDS = 60
-
-ROOM_GRACE = timedelta(seconds=60)
-"""Most pods that find no room find it within seconds, when another pod ends or a node is added. Objects applied in the
-same commit as the job may also come a little later."""
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it continues automatically."
 _OURS = (
@@ -117,19 +111,19 @@ def not_done(view: JobView, refusal: str) -> Decision:
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
-def not_yet(view: JobView, said: str) -> Decision:
+def result_pending(view: JobView, said: str) -> Decision:
     """The attempt has a result, and its model cannot record it until something else has happened."""
     status = with_status(view, Change(reconciling(Reason.PENDING, said), {"failure": None}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
 def refused_by_policy(decision: Decision) -> bool:
-    """Whether the decision ends the job because of its connection: final, so it must not rest on a stale watch."""
-    failure = decision.status.failure
-    return decision.status.phase == "Failed" and failure is not None and failure.reason in policy.REASONS
+    """Whether the connection keeps the job out, which becomes final: so it must not rest on a stale watch."""
+    conditions = decision.status.conditions or ()
+    return any(one.type == "Ready" and one.reason in policy.REASONS for one in conditions)
 
 
-def leave_deleted(view: JobView) -> Decision | None:
+def handle_deletion(view: JobView) -> Decision | None:
     """Let a deleted job go. Owner references delete its children; if a foreign finalizer keeps it, stop its attempt.
 
     It has our finalizer if it was copied from a job at a provider, or once led to one: only the user knows what to do
@@ -144,10 +138,10 @@ def leave_deleted(view: JobView) -> Decision | None:
         return Decision(view.status, release=True)
     if stays:
         return Decision(view.status)
-    return Decision(going(view), stop=runs)
+    return Decision(status_while_deleted(view), stop=runs)
 
 
-def going(view: JobView) -> FineTuneJobStatus:
+def status_while_deleted(view: JobView) -> FineTuneJobStatus:
     """The status of a job that is being deleted: if finalizers keep it, it must not say that the job continues."""
     if view.finished or not view.kept_by:
         return view.status
@@ -215,7 +209,7 @@ def restart(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
 
 
-def say_unread(view: JobView) -> Decision | None:
+def report_unreachable(view: JobView) -> Decision | None:
     """The attempt's state cannot be read. It continues, and only this is recorded."""
     failure = view.run.failure
     if view.run.state != "Unreachable" or failure is None:
@@ -231,14 +225,14 @@ def suspend(view: JobView, stops: str = "stopping: the trainer writes a checkpoi
     stopping = view.run.state != "Absent" or view.live_pods
     message = stops if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    fields = {"failure": _unknown_past(view), **at_rest(view.run.report, view.status)}
+    fields = {"failure": _unknown_past(view), **reported_without_eta(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = next_attempt(view)
     status = with_status(view, Change(facts, fields))
     return Decision(status, stop=stopping, requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
 
 
-def remember(view: JobView) -> Decision | None:
+def restore_completion(view: JobView) -> Decision | None:
     """Status was emptied or replaced by an old one, but the model has the version: it is not made a second time."""
     if view.run.state != "Absent" or view.version is None or view.spec is None:
         return None
@@ -291,12 +285,20 @@ def wait_for_connection(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or view.spec is None or (view.connection and not view.began_with):
         return None
     missing = _missing(view, view.spec.connection_ref.name)
-    left = (view.created + CONNECTION_GRACE - view.now).total_seconds()
-    if left > 0:
-        facts = reconciling(missing.reason, missing.message)
-        return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
+    if (left := _connection_grace(view)) > 0:
+        return _not_yet_there(view, missing, left)
     facts = stalled(missing.reason, missing.message)
     return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": missing})))
+
+
+def _connection_grace(view: JobView) -> float:
+    """Seconds for which its connection, and a label that lets its namespace use it, may be yet to come."""
+    return (view.created + GRACE - view.now).total_seconds()
+
+
+def _not_yet_there(view: JobView, missing: Failure, left: float) -> Decision:
+    facts = reconciling(missing.reason, missing.message)
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
 
 
 def _missing(view: JobView, name: str) -> Failure:
@@ -325,15 +327,18 @@ def refuse_by_policy(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
     refusal = policy.refusal(policy.Request(view.spec, view.namespace, view.namespace_labels, view.connection))
-    return None if refusal is None else fail(view, refusal)
+    if refusal is None:
+        return None
+    left = _connection_grace(view) if refusal.reason is Reason.NAMESPACE_NOT_ALLOWED else 0
+    return _not_yet_there(view, refusal, left) if left > 0 else fail(view, refusal)
 
 
 def adopt(view: JobView) -> Decision | None:
     """The attempt was started and status does not say so: record it together with what there is to say next."""
-    return (say_later(view) or decide(adopted(view))) if is_unsaid(view) else None
+    return (record_later(view) or decide(as_recorded(view))) if is_unrecorded(view) else None
 
 
-def make_anew(view: JobView) -> Decision | None:
+def recreate(view: JobView) -> Decision | None:
     """Its pod cannot start, and an admin has changed what it is built from: replace it by the next attempt's pod."""
     failure = view.run.failure
     if view.run.state != "Queued" or failure is None or not view.outdated:
@@ -348,9 +353,9 @@ def wait_for_pod(view: JobView) -> Decision | None:
     """The attempt exists and its pod does not run yet: say what it waits for."""
     if view.run.state != "Queued":
         return None
-    obstacle, left = named_in(view, view.run.failure), grace_left(view.run, view.now)
+    obstacle, left = named_in(view, view.run.failure), grace_left(view.run.failure, view.run.since, view.now)
     if obstacle is None:
-        facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
+        facts = reconciling(Reason.QUEUED, view.run.note or WAITING_FOR_POD)
     elif left or may_pass(obstacle):
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
@@ -358,18 +363,6 @@ def wait_for_pod(view: JobView) -> Decision | None:
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": None if left else obstacle}))
     clear = counts_what_has_ended(obstacle)
     return Decision(status, clear=clear, requeue_after=left or pod_check_seconds(view.run, view.now))
-
-
-def grace_left(run: Run, now: datetime) -> float:
-    """Seconds for which only conditions name the obstacle to its pod's start: a failure is a Warning Event as well."""
-    if run.failure is None or not (may_pass(run.failure) or _may_come(run.failure)) or run.since is None:
-        return 0.0
-    return max(0.0, (run.since + ROOM_GRACE - now).total_seconds())
-
-
-def _may_come(obstacle: Failure) -> bool:
-    """Whether it lacks what may be created a little later than the job, for example a Secret synced from a vault."""
-    return obstacle == Failure.because(Reason.CONTAINER_CONFIG_INVALID, obstacle.message)
 
 
 def named_in(view: JobView, obstacle: Failure | None) -> Failure | None:
@@ -404,7 +397,7 @@ def follow(view: JobView) -> Decision | None:
     """The trainer is at work: record its progress."""
     if view.run.state != "Active":
         return None
-    if view.run.starting and _says(view.status, AWAITED) and view.status.observed_generation == view.generation:
+    if view.run.starting and _says(view.status, WAITING_FOR_POD) and view.status.observed_generation == view.generation:
         return Decision(view.status, requeue_after=STARTING.total_seconds())
     report = view.run.report
     # A trainer reads the data first, before it can report.
@@ -452,14 +445,14 @@ def complete(view: JobView) -> Decision | None:
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
-    leave_deleted,
-    disbelieve,
+    handle_deletion,
+    reject_false_completion,
     keep_finished,
     refuse_invalid_spec,
     restart,
-    say_unread,
+    report_unreachable,
     suspend,
-    remember,
+    restore_completion,
     notice_loss,
     hold_restored,
     wait_for_connection,
@@ -468,7 +461,7 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_before_retry,
     start,
     adopt,
-    make_anew,
+    recreate,
     wait_for_pod,
     notice_silence,
     follow,

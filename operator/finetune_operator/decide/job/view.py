@@ -60,7 +60,7 @@ class JobView:
     """Whether this very object made that version, and not the one of its name in a backup."""
     newer: bool = False
     """If the spec cannot be read: whether CRDs of a newer release have admitted it."""
-    unsaid: int = 0
+    unrecorded_jobs: int = 0
     """How many jobs have no status yet, including this one."""
     usable_connections: tuple[str, ...] = ()
     """If the connection does not exist: the connections that its namespace may use."""

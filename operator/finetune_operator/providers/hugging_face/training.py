@@ -27,9 +27,9 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import is_true, moment
-from finetune_operator.decide.job.attempt_end import telling
-from finetune_operator.decide.job.attempt_pods import is_live, kept_of_log
-from finetune_operator.decide.job.attempts import AWAITED
+from finetune_operator.decide.job.attempt_end import most_telling
+from finetune_operator.decide.job.attempt_pods import is_live, kept_log_tail
+from finetune_operator.decide.job.attempts import WAITING_FOR_POD
 from finetune_operator.decide.job.read_run import has_ended, read_run
 from finetune_operator.decide.job.run import Run, with_log
 from finetune_operator.decide.job.versions import compared_with
@@ -55,9 +55,9 @@ NO_POD_FOR_LONG = timedelta(minutes=10)
 """Twice what a Job waits for its pod among ten thousand Jobs."""
 
 _NO_POD_CREATED = (
-    f"{AWAITED}: its Job has had no pod for more than ten minutes, and no Event says why; ask an admin whether the Job "
-    "controller (kube-controller-manager) runs, or has many others to make, and, where `kubectl get pods` shows one, "
-    f"which policy has changed its labels, first of all {MANAGED_BY_LABEL}"
+    f"{WAITING_FOR_POD}: its Job has had no pod for more than ten minutes, and no Event says why; ask an admin whether "
+    "the Job controller (kube-controller-manager) runs, or has many others to make, and, where `kubectl get pods` "
+    f"shows one, which policy has changed its labels, first of all {MANAGED_BY_LABEL}"
 )
 
 BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
@@ -212,7 +212,7 @@ class HuggingFaceTraining:
             # A pod that has reported exists, but is not watched if it lost its labels.
             pods = await self._listed_pods(batch_job)
         run = read_run(batch_job, pods, report, self._clock())
-        pod = telling(pods)
+        pod = most_telling(pods)
         if run.wants_log and pod is not None and under_way:
             return with_log(run, *await self._log_tail(pod))
         if run.state == "Queued" and pod is None and batch_job is not None:
@@ -384,7 +384,7 @@ class HuggingFaceTraining:
             )
         except KubeError as error:
             logger.warning("the log of pod %s cannot be read: %s", metadata["name"], error)
-            text, unread = kept_of_log(pod), error.message
+            text, unread = kept_log_tail(pod), error.message
         return redact(text), unread
 
     async def _with_obstacle(self, run: Run, pods: Sequence[Manifest], batch_job: Manifest) -> Run:
@@ -436,7 +436,7 @@ def _foreign_controller(batch_job: Manifest) -> str:
 
 def _events_unreadable(refusal: KubeError) -> str:
     """The note when the Events that explain it cannot be read."""
-    return f"{AWAITED}; why it does not is not known: {refusal.message}"
+    return f"{WAITING_FOR_POD}; why it does not is not known: {refusal.message}"
 
 
 def _nodes(job: Manifest) -> int:
