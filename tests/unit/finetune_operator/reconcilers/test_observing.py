@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.names import ATTEMPT_LABEL
-from finetune_operator.decide.connection import NOBODY
+from finetune_operator.decide.connection import NO_NAMESPACE
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
 from finetune_operator.reconcilers.affected import affected
@@ -45,7 +45,7 @@ def known() -> Store:
     for name, model in (("m", "m"), ("side", "other")):
         metadata = {"name": name, "namespace": "team-a"}
         store.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "spec": {"modelRef": {"name": model}}})
-    nobody = {"type": "Ready", "status": "True", "reason": "Ready", "message": NOBODY}
+    nobody = {"type": "Ready", "status": "True", "reason": "Ready", "message": NO_NAMESPACE}
     store.put(CONNECTIONS, {"metadata": {"name": "unused"}, "status": {"conditions": [nobody]}})
     return store
 
