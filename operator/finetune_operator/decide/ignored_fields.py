@@ -66,13 +66,14 @@ def of_job(
 def _of_job(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:
     if spec.adopt is not None:
         yield from (
-            f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed" for field in _asked(spec)
+            f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed"
+            for field in _set_fields(spec)
         )
         return
     yield from asked_in_vain(spec, connection)
 
 
-def _asked(spec: FineTuneJobSpec) -> Iterator[str]:
+def _set_fields(spec: FineTuneJobSpec) -> Iterator[str]:
     """The fields about how a job is created, paid and ended, except those at their defaults."""
     fields = {
         "lora": spec.lora is not None,

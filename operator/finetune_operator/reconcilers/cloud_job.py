@@ -23,7 +23,7 @@ from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
 from finetune_operator.decide.job.remote import RemoteJob, oldest
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.field_paths import of_connection
-from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
+from finetune_operator.decide.pods.refused import counts_ended_objects, refusal_of_pod
 from finetune_operator.providers.cloud import CloudTraining
 from finetune_operator.providers.cloud_pods import CloudPods
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
@@ -146,7 +146,7 @@ class CloudJobs:
         except REFUSALS as error:
             refused = of_connection(refusal_of_pod(error.message), view.spec.connection_ref.name, view.connection)
             refused = worded_for_small_pod(refused)
-            if counts_what_has_ended(refused):
+            if counts_ended_objects(refused):
                 await self._training.end_earlier(job, decision.status)  # so that the next try fits the quota
             return measuring.not_started(view, refused)
         except CannotMake as error:

@@ -12,7 +12,7 @@ from finetune_api.policy import selects
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import ignored_fields
 from finetune_operator.decide.cloud_job.cloud_policy import closes
-from finetune_operator.decide.conditions import turn
+from finetune_operator.decide.conditions import stalled_event
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.pods.field_paths import in_words_of
 from finetune_operator.desired import trial_job
@@ -92,9 +92,9 @@ class ConnectionReconciler:
             nobody=spec is not None and self._first_namespace(spec) is None,
         )
         # Otherwise each check would trigger a reconcile of all jobs of the connection.
-        told = decide_connection.says_the_same(status, new)
+        told = decide_connection.affects_nothing(status, new)
         await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
-        await self._context.tell(connection, turn(status.conditions, new.conditions))
+        await self._context.tell(connection, stalled_event(status.conditions, new.conditions))
         return again
 
     def _rests(self, name: str, generation: int, now: datetime) -> float:
@@ -156,7 +156,7 @@ class ConnectionReconciler:
         except ProviderError as error:
             left = self._context.left_to_another(connection)
             if self._context.is_of_another(connection):
-                left = max(left, decide_connection.good_by_another(status, self._context.clock()))
+                left = max(left, decide_connection.checked_by_another(status, self._context.clock()))
             if left > 0:
                 told = _ToldByAnother(left)
                 # Refused credentials cause an early new check, and no status write would record when the last one was.
