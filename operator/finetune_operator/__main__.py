@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
 from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster, WentBack
-from finetune_operator.runtime.events import record
+from finetune_operator.runtime.events import Recorder
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.leadership.leader_label import LeaderLabel
 from finetune_operator.runtime.leadership.lease import unique_identity
@@ -82,7 +82,7 @@ class Operator:
         context = Context(
             kube=self._guarded,
             store=self._store,
-            announce=self._announce,
+            announce=Recorder(self._guarded, settings.pod_name).post,
             enqueue=self._queue.add,
             enqueue_after=self._queue.add_after,
             guard=self._leadership.assert_held,
@@ -188,12 +188,7 @@ class Operator:
     async def _reconcile(self, key: Key) -> Requeue | None:
         if self._observer.is_shut(key.namespace):
             return None  # once it is watched again, everything there is reconciled
-        with logs.about(key.kind, key.namespace, key.name):
-            return await self._reconcilers.reconcile(key)
-
-    async def _announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
-        kind: Any = event_type
-        await record(self._guarded, dict(regarding), kind, reason, note, action="Reconcile")
+        return await self._reconcilers.reconcile(key)
 
     def _is_taking_over(self) -> str | None:
         """A standby is ready to take over; a leader is ready when its store is synced."""

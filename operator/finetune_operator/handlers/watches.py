@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -28,11 +29,10 @@ from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.repeats import Repeats
 from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
-from finetune_operator.runtime.store import Listing
 
 logger = logging.getLogger(__name__)
 
-IN_A_ROW = 25
+YIELD_EVERY = 25
 """Events that are handled before other tasks get their turn: a listing has hundreds."""
 
 PAUSE_SECONDS = 1.0
@@ -83,54 +83,96 @@ async def watch_all(settings: kopf.OperatorSettings, observer: Observer) -> None
     Raises:
         CannotWatch: a watch cannot go on.
     """
+    watches = _Watches(settings, observer)
     places: dict[str | None, list[Resource]] = defaultdict(list)
     for resource, namespace in observer.places():
         places[namespace].append(resource)
-    watching = (
-        _watch_kinds(settings, observer, kinds, None)
-        if namespace is None
-        else _watch_namespace(settings, observer, kinds, namespace)
+    await _run_all(
+        watches.of_kinds(kinds, None) if namespace is None else watches.of_namespace(kinds, namespace)
         for namespace, kinds in places.items()
     )
-    await _beside_each_other(watching)
 
 
-async def _watch_namespace(
-    settings: kopf.OperatorSettings, observer: Observer, kinds: Iterable[Resource], namespace: str
-) -> None:
-    """Watch one of several namespaces: if it is refused, the others are still watched.
+@dataclass(frozen=True)
+class _Watches:
+    """Lists and watches by kopf's client, whose events go to an observer."""
 
-    Raises:
-        CannotWatch: it is the last one, or it failed for another reason than missing rights.
-    """
-    clock = asyncio.get_running_loop().time
-    refusals = Repeats(clock)
-    while True:
-        began = clock()
-        try:
-            await _watch_kinds(settings, observer, kinds, namespace)
-        except _Shut as error:
-            if not observer.shut(namespace):
-                raise
-            if clock() - began > SHUT_SECONDS:
-                refusals.over()  # it was watched in between
-            # Not by kind: any one of them may be refused first.
-            if refusals.is_news(namespace):
-                logger.error(  # noqa: TRY400 - a sentence says it all
-                    "namespace %s cannot be watched: nothing is done there, and it is tried again every %g s. Was it "
-                    "deleted, or recreated? helm upgrade gives the operator its rights there: %s",
-                    namespace, SHUT_SECONDS, error,
-                )  # fmt: skip
-        await asyncio.sleep(SHUT_SECONDS)
+    settings: kopf.OperatorSettings
+    observer: Observer
+
+    async def of_namespace(self, kinds: Iterable[Resource], namespace: str) -> None:
+        """Watch one of several namespaces: if it is refused, the others are still watched.
+
+        Raises:
+            CannotWatch: it is the last one, or it failed for another reason than missing rights.
+        """
+        clock = asyncio.get_running_loop().time
+        refusals = Repeats(clock)
+        while True:
+            began = clock()
+            try:
+                await self.of_kinds(kinds, namespace)
+            except _Shut as error:
+                if not self.observer.shut(namespace):
+                    raise
+                if clock() - began > SHUT_SECONDS:
+                    refusals.over()  # it was watched in between
+                # Not by kind: any one of them may be refused first.
+                if refusals.is_news(namespace):
+                    logger.error(  # noqa: TRY400 - a sentence says it all
+                        "namespace %s cannot be watched: nothing is done there, and it is tried again every %g s. Was "
+                        "it deleted, or recreated? helm upgrade gives the operator its rights there: %s",
+                        namespace, SHUT_SECONDS, error,
+                    )  # fmt: skip
+            await asyncio.sleep(SHUT_SECONDS)
+
+    async def of_kinds(self, kinds: Iterable[Resource], namespace: str | None) -> None:
+        """Watch kinds, until one of them cannot go on.
+
+        Raises:
+            CannotWatch: of that kind.
+        """
+        await _run_all(self._watch(kind, namespace) for kind in kinds)
+
+    async def _watch(self, resource: Resource, namespace: str | None) -> None:
+        """List and watch; list again if the watch cannot resume, which also finds what was deleted meanwhile."""
+        while True:
+            try:
+                with suppress(APITooManyRequestsError, APIServerError):  # kopf has retried several times, with backoff
+                    await self._observe(resource, namespace)
+            except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+                logger.warning("the watch of %s broke, they are listed again: %s", resource.plural, error)
+            except WentBack as error:
+                raise CannotWatch(str(error)) from error
+            except kopf.LoginError as error:
+                # kopf has logged in again and was refused again: a new process reads all credentials afresh.
+                raise CannotWatch(f"{resource.plural}: 401 {UNAUTHENTICATED}") from error
+            except APIError as error:
+                if error.status != HTTPStatus.GONE:  # also the answer when the pages of a slow listing expire
+                    kind = _Shut if error.status == HTTPStatus.FORBIDDEN and namespace else CannotWatch
+                    raise kind(f"{resource.plural}: {error.status} {_explained(resource, error)}") from error
+            await asyncio.sleep(self.settings.watching.reconnect_backoff)
+
+    async def _observe(self, resource: Resource, namespace: str | None) -> None:
+        """Pass a listing and the events after it to the observer, until the watch cannot resume."""
+        listing, count = self.observer.listing(resource, namespace), 0
+        async for event in _stream(self.settings, resource, namespace):
+            if event is Bookmark.LISTED:
+                self.observer.listed(resource, namespace, listing)
+                continue
+            if event["type"] is None:
+                listing.has(event["object"])
+            try:
+                self.observer.seen(resource, event["type"], event["object"])
+            except Exception:
+                # One unreadable object must not hide all others; the resync tries it again.
+                logger.exception("an event of %s was not understood", resource.plural)
+            count += 1
+            if count % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
 
 
-async def _watch_kinds(
-    settings: kopf.OperatorSettings, observer: Observer, kinds: Iterable[Resource], namespace: str | None
-) -> None:
-    await _beside_each_other(_watch(settings, observer, kind, namespace) for kind in kinds)
-
-
-async def _beside_each_other(watching: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _run_all(watching: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run them until one fails, which ends the others.
 
     Raises:
@@ -148,55 +190,12 @@ async def _beside_each_other(watching: Iterable[Coroutine[Any, Any, None]]) -> N
         raise min(found, key=lambda one: isinstance(one, _Shut))
 
 
-async def _watch(
-    settings: kopf.OperatorSettings, observer: Observer, resource: Resource, namespace: str | None
-) -> None:
-    """List and watch; list again if the watch cannot resume, which also finds what was deleted meanwhile."""
-    while True:
-        listing = observer.listing(resource, namespace)
-        try:
-            with suppress(APITooManyRequestsError, APIServerError):  # kopf has retried several times, with backoff
-                await _tell(_stream(settings, resource, namespace), observer, resource, namespace, listing)
-        except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
-            logger.warning("the watch of %s broke, they are listed again: %s", resource.plural, error)
-        except WentBack as error:
-            raise CannotWatch(str(error)) from error
-        except kopf.LoginError as error:
-            # kopf has logged in again and was refused again: a new process reads all credentials afresh.
-            raise CannotWatch(f"{resource.plural}: 401 {UNAUTHENTICATED}") from error
-        except APIError as error:
-            if error.status != HTTPStatus.GONE:  # also the answer when the pages of a slow listing expire
-                kind = _Shut if error.status == HTTPStatus.FORBIDDEN and namespace else CannotWatch
-                raise kind(f"{resource.plural}: {error.status} {_said(resource, error)}") from error
-        await asyncio.sleep(settings.watching.reconnect_backoff)
-
-
-def _said(resource: Resource, error: APIError) -> str:
+def _explained(resource: Resource, error: APIError) -> str:
     if error.status != HTTPStatus.NOT_FOUND:
         return str(error.message)
     return (
         f"the cluster does not know them: apply the definition of {resource.kind} (crds/, or the chart's crds.install)"
     )
-
-
-async def _tell(
-    stream: AsyncIterator[Any], observer: Observer, resource: Resource, namespace: str | None, listing: Listing
-) -> None:
-    count = 0
-    async for event in stream:
-        if event is Bookmark.LISTED:
-            observer.listed(resource, namespace, listing)
-            continue
-        if event["type"] is None:
-            listing.has(event["object"])
-        try:
-            observer.seen(resource, event["type"], event["object"])
-        except Exception:
-            # One unreadable object must not hide all others; the resync tries it again.
-            logger.exception("an event of %s was not understood", resource.plural)
-        count += 1
-        if count % IN_A_ROW == 0:
-            await asyncio.sleep(0)
 
 
 async def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace: str | None) -> AsyncIterator[Any]:

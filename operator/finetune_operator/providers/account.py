@@ -14,7 +14,7 @@ from finetune_operator.providers import sdks
 from finetune_operator.providers.account_identity import account_of, require_same_account, require_same_place
 from finetune_operator.providers.capacity import Room
 from finetune_operator.providers.client import SECRET_SECONDS, Client
-from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, Refused, understood
+from finetune_operator.providers.errors import Busy, ConnectionMoved, ProviderError, Refused, parsing_answer
 from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.poll import Poller
 from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
@@ -128,7 +128,7 @@ class Account:
         """
         try:
             if not self.client.is_fresh():
-                with suppress(Elsewhere):  # the account has changed: this is what the caller wants to know
+                with suppress(ConnectionMoved):  # the account has changed: this is what the caller wants to know
                     await self._sign_in()
         except Busy:
             if self.client.account is None:
@@ -144,7 +144,7 @@ class Account:
             account: the account then; None if not known.
 
         Raises:
-            Elsewhere: it leads elsewhere by now.
+            ConnectionMoved: it leads elsewhere by now.
             ProviderError: its account cannot be asked for.
         """
         require_same_place(self.client.name, self.place, place, "begun")  # another place cannot tell of the account
@@ -155,7 +155,7 @@ class Account:
         """As `require_place`, by what is already known of the connection, without a call.
 
         Raises:
-            Elsewhere: it leads elsewhere by now.
+            ConnectionMoved: it leads elsewhere by now.
         """
         require_same_place(self.client.name, self.place, place, "begun")
         require_same_account(self.client.name, self.client.account, account, "this was begun in")
@@ -164,7 +164,7 @@ class Account:
         """As `require_place`, for a tuned model whose place is recorded or follows from its name.
 
         Raises:
-            Elsewhere: its connection leads elsewhere by now.
+            ConnectionMoved: its connection leads elsewhere by now.
             ProviderError: as `require_place`.
         """
         spec, name = self.client.spec, self.client.name
@@ -225,7 +225,7 @@ class Account:
         async with self._gate.passing(probes=probes):
             api = await self.client.api()
             self._guard()  # reading the Secret may have taken a while
-            with understood():
+            with parsing_answer():
                 return await do(api)
 
     async def _sign_in(self) -> None:
@@ -264,7 +264,7 @@ class Account:
             if answering is None:
                 raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")
             self._guard()
-            with understood():
+            with parsing_answer():
                 return await answering.answer(model, question)
 
     async def pass_gate(self, do: Callable[[], Awaitable[T]], *, probes: bool = False) -> T:
@@ -274,7 +274,7 @@ class Account:
             ProviderError: as `call`.
         """
         async with self._gate.passing(probes=probes):
-            with understood():
+            with parsing_answer():
                 return await do()
 
     def is_uploading(self, prefix: str) -> bool:
@@ -314,7 +314,7 @@ class Account:
         async with self._uploads.passing():
             api = await self.client.api()
             self._guard()
-            with understood(), self._on_its_way(name):
+            with parsing_answer(), self._on_its_way(name):
                 there = next((file for file in await api.files(name) if file.bytes == size), None)
                 self._guard()  # a new leader may have deleted the job's files by now
                 if there is None:

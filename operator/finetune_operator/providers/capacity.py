@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from finetune_operator.providers.errors import Crowded
+from finetune_operator.providers.errors import AtCapacity
 from finetune_operator.providers.rate_limit import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.token_bucket import TokenBucket
@@ -24,7 +24,7 @@ KINDS = 256
 @dataclass(frozen=True)
 class _Full:
     until: float
-    why: Crowded
+    why: AtCapacity
 
 
 class Room:
@@ -39,19 +39,19 @@ class Room:
         """Return unless capacity is known to be exhausted.
 
         Raises:
-            Crowded: there was none recently; with the seconds until it is this caller's turn to ask.
+            AtCapacity: there was none recently; with the seconds until it is this caller's turn to ask.
         """
         known = self._full.get(kind)
         left = known.until - self._clock() if known else 0.0
         if known is not None and left > 0:
-            raise Crowded(known.why.message, left + self._turns.reserve(), known.why.reason)
+            raise AtCapacity(known.why.message, left + self._turns.reserve(), known.why.reason)
 
     @contextmanager
     def taken(self, kind: str) -> Iterator[None]:
         """Wrap the call that creates a job of this kind."""
         try:
             yield
-        except Crowded as error:
+        except AtCapacity as error:
             self._full.put(kind, _Full(self._clock() + (error.retry_after or PAUSE_SECONDS), error))
             raise
         self._full.drop(kind)

@@ -14,7 +14,7 @@ from finetune_api.job_status import Failure
 from finetune_operator.providers import sdks
 from finetune_operator.providers.account_identity import require_same_account
 from finetune_operator.providers.connection_secret import ConnectionSecrets
-from finetune_operator.providers.errors import ProviderError, TryLater, understood
+from finetune_operator.providers.errors import ProviderError, TryLater, parsing_answer
 from finetune_operator.providers.ports import Credential, FineTuningApi
 from finetune_operator.providers.rate_limit import CALLS_PER_SECOND, Pace
 from finetune_operator.runtime.uptime import Clock
@@ -122,7 +122,7 @@ class Client:
 
         Raises:
             ProviderError: the connection or its Secret cannot be used.
-            Elsewhere: it leads to another account than before.
+            ConnectionMoved: it leads to another account than before.
         """
         sources, spec, built = self.sources, self.spec, self._built
         if spec is None:
@@ -188,7 +188,7 @@ class Client:
 async def _whose(api: FineTuningApi) -> tuple[str | None, bool]:
     """The account of the credentials, and whether it could be asked for. An unknown account blocks no call."""
     try:
-        with understood():
+        with parsing_answer():
             return await api.account(), True
     except ProviderError as error:
         logger.info("whose account a connection leads to cannot be asked: %s", error.message)

@@ -25,14 +25,14 @@ from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.cloud_files import CloudFiles
 from finetune_operator.providers.cloud_pods import CloudPods
 from finetune_operator.providers.errors import (
-    Elsewhere,
+    ConnectionMoved,
     Ended,
     NotThere,
     ProviderError,
     TryLater,
     Unknown,
     Unreadable,
-    understood,
+    parsing_answer,
 )
 from finetune_operator.providers.job_record import begun_at, connection_of, is_held, key_of, noted
 from finetune_operator.providers.ports import FineTuningApi, JobRequest
@@ -165,7 +165,7 @@ class CloudTraining:
             if begun[1] and not provider.account:
                 await account.require_place(*begun)
             account.require_same(*begun)
-        except Elsewhere:
+        except ConnectionMoved:
             await account.require_place(*begun)
 
     async def _out_of_sight(self, job: Manifest, provider: ProviderStatus, run: Run) -> Run:
@@ -203,7 +203,7 @@ class CloudTraining:
             poller.look_again(job_id)
             return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
         try:
-            with understood():  # e.g. a name longer than allowed
+            with parsing_answer():  # e.g. a name longer than allowed
                 run = run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
         except Unreadable as error:
             return Run("Unreachable", failure=error.failure(), job_id=job_id)
@@ -356,7 +356,7 @@ class CloudTraining:
         """Require capacity for a job that has not been requested yet.
 
         Raises:
-            Crowded: the provider recently said that it takes no more jobs of this kind for now.
+            AtCapacity: the provider recently said that it takes no more jobs of this kind for now.
         """
         self._account(job).room.require(_kind_of(spec))
 

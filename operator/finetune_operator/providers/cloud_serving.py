@@ -11,7 +11,7 @@ from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.transient import TEMPORARY
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import Elsewhere, ProviderError, TryLater, Unknown, model_gone
+from finetune_operator.providers.errors import ConnectionMoved, ProviderError, TryLater, Unknown, model_gone
 
 GOOD_FOR, BAD_FOR = timedelta(minutes=10), timedelta(seconds=30)
 
@@ -40,7 +40,7 @@ class CloudServing:
         account = self._accounts.of(target.version.connection)
         try:
             await account.require_models(target.version)
-        except Elsewhere as elsewhere:
+        except ConnectionMoved as elsewhere:
             return Serving("Failing", number, 0, elsewhere.failure())
         except (TryLater, Unknown) as error:
             return _unasked(error, number, served)

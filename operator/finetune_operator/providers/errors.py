@@ -1,20 +1,20 @@
 """Errors of calls to providers outside of the cluster.
 
 ProviderError
-├── Refused          a permanent no; nothing was done
-│   └── NotThere     the object does not exist, or no longer
-├── TryLater         a no for now: a rate limit, a quota, a key that must be renewed; nothing was done
-│   ├── Crowded      no capacity for more jobs until running ones end; nobody has to act
-│   ├── Busy         the operator's own limit: the provider was not called
-│   ├── Denied       the key is valid but lacks a permission
-│   ├── Elsewhere    the connection leads to another account or place than the object's
-│   └── Ended        the job to cancel has already succeeded
-└── Unknown          no answer, or an inconclusive one: it may have been done
-    ├── Unreached    the request never reached the provider: nothing was done
-    ├── Broken       an error on the provider's side
-    ├── Contested    a conflict on this one object, perhaps with an earlier try; other calls are not affected
-    └── Unreadable   an answer that is not of the provider's API
-        └── Page     an HTML page: from a proxy, or because the address is not the API's
+├── Refused             a permanent no; nothing was done
+│   └── NotThere        the object does not exist, or no longer
+├── TryLater            a no for now: a rate limit, a quota, a key that must be renewed; nothing was done
+│   ├── AtCapacity      no capacity for more jobs until running ones end; nobody has to act
+│   ├── Busy            the operator's own limit: the provider was not called
+│   ├── Denied          the key is valid but lacks a permission
+│   ├── ConnectionMoved the connection leads to another account or place than the object's
+│   └── Ended           the job to cancel has already succeeded
+└── Unknown             no answer, or an inconclusive one: it may have been done
+    ├── Unreached       the request never reached the provider: nothing was done
+    ├── ServerError     an error on the provider's side
+    ├── Contested       a conflict on this one object, perhaps with an earlier try; other calls are not affected
+    └── Unreadable      an answer that is not of the provider's API
+        └── Page        an HTML page: from a proxy, or because the address is not the API's
 
 Messages are shown in status: they contain no secrets and quote no data.
 """
@@ -96,7 +96,7 @@ class TryLater(ProviderError):
         return cls(Reason(failure.reason), failure.message, retry_after, next_step=failure.next_step)
 
 
-class Crowded(TryLater):
+class AtCapacity(TryLater):
     """No capacity for more jobs until running ones end: nobody has to act, and other calls are not affected."""
 
     def __init__(self, message: str, retry_after: float | None = None, reason: Reason = Reason.PROVIDER_BUSY) -> None:
@@ -117,7 +117,7 @@ class Denied(TryLater):
         super().__init__(reason, message, retry_after, next_step=next_step or rights)
 
 
-class Elsewhere(TryLater):
+class ConnectionMoved(TryLater):
     """The call was not made: the connection leads to another account or place than the object's."""
 
 
@@ -133,7 +133,7 @@ class Unreached(Unknown):
     """The request never reached the provider."""
 
 
-class Broken(Unknown):
+class ServerError(Unknown):
     """The provider answered with an error of its own; the call may have been carried out."""
 
 
@@ -166,7 +166,7 @@ MOST_PAGES = 1000
 """Page limit of one list: enough for 100,000 jobs or deployments, or a million objects."""
 
 
-def require_end(pages: int, who: str) -> None:
+def limit_pages(pages: int, who: str) -> None:
     """Guard against endless pagination.
 
     Args:
@@ -180,13 +180,13 @@ def require_end(pages: int, who: str) -> None:
         raise Unreadable(f"{who} gives a list without end")
 
 
-def looks_like_page(body: bytes) -> bool:
+def is_html(body: bytes) -> bool:
     """Whether an answer is an HTML page: from a proxy, or because the address is not the API's."""
     return body.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
 @contextmanager
-def understood() -> Iterator[None]:
+def parsing_answer() -> Iterator[None]:
     """Wrap a call and the parsing of its answer: a proxy or a compatible service may answer anything.
 
     Raises:
@@ -202,7 +202,7 @@ def understood() -> Iterator[None]:
         raise Unreadable(kind) from None
 
 
-def of_figures(error: ProviderError, whose: str, right: str) -> ProviderError:
+def metrics_unreadable(error: ProviderError, whose: str, right: str) -> ProviderError:
     """The error for usage metrics that cannot be read. Deployments are created and deleted without these."""
     if error.reason == Reason.RATE_LIMITED:
         return error

@@ -14,11 +14,11 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
+    AtCapacity,
     Busy,
+    ConnectionMoved,
     Contested,
-    Crowded,
     Denied,
-    Elsewhere,
     ProviderError,
     Refused,
     TryLater,
@@ -37,7 +37,7 @@ TRUST_SECONDS = 60.0
 CLOSING = frozenset({Reason.RATE_LIMITED, Reason.CREDENTIALS_INVALID, Reason.SECRET_NOT_FOUND})
 """Reasons that affect every call. A job quota, for example, does not: jobs can still be cancelled."""
 
-MENDED_BY_PEOPLE = CLOSING - {Reason.RATE_LIMITED}
+FIXED_BY_ADMIN = CLOSING - {Reason.RATE_LIMITED}
 """Here the pause is our own guess; after a rate limit or an outage it is what the provider asks for."""
 
 
@@ -121,7 +121,7 @@ class Gate:
 
     def _require_open(self, *, probes: bool) -> None:
         left = self._closed_until - self._clock()
-        if self._why is not None and left > 0 and not (probes and self._why.reason in MENDED_BY_PEOPLE):
+        if self._why is not None and left > 0 and not (probes and self._why.reason in FIXED_BY_ADMIN):
             raise TryLater.because(self._why.failure(), left + self._turns.reserve())
 
     def _close(self, error: ProviderError) -> None:
@@ -130,14 +130,14 @@ class Gate:
         if silence:
             self._answered_at = float("-inf")
         seconds = max(self._silence, asked or 0.0) if silence else asked or SILENCE_SECONDS
-        if error.reason in MENDED_BY_PEOPLE:
+        if error.reason in FIXED_BY_ADMIN:
             seconds = min(seconds, SILENCE_SECONDS)  # an admin fixes it at an unknown time, and watches for the result
-        if silence or (error.reason in CLOSING and not isinstance(error, Crowded | Denied | Elsewhere)):
+        if silence or (error.reason in CLOSING and not isinstance(error, AtCapacity | Denied | ConnectionMoved)):
             self._closed_until, self._why = self._clock() + seconds, error
-        if is_of_the_key(error):
+        if is_key_error(error):
             self._refused()
 
 
-def is_of_the_key(error: ProviderError) -> bool:
+def is_key_error(error: ProviderError) -> bool:
     """Whether the connection's key itself is unusable, rather than one permission missing."""
-    return error.reason in MENDED_BY_PEOPLE and not isinstance(error, Denied | Elsewhere)
+    return error.reason in FIXED_BY_ADMIN and not isinstance(error, Denied | ConnectionMoved)

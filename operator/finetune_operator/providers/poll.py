@@ -18,17 +18,17 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import (
-    Broken,
     Denied,
     NotThere,
     ProviderError,
     Refused,
+    ServerError,
     TryLater,
     Unknown,
     Unreadable,
-    understood,
+    parsing_answer,
 )
-from finetune_operator.providers.gate import is_of_the_key
+from finetune_operator.providers.gate import is_key_error
 from finetune_operator.providers.ports import FineTuningApi
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.queue import Key
@@ -160,7 +160,7 @@ class Poller:
         self._rounds += 1
         try:
             api = await self._api()
-            with understood():
+            with parsing_answer():
                 await self._ask(api)
         except ProviderError as error:
             self._tell_trouble(error)
@@ -191,7 +191,7 @@ class Poller:
 
     def _longest(self) -> float:
         """With a bad key at most a minute: the admin who fixes it waits for the result."""
-        of_the_key = self.trouble is not None and is_of_the_key(self.trouble)
+        of_the_key = self.trouble is not None and is_key_error(self.trouble)
         return LONGEST_POLL_WITHOUT_KEY if of_the_key else LONGEST_POLL_SECONDS
 
     async def _rest(self, at_least: float, seconds: float) -> None:
@@ -224,7 +224,7 @@ class Poller:
                 if job_id not in self._watched:
                     return  # forgotten meanwhile
                 try:
-                    with understood():
+                    with parsing_answer():
                         seen = await self._look(api, job_id, listed.get(job_id))
                 except (Denied, Refused, Unreadable) as error:  # the list was read: it concerns this job alone
                     seen = self._not_understood(job_id, error)
@@ -307,13 +307,13 @@ class Poller:
         if job.state in {"Queued", "Gone"} or (tries >= METRICS_TRIES and not needed):
             return Seen(job, known)
         try:
-            with understood():
+            with parsing_answer():
                 new = await api.metrics(job)
         except (Refused, Denied, Unreadable) as error:
             return Seen(job, known, error.failure() if needed else None)
         except Unknown as error:
             self._unread[job.id] = tries + 1
-            if not isinstance(error, Broken):
+            if not isinstance(error, ServerError):
                 raise
             return Seen(replace(job, state="Active", note=UNREAD) if job.ended else job, known)
         self._unread.pop(job.id, None)
@@ -324,7 +324,7 @@ class Poller:
     def _tell_trouble(self, error: ProviderError) -> None:
         known = self.trouble
         self.trouble = error
-        if is_of_the_key(error):
+        if is_key_error(error):
             self._refused()
         if known is None or known.reason != error.reason:
             logger.warning("%d jobs cannot be asked about: %s", len(self._watched), error.message)

@@ -25,7 +25,7 @@ from finetune_operator.decide.deployment.decision import (
 )
 from finetune_operator.decide.deployment.hosted import terms_were_requested
 from finetune_operator.decide.deployment.idle import NOT_OBSERVED, is_asleep
-from finetune_operator.decide.deployment.server_state import Serving, read_serving
+from finetune_operator.decide.deployment.server_state import Serving, is_awaited, read_serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.pods.field_paths import of_connection, of_deployment
 from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
@@ -134,7 +134,7 @@ class DeploymentReconciler:
                 view = replace(view, idle=NOT_OBSERVED)
             else:
                 deployment, view = await self._idle.look(deployment, view)
-            deployment, view = await self._left(deployment, view, target)
+            deployment, view = await self._hosted.leave(deployment, view, target)
         decision = decide(view)
         try:
             made = await self._serve(deployment, view, decision)
@@ -143,8 +143,8 @@ class DeploymentReconciler:
             if made and (made.applied or contested or unwatched):
                 # The server was read before this change, or before it was created; and no watch event tells of one
                 # whose label a policy removed.
-                view = replace(view, serving=self._serving_of(view, made.present))
-                view = replace(view, contested=contested.note if contested else "")
+                state = read_serving(made.present, self._pods_of(view.namespace, view.name), view.now)
+                view = replace(view, serving=state, contested=contested.note if contested else "")
                 decision = decide(view)
             if view.serving.state == "Rolling" and not view.deleting:
                 view = replace(view, serving=await self._explained(view))
@@ -163,12 +163,6 @@ class DeploymentReconciler:
         named = NAMES_CHECK_SECONDS if view.beside else None
         return deployment, decision, again or rolls or ends or named or looks_again(view)
 
-    async def _left(
-        self, deployment: Manifest, view: DeploymentView, target: Target | None
-    ) -> tuple[Manifest, DeploymentView]:
-        """Delete what an earlier version has at a provider, where this one needs nothing there."""
-        return await self._hosted.leave(deployment, view, target) if view.status.hosted else (deployment, view)
-
     async def _explained(self, view: DeploymentView) -> Serving:
         """The state of a server whose pods do not start, with what only their Events say, such as a missing volume."""
         pods = self._pods_of(view.namespace, view.name)
@@ -179,6 +173,8 @@ class DeploymentReconciler:
             return replace(view.serving, note=view.serving.note + unknown)
         if failure is not None and failure.reason is Reason.UNSCHEDULABLE:
             return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
+        if failure is not None and any(is_awaited(failure, pod, view.now) for pod in pods):
+            return replace(view.serving, note=f"{view.serving.note}; a pod waits: {failure.message}")
         return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
     async def _remote(
@@ -200,7 +196,7 @@ class DeploymentReconciler:
                 return deployment, None, good_for
             view = replace(view, meanwhile=await self._earlier(view, target))
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
-            deployment, view = await self._left(deployment, view, target)
+            deployment, view = await self._hosted.leave(deployment, view, target)
             view = await self._without_pods(deployment, view, here)
             unseen = view.serving.failure if view.serving.available else None
             return deployment, not_served(view, unseen) if unseen else decide(view), _with_pods(here, again)
@@ -341,10 +337,6 @@ class DeploymentReconciler:
         jobs = store.addresses(FINE_TUNE_JOBS, under_way(namespace, model))
         failed = store.addresses(FINE_TUNE_JOBS, failed_for(namespace, model))
         return Beside(models, [name for _, name in jobs], [name for _, name in failed])
-
-    def _serving_of(self, view: DeploymentView, present: Manifest | None) -> Serving:
-        """The state of the server on this cluster, if there is one."""
-        return read_serving(present, self._pods_of(view.namespace, view.name), view.now)
 
     def _pods_of(self, namespace: str, name: str) -> list[Manifest]:
         return self._context.store.select(PODS, pods_of_deployment(namespace, name))

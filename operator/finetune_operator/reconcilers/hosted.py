@@ -148,9 +148,12 @@ class HostedDeployments:
 
         The record of an attached one stays while spec names it: deleting it along with the object relies on that.
         """
+        hosted = view.status.hosted
+        if not hosted:
+            return deployment, view
         attach = view.spec.attach if view.spec else None
-        kept = [one for one in view.status.hosted or () if one.attached and attach and one.name == attach.id]
-        recorded = [one for one in view.status.hosted or () if not one.attached]
+        kept = [one for one in hosted if one.attached and attach and one.name == attach.id]
+        recorded = [one for one in hosted if not one.attached]
         number = target.version.version if target is not None else None
         answers = view.serving.state in {"Serving", "Idle"} and view.serving.version == number
         try:

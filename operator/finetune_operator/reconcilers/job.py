@@ -4,9 +4,7 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
-from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import (
     EXPERTS_LEFT,
     LITTLE_KEPT,
@@ -169,17 +167,16 @@ class JobReconciler:
         if decision.measure:
             self._reports.forget(view.uid)  # reports of an earlier pod of the attempt
             return job, await self._cloud.measure(job, view, decision)
-        if decision.start and view.spec is not None and view.connection is not None:
-            return await self._start(job, view, view.spec, view.connection, decision)
+        if decision.start:
+            return await self._start(job, view, decision)
         return job, decision
 
-    async def _start(
-        self, job: Manifest, view: JobView, spec: FineTuneJobSpec, connection: LLMConnectionSpec, decision: Decision
-    ) -> tuple[Manifest, Decision]:
+    async def _start(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Start the attempt that the decision's status names."""
-        if decision.status.provider is None:
+        spec, connection = view.spec, view.connection
+        if spec is None or connection is None or decision.status.provider is None:
             return job, decision
-        provider = self._providers.of(view.status, view.connection)
+        provider = self._providers.of(view.status, connection)
         try:
             job_id = await provider.start(job, spec, connection, decision.status)
         except REFUSALS as error:

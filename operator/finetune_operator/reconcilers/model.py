@@ -112,6 +112,7 @@ class ModelReconciler:
         self._offers = offers
         self._weights = Weights(context, accounts, observe)
         self._release = ModelRelease(context, self._weights)
+        self.gone = self._release.gone
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """Reconcile one model; a second time if the store was behind and the write conflicted."""
@@ -122,6 +123,7 @@ class ModelReconciler:
             return await self._look(key)
 
     async def _look(self, key: Key) -> Requeue | None:
+        await self._release.tell_of_gone(key.namespace, key.name)
         offered = self._offered(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:
@@ -204,7 +206,8 @@ class ModelReconciler:
         full = self._turn_away(key, view, decision, pruning) if len(settled) < len(offered) else None
         if changes:
             deployed = await self._deploy(model, view, decision)
-            await self._tell_activated(model, before, status)
+            note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
+            await self._context.announce(model, "Normal", "Activated", note)
         await self._context.tell(model, headline(before, status))
         if deployed.refused is not None and changes:
             return Requeue(0)  # the next reconcile writes that to status
@@ -228,12 +231,6 @@ class ModelReconciler:
         except REFUSALS as refusal:
             self._offers.refuse(key, f"cannot be written: {refusal.message}")
             raise
-
-    async def _tell_activated(
-        self, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
-    ) -> None:
-        note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
-        await self._context.announce(model, "Normal", "Activated", note)
 
     async def _let_history_go(
         self, model: Manifest, before: FineTunedModelStatus, view: ModelView

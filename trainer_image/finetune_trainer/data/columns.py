@@ -18,16 +18,16 @@ from finetune_trainer.data.prompts import are_messages, asked, other_than, requi
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
 from finetune_trainer.data.turns import (
     UnusableError,
-    after_system,
     called,
     conversation,
     is_blank,
     is_message,
+    joined_text,
     listed,
     messages_in,
-    put_together,
     text,
     unlearnt,
+    with_system,
 )
 
 
@@ -58,13 +58,13 @@ def to_rows(found: Iterable[Record | Block], layouts: Layouts) -> Iterator[Rows 
     for one in found:
         if isinstance(one, Record):
             yield _row(one, layouts)
-        elif (rows := _together(one, layouts)) is not None:
+        elif (rows := _block_rows(one, layouts)) is not None:
             yield from rows
         else:
             yield from (_row(record, layouts) for record in one.records())
 
 
-def _together(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
+def _block_rows(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
     """The block's rows, if the job trains on single answers and all rows are plain and have the same layout."""
     if layouts.asked.columns.chosen is not None:
         return None
@@ -88,7 +88,7 @@ def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
     """The rows, if each has a prompt and a completion, and either all or none have a system message."""
     columns, names = layout.columns, block.names()
     prompts, completions = block.column(columns.prompt), block.column(columns.completion)
-    asked, answered = put_together(prompts), put_together(completions)
+    asked, answered = joined_text(prompts), joined_text(completions)
     if asked is None or answered is None:
         return None
     if columns.messages in names and any(map(messages_in, block.column(columns.messages))):
@@ -102,11 +102,11 @@ def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
     systems = block.column(columns.system) if columns.system in names else ()
     if systems.count(None) + systems.count("") == len(systems):
         return Rows(block.places, ("user", "assistant"), (prompts, completions), (asked, answered))
-    told = put_together(systems)
-    if told is None:
+    system_texts = joined_text(systems)
+    if system_texts is None:
         return None
     contents = systems, prompts, completions
-    return Rows(block.places, ("system", "user", "assistant"), contents, (told, asked, answered))
+    return Rows(block.places, ("system", "user", "assistant"), contents, (system_texts, asked, answered))
 
 
 def _row(record: Record, layouts: Layouts) -> Row | Unusable:
@@ -119,8 +119,8 @@ def _row(record: Record, layouts: Layouts) -> Row | Unusable:
         fields = layout.fields(record.fields)
         if columns.chosen is not None and columns.rejected is not None:
             return Row(record.position, *two_answers(fields, columns, columns.chosen, columns.rejected))
-        turns, left_out = _turns(fields, columns)
-        return Row(record.position, turns, unlearnt=left_out)
+        turns, unlearnt_turns = _turns(fields, columns)
+        return Row(record.position, turns, unlearnt=unlearnt_turns)
     except UnusableError as error:
         return Unusable(record.position, error.kind, error.what, error.field)
 
@@ -131,16 +131,16 @@ _Turns = tuple[tuple[Turn, ...], tuple[int, ...]]
 
 def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
     if _is_conversation(fields, columns):
-        turns, left_out = conversation(fields[columns.messages], columns.messages)
-        whole = after_system(turns, fields.get(columns.system), columns.system)
+        turns, unlearnt_turns = conversation(fields[columns.messages], columns.messages)
+        whole = with_system(turns, fields.get(columns.system), columns.system)
         require_its_prompt(whole, fields, columns, called("messages", columns.messages))
         _require_its_answer(whole, fields, columns)
-        return whole, tuple(index + len(whole) - len(turns) for index in left_out)
+        return whole, tuple(index + len(whole) - len(turns) for index in unlearnt_turns)
     before = asked(fields, columns)
-    answer, left_out = _answer(fields.get(columns.completion), columns.completion)
+    answer, unlearnt_turns = _answer(fields.get(columns.completion), columns.completion)
     require_no_other((*before, *answer), fields, columns, "prompt and completion")
     earlier = (index for index, turn in enumerate(before) if turn.role == "assistant")
-    return (*before, *answer), (*earlier, *(index + len(before) for index in left_out))
+    return (*before, *answer), (*earlier, *(index + len(before) for index in unlearnt_turns))
 
 
 def _is_conversation(fields: Mapping[str, Any], columns: Columns) -> bool:

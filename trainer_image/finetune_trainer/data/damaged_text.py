@@ -12,12 +12,13 @@ import msgspec
 _WRITTEN_BREAK = re.compile(r"""\\n(?![a-z"'\])?/{]|[*+|](?! ))""")
 """A line break that was escaped twice. A lower-case letter after it means LaTeX or a path, a quote means program code,
 and a quantifier, bracket or alternative means a regular expression."""
-_OF_LATEX = (
+_LATEX_COMMANDS = (
     "abla|ag|atural|binom|e|earrow|eg|eq|ewcommand|ewline|ewpage|exists|geq|i|leq|mid|ode|oindent|onumber|ormal\\w*|ot|otin|"
     "parallel|prec|subseteq|succ|u|warrow|a[nu]|anh|ext\\w*|frac|hanks|herefore|heta|ilde|imes|iny|itle|o|op|riangle\\w*"
 )
 """LaTeX commands that begin with n or t, without that letter."""
-_WRITTEN_PAIR = re.compile(rf"(?<!\\)(?:\\\\)*\\[nt](?!(?:{_OF_LATEX})(?![a-z]))")
+_WRITTEN_PAIR = re.compile(rf"(?<!\\)\\+[nt](?!(?:{_LATEX_COMMANDS})(?![a-z]))")
+"""A line break or tab in a text that was escaped twice, or more often."""
 _PAIR = re.compile(r"\\(.?)", re.DOTALL)
 _ESCAPED = frozenset("ntr0\\")
 _PATH = re.compile(r"\b[A-Za-z]:\\|(?:\A|\s)(?:\\\\|\.{1,2}\\)\w")
@@ -26,15 +27,15 @@ _WRITTEN_LETTER = re.compile(r"(?:\\u[0-9a-fA-F]{4})+")
 _PLAIN_BREAK = re.compile(r"(?<!\\)(?:\\\\)*\n")
 _ESCAPED_BREAK = re.compile(r"""[^\s\\"'](?:\\\\)*\\\n""")
 """In shell or program code, a space or a quote precedes the backslash of a continued line."""
-_OF_PROGRAMS = ("", " ", '"', "'")
+_BEFORE_CONTINUATION = ("", " ", '"', "'")
 """What precedes the backslash there, or nothing."""
-_OF_A_FACE = re.compile(r"(?:\A|\s)[:;=][-'o]?\Z")
+_EMOTICON = re.compile(r"(?:\A|\s)[:;=][-'o]?\Z")
 """What precedes a backslash that is the mouth of an emoticon."""
-OF_HTML = re.compile(
+HTML_ENTITY = re.compile(
     "&(amp|lt|gt|quot|apos|nbsp|#[0-9]{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z](acute|grave|circ|uml|tilde|cedil|ring)|szlig|"
     "(ae|AE)lig|[oO]slash|[lr][sd]quo|[lr]aquo|[nm]dash|hellip|euro|pound|copy|trade|deg);"
 )
-_OF_STRUCTS = re.compile(r"""[{\[][^"']*[}\]]""")
+_STRUCT = re.compile(r"""[{\[][^"']*[}\]]""")
 _IN_QUOTES = r""""(?:[^"\\]|\\.|"")*+"|“[^“”]*+”"""
 _QUOTED = re.compile(_IN_QUOTES, re.DOTALL)
 """Matches the whole text: a text that merely starts and ends with quotes may be a dialogue."""
@@ -43,27 +44,27 @@ _WRAPPED = re.compile(
     re.DOTALL,
 )
 _ENCODED = re.compile(r"\\x(?:[0-9a-f]{2})++\Z|[^%:]*%(?:20|2C|0A|[C-E][0-9A-F])")
-_OF_MAILS = re.compile("=(?:C3|E2=80)=")
-_OF_FILES = re.compile(r";base64,[A-Za-z0-9+/]{32}")
+_QUOTED_PRINTABLE = re.compile("=(?:C3|E2=80)=")
+_BASE64_FILE = re.compile(r";base64,[A-Za-z0-9+/]{32}")
 
 
 def has_written_breaks(text: str) -> bool:
     r"""Whether its only line breaks or tabs are written as \n or \t. Program code has real line breaks as well."""
     if "\n" in text or not ("\\n" in text or "\\t" in text):
         return False
-    return any(_out_of_quotes(_alone(_WRITTEN_BREAK, text), text)) or _is_escaped(text)
+    return any(_outside_quotes(_unescaped(_WRITTEN_BREAK, text), text)) or _is_escaped(text)
 
 
-def _alone(wanted: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+def _unescaped(wanted: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
     """Matches without a backslash before them; a lookbehind in the pattern takes twenty times as long."""
     return (one for one in wanted.finditer(text) if text[one.start() - 1 : one.start()] != "\\")
 
 
-def _out_of_quotes(found: Iterable[re.Match[str]], text: str) -> Iterator[re.Match[str]]:
+def _outside_quotes(found: Iterable[re.Match[str]], text: str) -> Iterator[re.Match[str]]:
     """Matches outside double quotes: inside they would belong to program code or JSON."""
-    quotes = place = 0
+    quotes = last = 0
     for one in found:
-        quotes, place = quotes + text.count('"', place, one.start()), one.start()
+        quotes, last = quotes + text.count('"', last, one.start()), one.start()
         if quotes % 2 == 0:
             yield one
 
@@ -73,15 +74,15 @@ def _is_escaped(text: str) -> bool:
 
     After punctuation one is enough.
     """
-    if _has_other_pairs(text):
+    if _has_other_backslashes(text):
         return False
-    found = list(_out_of_quotes(_WRITTEN_PAIR.finditer(text), text))
+    found = list(_outside_quotes(_WRITTEN_PAIR.finditer(text), text))
     is_program = any(text[one.end() : one.end() + 1] in ('"', "'", "`", ")", "]") for one in found)
     ends = any(text[one.start() - 1] in ".!?:;," for one in found if one.start())
     return not is_program and "'" not in text and (ends or len(found) > 1)
 
 
-def _has_other_pairs(text: str) -> bool:
+def _has_other_backslashes(text: str) -> bool:
     """Whether any backslash is not an escape, or is part of a path: then the others are probably not escapes either."""
     return not _ESCAPED.issuperset(_PAIR.findall(text)) or _PATH.search(text) is not None
 
@@ -91,8 +92,8 @@ def has_written_letters(text: str) -> bool:
     if "\\u" not in text:
         return False
     found = ((one, text[max(0, one.start() - 1) : one.start()]) for one in _WRITTEN_LETTER.finditer(text))
-    within = (one for one, before in found if before.isalnum() or before.isspace() or before in ".,:;!?")  # or nothing
-    return any(_out_of_quotes(within, text))
+    in_text = (one for one, before in found if before.isalnum() or before.isspace() or before in ".,:;!?")  # or nothing
+    return any(_outside_quotes(in_text, text))
 
 
 def has_escaped_breaks(text: str) -> bool:
@@ -108,9 +109,9 @@ def ends_escaped(text: str) -> bool:
     if not text.endswith("\\"):
         return False
     before = text.rstrip("\\")
-    if before[-1:] in _OF_PROGRAMS or _OF_A_FACE.search(before[-3:]):
+    if before[-1:] in _BEFORE_CONTINUATION or _EMOTICON.search(before[-3:]):
         return False
-    return (len(text) - len(before)) % 2 == 1 and not _has_other_pairs(before)
+    return (len(text) - len(before)) % 2 == 1 and not _has_other_backslashes(before)
 
 
 def is_json_string(text: str) -> bool:
@@ -145,25 +146,25 @@ def is_encoded(text: str) -> bool:
 
 def is_wrapped(text: str) -> bool:
     """Whether it is enclosed in quotes, or in brackets around quotes, or is a struct as databases display it."""
-    return text[:1] in _BEGIN_WRAPPED and (_WRAPPED.fullmatch(text) is not None or is_struct(text))
+    return text[:1] in _WRAPPED_STARTS and (_WRAPPED.fullmatch(text) is not None or is_struct(text))
 
 
-_BEGIN_WRAPPED = frozenset("'\"“„«[{b")
+_WRAPPED_STARTS = frozenset("'\"“„«[{b")
 
 
 def is_struct(text: str) -> bool:
     """Whether it is a struct or list as databases display them: in braces or brackets, without quotes inside."""
-    return text[:1] in ("{", "[") and _OF_STRUCTS.fullmatch(text) is not None and not _is_json(text)
+    return text[:1] in ("{", "[") and _STRUCT.fullmatch(text) is not None and not _is_json(text)
 
 
 def has_html(text: str) -> bool:
     """Whether it has HTML entities: mostly it comes from a web page."""
-    return "&" in text and OF_HTML.search(text) is not None
+    return "&" in text and HTML_ENTITY.search(text) is not None
 
 
 def has_bytes_of_mail(text: str) -> bool:
     """Whether it has letters or quotes in quoted-printable, the encoding of mails."""
-    return "=" in text and _OF_MAILS.search(text) is not None
+    return "=" in text and _QUOTED_PRINTABLE.search(text) is not None
 
 
 def has_breaks_of_excel(text: str) -> bool:
@@ -178,7 +179,7 @@ def shows_image(text: str) -> bool:
 
 def has_file(text: str) -> bool:
     """Whether it contains an image or another file as base64."""
-    return ";" in text and _OF_FILES.search(text) is not None
+    return ";" in text and _BASE64_FILE.search(text) is not None
 
 
 def has_controls(text: str) -> bool:
@@ -190,34 +191,34 @@ def is_encoded_twice(text: str) -> bool:
     """Whether it is UTF-8 that was decoded with a single-byte encoding and then encoded as UTF-8 again."""
     if text.isascii():
         return False
-    if any(begun in text and western.search(text) for begun, western in _OF_WESTERN.items()):
+    if any(rare in text and western.search(text) for rare, western in _MISREAD_WESTERN.items()):
         return True
-    return any(rare in text and any(map(text.__contains__, read)) for rare, read in _OF_LETTERS.items())
+    return any(rare in text and any(map(text.__contains__, read)) for rare, read in _MISREAD_LETTERS.items())
 
 
-_BEHIND = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
-_OF_WESTERN = {
-    "Ã": re.compile(f"Ã[{_BEHIND}]"),
+_CONTINUATION = bytes(range(0x80, 0xC0)).decode("cp1252", "ignore") + "\x81\x8d\x8f\x90\x9d"
+_MISREAD_WESTERN = {
+    "Ã": re.compile(f"Ã[{_CONTINUATION}]"),
     "Â": re.compile("Â[\xa0-\xbf]"),
-    "€": re.compile(f"â€[{_BEHIND}]"),
+    "€": re.compile(f"â€[{_CONTINUATION}]"),
 }
 """Western letters, signs such as ©, and typographic quotes and dashes, decoded as Windows-1252. The keys are characters
 that most texts lack, so that the search is nearly free."""
-_MARKS_OF_TEXT = "äöüé\u2019\u201c\u201d\u2013\u2014\u2026"
-_FREQUENT = {"cp1252": "иεηاा的。をスン\U0001f642", "cp1251": f"\u043e{_MARKS_OF_TEXT[4:]}"}
-_FREQUENT |= dict.fromkeys(("mac_roman", "cp437"), _MARKS_OF_TEXT)
+_WESTERN_MARKS = "äöüé\u2019\u201c\u201d\u2013\u2014\u2026"
+_FREQUENT = {"cp1252": "иεηاा的。をスン\U0001f642", "cp1251": f"\u043e{_WESTERN_MARKS[4:]}"}
+_FREQUENT |= dict.fromkeys(("mac_roman", "cp437"), _WESTERN_MARKS)
 """Letters that occur in almost every text of their script."""
-_USUAL = frozenset("вРÄÇçàãÎ\u201c\u201d\u2019\u2013")
+_COMMON = frozenset("вРÄÇçàãÎ\u201c\u201d\u2019\u2013")
 
 
-def _by_a_rare_character(letters: Mapping[str, str]) -> dict[str, list[str]]:
+def _by_rare_character(letters: Mapping[str, str]) -> dict[str, list[str]]:
     """The wrongly decoded letters, by a character of theirs that most texts lack. All emoji share their first ones."""
     found = dict[str, list[str]]()
     for codec, some in letters.items():
         for letter in some:
             read = letter.encode()[: 3 if letter < "\U00010000" else 2].decode(codec)
-            found.setdefault(next(one for one in read if one not in _USUAL), []).append(read)
+            found.setdefault(next(one for one in read if one not in _COMMON), []).append(read)
     return found
 
 
-_OF_LETTERS = _by_a_rare_character(_FREQUENT)
+_MISREAD_LETTERS = _by_rare_character(_FREQUENT)

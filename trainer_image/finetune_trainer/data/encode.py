@@ -24,7 +24,7 @@ from finetune_trainer.errors import TrainerError
 IGNORED = -100
 """Label of tokens without loss; the default ignore_index of torch's cross entropy."""
 
-_SHOWN = 8
+_MAX_SHOWN = 8
 """Maximum number of lost characters to show."""
 _BATCH_TEXTS = 512
 _BATCH_CHARACTERS = 1 << 20  # of the texts tokenized at once; bounds the memory
@@ -162,10 +162,12 @@ NOTE_THOUGHT = (
 )
 NOTE_TURNS = "the chat template rewrites earlier answers: only those that it leaves as they were carry loss"
 NOTE_TEXT = "the chat template leaves out or rewrites text of the {}: it is learnt as the template writes it"
-NOTE_AGAIN = "the chat template writes an answer more than once: the model learns to say it again"
+NOTE_REPEATED = "the chat template writes an answer more than once: the model learns to say it again"
 NOTE_EOS = "the chat template does not end the assistant's turn: the end-of-sequence token is added"
-NOTE_UNSAID = "the model has no tokens for {} of the answers: the tuned model can never say them. Others may have some"
-NOTE_UNREAD = "the model has no tokens for {} of the prompts: it reads none of them. Others may have some"
+NOTE_LOST_IN_ANSWERS = (
+    "the model has no tokens for {} of the answers: the tuned model can never say them. Others may have some"
+)
+NOTE_LOST_IN_PROMPTS = "the model has no tokens for {} of the prompts: it reads none of them. Others may have some"
 NOTE_NO_EOS = "neither chat template nor tokenizer ends an answer: the tuned model stops only at its token limit"
 
 
@@ -224,10 +226,10 @@ def encode_all(
 ) -> Iterator[Encoded | Refused]:
     """Every row, encoded or refused, in order. Remarks on an unusual template are added to `notes`."""
     if tokenizer.encoder_decoder:
-        yield from _encode_apart(rows, tokenizer, max_length, notes)
+        yield from _encode_separately(rows, tokenizer, max_length, notes)
         return
     pending: _Pending | None = None
-    for piece, ids in _tokenised(_pieces(rows, tokenizer, notes), tokenizer):
+    for piece, ids in _tokenized(_pieces(rows, tokenizer, notes), tokenizer):
         if piece.kind in ("whole", "refused"):
             if pending is not None:
                 yield pending.encoded(tokenizer, max_length, notes)
@@ -240,26 +242,28 @@ def encode_all(
         yield pending.encoded(tokenizer, max_length, notes)
 
 
-def _encode_apart(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Iterator[Encoded]:
+def _encode_separately(
+    rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]
+) -> Iterator[Encoded]:
     """Rows for an encoder-decoder: prompt without loss, answer with loss, each truncated to `max_length` tokens."""
     prompt: list[int] = []
-    read, said = set[str](), set[str]()
-    for piece, ids in _tokenised(_prompts_and_answers(rows, tokenizer), tokenizer):
+    in_prompts, in_answers = set[str](), set[str]()
+    for piece, ids in _tokenized(_prompts_and_answers(rows, tokenizer), tokenizer):
         if piece.kind == "prompt":
-            read.update(piece.text)
+            in_prompts.update(piece.text)
             prompt = ids
         else:
-            said.update(piece.text)
-            yield _prompt_with_answer(piece.position, prompt, _ended(ids, tokenizer, notes), tokenizer, max_length)
+            in_answers.update(piece.text)
+            yield _prompt_with_answer(piece.position, prompt, _with_eos(ids, tokenizer, notes), tokenizer, max_length)
     # A vocabulary may lack a whole script, or braces. Lost emoji and white space seldom matter in prompts.
-    for note, used in ((NOTE_UNREAD, filter(str.isalnum, read)), (NOTE_UNSAID, said)):
+    for note, used in ((NOTE_LOST_IN_PROMPTS, filter(str.isalnum, in_prompts)), (NOTE_LOST_IN_ANSWERS, in_answers)):
         if lost := tokenizer.lost(used):
-            notes.add(note.format(_characters(lost)))
+            notes.add(note.format(_lost_in_words(lost)))
 
 
-def _characters(lost: list[str]) -> str:
-    shown = " ".join(one if one.isprintable() else f"U+{ord(one):04X}" for one in lost[:_SHOWN])
-    return f"{counted(len(lost), 'character')} ({shown}{' …' if len(lost) > _SHOWN else ''})"
+def _lost_in_words(lost: list[str]) -> str:
+    shown = " ".join(one if one.isprintable() else f"U+{ord(one):04X}" for one in lost[:_MAX_SHOWN])
+    return f"{counted(len(lost), 'character')} ({shown}{' …' if len(lost) > _MAX_SHOWN else ''})"
 
 
 def _prompts_and_answers(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator["_Piece"]:
@@ -286,7 +290,7 @@ def cut_prompt(prompt: list[int], tokenizer: ChatTokenizer, max_length: int) -> 
     return prompt[: max_length - len(tail)] + tail
 
 
-def _ended(ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> list[int]:
+def _with_eos(ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> list[int]:
     """The ids, with the end-of-sequence token appended unless they already end with a special token."""
     if not ids or ids[-1] in tokenizer.special_ids:
         return ids
@@ -316,9 +320,9 @@ def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer, notes: set[str]) -> I
             yield _Piece(row.position, "refused", str(error))
             continue
         if not tokenizer.writes_texts(row.turns):
-            notes.update(NOTE_TEXT.format(turn.role) for turn in _unwritten(row.turns, whole))
+            notes.update(NOTE_TEXT.format(turn.role) for turn in _missing_turns(row.turns, whole))
             if tokenizer.repeats_answers:
-                notes.add(NOTE_AGAIN)
+                notes.add(NOTE_REPEATED)
         yield _Piece(row.position, "whole", whole)
         for index, turn in enumerate(row.turns[:last]):
             if turn.role == "assistant" and index and row.rejected is None and index not in row.unlearnt:
@@ -326,7 +330,7 @@ def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer, notes: set[str]) -> I
         yield _Piece(row.position, "head", head)
 
 
-def _unwritten(turns: Sequence[Turn], whole: str) -> Iterator[Turn]:
+def _missing_turns(turns: Sequence[Turn], whole: str) -> Iterator[Turn]:
     """Turns whose text is missing from the rendered conversation. Earlier answers are checked by their ends instead."""
     for index, turn in enumerate(turns, 1):
         if (turn.role != "assistant" or index == len(turns)) and turn.content.strip() not in whole:
@@ -344,13 +348,13 @@ def _earlier_turn(row: Row, index: int, tokenizer: ChatTokenizer) -> Iterator[_P
     yield _Piece(row.position, "end", end)
 
 
-def _tokenised(pieces: Iterable[_Piece], tokenizer: ChatTokenizer) -> Iterator[tuple[_Piece, list[int]]]:
+def _tokenized(pieces: Iterable[_Piece], tokenizer: ChatTokenizer) -> Iterator[tuple[_Piece, list[int]]]:
     """Each piece with its ids. A batch is tokenized while the next one is read and rendered."""
     parts = SharedParts(tokenizer)
-    with ThreadPoolExecutor(1, "tokenise") as beside:
+    with ThreadPoolExecutor(1, "tokenise") as pool:
         waiting: deque[tuple[list[_Piece], Future[list[list[int]]]]] = deque()
         for batch in _batches(pieces):
-            waiting.append((batch, beside.submit(parts.ids, [one.text for one in batch])))
+            waiting.append((batch, pool.submit(parts.ids, [one.text for one in batch])))
             if len(waiting) > 1:
                 earlier, ids = waiting.popleft()
                 yield from zip(earlier, ids.result(), strict=True)
@@ -379,14 +383,14 @@ class _Pending:
         self._whole = whole
         self._spans: list[tuple[int, int]] = []
         self._head = 0
-        self._parted = False
+        self._prefix_differs = False
 
     def add(self, kind: str, ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> None:
         shared = common_prefix(ids, self._whole)
         if kind == "head":
-            self._head, self._parted = shared, shared < len(ids)
+            self._head, self._prefix_differs = shared, shared < len(ids)
             return
-        if self._parted and not tokenizer.opens_thoughts:  # templates drop the thoughts of earlier answers
+        if self._prefix_differs and not tokenizer.opens_thoughts:  # templates drop the thoughts of earlier answers
             notes.add(NOTE_PREFIX)
         end = tokenizer.end_of_turn(ids)
         if shared < end:
@@ -395,9 +399,9 @@ class _Pending:
         self._spans.append((self._head, end))
 
     def encoded(self, tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Encoded:
-        if self._parted:
-            notes.add(note_of_prompts(tokenizer))
-        ids = _ended(self._whole[: tokenizer.end_of_turn(self._whole)], tokenizer, notes)
+        if self._prefix_differs:
+            notes.add(prompt_note(tokenizer))
+        ids = _with_eos(self._whole[: tokenizer.end_of_turn(self._whole)], tokenizer, notes)
         kept = array("i", ids[:max_length])
         labels = array("i", [IGNORED]) * len(kept)
         for start, end in [*self._spans, (self._head, len(ids))]:
@@ -405,7 +409,7 @@ class _Pending:
         return Encoded(self._position, kept, labels, len(ids))
 
 
-def note_of_prompts(tokenizer: ChatTokenizer) -> str:
+def prompt_note(tokenizer: ChatTokenizer) -> str:
     """The remark if prompts are not a prefix of the conversation with the answer."""
     return NOTE_THOUGHT if tokenizer.opens_thoughts else NOTE_PREFIX
 

@@ -33,12 +33,12 @@ from finetune_trainer.storage.durable import MORE_SCRATCH
 
 _BUCKETS = 64
 _MEMORY = 4 << 20
-_UNSORTED = 1 << 16  # rows collected before they are sorted into buckets at once: runs are read bucket by bucket
+_RUN_ROWS = 1 << 16  # rows collected before they are sorted into buckets at once: runs are read bucket by bucket
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
-_WRITTEN_OTHERWISE = "in {} in other case, white space or Unicode form"
-_ANSWERED_OTHERWISE = "with a question that {} answers otherwise"
-_MOST_OF_A_BUCKET = 1 << 21
+_OTHER_CASE = "in {} in other case, white space or Unicode form"
+_OTHER_ANSWER = "with a question that {} answers otherwise"
+_MAX_PART = 1 << 21
 """Rows of a bucket that are compared at once: if most rows are equal, or ask the same, one bucket has most of them."""
 
 
@@ -105,9 +105,9 @@ class Fingerprints:
         places = [found.position.packed()] if isinstance(found, Row) else found.places
         self._splits[split].add(hashes, places)
         if self._questions:
-            self._questions[split].add(_of_questions(found), hashes, places)
+            self._questions[split].add(_question_hashes(found), hashes, places)
         if self._folded:
-            self._folded[split].add(_of_folded(found), hashes, places)
+            self._folded[split].add(_folded_hashes(found), hashes, places)
 
     def contradictions(self) -> list[Contradiction | None]:
         """Contradictions of each split, if questions were stored."""
@@ -116,10 +116,10 @@ class Fingerprints:
     def alike(self) -> list[Alike]:
         """What each pair of splits nearly has in common, by texts and by questions; identical rows are excluded."""
         return [
-            Alike(earlier, later, *told, how)
-            for how, splits in ((_WRITTEN_OTHERWISE, self._folded), (_ANSWERED_OTHERWISE, self._questions))
+            Alike(earlier, later, *found_rows, how)
+            for how, splits in ((_OTHER_CASE, self._folded), (_OTHER_ANSWER, self._questions))
             for earlier, later in combinations(range(len(splits)), 2)
-            if (told := splits[later].of_a_known_key(splits[earlier])) is not None
+            if (found_rows := splits[later].with_key_of(splits[earlier])) is not None
         ]
 
     def compare(self) -> tuple[list[int], list[Shared]]:
@@ -134,7 +134,7 @@ class Fingerprints:
             known = list[pa.Array]()
             for index, split in enumerate(self._splits):
                 own = _integers(array("q"))
-                for hashes, places in split.parts(bucket, _MOST_OF_A_BUCKET):
+                for hashes, places in split.parts(bucket, _MAX_PART):
                     duplicates[index] += len(hashes)
                     own = pc.unique(pa.concat_arrays([own, pc.unique(hashes)]) if len(own) else hashes)
                     for earlier, of_earlier in enumerate(known):
@@ -156,7 +156,7 @@ def fingerprint(row: Row) -> int:
 
     Both answers of a preference pair count.
     """
-    return hash((*_said(row.turns), *(() if row.rejected is None else (row.rejected,))))
+    return hash((*_hashable(row.turns), *(() if row.rejected is None else (row.rejected,))))
 
 
 def fingerprints(rows: Rows) -> Iterator[int]:
@@ -164,7 +164,7 @@ def fingerprints(rows: Rows) -> Iterator[int]:
     return _hashes(rows.roles, rows.contents)
 
 
-def _said(turns: Sequence[Turn]) -> tuple[int | str, ...]:
+def _hashable(turns: Sequence[Turn]) -> tuple[int | str, ...]:
     """The hash of the roles, and the texts."""
     return hash(tuple(turn.role for turn in turns)), *(turn.content for turn in turns)
 
@@ -174,14 +174,14 @@ def _hashes(roles: tuple[Role, ...], contents: tuple[Sequence[str], ...]) -> Ite
     return map(hash, zip(repeat(hash(roles)), *contents, strict=False))
 
 
-def _of_questions(found: Row | Rows) -> list[int]:
+def _question_hashes(found: Row | Rows) -> list[int]:
     """Hashes of each row's question."""
     if isinstance(found, Row):
-        return [hash(_said(found.prompt))]
+        return [hash(_hashable(found.prompt))]
     return list(_hashes(found.roles[:-1], found.contents[:-1]))
 
 
-def _of_folded(found: Row | Rows) -> list[int]:
+def _folded_hashes(found: Row | Rows) -> list[int]:
     """Hashes of each row's folded texts."""
     if isinstance(found, Rows):
         return list(map(hash, zip(repeat(hash(found.roles)), *map(_folded, found.contents), strict=False)))
@@ -221,23 +221,23 @@ class _Keyed:
 
     def rows(self, bucket: int) -> tuple[pa.Array, pa.Array]:
         """Keys and row hashes of a bucket."""
-        return self._rows.entries(bucket, _MOST_OF_A_BUCKET)
+        return self._rows.entries(bucket, _MAX_PART)
 
     def places(self, bucket: int) -> pa.Array:
         """Packed positions of the same rows, in the same order."""
-        return self._places.entries(bucket, _MOST_OF_A_BUCKET)[1]
+        return self._places.entries(bucket, _MAX_PART)[1]
 
-    def of_a_known_key(self, earlier: "_Keyed") -> tuple[int, Position] | None:
+    def with_key_of(self, earlier: "_Keyed") -> tuple[int, Position] | None:
         """Number and first position of rows whose key, but not the row itself, is in an earlier split."""
         self.sort()
         earlier.sort()
         rows, first = 0, list[int]()
         for bucket in range(_BUCKETS):
-            keys, of_row = self.rows(bucket)
+            keys, row_hashes = self.rows(bucket)
             known, known_rows = earlier.rows(bucket)
-            if len(known) == _MOST_OF_A_BUCKET:
+            if len(known) == _MAX_PART:
                 continue  # the row itself may be among those that were not read
-            other = pc.and_(pc.is_in(keys, value_set=known), pc.invert(pc.is_in(of_row, value_set=known_rows)))
+            other = pc.and_(pc.is_in(keys, value_set=known), pc.invert(pc.is_in(row_hashes, value_set=known_rows)))
             if count := other.true_count:
                 found = self.places(bucket).filter(other)
                 rows += count
@@ -249,14 +249,14 @@ class _Keyed:
         self.sort()
         rows, first = 0, list[int]()
         for bucket in range(_BUCKETS):
-            asked, of_row = self.rows(bucket)
-            if len(pc.unique(asked)) == len(pc.unique(of_row)):
+            questions, row_hashes = self.rows(bucket)
+            if len(pc.unique(questions)) == len(pc.unique(row_hashes)):
                 continue  # as many questions as distinct rows: each has one answer
-            known = pa.table({"asked": asked, "row": of_row}).group_by(["asked", "row"]).aggregate([])
+            known = pa.table({"asked": questions, "row": row_hashes}).group_by(["asked", "row"]).aggregate([])
             answers = known.group_by("asked").aggregate([([], "count_all")])
             several = answers["asked"].filter(pc.greater(answers["count_all"], 1))
             if len(several):
-                found = self.places(bucket).filter(pc.is_in(asked, value_set=several.combine_chunks()))
+                found = self.places(bucket).filter(pc.is_in(questions, value_set=several.combine_chunks()))
                 rows += len(found)
                 first.append(pc.min(found).as_py())
         return Contradiction(rows, Position.unpacked(min(first))) if first else None
@@ -281,7 +281,7 @@ class _Buckets:
             self._places.frombytes(pa.arange(places.start, places.stop, places.step).buffers()[1])
         else:
             self._places.fromlist(list(places))
-        if len(self._hashes) >= _UNSORTED:
+        if len(self._hashes) >= _RUN_ROWS:
             self.sort()
 
     def sort(self) -> None:
@@ -298,27 +298,27 @@ class _Buckets:
         stored = pa.FixedSizeBinaryArray.from_buffers(pa.binary(_PAIR), len(numbers), [None, pa.py_buffer(pairs)])
         counts = {one["values"]: one["counts"] for one in pc.value_counts(numbers).to_pylist()}
         sizes = (_PAIR * counts.get(bucket, 0) for bucket in range(_BUCKETS))
-        with _room_for_them():
+        with _disk_errors():
             self._starts.extend(accumulate(sizes, initial=self._file.seek(0, SEEK_END)))
             self._file.write(stored.take(pc.array_sort_indices(numbers)).buffers()[1])
         self._hashes, self._places = array("q"), array("q")
 
-    def entries(self, bucket: int, most: int) -> tuple[pa.Array, pa.Array]:
+    def entries(self, bucket: int, max_rows: int) -> tuple[pa.Array, pa.Array]:
         """Hashes and packed positions of one bucket, at most `most` rows."""
-        return next(self.parts(bucket, most), (_integers(array("q")), _integers(array("q"))))
+        return next(self.parts(bucket, max_rows), (_integers(array("q")), _integers(array("q"))))
 
-    def parts(self, bucket: int, most: int) -> Iterator[tuple[pa.Array, pa.Array]]:
+    def parts(self, bucket: int, max_rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
         """All of them, `most` at a time: if most rows are equal, one bucket has most of the file."""
         both = array("q")
         for run in range(bucket, len(self._starts), _BUCKETS + 1):
             start, end = self._starts[run], self._starts[run + 1]
             while start < end:
-                with _room_for_them():  # a read first flushes the buffered writes
+                with _disk_errors():  # a read first flushes the buffered writes
                     self._file.seek(start)
-                    part = self._file.read(min(_PAIR * most - both.itemsize * len(both), end - start))
+                    part = self._file.read(min(_PAIR * max_rows - both.itemsize * len(both), end - start))
                 both.frombytes(part)
                 start += len(part)
-                if both.itemsize * len(both) == _PAIR * most:
+                if both.itemsize * len(both) == _PAIR * max_rows:
                     yield _integers(both[::2]), _integers(both[1::2])
                     both = array("q")
         if both:
@@ -326,7 +326,7 @@ class _Buckets:
 
 
 @contextmanager
-def _room_for_them() -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:

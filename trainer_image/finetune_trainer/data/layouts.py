@@ -20,11 +20,11 @@ from finetune_trainer.data.turns import called, is_blank, text
 
 _MOST_NAMES = 256
 _MOST_LAYOUTS = 8  # named in one verdict
-_UNSEEN = f"{string.whitespace}\xa0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+_INVISIBLE = f"{string.whitespace}\xa0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
 """Invisible characters around a name."""
 _SHAREGPT = "conversations"
 _GEMINI, _GEMINI_SYSTEM = "contents", ("systeminstruction", "system_instruction")
-_OF_GEMINI = {_GEMINI, *_GEMINI_SYSTEM, "tools", "toolconfig", "generationconfig", "safetysettings", "labels"}
+_GEMINI_FIELDS = {_GEMINI, *_GEMINI_SYSTEM, "tools", "toolconfig", "generationconfig", "safetysettings", "labels"}
 """Fields of a Gemini request: with other columns beside it, `contents` may be anything."""
 _INSTRUCTION, _HISTORY = "instruction", "history"
 _ANSWERS = ("output", "response")
@@ -54,15 +54,15 @@ class Layout(NamedTuple):
         prompt, below = fields.get(self.columns.prompt), fields.get(self.below or "")
         if self.below is None or is_blank(below) or is_blank(prompt) or not isinstance(prompt, str):
             return fields
-        return {**fields, self.columns.prompt: _together(prompt, text(below, called("prompt", self.below), self.below))}
+        return {**fields, self.columns.prompt: _appended(prompt, text(below, called("prompt", self.below), self.below))}
 
     def prompts(self, prompts: Sequence[str], below: Sequence[str | None]) -> list[str]:
         """The complete prompts of many rows, all of them text."""
         pairs = zip(prompts, below, strict=True)
-        return [prompt if one is None or is_blank(one) else _together(prompt, one) for prompt, one in pairs]
+        return [prompt if one is None or is_blank(one) else _appended(prompt, one) for prompt, one in pairs]
 
 
-def _together(prompt: str, below: str) -> str:
+def _appended(prompt: str, below: str) -> str:
     return f"{prompt}\n\n{below}"
 
 
@@ -84,16 +84,16 @@ class Layouts:
             return self.asked
         key = frozenset(names)
         if key != self._last[0]:
-            found = next(_known(self.asked.columns, key), self.asked)
+            found = next(_matching(self.asked.columns, key), self.asked)
             self._last = key, found
             if found is not self.asked and found not in self.others and len(self.others) < _MOST_LAYOUTS:
                 self.others.append(found)
         return self._last[1]
 
 
-def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
+def _matching(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
     """The layouts that match a row with these names, the most likely first."""
-    found = _in_other_letters(columns, names)
+    found = _ignoring_case(columns, names)
     if found is not None and found != columns:
         yield Layout(found)
     parts = ("prompt", "completion", "messages")
@@ -101,24 +101,24 @@ def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
         getattr(columns, part) != getattr(_DEFAULT, part) for part in parts
     ):
         return
-    called = _as_written(names)
+    called = _spellings(names)
     columns = columns.model_copy(update={"system": called.get(columns.system, columns.system)})
     if _SHAREGPT in called:
         yield Layout(columns.model_copy(update={"messages": called[_SHAREGPT]}))
-    if _GEMINI in called and _OF_GEMINI.issuperset(map(_plain, names)):
+    if _GEMINI in called and _GEMINI_FIELDS.issuperset(map(_plain, names)):
         system = next((called[name] for name in _GEMINI_SYSTEM if name in called), columns.system)
         yield Layout(columns.model_copy(update={"messages": called[_GEMINI], "system": system}))
     if _INSTRUCTION in called and _HISTORY not in called:
-        yield from _instructed(columns, called)
+        yield from _instruction_layout(columns, called)
 
 
-def _as_written(names: Collection[str]) -> dict[str, str]:
+def _spellings(names: Collection[str]) -> dict[str, str]:
     """The spelling of each name: exact, or ignoring case if that is unambiguous."""
     plain = Counter(map(_plain, names))
     return {_plain(name): name for name in names if plain[_plain(name)] == 1} | {name: name for name in names}
 
 
-def _instructed(columns: Columns, called: Mapping[str, str]) -> Iterator[Layout]:
+def _instruction_layout(columns: Columns, called: Mapping[str, str]) -> Iterator[Layout]:
     """The layout of an instruction, if exactly one column can be its answer and at most one its input."""
     changed: dict[str, str] = {"prompt": called[_INSTRUCTION]}
     if columns.chosen is None:
@@ -135,7 +135,7 @@ def _instructed(columns: Columns, called: Mapping[str, str]) -> Iterator[Layout]
         yield Layout(columns.model_copy(update=changed), *below)
 
 
-def _in_other_letters(columns: Columns, names: frozenset[str]) -> Columns | None:
+def _ignoring_case(columns: Columns, names: frozenset[str]) -> Columns | None:
     """The columns as spelled in the file; None if one is ambiguous, or there is neither prompt nor messages."""
     found: dict[str, str] = {}
     for part, asked in columns.named.items():
@@ -149,4 +149,4 @@ def _in_other_letters(columns: Columns, names: frozenset[str]) -> Columns | None
 
 
 def _plain(name: str) -> str:
-    return name.strip(_UNSEEN).casefold()
+    return name.strip(_INVISIBLE).casefold()

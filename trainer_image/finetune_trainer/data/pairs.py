@@ -17,12 +17,12 @@ from finetune_trainer.data.prompts import are_messages, asked, require_its_promp
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.data.turns import (
     UnusableError,
-    after_system,
     called,
     is_message,
     listed,
     require_answer,
     text,
+    with_system,
 )
 
 
@@ -60,6 +60,6 @@ def _answered(fields: Mapping[str, Any], columns: Columns, part: str, column: st
         require_answer(turns, column)
         return turns
     require_answer(turns, column)
-    turns = after_system(turns, fields.get(columns.system), columns.system)
+    turns = with_system(turns, fields.get(columns.system), columns.system)
     require_its_prompt(turns, fields, columns, called(part, column))
     return turns

@@ -10,13 +10,13 @@ from finetune_trainer.data.rows import Row, Turn
 from finetune_trainer.data.turns import (
     PYTHONS_LIST,
     UnusableError,
-    after_system,
     called,
     is_blank,
     is_message,
     listed,
     messages_in,
     text,
+    with_system,
 )
 
 
@@ -41,7 +41,7 @@ def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
             raise UnusableError("Malformed", "the last message of the prompt is not the user's", column)
     else:
         turns = (Turn("user", text(prompt, called("prompt", column), column)),)
-    return after_system(turns, fields.get(columns.system), columns.system)
+    return with_system(turns, fields.get(columns.system), columns.system)
 
 
 def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
@@ -75,7 +75,7 @@ def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: 
     if messages is None or _names_prompts(columns):
         return
     try:
-        other = after_system(listed(messages, "messages", columns.messages), fields.get(columns.system), columns.system)
+        other = with_system(listed(messages, "messages", columns.messages), fields.get(columns.system), columns.system)
     except UnusableError:
         other = ()
     if other not in (tuple(turns), tuple(turns[:-1])):

@@ -24,8 +24,8 @@ from finetune_trainer.data.files.formats import (
     FileFormat,
     data_format,
     json_format,
-    require_own_kind,
-    separator_by_ending,
+    require_format,
+    separator_by_extension,
 )
 from finetune_trainer.data.files.json_array import read_json_array
 from finetune_trainer.data.files.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
@@ -85,7 +85,7 @@ class SplitFile:
         """File name, for messages."""
         self.columns_seen: dict[str, None] = {}
         """Column names so far, in order: those that the job asks for, and up to 256 others."""
-        self.of_objects: frozenset[str] = frozenset()
+        self.object_columns: frozenset[str] = frozenset()
         """Columns that hold objects in the first row; CSV columns hold text."""
         self.first_fields: Mapping[str, Any] = {}
         """Fields of the first row. Of Parquet only the columns that are read, if all required ones are there."""
@@ -139,8 +139,8 @@ class SplitFile:
                 self.first_fields = next(iter(one_by_one([found]))).fields or {}
             if not self.columns_seen:
                 first = self.first_fields
-                self.of_objects = frozenset(
-                    name for name, value in first.items() if _is_row(value) and not _asks(value)
+                self.object_columns = frozenset(
+                    name for name, value in first.items() if _is_row(value) and not _has_messages(value)
                 )
                 self._note_columns(first)
             if not self.columns_seen.keys() >= names:
@@ -157,35 +157,35 @@ class SplitFile:
     def _blocks(self) -> Iterator[Record | Block]:
         stream = decompressed(self._source.stream, self.format.compression, self.name)
         if self.format.format == "Parquet":
-            require_own_kind(stream.peek(_START), self.format, self.name)
+            require_format(stream.peek(_START), self.format, self.name)
             return self._parquet(stream) if stream.peek(1) else iter(())
         if encoding := utf16_of(stream.peek(_START)):
-            self._found_out(encoding)
+            self._add_to_format(encoding)
             stream = as_utf8(stream, encoding, self.name)
-        require_own_kind(stream.peek(_START), self.format, self.name)
+        require_format(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
-            usual = separator_by_ending(self.name)
-            told = (self._wanted, self._note_header, self.empty_rows)
-            return read_csv(stream, self.name, *told, separator=usual, serves=self._serves)
+            usual = separator_by_extension(self.name)
+            callbacks = (self._wanted, self._note_header, self.empty_rows)
+            return read_csv(stream, self.name, *callbacks, separator=usual, serves=self._serves)
         asked = self.format.format
         self.format = self.format._replace(format=json_format(stream, asked))
         if self.format.format == "JSON":
             return read_json_array(stream, self.name)
-        return self._rows_alone(read_json_lines(stream), by_lines=asked == "JSONLines")
+        return self._require_rows(read_json_lines(stream), by_lines=asked == "JSONLines")
 
-    def _found_out(self, what: str) -> None:
+    def _add_to_format(self, what: str) -> None:
         self.format = self.format._replace(how=(*self.format.how, what))
 
     def _note_header(self, header: Header) -> None:
         self._note_columns(header.names)
         if header.separator != ",":
-            self._found_out(SEPARATORS.get(header.separator, f"{SEPARATED_BY}{header.separator}"))
+            self._add_to_format(SEPARATORS.get(header.separator, f"{SEPARATED_BY}{header.separator}"))
 
     def _serves(self, names: Collection[str]) -> bool:
         """Whether columns with these names satisfy the job."""
         return not absent(self._layouts.of(names).columns, names)
 
-    def _rows_alone(self, found: Iterator[Record | Block], *, by_lines: bool) -> Iterator[Record | Block]:
+    def _require_rows(self, found: Iterator[Record | Block], *, by_lines: bool) -> Iterator[Record | Block]:
         """The rows of a file that begins with an object, unless that object contains the rows instead of being one.
 
         With a JSON Lines extension only a lone object is checked: problems of other lines can be reported per line.
@@ -197,7 +197,7 @@ class SplitFile:
         if sum(1 for _ in islice(one_by_one(begun), 2)) == 1:
             begun += islice(found, 1)
         rows = list(islice(one_by_one(begun), 2))
-        if rows and (self._is_wrapped(rows) if by_lines else self._is_around(rows)):
+        if rows and (self._is_wrapper(rows) if by_lines else self._contains_rows(rows)):
             raise broken_file(
                 self.name,
                 "begins with an object that is not a row: it holds the rows, or columns, or goes on in the next line",
@@ -205,22 +205,22 @@ class SplitFile:
             )
         return chain(begun, found)
 
-    def _is_wrapped(self, rows: list[Record]) -> bool:
+    def _is_wrapper(self, rows: list[Record]) -> bool:
         """Whether the file's only line is an object of columns or rows, rather than a row."""
         fields = rows[0].fields or {}
         is_asked = isinstance(fields.get(self._layouts.asked.columns.prompt), str)
         values = list(fields.values())
         if self._may_serve(fields):
             return len(rows) == 1 and len(values) > 1 and _are_alike(values)
-        return len(rows) == 1 and not is_asked and _hold_rows(fields)
+        return len(rows) == 1 and not is_asked and _has_rows(fields)
 
-    def _is_around(self, rows: list[Record]) -> bool:
+    def _contains_rows(self, rows: list[Record]) -> bool:
         """Whether the first object continues after its line, or is the only one and contains the rows."""
         if rows[0].fields is None:
             return rows[0].problem in (LINE_BREAKS_OFF, LINE_TOO_LONG)
         fields = rows[0].fields
         return len(rows) == 1 and (
-            _are_alike(list(fields.values())) or (not self._serves(fields) and _hold_rows(fields))
+            _are_alike(list(fields.values())) or (not self._serves(fields) and _has_rows(fields))
         )
 
     def _may_serve(self, fields: Mapping[str, Any]) -> bool:
@@ -236,14 +236,14 @@ class SplitFile:
             file = path if is_mounted else files.enter_context(spooled(stream, self.name))
             parquet = ParquetRows(file, self.name)
             self._note_columns(parquet.columns)
-            self.of_objects = parquet.of_objects
+            self.object_columns = parquet.object_columns
             if not self._serves(parquet.columns):  # otherwise the other columns do not matter
                 self.first_fields = parquet.first_row()
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
             self._source.require_same()
 
 
-def _hold_rows(fields: Mapping[str, Any]) -> bool:
+def _has_rows(fields: Mapping[str, Any]) -> bool:
     """Whether the fields contain rows: objects that are not messages, or lists of cells."""
     cells = (value for value in fields.values() if isinstance(value, list) and value)
     return any(True for _ in places_of_rows(fields)) or any(all(map(_is_list, value)) for value in cells)
@@ -261,7 +261,7 @@ def _is_row(value: Any) -> bool:
     return isinstance(value, dict) and not is_message(value)
 
 
-def _asks(value: dict[str, Any]) -> bool:
+def _has_messages(value: dict[str, Any]) -> bool:
     """Whether it contains a prompt, as in OpenAI's preference format."""
     return isinstance(value.get("messages"), list)
 

@@ -9,48 +9,48 @@ from typing import Any
 
 from finetune_api.job import Hyperparameters
 
-_GPTS = frozenset({"codegen", "gpt2", "gpt_bigcode", "gptj"})
-_OTHERS = frozenset({"bart", "biogpt", "blenderbot", "gpt_neo", "mvp", "opt", "pegasus"})
-TABLES = dict.fromkeys(_GPTS, "n_positions") | dict.fromkeys(_OTHERS, "max_position_embeddings")
+_GPT_TYPES = frozenset({"codegen", "gpt2", "gpt_bigcode", "gptj"})
+_OTHER_TYPES = frozenset({"bart", "biogpt", "blenderbot", "gpt_neo", "mvp", "opt", "pegasus"})
+TABLES = dict.fromkeys(_GPT_TYPES, "n_positions") | dict.fromkeys(_OTHER_TYPES, "max_position_embeddings")
 """Model types with a table of learned positions, and its config field. Other models compute their positions."""
 
-_MOST_STRETCHED = 4096
-_MOST_TOKENS = 1 << 31
+_MAX_FACTOR = 4096
+_MAX_POSITIONS = 1 << 31
 """Larger values are treated as a broken config."""
 
 
 def positions_of(config: Mapping[str, Any]) -> int | None:
     """Size of the model's table of positions; None if it has none or its config.json does not say."""
-    said = config.get(TABLES.get(str(config.get("model_type")), ""))
-    return said if isinstance(said, int) and said > 0 else None
+    positions = config.get(TABLES.get(str(config.get("model_type")), ""))
+    return positions if isinstance(positions, int) and positions > 0 else None
 
 
-def made_for(config: Mapping[str, Any]) -> int | None:
+def context_length(config: Mapping[str, Any]) -> int | None:
     """Context length of a model with computed positions, from its config.json.
 
     RoPE scaling extends it: a factor of the original length, or of the given one if the original is not named.
     """
     inner = config.get("text_config")
     own = inner if isinstance(inner, Mapping) else config
-    said = own.get("max_position_embeddings")
-    if own.get("model_type") in TABLES or not isinstance(said, int) or said <= 0:
+    positions = own.get("max_position_embeddings")
+    if own.get("model_type") in TABLES or not isinstance(positions, int) or positions <= 0:
         return None
     rope = own.get("rope_parameters") or own.get("rope_scaling")
-    of_layers = [rope, *rope.values()] if isinstance(rope, Mapping) else []
-    return max([said, *(_stretched(one, said) for one in of_layers if isinstance(one, Mapping))])
+    ropes = [rope, *rope.values()] if isinstance(rope, Mapping) else []
+    return max([positions, *(_stretched(one, positions) for one in ropes if isinstance(one, Mapping))])
 
 
-def _stretched(rope: Mapping[str, Any], said: int) -> int:
-    factor, first = rope.get("factor"), rope.get("original_max_position_embeddings", said)
+def _stretched(rope: Mapping[str, Any], positions: int) -> int:
+    factor, first = rope.get("factor"), rope.get("original_max_position_embeddings", positions)
     if not isinstance(factor, int | float) or not isinstance(first, int):
-        return said
-    return int(first * factor) if 1 <= factor <= _MOST_STRETCHED and first <= _MOST_TOKENS else said
+        return positions
+    return int(first * factor) if 1 <= factor <= _MAX_FACTOR and first <= _MAX_POSITIONS else positions
 
 
-def beyond(longest: int, limit: int, known: int | None) -> str | None:
+def beyond_context(longest: int, limit: int, known: int | None) -> str | None:
     """A warning if the model is trained on positions beyond its context length.
 
-    `longest` is the longest row before truncation to `limit`, `known` the result of `made_for`.
+    `longest` is the longest row before truncation to `limit`, `known` the result of `context_length`.
     """
     if known is None or min(longest, limit) <= known:
         return None
@@ -66,7 +66,7 @@ def row_limit(hyper: Hyperparameters, positions: int | None) -> int:
     return length if positions is None or hyper.asks_for("max_sequence_length") else min(length, positions)
 
 
-def in_words(hyper: Hyperparameters, positions: int | None) -> str:
+def limit_in_words(hyper: Hyperparameters, positions: int | None) -> str:
     """The limit in words, to end a sentence."""
     limit = row_limit(hyper, positions)
     if limit < hyper.max_sequence_length:
@@ -74,7 +74,7 @@ def in_words(hyper: Hyperparameters, positions: int | None) -> str:
     return f"maxSequenceLength {limit:,}"
 
 
-def more_room(hyper: Hyperparameters, positions: int | None) -> str:
+def room_step(hyper: Hyperparameters, positions: int | None) -> str:
     """The next step if a row's answer lies beyond the limit."""
     if row_limit(hyper, positions) < hyper.max_sequence_length:
         return "Shorten the prompts, or name a base model with more positions."

@@ -39,22 +39,22 @@ class Position(NamedTuple):
         if self.row is None:
             return (self.line or 0) << _KIND_BITS
         if self.row_group is not None:
-            return (self.row_group << _GROUP_SHIFT | self.row) << _KIND_BITS | _OF_GROUP
-        most = (1 << _ELEMENT_SHIFT) - 1
-        return (min(self.row, most) << _ELEMENT_SHIFT | min(self.line or 0, most)) << _KIND_BITS | _OF_ARRAY
+            return (self.row_group << _GROUP_SHIFT | self.row) << _KIND_BITS | _ROW_GROUP_KIND
+        largest = (1 << _ELEMENT_SHIFT) - 1
+        return (min(self.row, largest) << _ELEMENT_SHIFT | min(self.line or 0, largest)) << _KIND_BITS | _ARRAY_KIND
 
     @classmethod
     def unpacked(cls, place: int) -> Self:
         """The position for an integer made by `packed`."""
         kind, number = place & ((1 << _KIND_BITS) - 1), place >> _KIND_BITS
-        if kind == _OF_ARRAY:
+        if kind == _ARRAY_KIND:
             return cls(line=number & ((1 << _ELEMENT_SHIFT) - 1) or None, row=number >> _ELEMENT_SHIFT)
-        if kind == _OF_GROUP:
+        if kind == _ROW_GROUP_KIND:
             return cls(row_group=number >> _GROUP_SHIFT, row=number & ((1 << _GROUP_SHIFT) - 1))
         return cls(line=number)
 
 
-_KIND_BITS, _OF_ARRAY, _OF_GROUP = 2, 1, 2
+_KIND_BITS, _ARRAY_KIND, _ROW_GROUP_KIND = 2, 1, 2
 _GROUP_SHIFT = 40  # a row group holds fewer rows than 2^40
 _ELEMENT_SHIFT = 30  # rows and lines of a JSON array are capped at 2^30 - 1, so that both fit into 62 bits
 
@@ -140,7 +140,7 @@ class Rows:
     roles: tuple[Role, ...]
     contents: tuple[Sequence[str], ...]
     """One sequence per role: the text of its turn in each row."""
-    together: tuple[str, ...] = ()
+    joined: tuple[str, ...] = ()
     """The texts of each role concatenated, if already computed."""
 
     def __len__(self) -> int:
@@ -148,9 +148,9 @@ class Rows:
         return len(self.places)
 
     @cached_property
-    def whole(self) -> str:
+    def all_text(self) -> str:
         """All texts concatenated: one search rules out a string for all rows at once."""
-        return "".join(self.together or map("".join, self.contents))
+        return "".join(self.joined or map("".join, self.contents))
 
     def rows(self) -> Iterator[Row]:
         """The rows one by one."""

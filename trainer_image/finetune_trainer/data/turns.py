@@ -14,12 +14,12 @@ from typing import Any
 import msgspec
 
 from finetune_api.verdict import ProblemKind
-from finetune_trainer.data.files.duplicate_keys import are_told_apart
+from finetune_trainer.data.files.duplicate_keys import has_unique_names
 from finetune_trainer.data.rows import ROLES, Role, Turn
 
-_SEEN = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
+_VISIBLE_ASCII = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
 """ASCII letters, digits and punctuation."""
-_first = itemgetter(0)
+_first_character = itemgetter(0)
 
 MESSAGES_LIMIT = 256
 """Maximum messages of one conversation: each answer in it is tokenized with everything before it."""
@@ -80,7 +80,7 @@ _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts")
 """Field names for the role and for the text of a message. Several may be present if they say the same."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """Fields that some chat templates write before an answer, and others ignore."""
-_ELSEWHERE = frozenset({"text", "message", "content", "value", "utterance", "body"})
+_OTHER_TEXT_FIELDS = frozenset({"text", "message", "content", "value", "utterance", "body"})
 """Other field names for the text of a message, in lower case."""
 _WEIGHTS = ("weight", "train", "loss")
 """Fields that tell whether an answer carries loss: of OpenAI and Mistral, of Axolotl, of ms-swift."""
@@ -147,8 +147,10 @@ def _joined(value: Any, what: str, column: str) -> Any:
 
 def _text_of(part: dict[str, Any], what: str, column: str) -> str:
     kind, said = part.get("type"), part.get("text")
-    if kind == "text" and said is None:
-        said = part.get("content")  # OpenTelemetry's name for it
+    if kind == "text" and isinstance(other := part.get("content"), str):  # OpenTelemetry's name for it
+        if said not in (None, other):
+            raise UnusableError("Malformed", f"{what} has a part of type text that says two different things", column)
+        said = other
     if kind in _TEXT_PARTS and isinstance(said, str) and not part.get("thought"):
         return said
     held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)
@@ -165,19 +167,21 @@ def is_blank(value: Any) -> bool:
 
 def are_text(values: Sequence[Any]) -> bool:
     """Whether each is text that is not blank."""
-    return put_together(values) is not None
+    return joined_text(values) is not None
 
 
-def put_together(values: Sequence[Any]) -> str | None:
+def joined_text(values: Sequence[Any]) -> str | None:
     """All values as one text; None if one of them is not text or is blank.
 
     Fast because it mostly looks at first characters; only values that start with white space are searched.
     """
     try:
         whole = "".join(values)  # fails unless all are text
-        if not _SEEN.issuperset(map(_first, values)):
-            others = [value for value in values if value[0] not in _SEEN]
-            if not _SEEN.issuperset(map(_first, map(str.lstrip, others))) and None in map(VISIBLE.search, others):
+        if not _VISIBLE_ASCII.issuperset(map(_first_character, values)):
+            others = [value for value in values if value[0] not in _VISIBLE_ASCII]
+            if not _VISIBLE_ASCII.issuperset(map(_first_character, map(str.lstrip, others))) and None in map(
+                VISIBLE.search, others
+            ):
                 return None
     except (TypeError, IndexError):  # not text, or empty text
         return None
@@ -198,7 +202,7 @@ def conversation(messages: Any, column: str) -> tuple[tuple[Turn, ...], tuple[in
         UnusableError: it is not such a list.
     """
     if isinstance(messages, str):
-        messages = _decoded(messages, column)
+        messages = _from_json(messages, column)
     turns = listed(messages, "messages", column)
     require_answer(turns, column)
     return turns, unlearnt(messages, column)
@@ -214,7 +218,7 @@ def messages_in(value: Any) -> list[Any] | None:
     return value if isinstance(value, list) and any(map(is_message, value)) else None
 
 
-def _decoded(messages: str, column: str) -> Any:
+def _from_json(messages: str, column: str) -> Any:
     if is_blank(messages):
         raise UnusableError("Empty", f"{called('messages', column)} is empty", column)
     try:
@@ -223,7 +227,7 @@ def _decoded(messages: str, column: str) -> Any:
         known = ((_STRUCTS, AS_STRUCTS), (_TEXT_FIRST, NO_JSON), (PYTHONS_LIST, AS_PYTHON_WRITES))
         why = next((words for begins, words in known if begins.match(messages)), NO_JSON)
         raise UnusableError("Malformed", f"{called('messages', column)} {why}", column) from None
-    if not are_told_apart(messages.encode(), [found]):
+    if not has_unique_names(messages.encode(), [found]):
         what = f"{called('messages', column)} has a name twice in one object: write it once"
         raise UnusableError("Malformed", what, column)
     return found
@@ -241,14 +245,14 @@ def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]
     kept = (one for one in enumerate(messages, 1) if _turn(one[1], one[0], column))
     for place, (index, message) in enumerate(kept):
         name, weight = _weight(message)
-        if weight == 1 or _said(message, _ROLES, _as_role, index, column) != "assistant":
+        if weight == 1 or _value(message, _ROLES, _as_role, index, column) != "assistant":
             continue  # weights of other roles are ignored: they never carry loss
         if weight != 0:
             what = f"message {index} has a {name} {OTHER_WEIGHT}"
             raise UnusableError("Malformed", what, column)
         if index == len(messages):
             said = "false" if weight is False else "0"
-            others = sum(_said(one, _ROLES, _as_role, 0, column) == "assistant" for one in messages) - 1
+            others = sum(_value(one, _ROLES, _as_role, 0, column) == "assistant" for one in messages) - 1
             rest = ", or what follows the last one that is learnt" if others > len(found) else NONE_LEARNT
             what = f"message {index} has {name} {said}{UNLEARNT_END}: remove {name}{rest}"
             raise UnusableError("Malformed", what, column)
@@ -285,21 +289,21 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     if not isinstance(message, dict):
         said = f"is {A_MAP}, not an object with role and content" if _is_map(message) else NO_MESSAGE
         raise UnusableError("Malformed", f"message {index} {said}", column)
-    role, what = _said(message, _ROLES, _as_role, index, column), f"content of message {index}"
+    role, what = _value(message, _ROLES, _as_role, index, column), f"content of message {index}"
     if role is None:
         raise UnusableError("Malformed", f"message {index} {NO_ROLE}", column)
     if role in TOOLS:
         raise UnusableError("Malformed", f"message {index} is a tool's{OF_TOOLS}", column)
     if role not in ROLES:
         raise UnusableError("Malformed", f"message {index} {OTHER_ROLE} {', '.join(ROLES)}", column)
-    content = _said(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)
+    content = _value(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)
     if role == "system" and is_blank(content):
         return None
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableError("Malformed", f"message {index} calls a tool{OF_TOOLS}", column)
     if reasoning := next((name for name in _REASONING if not is_blank(message.get(name))), None):
         raise UnusableError("Malformed", f"message {index} has {reasoning}{BESIDE_CONTENT}", column)
-    if content is None and any(name.lower() in _ELSEWHERE and name not in _CONTENTS for name in message):
+    if content is None and any(name.lower() in _OTHER_TEXT_FIELDS and name not in _CONTENTS for name in message):
         raise UnusableError("Missing", f"message {index} {TEXT_ELSEWHERE}", column)
     return Turn(role, text(content, what, column))
 
@@ -309,7 +313,7 @@ def is_message(value: Any) -> bool:
     return isinstance(value, dict) and ("role" in value or "from" in value)
 
 
-def _said(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], Any], index: int, column: str) -> Any:
+def _value(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], Any], index: int, column: str) -> Any:
     """The message's value under any of the names; None if it has none of them.
 
     Raises:
@@ -328,7 +332,7 @@ def _as_role(said: Any) -> str:
     return ROLE_OF.get(said.strip().lower(), said) if isinstance(said, str) else ""
 
 
-def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:
+def with_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:
     """The turns, preceded by the message of the system column unless that is blank.
 
     Raises:

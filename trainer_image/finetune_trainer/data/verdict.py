@@ -60,8 +60,8 @@ def check_dataset(
     names = [check.file for check in checks]
     for check, found, contradiction in zip(checks, duplicates, contradictions, strict=True):
         check.duplicates, check.contradiction = found, contradiction
-        check.fits_others = any(other.rows > other.bad_rows for other in checks if other is not check)
-        check.called = f"{check.file} ({check.split})" if names.count(check.file) > 1 else check.file
+        check.names_fit_other_split = any(other.rows > other.bad_rows for other in checks if other is not check)
+        check.label = f"{check.file} ({check.split})" if names.count(check.file) > 1 else check.file
     return _verdict(checks, common, spec, None if tokenizer else no_tokens, tokenizer)
 
 
@@ -115,14 +115,14 @@ def _verdict(
 
 
 def _praise(checks: list[SplitCheck], tokenizer: ChatTokenizer | None) -> str:
-    rows = ", ".join(f"{check.called} has {_rows(check.rows)}" for check in checks)
+    rows = ", ".join(f"{check.label} has {_rows(check.rows)}" for check in checks)
     tokens = sum(check.tally.tokens for check in checks)
     return f"Every row can be used: {rows}" + (f"; {tokens:,} tokens" if tokenizer else "")
 
 
 def _shared_rows(shared: "Shared", checks: list[SplitCheck]) -> SharedRows:
     earlier, later = checks[shared.earlier], checks[shared.later]
-    examples = [f"{later.called} {position}" for position in shared.examples]
+    examples = [f"{later.label} {position}" for position in shared.examples]
     return SharedRows(splits=[earlier.split, later.split], rows=shared.rows, examples=examples)
 
 
@@ -136,11 +136,11 @@ def _warnings(
     found = [warning for check in checks for warning in check.warnings()]
     for one in common.same:
         earlier, later = checks[one.earlier], checks[one.later]
-        found.append(f"{later.called}: {_rows(one.rows)} also in {earlier.called} (the first: {one.examples[0]})")
+        found.append(f"{later.label}: {_rows(one.rows)} also in {earlier.label} (the first: {one.examples[0]})")
     for near in common.alike:
         earlier, later = checks[near.earlier], checks[near.later]
-        how = f"{near.how.format(earlier.called)} (the first: {near.first})"
-        found.append(f"{later.called}: {_rows(near.rows)} {how}")
+        how = f"{near.how.format(earlier.label)} (the first: {near.first})"
+        found.append(f"{later.label}: {_rows(near.rows)} {how}")
     found += sorted({note for check in checks for note in check.tally.notes})
     if tokenizer is not None and not tokenizer.has_own_template:
         found.append(f"{spec.base_model} has no chat template: its turns are put one under the other, as plain text")

@@ -33,17 +33,17 @@ JOINED_TEMPLATE = (
 """For encoder-decoders: system message, earlier turns and question, one per line, with nothing around them."""
 
 
-_OF_TEMPLATES = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError)
+_TEMPLATE_ERRORS = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError)
 """What filters and operators raise if a template uses a value of the wrong type."""
 
 
-MOST_PASSES = 5_000_000
+MAX_ITERATIONS = 5_000_000
 """Limit of loop and macro iterations per conversation; 2,000 turns, each compared with all others, take 4 million."""
 
-_MOST_OF_A_PRODUCT = 1 << 24
+_MAX_PRODUCT = 1 << 24
 """Maximum size of a product, in characters, elements or bits."""
 
-_passes: ContextVar[int] = ContextVar("passes", default=0)
+_iterations: ContextVar[int] = ContextVar("passes", default=0)
 """Iterations so far for the conversation being rendered."""
 
 
@@ -105,7 +105,7 @@ def rendered(
     Raises:
         TemplateRefusedError: the template raised.
     """
-    _passes.set(0)
+    _iterations.set(0)
     try:
         return template.render(
             messages=messages,
@@ -117,12 +117,12 @@ def rendered(
         )
     except _TooMuchError as error:
         raise TemplateTooMuchError(str(error), str(error)) from None
-    except (jinja2.TemplateError, *_OF_TEMPLATES) as error:
+    except (jinja2.TemplateError, *_TEMPLATE_ERRORS) as error:
         fault = None if isinstance(error, _RaisedError) else str(error) or type(error).__name__
-        raise TemplateRefusedError(_own_words(said, error), fault) from None
+        raise TemplateRefusedError(_message(said, error), fault) from None
 
 
-def _own_words(template: str, error: Exception) -> str:
+def _message(template: str, error: Exception) -> str:
     """The template's message for its refusal, unless it could contain text of the row."""
     said = str(error)
     return said if said and len(said) <= 200 and said in template else "the template gives no reason"
@@ -162,25 +162,25 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         passes += [(one.body, one.lineno) for one in tree.find_all(Macro)]
         for body, line in passes:
             # Reading a property counts the iteration; a call would go through the sandbox, and be several times slower.
-            body.insert(0, ExprStmt(EnvironmentAttribute("another_pass")).set_lineno(line))
+            body.insert(0, ExprStmt(EnvironmentAttribute("count_iteration")).set_lineno(line))
         tree.set_environment(self)
         return tree
 
     @property
-    def another_pass(self) -> None:
+    def count_iteration(self) -> None:
         """Read at each iteration of a loop or macro.
 
         Raises:
             TemplateError: the limit is exceeded.
         """
-        passes = _passes.get() + 1
-        _passes.set(passes)
-        if passes > MOST_PASSES:
-            raise _TooMuchError(f"its loops take more than {MOST_PASSES:,} passes for one conversation")
+        passes = _iterations.get() + 1
+        _iterations.set(passes)
+        if passes > MAX_ITERATIONS:
+            raise _TooMuchError(f"its loops take more than {MAX_ITERATIONS:,} passes for one conversation")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
         """The result of `*` or `**`, unless it is too large."""
-        if _product(operator, left, right) > _MOST_OF_A_PRODUCT:
+        if _product(operator, left, right) > _MAX_PRODUCT:
             raise _TooMuchError("it makes a text or number that is longer than any conversation")
         return super().call_binop(context, operator, left, right)
 

@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
-from finetune_trainer.data.row_limit import beyond, made_for, positions_of, row_limit
+from finetune_trainer.data.row_limit import beyond_context, context_length, positions_of, row_limit
 from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.data.tokenizer.chat_template import (
     JOINED_TEMPLATE,
@@ -30,7 +30,7 @@ from finetune_trainer.data.tokenizer.chat_template import (
     render,
 )
 from finetune_trainer.data.tokenizer.frames import frame
-from finetune_trainer.data.tokenizer.template_file import TEMPLATE_STEP, filed_template, require_writing
+from finetune_trainer.data.tokenizer.template_file import TEMPLATE_STEP, filed_template, require_renders
 from finetune_trainer.data.tokenizer.tokenizer_config import STEP, require_form
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage import lfs
@@ -64,7 +64,7 @@ class ChatTokenizer:
     """The time for templates that write it; None for the clock's."""
     positions: int | None = None
     """Size of the model's table of positions, if it has one."""
-    made_for: int | None = None
+    context_length: int | None = None
     """Context length of a model that computes its positions."""
     special_ids: frozenset[int] = field(init=False)
     _blank_ids: dict[int, bool] = field(default_factory=dict, repr=False)
@@ -94,9 +94,9 @@ class ChatTokenizer:
         template, file = filed_template(folder, _json_or_nothing(folder / "tokenizer_config.json"))
         chat = cls._build(backend, template, special_tokens, file)
         if chat.has_own_template:
-            require_writing(chat.template, special_tokens, file)
-        known = made_for(_json_or_nothing(folder / "config.json"))
-        return replace(chat, moment=moment, positions=positions_in(folder), made_for=known)
+            require_renders(chat.template, special_tokens, file)
+        known = context_length(_json_or_nothing(folder / "config.json"))
+        return replace(chat, moment=moment, positions=positions_in(folder), context_length=known)
 
     @classmethod
     def from_transformers(cls, tokenizer: Any, *, decoder_start: int | None = None) -> Self:
@@ -137,9 +137,9 @@ class ChatTokenizer:
         """Maximum tokens of a row in training."""
         return row_limit(hyper, self.positions)
 
-    def beyond(self, longest: int, hyper: Hyperparameters) -> str | None:
+    def beyond_context(self, longest: int, hyper: Hyperparameters) -> str | None:
         """A warning if the longest row exceeds the model's context length."""
-        return beyond(longest, self.row_limit(hyper), self.made_for)
+        return beyond_context(longest, self.row_limit(hyper), self.context_length)
 
     @property
     def eos_id(self) -> int | None:

@@ -68,7 +68,7 @@ def _without_default(place: str, names: list[str]) -> TrainerError:
     return TrainerError(Reason.MODEL_UNUSABLE, message[:500], _DEFAULT_STEP)
 
 
-def require_writing(template: str, special_tokens: Mapping[str, str], file: str) -> None:
+def require_renders(template: str, special_tokens: Mapping[str, str], file: str) -> None:
     """Refuse a template that fails on every conversation, or does not write the answer.
 
     One that calls raise_exception may accept other conversations: the rows will tell.
