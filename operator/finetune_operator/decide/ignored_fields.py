@@ -6,7 +6,7 @@ later: annotations, and fields that another field overrides.
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from finetune_api.asked_in_vain import asked_in_vain
+from finetune_api.asked_in_vain import fields_without_effect
 from finetune_api.aws import SageMakerSpot
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec
@@ -70,7 +70,7 @@ def _of_job(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:
             for field in _set_fields(spec)
         )
         return
-    yield from asked_in_vain(spec, connection)
+    yield from fields_without_effect(spec, connection)
 
 
 def _set_fields(spec: FineTuneJobSpec) -> Iterator[str]:

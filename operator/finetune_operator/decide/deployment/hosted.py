@@ -156,7 +156,7 @@ def _updated_record(
 ) -> HostedDeployment:
     """The record after a request for the deployment, or while no list shows it."""
     if there is None:
-        return unseen(entry, now, anew=make and entry.nonce == wanted.nonce)
+        return unseen(entry, now, from_now=make and entry.nonce == wanted.nonce)
     if make or _has_wanted_terms(entry, wanted, there):
         return entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
     return entry.model_copy(update={"nonce": wanted.nonce} if _is_as_wanted(entry, wanted, there) else {})

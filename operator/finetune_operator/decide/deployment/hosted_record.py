@@ -119,7 +119,7 @@ def _seen(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> 
     if whole(found, one.name) is not None or (one.name in found and one.released_at is not None):
         return one.model_copy(update={"unseen_since": None})
     if one.name in found:
-        return unseen(one, now, anew=True)
+        return unseen(one, now, from_now=True)
     limit = GOING if one.released_at is not None else MISSED if one.answered else SETTLE
     return None if is_missed(one, now, limit) else unseen(one, now)
 
@@ -144,9 +144,9 @@ def existed_until(one: HostedDeployment | EvaluationDeployment, now: datetime) -
     return min(now, moment(one.unseen_since)) if one.unseen_since else now
 
 
-def unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:
-    """The record of one that the provider does not show; `anew`: missing only from now on."""
-    since = now if anew else existed_until(one, now)
+def unseen(one: HostedDeployment, now: datetime, *, from_now: bool = False) -> HostedDeployment:
+    """The record of one that the provider does not show; `from_now`: missing only from now on."""
+    since = now if from_now else existed_until(one, now)
     return one.model_copy(update={"unseen_since": timestamp(since)})
 
 

@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
-from finetune_api.money import in_cents, to_be_added
+from finetune_api.money import as_summand, in_cents
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.deployment.hosted_record import Hosted, existed_until, is_missed, whole
@@ -112,7 +112,7 @@ def total(
     return DeploymentCost(
         per_hour=per_hour if known else None,
         since_deployed=in_cents(so_far) if known and not unpriced else None,
-        ended=to_be_added(ended) if ended else None,
+        ended=as_summand(ended) if ended else None,
         unpriced=unpriced or None,
         display=f"{per_hour} {currency}/h{whose}" if known else UNKNOWN,
         currency=currency,

@@ -84,7 +84,7 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
 
 
 def is_awaited(failure: Failure | None, pod: Manifest, now: datetime | None) -> bool:
-    """Whether what keeps this pod from starting is no alarm yet: a Secret may come later than whoever names it."""
+    """Whether what keeps this pod from starting is no failure yet: a Secret may come later than what names it."""
     if failure is None or now is None:
         return False
     return grace_left(failure, moment(pod["metadata"]["creationTimestamp"]), now) > 0

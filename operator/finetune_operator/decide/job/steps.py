@@ -118,7 +118,7 @@ def result_pending(view: JobView, said: str) -> Decision:
 
 
 def refused_by_policy(decision: Decision) -> bool:
-    """Whether the connection keeps the job out, which becomes final: so it must not rest on a stale watch."""
+    """Whether the job is refused because of its connection: that becomes final, so no stale watch may decide it."""
     conditions = decision.status.conditions or ()
     return any(one.type == "Ready" and one.reason in policy.REASONS for one in conditions)
 
@@ -294,7 +294,7 @@ def wait_for_connection(view: JobView) -> Decision | None:
 
 
 def _connection_grace(view: JobView) -> float:
-    """Seconds for which its connection, and a label that lets its namespace use it, may be yet to come."""
+    """Seconds for which its connection, or the label that lets its namespace use it, may still be created."""
     return (view.created + GRACE - view.now).total_seconds()
 
 
