@@ -72,7 +72,7 @@ class CloudJobs:
         if provider is None:
             return job, decision
         if view.spec is not None and not submission.may_be_there(provider):
-            self._training.require_room(job, view.spec)
+            self._training.require_capacity(job, view.spec)
         async with self._training.turn(job):
             return await self._find_or_create(job, view, decision, provider)
 
@@ -112,7 +112,7 @@ class CloudJobs:
         job_id = view.provider.job_id
         if job_id is None or not only_updates_progress(view, decision) or not self._context.is_of_another(job):
             return False
-        return self._training.doubt(job, job_id)
+        return self._training.recheck(job, job_id)
 
     async def host(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Create or delete the deployments that an evaluation asks.
@@ -261,7 +261,7 @@ class CloudJobs:
                 note = f"job {made.id} at the provider went on, and by status this one has ended: it is cancelled"
                 await self._context.announce(job, "Warning", Reason.CANCELLED_AT_PROVIDER, note)
 
-    async def end_beside(self, job: Manifest, view: JobView) -> None:
+    async def end_named(self, job: Manifest, view: JobView) -> None:
         """Cancel surplus jobs of the attempt that show only now; an Event names those that cannot be cancelled.
 
         A failure does not hold up the job: its next reconcile tries again.

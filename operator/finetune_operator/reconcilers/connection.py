@@ -63,7 +63,7 @@ class ConnectionReconciler:
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None
-        doubted = self._accounts.of(key.name).doubted
+        doubted = self._accounts.of(key.name).key_refused
         left = decide_connection.check_is_due(status, generation=generation, now=now, doubted=doubted)
         if spec is not None and (left := max(left, self._rests(key.name, generation, now))) > 0:
             return Requeue(left)
@@ -117,7 +117,7 @@ class ConnectionReconciler:
             await self._context.kube.would_create(JOBS, trial_job.build(namespace, pod))
         except Invalid as refusal:
             said = in_words_of(spec, refusal.message)
-            if said is not None or trial_job.is_about_its_pod(refusal.message):
+            if said is not None or trial_job.is_about_pod_settings(refusal.message):
                 return Checked(decide_connection.pod_refused(said or refusal.message, elsewhere=is_remote(spec)))
         except (Conflict, Forbidden, NotFound, Unadmitted) as error:
             logger.info("a pod of a connection cannot be tried in namespace %s: %s", namespace, error.message)

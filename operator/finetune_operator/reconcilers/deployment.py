@@ -36,7 +36,7 @@ from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import CannotMake, ProviderError
-from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
+from finetune_operator.providers.hugging_face.pod_refusals import StartFailures
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import Context
@@ -90,7 +90,7 @@ class DeploymentReconciler:
         self._release = release
         self._idle = idle
         self._budgets = DisruptionBudgets(context, children)
-        self._not_up = NotBroughtUp(context.kube, context.clock)
+        self._not_up = StartFailures(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """Reconcile one deployment."""
@@ -189,7 +189,7 @@ class DeploymentReconciler:
         if not hosting.is_hosted(target.connection):
             view = replace(not_looked_at(view), answers=token_prices.of_tuned(facts, target.version.base_model))
             if self._context.is_of_another(deployment):
-                self._cloud.doubt(target)
+                self._cloud.recheck(target)
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
             if self._is_unseen(view.serving) and self._context.left_to_another(deployment) > 0:

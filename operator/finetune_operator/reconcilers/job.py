@@ -70,7 +70,7 @@ class JobReconciler:
         view, decision = await self._looks.at(job)
         unseen = view.run.state == "Unreachable" and decision.only_says
         await self._tell_ignored(job, view)
-        await self._cloud.end_beside(job, view)
+        await self._cloud.end_named(job, view)
         if decision.register and view.spec is not None:
             offered, model = replace(view, status=decision.status), view.spec.model_ref.name
             refused = self._offers.make(offered, model, self._under_way(key.namespace, model))
