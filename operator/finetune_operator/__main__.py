@@ -180,10 +180,10 @@ class Operator:
 
     async def _lead(self) -> None:
         """Reconcile, once the store is synced."""
-        await self._observer.begun()
+        await self._observer.wait_until_synced()
         self._queue.start()
         self._working = True
-        await self._observer.keep_up(self._settings.resync_seconds)
+        await self._observer.resync_periodically(self._settings.resync_seconds)
 
     async def _reconcile(self, key: Key) -> Requeue | None:
         if self._observer.is_shut(key.namespace):

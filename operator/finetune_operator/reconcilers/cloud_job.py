@@ -223,7 +223,7 @@ class CloudJobs:
         """Record the request in status, then send it, once."""
         status = submission.asked(view, decision.status)
         written = await self._context.write_status(
-            FINE_TUNE_JOBS, job, view.status, status, told=True, memory="provider"
+            FINE_TUNE_JOBS, job, view.status, status, notified=True, memory="provider"
         )
         if view.spec is None or status.provider is None or written is None:
             return job, Decision(view.status)  # deleted meanwhile

@@ -92,8 +92,8 @@ class ConnectionReconciler:
             nobody=spec is not None and self._first_namespace(spec) is None,
         )
         # Otherwise each check would trigger a reconcile of all jobs of the connection.
-        told = decide_connection.says_the_same(status, new)
-        await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
+        same = decide_connection.says_the_same(status, new)
+        await self._context.write_status(CONNECTIONS, connection, status, new, notified=same)
         await self._context.tell(connection, turn(status.conditions, new.conditions))
         return again
 

@@ -106,7 +106,7 @@ class Context:
         old: ApiModel,
         new: ApiModel,
         *,
-        told: bool = False,
+        notified: bool = False,
         memory: str = "",
     ) -> Manifest | None:
         """Write the status if it changed, onto the state that was read.
@@ -116,7 +116,7 @@ class Context:
             obj: the object as it was read.
             old: its status then.
             new: its new status.
-            told: whether no reconcile is needed when the watch returns this write.
+            notified: whether no reconcile is needed when the watch returns this write.
             memory: the field that the next step relies on: if the server stores another value of it, the whole write is
                 reverted and counts as refused.
 
@@ -155,7 +155,7 @@ class Context:
             self._contests.forget(metadata["uid"])
             raise
         self._contests.wrote(metadata["uid"], written.get("status"))
-        self.store.put(resource, written, told=told)
+        self.store.put(resource, written, notified=notified)
         return written
 
     async def _put_status(self, resource: Resource, obj: Manifest, body: Manifest) -> Manifest:

@@ -118,8 +118,8 @@ class DeploymentReconciler:
         before = parse_status(ModelDeploymentStatus, deployment)
         if before == decision.status:
             self._context.agree(deployment)
-        told = is_no_news(before, decision.status)
-        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, told=told)
+        same = is_no_news(before, decision.status)
+        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, notified=same)
         await self._context.tell(deployment, headline(before, decision.status))
         return None if again is None else Requeue(again)
 

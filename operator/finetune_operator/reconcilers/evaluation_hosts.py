@@ -74,7 +74,7 @@ class EvaluationHosts:
         plan = decide.bring_up(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
         recorded = await self._asked(plan, found)
         status = evaluation_record.deployed(status, recorded)
-        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, notified=True)
         if written is None:
             return job, Decision(view.status)  # deleted meanwhile
         status, failure = await self._make(view, status, plan.make)
@@ -99,7 +99,7 @@ class EvaluationHosts:
         alone = view.provider_name in ONE_AT_A_TIME
         plan = decide.tear_down(recorded, found, beginning(view), view.now, one_at_a_time=alone)
         status = evaluation_record.torn_down(view.status, plan)
-        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, notified=True) or job
         self._context.guard()
         left = Left(written, status, tuple(one.name for one in plan.recorded))
         try:

@@ -179,8 +179,8 @@ class HostedDeployments:
     async def _write(
         self, deployment: Manifest, before: ModelDeploymentStatus, status: ModelDeploymentStatus
     ) -> Manifest | None:
-        told = is_no_news(before, status)
-        return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, told=told)
+        same = is_no_news(before, status)
+        return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, notified=same)
 
     async def _asked(self, look: Look, plan: Plan, asleep: Sleep | None) -> tuple[Plan, ProviderError | None]:
         """The plan after asking the deployment, if that is due; and the error, if that failed.

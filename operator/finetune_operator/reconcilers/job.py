@@ -109,7 +109,7 @@ class JobReconciler:
         # Only this job is affected, and it is being reconciled: figures that grow with time would trigger it for ever.
         counts = any(now > before for before, now in zip(_counted(view.status), _counted(status), strict=True))
         memory = "provider" if counts else ""
-        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True, memory=memory)
+        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, notified=True, memory=memory)
         await self._tell(job, view.status, status)
         if status.completion_time is not None or view.deleting:
             self._forget(view.uid)

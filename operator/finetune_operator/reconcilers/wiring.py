@@ -91,7 +91,7 @@ class Reconcilers:
             report_ca=report_ca,
             clock=context.clock,
             seconds=context.seconds,
-            news=partial(_wake, context),
+            news=partial(_enqueue_affected, context),
         )
         pods = CloudPods(
             kube,
@@ -152,7 +152,7 @@ class Reconcilers:
             self._context.enqueue(key)
 
 
-def _wake(context: Context, regarding: Mapping[str, Any]) -> None:
+def _enqueue_affected(context: Context, regarding: Mapping[str, Any]) -> None:
     """Enqueue the objects that an Event about a Job or a pod affects."""
     resource = {JOBS.kind: JOBS, PODS.kind: PODS}.get(regarding.get("kind", ""))
     name, namespace = regarding.get("name", ""), regarding.get("namespace")

@@ -177,7 +177,7 @@ class MeasuredCluster(CloudCluster):
         """Another process leads: what the first one had in memory is gone."""
         await self.accounts.close()
         self.restart()
-        await self.observer.list_all()
+        await self.observer.resync()
         await self.listen()
         await self.settle()
 

@@ -117,7 +117,7 @@ async def test_nothing_is_made_for_an_object_that_was_forced_away_a_moment_ago(c
     block = {"azureOpenAI": {"sku": "Standard", "capacity": 7}}
     cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec=cluster.kube.objects[ADDRESS]["spec"] | block)
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     cluster.kube.drop(MODEL_DEPLOYMENTS, "sentiment")  # somebody took the finalizer off; no watch has told yet
     await cluster.reconcile(DEPLOYMENT)
     assert provider.count(PUT) == 1

@@ -87,7 +87,7 @@ async def test_it_stays_asleep_over_a_new_operator_and_wakes_by_the_annotation(c
     assert hosts(provider) == []
     await cluster.aclose()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     await go_on(cluster, HOUR, 600)
     assert provider.count(PUT) == 1
