@@ -50,8 +50,8 @@ def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
         cost = status.get("cost") or {}
         if cost or status.get("hosted"):
             reasons = {one["reason"] for one in status.get("conditions") or () if one["status"] != "False"}
-            untold = Reason.USAGE_UNKNOWN in reasons and "warnedAt" in (status.get("usage") or {})
-            billed = untold or Reason.BILLED_WHILE_IDLE in reasons
+            is_unknown = Reason.USAGE_UNKNOWN in reasons and "warnedAt" in (status.get("usage") or {})
+            billed = is_unknown or Reason.BILLED_WHILE_IDLE in reasons
             standing = [one for one in status.get("hosted") or () if one.get("billedSince")]
             own = [one for one in standing if payers[_identity(one)] == (namespace, name)]
             per_hour = float(cost["perHour"]) if "perHour" in cost else None

@@ -130,10 +130,10 @@ class Reconcilers:
         except (KubeError, LeadershipLost):
             raise
         except Exception as error:
-            await self._tell_of_a_defect(key, error)
+            await self._announce_defect(key, error)
             raise
 
-    async def _tell_of_a_defect(self, key: Key, error: Exception) -> None:
+    async def _announce_defect(self, key: Key, error: Exception) -> None:
         """Post an Event about an unexpected error, since status keeps saying what it said before, or nothing at all.
 
         The exception's text is only in the log: it may quote what it met.

@@ -121,7 +121,7 @@ class Kube:
     def __init__(self, wire: Connection, guard: Callable[[], None] | None = None) -> None:
         self._wire = wire
         self._guard = guard
-        self._silences = CircuitBreaker(time.monotonic)
+        self._breaker = CircuitBreaker(time.monotonic)
 
     @classmethod
     @asynccontextmanager
@@ -360,7 +360,7 @@ class Kube:
         return _identity(status.get("user") or {})
 
     async def _change(self, request: Request, collection: str) -> Manifest:
-        with self._silences.asking(f"{request.verb} {collection}"):
+        with self._breaker.attempt(f"{request.verb} {collection}"):
             await self._wire.throttle()
             if self._guard is not None:
                 self._guard()
