@@ -204,7 +204,7 @@ def with_flags(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]
     return [*argv, *shlex.split(given)]
 
 
-def _too_small(command: str, package: str) -> str:
+def _package_missing(command: str, package: str) -> str:
     """For an installation, or an image, with only the dependencies of `check`."""
     return (
         f"`finetune-trainer {command}` needs more than is installed here: {package} is missing. Install all of it with "
@@ -212,7 +212,7 @@ def _too_small(command: str, package: str) -> str:
     )
 
 
-def _for_want_of_memory(command: str, error: Exception) -> int:
+def _out_of_memory(command: str, error: Exception) -> int:
     """The exit code of a command that ran out of memory before, or outside of, the code that reports its end.
 
     Raises:
@@ -243,10 +243,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if not package or package.startswith("finetune_"):
             raise
-        sys.stderr.write(_too_small(args.command, package))
+        sys.stderr.write(_package_missing(args.command, package))
         return ExitCode.USAGE
     except (MemoryError, ImportError, OSError, RuntimeError) as error:
-        return _for_want_of_memory(args.command, error)
+        return _out_of_memory(args.command, error)
     except KeyboardInterrupt:  # before a command installs its handlers, or one with nothing to lose
         sys.stderr.write("Interrupted.\n")
         return ExitCode.INTERRUPTED

@@ -59,24 +59,24 @@ def cache(args: argparse.Namespace) -> Path:
     final = model_path(args.model_cache, args.model)
     if read_manifest(final) is not None:  # before any write: the cache may be read-only here
         return final
-    with _turn(final, args.model):
+    with _exclusively(final, args.model):
         remove_unfinished(final.parent, final.name)  # of this model only: others of the owner may be in progress
-        return final if read_manifest(final) is not None else _brought(args, final)
+        return final if read_manifest(final) is not None else _fetch_into_cache(args, final)
 
 
-def _brought(args: argparse.Namespace, final: Path) -> Path:
+def _fetch_into_cache(args: argparse.Namespace, final: Path) -> Path:
     with _source(args, final) as (source, origin), whole_folder(final, model=args.model, **origin) as folder:
         if args.from_gguf:
             _convert_gguf(source, folder)
         else:
             _copy(_model_folder(source, given=args.from_folder or args.from_archive or source), folder)
-        with _called(args.model, folder):
+        with _errors_named(args.model, folder):
             _require_usable(folder)
     return final
 
 
 @contextmanager
-def _turn(final: Path, model: str) -> Iterator[None]:
+def _exclusively(final: Path, model: str) -> Iterator[None]:
     """Serialise writers of the same model: later ones wait and then find it there. Volumes without locks do not wait.
 
     The kernel drops the lock when the process ends, however it ends.
@@ -105,7 +105,7 @@ def _lock(file: IO[str], model: str) -> None:
 
 
 @contextmanager
-def _called(model: str, folder: Path) -> Iterator[None]:
+def _errors_named(model: str, folder: Path) -> Iterator[None]:
     """Replace the folder by the model's name in errors: the temporary folder is deleted with them."""
     try:
         yield

@@ -52,7 +52,7 @@ _NEXT_STEP_HERE = {
 """Next steps for a shell, where the reason's own next step assumes a job on a cluster."""
 
 
-_AS_IT_IS = (
+_VALID_ALONE = (
     "the manifest is right by itself; what it names, and what may be changed of an object that exists, the cluster "
     "knows: kubectl apply --dry-run=server -f FILE"
 )
@@ -108,13 +108,13 @@ def _verdicts(
     if file.wrong is not None:
         yield failed(file.wrong), shown(file.path), []
     for other in file.others:
-        said, doubts = f"{other.title}: {_AS_IT_IS}", file.doubts.get((other.kind, other.name), [])
-        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=said, warnings=doubts), other.title, []
+        message, doubts = f"{other.title}: {_VALID_ALONE}", file.doubts.get((other.kind, other.name), [])
+        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=message, warnings=doubts), other.title, []
     for job in file.jobs:
         destination = _destination(job, file, given, args.provider)
         verdict, memory = _verdict(job, destination, args)
         more = filter(
-            None, (*asked_in_vain(job.spec, destination.connection), _beyond_any_node(job.spec), destination.doubt)
+            None, (*asked_in_vain(job.spec, destination.connection), _larger_than_any_node(job.spec), destination.doubt)
         )
         empty = file.doubts.get((job.kind, job.metadata.name), [])
         verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *empty, *more]})
@@ -123,7 +123,7 @@ def _verdicts(
             _show_rows(job, args.model_cache, args.show_rows)
 
 
-def _beyond_any_node(spec: FineTuneJobSpec) -> str | None:
+def _larger_than_any_node(spec: FineTuneJobSpec) -> str | None:
     """A warning instead of an error: the cluster may have a larger node than we know of."""
     asked = spec.resources.memory
     if asked is None or (amount(asked) or 0) <= LARGEST_NODE:
@@ -148,14 +148,14 @@ def _verdict(
     job: FineTuneJobManifest, destination: Destination, args: argparse.Namespace
 ) -> tuple[DatasetVerdict, list[MemoryUse]]:
     if args.manifest_only or job.spec.adopt is not None:
-        return _by_itself(job.spec, destination), []
+        return _verdict_without_data(job.spec, destination), []
     verdict = check_job(job, args.model_cache, destination)
     if not verdict.valid or destination.provider:
         return verdict, []
     return by_memory(job.spec, verdict, args.model_cache, args.gpu_memory)
 
 
-def _by_itself(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdict:
+def _verdict_without_data(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdict:
     """The verdict without reading data, from the file names alone. Warns of URIs that only these commands accept."""
     if (refused := _refused_at(destination, spec)) is not None:
         return refused
@@ -168,8 +168,8 @@ def _by_itself(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdic
             warnings += [doubt for split, data in named.items() for doubt in file_names.require_rows(data, split)]
     except TrainerError as error:
         return failed(error)
-    said = _WITHOUT_DATA if spec.adopt is None else _ADOPTED
-    return DatasetVerdict(valid=True, reason=Reason.VALID, message=said, warnings=warnings)
+    message = _WITHOUT_DATA if spec.adopt is None else _ADOPTED
+    return DatasetVerdict(valid=True, reason=Reason.VALID, message=message, warnings=warnings)
 
 
 def by_memory(
@@ -179,8 +179,8 @@ def by_memory(
     folder = find_model(model_cache, spec.base_model) if model_cache else None
     if folder is None or spec.code:
         why = "the job brings its own code" if spec.code else f"{spec.base_model} is in no model cache that was given"
-        said = f"whether it fits on the GPU was not estimated: {why}"
-        warnings = [*verdict.warnings, said] if gpu_memory else verdict.warnings
+        message = f"whether it fits on the GPU was not estimated: {why}"
+        warnings = [*verdict.warnings, message] if gpu_memory else verdict.warnings
         return verdict.model_copy(update={"warnings": warnings}), []
     found = [judged(spec, folder, verdict, room) for room in rooms_meant(spec, gpu_memory)]
     refusals = [refused for _, refused in found if refused]
@@ -200,9 +200,9 @@ def check_job(
     if (refused := _refused_at(destination, job.spec)) is not None:
         return refused
     provider = destination.provider
-    if (refused := _by_its_files(job.spec, model_cache, destination)) is not None:
+    if (refused := _refused_by_base_files(job.spec, model_cache, destination)) is not None:
         return refused
-    counted = _counted_by(job.spec, provider) if provider else None
+    counted = _token_counter(job.spec, provider) if provider else None
     try:
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
@@ -219,9 +219,11 @@ def check_job(
     if provider and verdict.valid:
         verdict = by_rules(job.spec, verdict, provider)
     elif verdict.valid and tokenizer is not None and job.spec.code is None:
-        verdict = _by_its_vocabulary(job.spec, verdict, tokenizer, model_cache, air_gapped=destination.is_air_gapped)
+        verdict = _with_vocabulary_checked(
+            job.spec, verdict, tokenizer, model_cache, air_gapped=destination.is_air_gapped
+        )
     step = step_by(_NEXT_STEP_HERE, verdict.reason, verdict.next_step)
-    kind = _lacks_leave(job.spec, model_cache, destination)
+    kind = _type_that_needs_code(job.spec, model_cache, destination)
     warnings = [*verdict.warnings, *([_BRINGS_CODE.format(job.spec.base_model, kind)] if kind else [])]
     return verdict.model_copy(update={"next_step": step, "warnings": warnings})
 
@@ -232,11 +234,13 @@ def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdi
     if connection is not None and (refusal := policy.refusal_of(spec, connection)) is not None:
         return failed(TrainerError(refusal.reason, refusal.message, refusal.next_step))
     found = not_heeded(spec, provider, connection) if provider else []
-    said = f"for {provider} connections: {'; '.join(found)}"
-    return failed(TrainerError(Reason.SPEC_INVALID, said, "Correct the manifest.")) if found else None
+    message = f"for {provider} connections: {'; '.join(found)}"
+    return failed(TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.")) if found else None
 
 
-def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> DatasetVerdict | None:
+def _refused_by_base_files(
+    spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination
+) -> DatasetVerdict | None:
     """What the trainer would object to in the base model's files, and in what the job names in them.
 
     None if they are valid, or if the model is not in the cache. With the job's own code, which reads files as it likes,
@@ -244,13 +248,13 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: 
     """
     try:
         if spec.code is not None and model_cache and not destination.provider:
-            _of_own_code(spec, find_model(model_cache, spec.base_model))
-        folder = _base_of(spec, model_cache, destination)
+            _require_base_for_own_code(spec, find_model(model_cache, spec.base_model))
+        folder = _cached_base(spec, model_cache, destination)
         if folder is not None:
             base_refusals.require_no_adapter(folder)
-            if destination.connection is not None and (kind := _lacks_leave(spec, model_cache, destination)):
-                said = _BRINGS_CODE.format(spec.base_model, kind)
-                return failed(TrainerError(Reason.MODEL_UNUSABLE, said, _WITHOUT_CODE))
+            if destination.connection is not None and (kind := _type_that_needs_code(spec, model_cache, destination)):
+                message = _BRINGS_CODE.format(spec.base_model, kind)
+                return failed(TrainerError(Reason.MODEL_UNUSABLE, message, _WITHOUT_CODE))
         if folder is not None and (folder / "config.json").is_file():
             base_refusals.require_whole_files(folder)
             config_file.require_for(spec, folder)
@@ -263,27 +267,27 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: 
     return None
 
 
-def _of_own_code(spec: FineTuneJobSpec, folder: Path | None) -> None:
+def _require_base_for_own_code(spec: FineTuneJobSpec, folder: Path | None) -> None:
     if folder is not None and (folder / "config.json").is_file():
         config_file.require_for_own_code(folder)
         if spec.artifact.merge:
             base_refusals.require_plain_weights(folder)
 
 
-def _base_of(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> Path | None:
+def _cached_base(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> Path | None:
     """The folder of the base model that our own trainer would load, if it is in the cache."""
     looked_at = model_cache and not destination.provider and spec.code is None
     return find_model(model_cache, spec.base_model) if model_cache and looked_at else None
 
 
-def _lacks_leave(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> str | None:
+def _type_that_needs_code(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> str | None:
     """The type of a base model that needs its own Python code, if nothing is known to allow that."""
     local = destination.connection and destination.connection.hugging_face
-    folder = None if local and local.trust_remote_code else _base_of(spec, model_cache, destination)
+    folder = None if local and local.trust_remote_code else _cached_base(spec, model_cache, destination)
     return config_file.kind_of_its_own(folder) if folder is not None else None
 
 
-def _by_its_vocabulary(
+def _with_vocabulary_checked(
     spec: FineTuneJobSpec,
     verdict: DatasetVerdict,
     tokenizer: ChatTokenizer,
@@ -301,7 +305,7 @@ def _by_its_vocabulary(
     return verdict
 
 
-def _counted_by(spec: FineTuneJobSpec, provider: str) -> str | None:
+def _token_counter(spec: FineTuneJobSpec, provider: str) -> str | None:
     """Why a provider's own model needs no cache to count tokens, in the pod's words; None if the trainer trains."""
     with suppress(TrainerError):  # a model it cannot tune is reported with the rows
         rules = rules_for(provider, spec)
@@ -319,8 +323,8 @@ def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> D
     except TrainerError as error:
         return verdict.model_copy(update=_fields(error))
     size, tokens = sum(file.bytes for file in files), files[0].tokens
-    said = f"{verdict.message}; {rules.title} gets {size:,} bytes, about {tokens:,} tokens for each epoch"
-    return warned(verdict, files).model_copy(update={"message": said})
+    message = f"{verdict.message}; {rules.title} gets {size:,} bytes, about {tokens:,} tokens for each epoch"
+    return warned(verdict, files).model_copy(update={"message": message})
 
 
 def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[ChatTokenizer | None, str]:
@@ -360,9 +364,9 @@ def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
     """
     taken = {"memory": [use.wire() for use in memory]} if memory else {}
     outcome.print_result(json.dumps(verdict.wire() | taken, indent=2, ensure_ascii=False))
-    said = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
+    message = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
     lines = [
-        said,
+        message,
         *(f"  warning: {warning}" for warning in verdict.warnings),
         *(f"  {in_words(use)}" for use in memory),
     ]

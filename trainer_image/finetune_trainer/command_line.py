@@ -11,7 +11,7 @@ from math import inf
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
-_IN_OTHER_WORDS = {
+_ALIASES = {
     "run": ("finetune", "tune", "sft", "lora", "evaluate", "eval", "test"),
     "serve": ("chat", "generate", "infer", "predict", "deploy"),
     "check": ("validate", "lint", "verify"),
@@ -46,7 +46,7 @@ def _choice_meant(message: str) -> str:
     if not (found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)):
         return ""
     choices = re.findall(r"[\w-]+", found[2])
-    known = (ours for ours, words in _IN_OTHER_WORDS.items() if ours in choices and found[1].lower() in words)
+    known = (ours for ours, words in _ALIASES.items() if ours in choices and found[1].lower() in words)
     near = next(known, None) or like(found[1], choices)
     return f"; did you mean {near}?" if near else ""
 

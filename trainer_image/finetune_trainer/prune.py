@@ -23,8 +23,8 @@ from finetune_trainer.storage.store import Store
 def main(args: argparse.Namespace) -> int:
     """Delete the folders, or none of them if one is outside the root."""
     try:
-        doomed = [_deletion(str(folder), str(args.root), args.endpoint) for folder in args.folders]
-        for folder, delete_one in zip(args.folders, doomed, strict=True):
+        deletions = [_deletion(str(folder), str(args.root), args.endpoint) for folder in args.folders]
+        for folder, delete_one in zip(args.folders, deletions, strict=True):
             outcome.say(f"{folder} {'was deleted' if delete_one() else 'was not there'}")
     except TrainerError as error:
         return outcome.complain(error)

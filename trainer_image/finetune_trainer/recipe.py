@@ -38,33 +38,33 @@ if TYPE_CHECKING:
 class Context:
     """What the job's code is given, and how it reports."""
 
-    def __init__(self, told: CodeContext) -> None:
-        self._reports = Writer(Path(told.reports))
+    def __init__(self, given: CodeContext) -> None:
+        self._reports = Writer(Path(given.reports))
         self.interruption = Interruption()
         self._signals = contextlib.ExitStack()  # while open, a signal requests a stop instead of ending the process
         # Whoever starts child processes of the code ends them; only the main thread may install handlers.
-        if os.getppid() == told.trainer and threading.current_thread() is threading.main_thread():
+        if os.getppid() == given.trainer and threading.current_thread() is threading.main_thread():
             self._signals.enter_context(self.interruption.install())
             self._signals.enter_context(self.interruption.deferred())
-        self.told: int | None = None
+        self.reported_lines: int | None = None
         """How many lines of the recipe's record this process has reported."""
-        self.job = told.job
-        self.spec: FineTuneJobSpec = told.job.spec
+        self.job = given.job
+        self.spec: FineTuneJobSpec = given.job.spec
         """The job's spec: hyperparameters, method, lora and all other fields as applied."""
-        self.base_model = Path(told.base_model)
+        self.base_model = Path(given.base_model)
         """Folder of the base model."""
-        self.data = {split: Path(path) for split, path in told.data.items()}
+        self.data = {split: Path(path) for split, path in given.data.items()}
         """Validated JSON Lines files: `train` and, if the job has them, `validation` and `test`."""
-        self.output = Path(told.output)
+        self.output = Path(given.output)
         """Where to write the finished model: an empty folder."""
-        self.checkpoints = Path(told.checkpoints)
+        self.checkpoints = Path(given.checkpoints)
         """A folder that outlives the pod: its contents are there when the job resumes."""
-        self.moment = told.moment
+        self.moment = given.moment
         """When the job's first attempt began: the time that chat templates write, the same in every attempt.
 
         transformers' own `apply_chat_template` uses the clock; most templates accept a `date_string` instead."""
 
-    def leave_signals(self) -> None:
+    def restore_handlers(self) -> None:
         """Restore the previous signal handling."""
         self._signals.close()
 
@@ -74,7 +74,7 @@ class Context:
 
         Child processes of the code see it as well.
         """
-        return self.interruption.asked or self._reports.is_asked_to_stop
+        return self.interruption.is_requested or self._reports.is_asked_to_stop
 
     def stop(self) -> None:
         """Exit after writing a checkpoint; the next attempt starts the code again.
@@ -145,23 +145,23 @@ class _Fork(threading.local):
 _fork = _Fork()
 
 
-def _hold_signals() -> None:
+def _block_signals() -> None:
     """A signal that arrives before the child process has restored its handling would be lost."""
     _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
 
 
-def _let_signals_go() -> None:
+def _restore_mask() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
 
 
-def _as_a_process_of_its_own() -> None:
+def _restore_handlers_in_child() -> None:
     """Let a forked process end by SIGTERM as usual: whoever sends it waits for the process to exit."""
     if context.cache_info().currsize:
-        context().leave_signals()
-    _let_signals_go()
+        context().restore_handlers()
+    _restore_mask()
 
 
-os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_as_a_process_of_its_own)
+os.register_at_fork(before=_block_signals, after_in_parent=_restore_mask, after_in_child=_restore_handlers_in_child)
 
 
 def chat_tokenizer(run: Context) -> ChatTokenizer:
@@ -222,7 +222,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     origin = Origin(fingerprint(run.job, *map(sha256_of, run.data.values())))
 
     def tell(*_: int) -> None:
-        _pass_on(run, record.lines, trainer.course.plan.total_steps)
+        _report_new_lines(run, record.lines, trainer.course.plan.total_steps)
 
     trainer = build_trainer(
         run.job,
@@ -240,19 +240,19 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         run.stop()
 
 
-def _pass_on(run: Context, lines: Sequence[Mapping[str, Any]], total_steps: int) -> None:
+def _report_new_lines(run: Context, lines: Sequence[Mapping[str, Any]], total_steps: int) -> None:
     """Report new lines of the record. The first call reports the whole last step, maybe of an earlier attempt.
 
     The trainer keeps that attempt's reports up to the first step that this one reports.
     """
-    if run.told is None and lines:
-        run.told = next(index for index, line in enumerate(lines) if line["step"] == lines[-1]["step"])
-    for line in lines[run.told :]:
+    if run.reported_lines is None and lines:
+        run.reported_lines = next(index for index, line in enumerate(lines) if line["step"] == lines[-1]["step"])
+    for line in lines[run.reported_lines :]:
         about: dict[str, Any] = {"step": line["step"], "total_steps": total_steps, "epoch": line["epoch"]}
         run.report(
             **about, loss=line.get("loss"), validation_loss=line.get("validationLoss"), tokens=line.get("tokens", 0)
         )
-    run.told = len(lines)
+    run.reported_lines = len(lines)
 
 
 def save(run: Context, model: Any) -> None:

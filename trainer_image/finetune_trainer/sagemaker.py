@@ -85,7 +85,7 @@ class Hosts:
         """The rendezvous address of torchrun; None for a single host."""
         return f"{self.names[0]}:{RENDEZVOUS_PORT}" if len(self.names) > 1 else None
 
-    def tell_torch(self) -> None:
+    def export_to_torch(self) -> None:
         """Set node number and network in the variables that torchrun, gloo and NCCL read."""
         os.environ[NODE_VARIABLE] = str(self.number)
         if self.interface:
@@ -116,7 +116,7 @@ def main(args: argparse.Namespace) -> int:
         return _train(root, job, failure)
     hosts = Hosts.of(root)
     if hosts.rendezvous is not None:
-        hosts.tell_torch()
+        hosts.export_to_torch()
     if hosts.number:
         # A report restored from an earlier instance belongs to the first host: this one must not upload it again.
         (root / "checkpoints" / REPORT_FILE).unlink(missing_ok=True)
@@ -129,17 +129,20 @@ def main(args: argparse.Namespace) -> int:
 
 def _train(root: Path, job: TrainerJob, failure: Path) -> int:
     """Run the job, or one rank's share of it; rank 0 writes the reports."""
-    report_file, speaks = root / "checkpoints" / REPORT_FILE, launch.speaks()  # asked now: training clears the rank
+    report_file, reports = (
+        root / "checkpoints" / REPORT_FILE,
+        launch.is_reporting_rank(),
+    )  # asked now: training clears the rank
     log = pod_log.PodLog()
 
     def tell(report: Report) -> None:
         leave_report(report_file, report)
         log(report)
 
-    reporter = Reporter(job, listener=tell if speaks else None, interval=REPORT_SECONDS)
+    reporter = Reporter(job, listener=tell if reports else None, interval=REPORT_SECONDS)
     interruption = Interruption()
     code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
-    if code == ExitCode.OK and speaks:
+    if code == ExitCode.OK and reports:
         leave_report(root / "model" / REPORT_FILE, reporter.report)
     if reporter.report.failure is not None:
         why = reporter.report.failure

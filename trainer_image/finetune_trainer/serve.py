@@ -39,7 +39,7 @@ _log = logging.getLogger(__name__)
 _KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep idle connections, so that they close them, not we
 _NO_ROOM = "the memory that the server may take was not enough to load the model"
 _MORE_ROOM = "Raise the limit (the container's memory, ulimit -v), or serve a smaller model."
-_FAREWELL_SECONDS = 6
+_CLOSE_SECONDS = 6
 """Longer than httpx keeps an idle connection: a client without a request in this time will not reuse it."""
 
 
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     except TrainerError as error:
         return _say(error)
     room = Room()
-    server = PoliteServer(
+    server = DrainingServer(
         uvicorn.Config(
             build_app(room, key, sagemaker=args.sagemaker),
             port=args.port,
@@ -69,7 +69,7 @@ def main(args: argparse.Namespace) -> int:
     )
     loading = _Loading(args, room, server)
     loading.start()
-    _leave_signals_to(server, listening)
+    _run_server(server, listening)
     if loading.error is not None:
         _say(loading.error)  # at the end, so that it is the log's last line
     if room.served is not None:
@@ -103,14 +103,14 @@ def prepare_environment(*, allow_hub: bool) -> None:
     torch_settings.prepare(cpu_threads())
 
 
-class PoliteServer(uvicorn.Server):
+class DrainingServer(uvicorn.Server):
     """Does not close an idle connection while a request may be in flight: it would fail (RFC 9112, section 9.6)."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer with `Connection: close` until no connection is idle, for a few seconds; then shut down."""
         _log.info("stopping: clients that keep a connection are asked to close it")
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        until = time.monotonic() + _FAREWELL_SECONDS
+        until = time.monotonic() + _CLOSE_SECONDS
         while (  # noqa: ASYNC110 - uvicorn has no event for a closed connection
             self._some_idle() and not self.force_exit and time.monotonic() < until
         ):
@@ -144,7 +144,9 @@ class _Loading(threading.Thread):
                 self._end(TrainerError(Reason.OUT_OF_MEMORY, _NO_ROOM, _MORE_ROOM))
                 return
             self._room.problem = "it could not be loaded; the server's log says why"
-            _leave_word(f"the model could not be loaded ({type(error).__name__}); the server's log says why")
+            _write_termination_message(
+                f"the model could not be loaded ({type(error).__name__}); the server's log says why"
+            )
             _log.exception("the model could not be loaded")
             self.exit_code = int(ExitCode.CRASHED)
             self._server.should_exit = True
@@ -180,7 +182,7 @@ class _Loading(threading.Thread):
         self._room.served = load(artifact, options)
 
 
-def _leave_signals_to(server: uvicorn.Server, listening: socket.socket) -> None:
+def _run_server(server: uvicorn.Server, listening: socket.socket) -> None:
     """Run the server. Afterwards uvicorn raises the signal that ended it again, which must have no effect then."""
 
     def ignore(_signal: int, _frame: FrameType | None) -> None:
@@ -195,11 +197,11 @@ def _say(error: TrainerError) -> int:
     _log.error("%s: %s", error.reason, error.message)
     if error.next_step:
         _log.error("next step: %s", error.next_step)
-    _leave_word(outcome.sentence(error.reason, error.message, error.next_step))
+    _write_termination_message(outcome.sentence(error.reason, error.message, error.next_step))
     return int(error.exit_code)
 
 
-def _leave_word(sentence: str) -> None:
+def _write_termination_message(sentence: str) -> None:
     """For the pod's status, which otherwise shows the end of the log; without a kubelet the file does not exist."""
     path = Path(TERMINATION_MESSAGE_PATH)
     if path.is_file():

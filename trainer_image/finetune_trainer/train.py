@@ -43,7 +43,7 @@ from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.models.validation import config_file
 from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
-from finetune_trainer.output.keeping import Keeping, followed, kept
+from finetune_trainer.output.keeping import OutputFolder, output_of_other_rank, output_of_rank_0
 from finetune_trainer.storage.durable import write_errors
 from finetune_trainer.training import (
     code_before,
@@ -91,7 +91,7 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
         return outcome.complain(error)
     if launch.is_needed(job):
         return launch.main(job)
-    reporter, interruption = pod_reporter(launch.told_to_report(job), launch.message_path()), Interruption()
+    reporter, interruption = pod_reporter(launch.job_for_reporter(job), launch.message_path()), Interruption()
     return outcome.run_to_end(lambda: execute(job, reporter, interruption), reporter, interruption)
 
 
@@ -108,32 +108,32 @@ def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, 
         gpus.require()
     torch_settings.prepare(max(1, cpu_threads() // job.ranks_per_node))
     world = join(job.ranks_per_node)
-    with kept(job) if world.is_first else followed(job, world.rank) as keeping:
-        reporter.saved_step = keeping.saved_step
-        followers = trackers.Trackers(keeping.job)
-        _execute(keeping, Attempt(keeping.job, reporter, interruption, world, followers, allow_local=allow_local))
+    with output_of_rank_0(job) if world.is_first else output_of_other_rank(job, world.rank) as output:
+        reporter.saved_step = output.saved_step
+        found = trackers.Trackers(output.job)
+        _execute(output, Attempt(output.job, reporter, interruption, world, found, allow_local=allow_local))
 
 
-def _execute(keeping: Keeping, attempt: Attempt) -> None:
+def _execute(output: OutputFolder, attempt: Attempt) -> None:
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
     if world.is_first:  # before anything else: writes of an earlier attempt must not land after ours
         with write_errors(Path(job.output)):
-            interruption.stop_when_passed(keeping.fence)
-    if world.tell("finished", lambda: _was_finished(attempt)):
+            interruption.stop_when_superseded(output.fence)
+    if world.broadcast("finished", lambda: _was_finished(attempt)):
         return
     attempt = replace(attempt, moment=moment.of_run(Path(job.output), world))
     trackers.require(job)
     pushes.require_keys(job.spec.artifact.push)
-    attempt.tell_tracked()  # before the model is loaded: a missing tracker can still stop the run cheaply
-    with attempt.followed():
-        folder, verdict = _inputs(attempt)
+    attempt.report_trackers()  # before the model is loaded: a missing tracker can still stop the run cheaply
+    with attempt.trackers_informed():
+        folder, verdict = _model_and_data(attempt)
         train = _train_by_own_code if job.spec.code else _train_by_recipe
         run, result = train(attempt, folder, verdict)
         if world.is_first:
-            _finish(run, result, keeping)
+            _finish(run, result, output)
 
 
-def _inputs(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
+def _model_and_data(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
     """The base model's folder, and the verdict on data that passed the check."""
     job, world = attempt.job, attempt.world
     folder = base_place.locate(job)
@@ -141,38 +141,38 @@ def _inputs(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
     base_alike.require(world, folder)
-    told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
+    checked = world.broadcast("data", lambda: _checked_data(attempt, folder).wire())
     attempt.interruption.check()  # Python drops exceptions raised in destructors: a signal may have been missed
-    return folder, DatasetVerdict.model_validate(told)
+    return folder, DatasetVerdict.model_validate(checked)
 
 
 def _was_finished(attempt: Attempt) -> bool:
     """Whether an earlier attempt wrote the artifact. If it was killed right after, its intermediate files remain."""
     found = was_finished(attempt.job, attempt.reporter, allow_local=attempt.allow_local)
     if found:
-        attempt.interruption.over()  # the result is reported and final: finish the clean-up without interruption
-        attempt.tell_followers("Finished")
-        _clear(attempt.job)
+        attempt.interruption.ignore_from_now_on()  # the result is final: complete the clean-up
+        attempt.end_trackers("Finished")
+        _delete_intermediate_files(attempt.job)
     return found
 
 
-def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
+def _finish(run: "Run", result: TrainingResult, output: OutputFolder) -> None:
     """Evaluate, merge, write the artifact and report it."""
     job, interruption = run.job, run.attempt.interruption
     contest, failure = _evaluate(run)
     result = result.model_copy(update={"evaluation_failure": failure})
     interruption.check()
-    result = _with(result, _merge(run))
+    result = _with_warnings(result, _merge(run))
     interruption.check()
     interruption.before_writing()
-    reference = keeping.publish(_written(run, result, contest))
-    run.attempt.tell_followers("Finished")
-    _clear(job)
+    reference = output.publish(_write_artifact(run, result, contest))
+    run.attempt.end_trackers("Finished")
+    _delete_intermediate_files(job)
     result = result.model_copy(update={"artifact": reference})
     run.attempt.reporter.update(phase="Succeeded", result=with_pushes(job, result))
 
 
-def _clear(job: TrainerJob) -> None:
+def _delete_intermediate_files(job: TrainerJob) -> None:
     """Delete the intermediate files.
 
     Not while a platform has yet to pick up the artifact: if it is lost, the next attempt makes it again from these
@@ -186,7 +186,7 @@ def _clear(job: TrainerJob) -> None:
         code_before.forget(Path(job.output))
 
 
-def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
+def _write_artifact(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
     curves, found = artifact.loss_svg(run.metrics, run.job), contest.result if contest else None
     return artifact.write(
         run.job,
@@ -263,7 +263,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     base_model.quiet_libraries()
     job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize
-    shards = world.tell(
+    shards = world.broadcast(
         "shards", lambda: memory_fit.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
     held = Held.of(job, folder, world, shards)
@@ -274,21 +274,21 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
             require_answers(folder, run.answering)
         run.padded = why_padded(job, run.model)
     attempt.interruption.check()
-    with world.formed():
+    with world.connected():
         if shards > 1:
-            held.spread(run.compute_dtype)
+            held.shard(run.compute_dtype)
             require_works(
                 job, folder, run.model, run.chat.decoder_start
             )  # a collective call with the same result on every rank
             padded = why_padded(job, run.model)
-            run.padded = world.tell("padded", lambda: padded)
+            run.padded = world.broadcast("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
         trainer = _train(run)
         memory_fit.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
         run.model = held.released(trainer, run.compute_dtype)
     if world.is_first and job.spec.method == "Full":
-        result = _with(result, rounded.little_kept(folder, run.model, run.compute_dtype))
+        result = _with_warnings(result, rounded.little_kept(folder, run.model, run.compute_dtype))
     return run, result
 
 
@@ -302,8 +302,8 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     base_model.quiet_libraries()
     left = Path(job.output) / own_code.MODEL_FOLDER
     model = own_model.load(job, folder, left, compute_dtype_of(job))
-    result = _with(result, unchanged.nothing_learnt(folder, left, model))
-    result = _with(result, left_tokenizer.left_out(folder, left))
+    result = _with_warnings(result, unchanged.nothing_learnt(folder, left, model))
+    result = _with_warnings(result, left_tokenizer.left_out(folder, left))
     own_code.found_good(job, code, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
     run.code_sha256 = code.sha256
@@ -354,15 +354,15 @@ def _train(run: Run) -> "StepTrainer":
         Interrupted: a stop was requested; a checkpoint of the last complete step was written.
     """
     reporter, interruption, world = run.attempt.reporter, run.attempt.interruption, run.attempt.world
-    followers, pulse = run.attempt.followers, Pulse(run.plan)
+    job_trackers, pulse = run.attempt.trackers, Pulse(run.plan)
 
     def on_step(step: int, tokens: int) -> None:
         if tokens:
             pulse.saw(step, tokens)
         if reporter.due() or not tokens or step == run.plan.total_steps:
-            reporter.update(progress=pulse.progress(step), loss=run.metrics.curves(), trackers=followers.tracked)
+            reporter.update(progress=pulse.progress(step), loss=run.metrics.curves(), trackers=job_trackers.tracked)
         if world.is_first:
-            followers.log(run.metrics.lines)
+            job_trackers.log(run.metrics.lines)
 
     trainer = build_trainer(
         run.job,
@@ -374,19 +374,19 @@ def _train(run: Run) -> "StepTrainer":
         around=Surroundings(Origin(run.learnt, run.base), run.metrics, interruption, on_step, world),
     )
     reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
-    followers.follow(trainer.args, run.model)
+    job_trackers.follow(trainer.args, run.model)
     try:
         with interruption.deferred():
             trainer.run(measure_end=True)
         if world.is_first:
-            followers.catch_up(run.metrics.lines)
+            job_trackers.catch_up(run.metrics.lines)
     finally:
         reached = max(trainer.state.global_step, _saved_step(run))
         reporter.update(progress=pulse.progress(reached))
     interruption.check()
-    followers.trained()
-    told = {"loss": run.metrics.curves(), "trackers": followers.tracked}
-    reporter.update(progress=pulse.progress(run.plan.total_steps), **told)
+    job_trackers.trained()
+    progress = pulse.progress(run.plan.total_steps)
+    reporter.update(progress=progress, loss=run.metrics.curves(), trackers=job_trackers.tracked)
     tokens = run.model.get_input_embeddings().num_embeddings
     diverged.require_sense(run.metrics.lines, tokens)
     diverged.require_sound_end(run.metrics.lines, tokens, trainer.loss_at_end)
@@ -417,7 +417,7 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
     )
 
 
-def _with(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:
+def _with_warnings(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:
     """The result with these warnings, unless it already has others that say more than which experts were left out."""
     told = result.warnings or []
     if not warnings or not all(said.startswith(EXPERTS_LEFT) for said in told):

@@ -13,6 +13,9 @@ from finetune_api.names import DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABE
 _WHOLE = frozenset({"spec.selector", "spec.template.spec.nodeSelector"})
 """Maps in which an added key matters, as it narrows a selection: for example, a Service would lose its pods."""
 
+_CONTAINERS = "spec.template.spec.containers["
+"""What somebody adds to a list that has nothing of ours (`kubectl set env`) is a difference all the same."""
+
 
 def stamped(wanted: Manifest) -> Manifest:
     """The object with its own digest as an annotation, so that a removed field shows as a difference, too."""
@@ -82,6 +85,8 @@ def differences(present: Any, wanted: Any, path: str = "") -> Iterator[tuple[str
     Quantities that the server normalizes (1000m to 1) count as a difference.
     """
     if isinstance(wanted, Mapping) and wanted and isinstance(present, Mapping):
+        if path.startswith(_CONTAINERS) and path.endswith("]"):
+            wanted = {"env": [], **wanted}
         if path in _WHOLE and present.keys() - wanted.keys():
             yield path, repr(present)
         for key, value in wanted.items():

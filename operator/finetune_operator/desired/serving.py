@@ -52,7 +52,7 @@ GRACE_SECONDS = PRE_STOP_SECONDS + ANSWER_SECONDS + 20
 """For both, and for the server's shutdown. The deletion of a namespace waits half of it."""
 
 _SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
-"""For init containers: complete requests and limits for quotas, as they cannot be configured."""
+"""For containers before a server that names no resources: complete requests and limits, as quotas demand."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
 """Ranks that vLLM's --max-lora-rank accepts (vLLM 0.33)."""
@@ -139,16 +139,18 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
     volumes = Volumes()
     folder = _folder(served)
     volumes.model_cache(served.connection)
+    resources = _resources(local, served.connection)
     before: list[Manifest] = []
+    small = {"resources": _before(resources)}
     if served.version.artifact.uri:
         uri = parse_artifact_uri(served.version.artifact.uri)
         if uri.is_claim:
             volumes.claim(uri.root, read_only=True)
         else:
             volumes.at(FETCHED_PATH, {"emptyDir": {}}, read_only=False)
-            before.append(_fetch(served, folder))
+            before.append(_fetch(served, folder) | small)
     if served.engine == "vLLM" and _is_adapter(served):
-        before.append(_base(served, folder))
+        before.append(_base(served, folder) | small)
     if spec.api_key_secret_ref is not None:
         key = spec.api_key_secret_ref
         source = {"secret": {"secretName": key.name, "items": [{"key": key.key, "path": "api-key"}]}}
@@ -159,7 +161,7 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
     container: Manifest = {
         "name": SERVER_CONTAINER,
         "ports": [{"name": "http", "containerPort": PORT}],
-        "resources": _resources(local, served.connection),
+        "resources": resources,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": {**_probe(2), "failureThreshold": STARTUP_SECONDS // 2},
         "readinessProbe": {**_probe(5), "failureThreshold": 2},
@@ -188,7 +190,6 @@ def _fetch(served: Served, folder: str) -> Manifest:
         "image": connection.check_image or connection.trainer_image,
         "args": ["fetch", artifact.uri, "--to", folder, *flags],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": _SMALL,
         **artifacts.environment(connection.artifacts),
     }
 
@@ -208,7 +209,6 @@ def _base(served: Served, folder: str) -> Manifest:
         "image": served.connection.trainer_image,
         "args": args,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": _SMALL,
     }
 
 
@@ -273,6 +273,12 @@ def _resources(local: LocalServing, connection: HuggingFace) -> Manifest:
         limits[connection.gpu_resource] = local.gpus
     requests = {key: value for key, value in chosen.get("requests", {}).items() if key != connection.gpu_resource}
     return _as_text({"requests": requests, "limits": limits})
+
+
+def _before(resources: Manifest) -> Manifest:
+    """What runs before the server may use what that does, but for GPUs: it needs no more room, and no other limits."""
+    plain = {kind: {name: amounts[name] for name in amounts if "/" not in name} for kind, amounts in resources.items()}
+    return _as_text(plain) or _SMALL
 
 
 def _as_text(resources: Manifest) -> Manifest:

@@ -32,7 +32,7 @@ def affected(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterab
         yield Key(resource.kind, namespace, name)
     if resource is CONNECTIONS:
         yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, uses_connection(name)))
-        yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS))
+        yield from _keys(MODEL_DEPLOYMENTS, _deployments_on(name, store))
         yield from _keys(FINE_TUNED_MODELS, store.addresses(FINE_TUNED_MODELS, UNCLEANED))
     elif resource is NAMESPACES:
         yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, in_namespace(name)))
@@ -44,6 +44,13 @@ def affected(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterab
         yield from (Key(FINE_TUNED_MODELS.kind, namespace, named) for named in sorted({_model_of(obj), name}))
     elif resource in CHILDREN:
         yield from _owners(resource, obj, store)
+
+
+def _deployments_on(connection: str, store: Store) -> list[tuple[str, str]]:
+    """Those of models with a version of the connection, and those that may have something at its provider."""
+    models = store.addresses(FINE_TUNED_MODELS, uses_connection(connection))
+    of_models = (at for model in models for at in store.addresses(MODEL_DEPLOYMENTS, of_model(*model)))
+    return sorted({*of_models, *store.addresses(MODEL_DEPLOYMENTS, uses_connection(connection))})
 
 
 def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterator[Key]:

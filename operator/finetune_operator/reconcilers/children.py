@@ -24,6 +24,9 @@ AT_ONCE = 3
 PAUSE_SECONDS = 30.0
 REMEMBERED = 4096
 
+PUT_RIGHT: tuple[str, str] = ("Warning", "PutRight")
+ALTERED: tuple[str, str] = ("Warning", "Altered")
+
 
 class NameTaken(Exception):
     """The name of an object to create is taken by someone else's object."""
@@ -87,18 +90,22 @@ class Children:
             if (refusal := self._last_refusals.get(key)) is not None:
                 raise refusal.with_traceback(None)  # the same one each time
             return Ensured(present, contested=Contested(_contest_note(what, present, changed), wait))
-        is_recreated = present is None and self._known_differences.get(key) is not None
+        known = self._known_differences.get(key)
+        is_recreated = present is None and known is not None
         if is_recreated and not await self._owner_exists(owner):
             return Ensured(None)
         written = await self._apply_and_store(key, resource, wanted)
         self._known_differences.put(key, frozenset(differences(written, wanted)))
         corrected = changed - frozenset(differences(written, wanted))
         if was_applied and corrected:
-            await self._announce_correction(
-                owner, written, f"was changed by somebody else and has been put right: {_paths(corrected)}"
-            )
+            what = f"was changed by somebody else and has been put right: {_paths(corrected)}"
+            await self._announce_correction(owner, written, PUT_RIGHT, what)
+        elif was_applied and changed and known is not None:
+            what = f"has what somebody else has added, and keeps it until it is taken out there: {_paths(changed)}"
+            await self._announce_correction(owner, written, ALTERED, what)
         elif is_recreated:
-            await self._announce_correction(owner, written, "was deleted by somebody else and has been made again")
+            what = "was deleted by somebody else and has been made again"
+            await self._announce_correction(owner, written, PUT_RIGHT, what)
         return Ensured(written, applied=True)
 
     async def _apply_and_store(self, key: str, resource: Resource, wanted: Manifest) -> Manifest:
@@ -145,16 +152,16 @@ class Children:
         self._context.enqueue(Key(resource.kind, metadata["namespace"], metadata["name"]))
         return False
 
-    async def _announce_correction(self, owner: Manifest, child: Manifest, what: str) -> None:
+    async def _announce_correction(self, owner: Manifest, child: Manifest, event: tuple[str, str], what: str) -> None:
         """Post an Event on the owner; on the child too if users edit such objects themselves, and look there."""
         own = f"{owner['kind']} {owner['metadata']['name']}"
         place = f"the spec of {own}"
         if child["kind"] == MODEL_DEPLOYMENTS.kind:
             place = f"spec.deployment.template of {own}, or set its spec.deployment.mode: Manual"
         note = f"{child['kind']} {child['metadata']['name']} {what}; change {place}"
-        await self._context.announce(owner, "Warning", "PutRight", note)
+        await self._context.announce(owner, *event, note)
         if child["kind"] == MODEL_DEPLOYMENTS.kind:
-            await self._context.announce(child, "Warning", "PutRight", note)
+            await self._context.announce(child, *event, note)
 
     def _changed(self, key: str, present: Manifest | None, wanted: Manifest) -> Differences:
         """Differences to `wanted`, without those that the server makes each time, for example a mutating policy."""

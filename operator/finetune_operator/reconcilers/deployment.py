@@ -25,7 +25,7 @@ from finetune_operator.decide.deployment.decision import (
 )
 from finetune_operator.decide.deployment.hosted import are_asked_for
 from finetune_operator.decide.deployment.idle import OUT_OF_SIGHT, is_asleep
-from finetune_operator.decide.deployment.server_state import Serving, read_serving
+from finetune_operator.decide.deployment.server_state import Serving, is_awaited, read_serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.pods.field_paths import of_connection, of_deployment
 from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
@@ -173,6 +173,8 @@ class DeploymentReconciler:
             return replace(view.serving, note=view.serving.note + unknown)
         if failure is not None and failure.reason is Reason.UNSCHEDULABLE:
             return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
+        if failure is not None and any(is_awaited(failure, pod, view.now) for pod in pods):
+            return replace(view.serving, note=f"{view.serving.note}; a pod waits: {failure.message}")
         return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
     async def _remote(

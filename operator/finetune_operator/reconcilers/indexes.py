@@ -4,10 +4,12 @@ from collections.abc import Iterator
 
 from finetune_api.manifest import Manifest, conditions_of, has_condition, labels_of
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
+from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.connection import NOBODY
 from finetune_operator.decide.transient import PASSING
 from finetune_operator.desired import names
+from finetune_operator.providers.begun import begun
 from finetune_operator.providers.hugging_face.training import (
     BATCH_JOB_LABEL,
     later_attempts,
@@ -41,7 +43,7 @@ UNUSED = "unused"
 
 
 def uses_connection(name: str) -> str:
-    """Index key of the FineTuneJobs of a connection."""
+    """Index key of a connection's FineTuneJobs, the models with a version of it, the deployments at its provider."""
     return f"connection/{name}"
 
 
@@ -172,12 +174,17 @@ def _index_leftovers(obj: Manifest) -> Iterator[str]:
 
 
 def _index_model(model: Manifest) -> Iterator[str]:
-    made = [one for one in (model.get("status") or {}).get("versions") or () if not one.get("adopted")]
-    artifacts = [one.get("artifact") or {} for one in made]
+    versions = (model.get("status") or {}).get("versions") or ()
+    yield from {uses_connection(one.get("connection", "")) for one in versions}
+    artifacts = [one.get("artifact") or {} for one in versions if not one.get("adopted")]
     known = (artifact.get("providerModelID") or artifact.get("uri") or "" for artifact in artifacts)
     yield from {has_weights(weights) for weights in known if is_shared(weights)}
     yield from _index_leftovers(model)
     yield from _index_stuck(model)
+
+
+_WAITS = {**{reason: reason for reason in PASSING}, Reason.POD_REJECTED: Reason.UNSCHEDULABLE}
+"""What may pass by itself. A pod that is rejected and waits does so for a ResourceQuota: it finds no room there."""
 
 
 def _index_stuck(obj: Manifest) -> Iterator[str]:
@@ -185,14 +192,18 @@ def _index_stuck(obj: Manifest) -> Iterator[str]:
     for condition in conditions_of(obj):
         stalled = (condition["type"], condition["status"]) == ("Stalled", "True")
         waits = (condition["type"], condition["status"]) == ("Reconciling", "True")
-        if stalled or (waits and condition["reason"] in PASSING):
+        if stalled:
             yield stuck_by(condition["reason"])
+        elif waits and condition["reason"] in _WAITS:
+            yield stuck_by(_WAITS[condition["reason"]])
 
 
 def _index_deployment(deployment: Manifest) -> Iterator[str]:
     namespace, spec = deployment["metadata"]["namespace"], deployment.get("spec", {})
     yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
-    yield from {has_hosted(one["name"]) for one in (deployment.get("status") or {}).get("hosted") or ()}
+    hosted = (deployment.get("status") or {}).get("hosted") or ()
+    yield from {has_hosted(one["name"]) for one in hosted}
+    yield from {uses_connection(one) for one in (*(each.get("connection", "") for each in hosted), *begun(deployment))}
     yield from _index_stuck(deployment)
     yield from _index_phase(deployment)
 

@@ -112,6 +112,7 @@ class ModelReconciler:
         self._offers = offers
         self._weights = Weights(context, accounts, observe)
         self._release = ModelRelease(context, self._weights)
+        self.gone = self._release.gone
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """Reconcile one model; a second time if the store was behind and the write conflicted."""
@@ -122,6 +123,7 @@ class ModelReconciler:
             return await self._reconcile(key)
 
     async def _reconcile(self, key: Key) -> Requeue | None:
+        await self._release.tell_of_gone(key.namespace, key.name)
         offered = self._offered(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:

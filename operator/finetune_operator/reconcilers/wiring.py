@@ -116,10 +116,11 @@ class Reconcilers:
         deployments = DeploymentReconciler(
             context, children, serving, hosted=hosted, release=HostedRelease(context, hosting), idle=idle
         )
+        self._models = ModelReconciler(context, children, accounts, offers, local.observe_alone)
         self._of_kind: Mapping[str, Reconcile] = {
             CONNECTIONS.kind: ConnectionReconciler(context, accounts, settings.watch_namespaces).reconcile,
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, reports, cloud, offers).reconcile,
-            FINE_TUNED_MODELS.kind: ModelReconciler(context, children, accounts, offers, local.observe_alone).reconcile,
+            FINE_TUNED_MODELS.kind: self._models.reconcile,
             MODEL_DEPLOYMENTS.kind: deployments.reconcile,
         }
 
@@ -146,7 +147,9 @@ class Reconcilers:
             await self._context.announce(obj, "Warning", "OperatorDefect", f"{_DEFECT} ({where}). {_REPORT_IT}")
 
     def gone(self, resource: Resource, obj: Mapping[str, Any]) -> None:
-        """Handle a deleted object: clean up what it left at a provider, unless that was released before."""
+        """Handle a deleted object: clean up or report what it left at a provider, unless that was released before."""
+        if resource is FINE_TUNED_MODELS:
+            self._models.gone(obj)
         key = self._context.departed.take(resource, obj, self._context.clock)
         if key is not None:
             self._context.enqueue(key)

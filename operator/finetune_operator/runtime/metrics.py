@@ -164,7 +164,8 @@ class Stuck(Collector):
         """The gauges; none if nothing is stuck."""
         found = GaugeMetricFamily(
             "finetune_stuck_objects",
-            "Objects that have not ended and are stuck, by the reason in their status.",
+            "Objects that have not ended and are stuck, by the reason in their status; what waits for a ResourceQuota "
+            "counts as `Unschedulable`.",
             labels=["kind", "object_namespace", "reason"],
         )
         for *labels, number in self.rows():

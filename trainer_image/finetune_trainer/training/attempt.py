@@ -20,32 +20,32 @@ class Attempt:
     reporter: Reporter
     interruption: Interruption
     world: World
-    followers: Trackers
+    trackers: Trackers
     allow_local: bool
     """Whether datasets may be files of this machine."""
     moment: datetime | None = None
     """The time in the run's conversations; None until it is known."""
 
-    def tell_followers(self, how: End) -> None:
+    def end_trackers(self, how: End) -> None:
         """End the trackers' runs, and report what they missed. Only the first rank has trackers."""
         if not self.world.is_first:
             return
-        self.followers.end(how)
-        self.tell_tracked()
+        self.trackers.end(how)
+        self.report_trackers()
 
-    def tell_tracked(self) -> None:
+    def report_trackers(self) -> None:
         """Report where the trackers' runs are, and their problems."""
-        if self.world.is_first and self.followers.tracked:
-            self.reporter.update(trackers=self.followers.tracked)
+        if self.world.is_first and self.trackers.tracked:
+            self.reporter.update(trackers=self.trackers.tracked)
 
     @contextmanager
-    def followed(self) -> Iterator[None]:
+    def trackers_informed(self) -> Iterator[None]:
         """Tell the trackers if the block ends with an exception."""
         try:
             yield
         except Interrupted:
-            self.tell_followers("Interrupted")
+            self.end_trackers("Interrupted")
             raise
         except Exception:
-            self.tell_followers("Failed")
+            self.end_trackers("Failed")
             raise

@@ -122,9 +122,9 @@ class Gradients:
         short = self.lesson.halvings - halvings
         *self.means, given_up, any_short = self._world.sums(*part, self._cut_short, short)
         if any_short:
-            self._follow(self._world.most(short) - short, step)
+            self._follow(self._world.largest(short) - short, step)
         if given_up:
-            self._interruption.spread()
+            self._interruption.set_by_other_rank()
             before.restore()
             raise StepAbandoned
         self._world.sum_gradients(self.own)
@@ -147,7 +147,7 @@ class Gradients:
         gapless = self.device.type != "cpu" or hasattr(self._net, "peft_config")
         try:
             for batch, counts in self.with_idle(passes):
-                self._cut_short = self.asked()
+                self._cut_short = self.stop_requested()
                 if self._cut_short:
                     break
                 means = counts * self._sums(model, batch) / max(weight, 1)
@@ -181,7 +181,7 @@ class Gradients:
         self, model: Any, weight: int, batch: Pass
     ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]] | None:
         """The means of a pass and its gradients for `own`; None if a stop was requested."""
-        if self.asked():
+        if self.stop_requested():
             return None
         means = self._sums(model, batch) / max(weight, 1)
         return means.detach(), torch.autograd.grad(means[0], self.own, allow_unused=True)
@@ -195,7 +195,7 @@ class Gradients:
 
         def of_pass(batch: Pass) -> list[float] | None:
             with torch.no_grad():  # applies to the current thread only
-                return None if self.asked() else self._sums(self._net, batch).tolist()
+                return None if self.stop_requested() else self._sums(self._net, batch).tolist()
 
         return side_by_side.each(passes, of_pass, at_once=self._at_once)
 
@@ -232,12 +232,12 @@ class Gradients:
         weighted = [(one, 1) for one in passes]
         if not self.are_sharded:
             return weighted
-        return weighted + [(self._steps.idle(), 0)] * (self._world.most(len(passes)) - len(passes))
+        return weighted + [(self._steps.idle(), 0)] * (self._world.largest(len(passes)) - len(passes))
 
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         """Whether to stop before the next pass: decided per rank, but jointly if sharded ranks wait for each other."""
-        asked = self._interruption.asked
-        return self._world.anyone(asked) if self.are_sharded else asked
+        requested = self._interruption.is_requested
+        return self._world.any_rank(requested) if self.are_sharded else requested
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which a pass is computed."""

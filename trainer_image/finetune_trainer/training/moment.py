@@ -23,7 +23,7 @@ def of_run(output: Path, world: World) -> datetime:
     Raises:
         TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read or saved.
     """
-    return datetime.fromisoformat(world.tell("moment", lambda: _noted(output / FILE).isoformat()))
+    return datetime.fromisoformat(world.broadcast("moment", lambda: _noted(output / FILE).isoformat()))
 
 
 def forget(output: Path) -> None:

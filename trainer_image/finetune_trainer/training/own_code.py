@@ -312,7 +312,7 @@ def _watched(
         look_at = time.monotonic()
         while child.poll() is None:
             if time.monotonic() >= look_at:
-                if _is_passed(interruption):
+                if _is_superseded(interruption):
                     break  # its checkpoint folder belongs to a newer attempt now
                 look_at = time.monotonic() + LOOK_SECONDS
             if asked_at is None and interruption.wait(0.2):
@@ -355,10 +355,10 @@ def _ending_with_us(leader: int) -> Iterator[None]:
             guard.kill()
 
 
-def _is_passed(interruption: Interruption) -> bool:
+def _is_superseded(interruption: Interruption) -> bool:
     """Whether there is a newer attempt; False if the volume cannot tell, since it is checked again later."""
     try:
-        return interruption.is_passed()
+        return interruption.is_superseded()
     except TrainerError as error:
         logger.warning("whether there is a newer attempt is not known: %s", error.message)
         return False

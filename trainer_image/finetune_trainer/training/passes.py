@@ -42,8 +42,8 @@ class Cut:
     packed: bool = False
     filled: bool = False
     """Whether to pad packed passes to one of few lengths: a GPU selects its kernels again for each new length."""
-    turn: int | None = None
-    """As `attention.turn_of` says: rows on both sides of it share no pass."""
+    rope_switch: int | None = None
+    """Rows longer than this share no pass with shorter ones: see `attention.rope_switch_length`."""
 
 
 def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
@@ -56,8 +56,8 @@ def groups(
     rows: Sequence[int], cut: Cut, lengths: Sequence[int], widths: Sequence[int], *, texts: int = 1
 ) -> list[list[int]]:
     """Rows of `texts` documents each, grouped by forward pass: packed by `lengths`, or padded by `widths`."""
-    turn = math.inf if cut.turn is None else cut.turn * texts
-    sides = ([place for place, one in enumerate(widths) if (one > turn) == is_long] for is_long in (True, False))
+    switch = math.inf if cut.rope_switch is None else cut.rope_switch * texts
+    sides = ([place for place, one in enumerate(widths) if (one > switch) == is_long] for is_long in (True, False))
     return [[rows[side[place]] for place in group] for side in sides for group in _groups(cut, side, lengths, widths)]
 
 

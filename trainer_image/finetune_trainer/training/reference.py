@@ -64,16 +64,16 @@ class Reference:
             Interrupted: a stop was requested; the values so far are saved.
             TrainerError: ArtifactFailed, they cannot be saved.
         """
-        known: list[float] = self._world.tell(f"reference {name}", lambda: self._kept(name, len(store)))
+        known: list[float] = self._world.broadcast(f"reference {name}", lambda: self._kept(name, len(store)))
         store.reference[: len(known)] = known
         if len(known) < len(store):
             logger.info("the model before training is asked about %d pairs of %s", len(store) - len(known), name)
         for start in range(len(known), len(store), SORTED_TOGETHER):
             rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
             margins = self._margins(store, rows)
-            if self._world.anyone(self._interruption.asked):
+            if self._world.any_rank(self._interruption.is_requested):
                 self._keep(name, store.reference[:start], at_once=True)
-                self._interruption.spread()
+                self._interruption.set_by_other_rank()
                 self._interruption.check()
             store.reference[rows] = margins
             self._keep(name, store.reference[: rows[-1] + 1], at_once=rows[-1] + 1 == len(store))
@@ -86,7 +86,7 @@ class Reference:
         self._model.eval()
         with torch.no_grad(), _without_adapters(self._model):
             for group, (batch, _) in zip(chain(mine, repeat([])), passes, strict=False):
-                if ways.asked():
+                if ways.stop_requested():
                     break
                 with ways.autocast():
                     margins = margins_of(self._model, on_device(batch, ways.device)).tolist()

@@ -94,12 +94,12 @@ class StepTrainer(Trainer):
             TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job), OutOfMemory,
                 InsufficientMemory (the optimizer has no room).
         """
-        found = self.world.tell("checkpoint", self._newest)
+        found = self.world.broadcast("checkpoint", self._newest)
         if found is None:
             self.metrics_record.keep_until(0)
         else:
             self._resume_notes(*found)
-        self.world.equalise(self._gradients.own)
+        self.world.broadcast_weights(self._gradients.own)
         self._started = time.monotonic()
         try:
             packed = self._gradients.cut.packed
@@ -168,9 +168,9 @@ class StepTrainer(Trainer):
 
     def stopping(self) -> bool:
         """Whether any rank got a stop request: then all ranks stop after the same step."""
-        asked = self.world.anyone(self.interruption.asked)
+        asked = self.world.any_rank(self.interruption.is_requested)
         if asked:
-            self.interruption.spread()
+            self.interruption.set_by_other_rank()
         return asked
 
     def _resume_notes(self, folder: str, step: int, notes: dict[str, Any]) -> None:
@@ -253,7 +253,7 @@ class StepTrainer(Trainer):
         """Measure and record the validation loss after this step, unless that is already done."""
         self.control.should_evaluate = False  # the loop checks again at the end of an epoch
         step, store = self.state.global_step, self.course.validation
-        known = self.world.tell(f"validation {step}", lambda: self.metrics_record.has_validation(step))
+        known = self.world.broadcast(f"validation {step}", lambda: self.metrics_record.has_validation(step))
         means = None if store is None or known else self._means_over(store, range(len(store)))
         if means is not None:
             if not math.isfinite(means[0]):
@@ -289,7 +289,7 @@ class StepTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self._gradients.are_sharded and not self.world.is_first:
             checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
-        self.world.tell(f"checkpoint {self.state.global_step}", self._write_checkpoint)
+        self.world.broadcast(f"checkpoint {self.state.global_step}", self._write_checkpoint)
         self._saved_step = self.state.global_step
 
     def _newest(self) -> tuple[str, int, dict[str, Any]] | None:
@@ -338,7 +338,7 @@ class StepTrainer(Trainer):
 
     def _write_down(self, **line: Any) -> None:
         """Add a line to the record, unless a newer attempt has taken it over."""
-        if not self.interruption.is_passed():
+        if not self.interruption.is_superseded():
             self.metrics_record.add(**line)
 
 

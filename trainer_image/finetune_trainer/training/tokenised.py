@@ -42,7 +42,7 @@ class Tokenised:
         """
         if getattr(self._job.spec.dataset, split) is None:
             return None
-        path = launch.of_this_node(f"{split}.tokens") if self._world.per_node > 1 else None
+        path = launch.node_file(f"{split}.tokens") if self._world.per_node > 1 else None
         start = self._chat.decoder_start
 
         def written() -> TokenStore:

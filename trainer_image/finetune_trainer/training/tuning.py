@@ -93,17 +93,17 @@ class Held:
         if shards == 1:
             return cls(tunable_model(job, folder), None)
         whole = tunable_model(job, folder) if world.is_first else None
-        tied = world.tell("tied", lambda: whole is None or says_tied(whole))
+        tied = world.broadcast("tied", lambda: whole is None or says_tied(whole))
         model = tunable_model(job, folder, empty_but_tied=tied)
         if whole is not None and _names(model) != _names(whole):
             raise base_refusals.unusable(folder, "shared out among GPUs it would have other weights than its files")
         return cls(model, whole)
 
-    def spread(self, compute_dtype: Any) -> None:
+    def shard(self, compute_dtype: Any) -> None:
         """Shard the model; a collective call."""
         from finetune_trainer.computing import sharding
 
-        sharding.spread(self.model, self.whole, device(), compute_dtype)
+        sharding.shard(self.model, self.whole, device(), compute_dtype)
 
     def released(self, trainer: "StepTrainer", compute_dtype: Any) -> Any:
         """The unsharded trained model on rank 0; a collective call.
@@ -284,14 +284,14 @@ def _compute_settings(
     job: TrainerJob, fit: memory.Fit, lesson: "Lesson", model: Any, *, packed: bool
 ) -> "ComputeSettings":
     """Settings for passes in sequence, through uncompiled layers."""
-    from finetune_trainer.computing.attention import turn_of
+    from finetune_trainer.computing.attention import rope_switch_length
     from finetune_trainer.training.gradients import ComputeSettings
     from finetune_trainer.training.passes import Cut
     from finetune_trainer.training.shortage import halved
 
     rows_each = job.spec.hyperparameters.micro_batch_size
     budget, filled = None if rows_each else fit.token_budget, packed and device() == "cuda"
-    cut = Cut(budget, rows_each, packed=packed, filled=filled, turn=turn_of(model))
+    cut = Cut(budget, rows_each, packed=packed, filled=filled, rope_switch=rope_switch_length(model))
     return ComputeSettings(halved(cut, lesson.halvings), compute_dtype_of(job), lesson=lesson)
 
 

@@ -27,8 +27,9 @@ from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_P
 from finetune_operator.decide.job.change import in_trouble, with_status
 from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, named_in, pod_check_seconds
+from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, named_in, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.grace import grace_left
 from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass
 from finetune_operator.decide.transient import RETRIED
 
@@ -200,7 +201,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     pod = _pod(view)
     if pod.state != "Queued":
         return None
-    obstacle, left = named_in(view, pod.failure), grace_left(pod, view.now)
+    obstacle, left = named_in(view, pod.failure), grace_left(pod.failure, pod.since, view.now)
     say = reconciling if obstacle is None or left or may_pass(obstacle) else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     change = _change(view, facts, None if left else obstacle, job_id=pod.job_id)

@@ -24,6 +24,7 @@ from finetune_operator.decide.pods.containers import (
     waiting,
 )
 from finetune_operator.decide.pods.disruption import cut_off_since
+from finetune_operator.decide.pods.grace import grace_left
 from finetune_operator.decide.pods.refused import may_pass, refusal_of_one_more, refusal_of_pod
 from finetune_operator.decide.pods.unschedulable import unplaced
 
@@ -70,7 +71,8 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
         return Serving("Serving", version, available, answers=answers)
     of_version = [pod for pod in pods if _version(labels_of(pod)) == version and not _is_over(pod)]
     silent = _silent_since(status, now) if available == 0 and _was_rolled_out(status) else None
-    failure = _serving_failure(status if seen else {}, of_version, silent=silent is not None)
+    late = [pod for pod in of_version if not is_awaited(_pod_failure(pod), pod, now)]
+    failure = _serving_failure(status if seen else {}, late, silent=silent is not None)
     if failure is None and placed and silent is not None:
         failure = _silence(silent, of_version)
     if failure is not None:
@@ -79,6 +81,13 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     refused = _refused(status if seen else {})
     note = f"{_paused(deployment)}{f'; {refused.message}' if refused else ''}{_waiting_for(of_version)}"
     return Serving("Rolling", version, available, note=note, answers=answers, short_of=short_of)
+
+
+def is_awaited(failure: Failure | None, pod: Manifest, now: datetime | None) -> bool:
+    """Whether what keeps this pod from starting is no alarm yet: a Secret may come later than whoever names it."""
+    if failure is None or now is None:
+        return False
+    return grace_left(failure, moment(pod["metadata"]["creationTimestamp"]), now) > 0
 
 
 def _paused(deployment: Manifest) -> str:
@@ -220,6 +229,8 @@ def _waiting_for(pods: Sequence[Manifest]) -> str:
     waits = next((found for pod in pods if (found := unplaced(pod))), None)
     if waits is not None:
         return f"; a pod waits for a node: {waits.message}"
+    if lacks := next((found for pod in pods if (found := obstacle(pod))), None):
+        return f"; a pod waits: {lacks.message}"
     crashes = (_crash(one) for pod in pods for one in containers(pod) if not one.get("ready"))
     crash = next((found for found in crashes if found), None)
     if since := next((said for pod in pods if (said := cut_off_since(pod))), ""):

@@ -62,11 +62,9 @@ from finetune_operator.decide.job.retries import Tally
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.grace import GRACE, grace_left
 from finetune_operator.decide.pods.missing import with_field
 from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass, refusal_of_write
-
-CONNECTION_GRACE = timedelta(seconds=60)
-"""A connection applied in the same commit as the job may be seen a little later: no alarm before."""
 
 _MAKE_OR_NAME = (
     "Ask an admin to make it: the job then starts automatically. Or apply the job under a new name with one that "
@@ -74,10 +72,6 @@ _MAKE_OR_NAME = (
 )
 
 REJECTED_CHECK_SECONDS = 60
-
-ROOM_GRACE = timedelta(seconds=60)
-"""Most pods that find no room find it within seconds, when another pod ends or a node is added. Objects applied in the
-same commit as the job may also come a little later."""
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it continues automatically."
 _OURS = (
@@ -124,9 +118,9 @@ def result_pending(view: JobView, said: str) -> Decision:
 
 
 def refused_by_policy(decision: Decision) -> bool:
-    """Whether the decision ends the job because of its connection: final, so it must not rest on a stale watch."""
-    failure = decision.status.failure
-    return decision.status.phase == "Failed" and failure is not None and failure.reason in policy.REASONS
+    """Whether the connection keeps the job out, which becomes final: so it must not rest on a stale watch."""
+    conditions = decision.status.conditions or ()
+    return any(one.type == "Ready" and one.reason in policy.REASONS for one in conditions)
 
 
 def handle_deletion(view: JobView) -> Decision | None:
@@ -291,12 +285,20 @@ def wait_for_connection(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or view.spec is None or (view.connection and not view.began_with):
         return None
     missing = _missing(view, view.spec.connection_ref.name)
-    left = (view.created + CONNECTION_GRACE - view.now).total_seconds()
-    if left > 0:
-        facts = reconciling(missing.reason, missing.message)
-        return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
+    if (left := _connection_grace(view)) > 0:
+        return _not_yet_there(view, missing, left)
     facts = stalled(missing.reason, missing.message)
     return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": missing})))
+
+
+def _connection_grace(view: JobView) -> float:
+    """Seconds for which its connection, and a label that lets its namespace use it, may be yet to come."""
+    return (view.created + GRACE - view.now).total_seconds()
+
+
+def _not_yet_there(view: JobView, missing: Failure, left: float) -> Decision:
+    facts = reconciling(missing.reason, missing.message)
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
 
 
 def _missing(view: JobView, name: str) -> Failure:
@@ -325,7 +327,10 @@ def refuse_by_policy(view: JobView) -> Decision | None:
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
     refusal = policy.refusal(policy.Request(view.spec, view.namespace, view.namespace_labels, view.connection))
-    return None if refusal is None else fail(view, refusal)
+    if refusal is None:
+        return None
+    left = _connection_grace(view) if refusal.reason is Reason.NAMESPACE_NOT_ALLOWED else 0
+    return _not_yet_there(view, refusal, left) if left > 0 else fail(view, refusal)
 
 
 def adopt(view: JobView) -> Decision | None:
@@ -348,7 +353,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     """The attempt exists and its pod does not run yet: say what it waits for."""
     if view.run.state != "Queued":
         return None
-    obstacle, left = named_in(view, view.run.failure), grace_left(view.run, view.now)
+    obstacle, left = named_in(view, view.run.failure), grace_left(view.run.failure, view.run.since, view.now)
     if obstacle is None:
         facts = reconciling(Reason.QUEUED, view.run.note or WAITING_FOR_POD)
     elif left or may_pass(obstacle):
@@ -358,18 +363,6 @@ def wait_for_pod(view: JobView) -> Decision | None:
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": None if left else obstacle}))
     clear = counts_what_has_ended(obstacle)
     return Decision(status, clear=clear, requeue_after=left or pod_check_seconds(view.run, view.now))
-
-
-def grace_left(run: Run, now: datetime) -> float:
-    """Seconds for which only conditions name the obstacle to its pod's start: a failure is a Warning Event as well."""
-    if run.failure is None or not (may_pass(run.failure) or _may_come(run.failure)) or run.since is None:
-        return 0.0
-    return max(0.0, (run.since + ROOM_GRACE - now).total_seconds())
-
-
-def _may_come(obstacle: Failure) -> bool:
-    """Whether it lacks what may be created a little later than the job, for example a Secret synced from a vault."""
-    return obstacle == Failure.because(Reason.CONTAINER_CONFIG_INVALID, obstacle.message)
 
 
 def named_in(view: JobView, obstacle: Failure | None) -> Failure | None:

@@ -79,6 +79,17 @@ _BY_OTHER_NAMES = (
     "select(.value != null) | {role: .key, content: .value} else with_entries(.key |= ascii_downcase) | . + "
     f"{{role: {_ROLE}, content: {_CONTENT}}} end"
 )
+_SAID = (  # of Telegram, text has parts
+    f'{{us: ({_WHO} | if type == "object" then .role // .name // .id else . end | tostring == "ANSWERER"), '
+    f'text: ({_CONTENT} | if type == "array" then map(.text? // .) | add else . end)}}'
+)
+_OF_MANY = (
+    f'[COLUMN[] | {_SAID} | select(.text | type == "string" and . != "")] | reduce .[] as $one ([]; '
+    r'if . != [] and .[-1].us == $one.us then .[-1].text += "\n" + $one.text else . + [$one] end) | . as $all '
+    "| range(1; length) | select($all[.].us and ($all[. - 1].us | not)) "
+    "| {prompt: $all[. - 1].text, completion: $all[.].text}"
+)
+"""Rows of a chat among many: what the one who answers has said right after others."""
 _PAIRS = f'type == "array" and length == 2 and (.[0] | tostring | ascii_downcase | {_in(ROLE_OF)})'
 _ANSWER = "[.NAME, .completion, .answer, .response, .output, .reply, .choices[0]?.message?.content] | map(strings)[0]"
 
@@ -120,6 +131,13 @@ OF_ALL: tuple[tuple[str, Step | None], ...] = (
 )  # fmt: skip
 """Steps if dropping the rows with a problem would leave none; None for a problem that can be fixed in place."""
 
+OF_A_CHAT = by_command(
+    "The file is one conversation, and who speaks is not user and assistant in it. With the name of who answers for "
+    "ANSWERER HOW makes a row of each question and the answer right after it; HOW takes the parts out where each is a "
+    "conversation of its own.",
+    _OF_MANY, "COLUMN[]",
+)  # fmt: skip
+"""What to do with a file that is all one row, whose messages have no role that is known."""
 _OF_COLUMN = (
     (NO_LIST, "Write a list of messages: HOW makes one of the object's values.", _changed("[.[]]")),
     (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _up_to(_IS_ANSWER)),

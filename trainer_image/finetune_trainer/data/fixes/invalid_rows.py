@@ -14,7 +14,7 @@ from finetune_trainer.data.fixes.conversations import by_command
 from finetune_trainer.data.fixes.jq import by_python
 from finetune_trainer.data.fixes.nearly_json import all_say, is_of_json, of_json
 from finetune_trainer.data.fixes.tables import of_table, without_rows
-from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON
+from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON, NO_ROLE, OTHER_ROLE
 
 _SOME_AS_UTF8 = (
     " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
@@ -64,6 +64,8 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
     columns = {problem.field for problem in there if problem.field}
     if len(columns) == 1:
         column = columns.pop()
+        if rows == 1 and any(said in problems[0].what for said in (NO_ROLE, OTHER_ROLE)):
+            return conversations.OF_A_CHAT(column, file_format)
         if step := of_all(column, file_format) if of_all else _of_column(there, column, file_format):
             return step
     is_unread = bad_rows == rows and all(problem.field is None and is_of_json(problem.what) for problem in problems)

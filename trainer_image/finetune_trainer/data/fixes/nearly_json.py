@@ -6,7 +6,7 @@ Problems are recognized by their words, as written by `json_lines` and `json_arr
 from collections.abc import Sequence
 
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.files.json_array import AFTER_ARRAY
+from finetune_trainer.data.files.json_array import AFTER_ARRAY, CUT
 from finetune_trainer.data.files.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_CALLS
 from finetune_trainer.data.files.lines import TOO_LONG
 
@@ -99,6 +99,11 @@ _STEPS_OF_LINES = (
     ("another object follows its end", "`jq -c . FILE > ROWS.jsonl` writes each object on a line of its own."),
 )
 _STEPS_OF_ARRAYS = (
+    (
+        CUT,
+        "The file is not whole, or a quote or a bracket is missing in it: fetch or write it again. `jq -cn --stream "
+        "'fromstream(1 | truncate_stream(inputs))' FILE > ROWS.jsonl` keeps the rows before that place, and names it.",
+    ),
     ("has NaN or Infinity", _WITH_NULL.format(".[]")),
     (
         "another object follows its end",
@@ -116,6 +121,7 @@ def of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -
         file_format: How the file was read.
         field: The job's field for the format, if no row could be read: the file may have another one.
     """
+    problems = [problem for problem in problems if problem.what == CUT] or problems  # it comes first
     if all_say(problems, "Python's"):
         return _OF_PYTHON.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
     told = [any(what in problem.what for what in _OF_JAVASCRIPT) for problem in problems]

@@ -39,6 +39,8 @@ _WHOLE = (
     "if plain(row) != plain(head) and {len(head)} == set(map(len, [row, *beside]))]"
 )
 """Python: keeps rows that have as many cells as the header and whose neighbours have so too."""
+_FILLED = '[out.writerow(row + [""] * (len(head) - len(row))) for row in rows if row]'
+"""Python: fills rows that lack cells at the end."""
 _OF_MESSAGES = ("message", "content")
 """Start of problems of a single message."""
 
@@ -133,7 +135,13 @@ def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool)
             "Rows begin with their numbers, for which the header has no name, as write.table of R leaves it: "
             f"`sed '1s/^/number{mark[1:-1]}/' FILE > ROWS.csv` gives them one."
         )
-    if all(_has_too_many(problem.what) for problem in problems):
+    beyond = {_beyond(problem.what) for problem in problems}
+    if are_all and not lacks_own and len(beyond) == 1 and min(beyond) < 0:
+        return (
+            "Rows lack the header's last cells, as spreadsheets leave empty ones out: "
+            f"{_by_python(_rows_of(file_format) + _FILLED)} adds them, where those that are there are the first ones."
+        )
+    if min(beyond) > 0:
         return (
             "A cell with a separator in it must be in double quotes, as to_csv of pandas and csv.writer put them. "
             f"{_by_python(_rows_of(file_format) + _JOINED.format(mark=mark))} joins cells where a space follows the "
@@ -165,7 +173,7 @@ def _by_python(how: str) -> str:
     return f"`python3 -c {quoted(begun + how)} > ROWS.csv`"
 
 
-def _has_too_many(what: str) -> bool:
-    """Whether a row has more cells than the header."""
+def _beyond(what: str) -> int:
+    """How many cells more than the header a row has, or fewer; 0 where that is not what is wrong with it."""
     cells, _, wanted = what.partition(" where the header has ")
-    return bool(wanted) and int(cells.split()[0]) > int(wanted.partition(":")[0])
+    return int(cells.split()[0]) - int(wanted.partition(":")[0]) if wanted else 0
