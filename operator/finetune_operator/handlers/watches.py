@@ -44,7 +44,7 @@ SHUT_SECONDS = 30.0
 CHANGES = {"ADDED", "MODIFIED", "DELETED"}
 
 
-class _Broken(Exception):
+class _WatchError(Exception):
     """A watch ended with an error; the message is the server's."""
 
 
@@ -140,7 +140,7 @@ class _Watches:
             try:
                 with suppress(APITooManyRequestsError, APIServerError):  # kopf has retried several times, with backoff
                     await self._observe(resource, namespace)
-            except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+            except (_WatchError, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
                 logger.warning("the watch of %s broke, they are listed again: %s", resource.plural, error)
             except WentBack as error:
                 raise CannotWatch(str(error)) from error
@@ -225,7 +225,7 @@ async def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace
             if event["type"] == "ERROR":
                 if obj.get("code") == HTTPStatus.GONE:
                     return
-                raise _Broken(f"{obj.get('code')} {obj.get('message')}")
+                raise _WatchError(f"{obj.get('code')} {obj.get('message')}")
             version = obj["metadata"].get("resourceVersion", version)
             if event["type"] in CHANGES:  # bookmarks carry no object
                 yield event

@@ -19,7 +19,7 @@ Address = tuple[str, str]
 """Namespace and name."""
 
 
-def show(store: Store) -> None:
+def register_object_metrics(store: Store) -> None:
     """Connect the metrics to the objects of a store."""
     for resource, phases in ((FINE_TUNE_JOBS, get_args(JobPhase)), (MODEL_DEPLOYMENTS, get_args(DeploymentPhase))):
         for phase in phases:

@@ -11,7 +11,7 @@ from finetune_operator.decide.connection import NOBODY
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import YIELD_EVERY, Observer
 from finetune_operator.reconcilers.affected import affected
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.runtime.errors import Transient, WentBack
 from finetune_operator.runtime.kube import (
@@ -487,7 +487,7 @@ def saying(kind: str, reason: str, *more: str, status: str = "True") -> dict[str
 )
 def test_metrics_count_the_jobs_that_do_not_get_on_by_their_reason(status: dict[str, Any], reason: str | None) -> None:
     store = known()
-    show(store)
+    register_object_metrics(store)
     store.put(FINE_TUNE_JOBS, obj("one", status=status))
     assert stuck() == ({("FineTuneJob", "team-a", reason): 1} if reason else {})
     store.put(FINE_TUNE_JOBS, obj("one", status=saying("Reconciling", "Running")))
@@ -496,7 +496,7 @@ def test_metrics_count_the_jobs_that_do_not_get_on_by_their_reason(status: dict[
 
 def test_metrics_count_whatever_else_is_stalled() -> None:
     store = known()
-    show(store)
+    register_object_metrics(store)
     store.put(CONNECTIONS, {"metadata": {"name": "cloud"}, "status": saying("Stalled", "CredentialsInvalid")})
     store.put(FINE_TUNED_MODELS, obj("m", status=saying("Stalled", "VersionNotFound")))
     for name in ("m", "side"):
