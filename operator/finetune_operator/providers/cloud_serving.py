@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ConnectionMoved, ProviderError, TryLater, Unknown, model_gone
 
@@ -78,7 +78,7 @@ class CloudServing:
 
 
 def _unasked(error: ProviderError, number: int, served: int | None) -> Serving:
-    if error.reason not in CHANGES_BY_ITSELF:
+    if error.reason not in TEMPORARY:
         return Serving("Failing", number, int(served == number), error.failure())
     if served == number:
         return Serving("Serving", number, 1)

@@ -14,7 +14,7 @@ from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest, conditions_of
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.pods.containers import containers, starved
+from finetune_operator.decide.pods.containers import containers, memory_limit_too_low
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
 from finetune_operator.runtime.lru_cache import LRUCache
 
@@ -228,7 +228,9 @@ def _is_pending(pod: Manifest) -> bool:
 def _failure(event: str, note: str) -> Failure:
     """Tell a missing object, which the user can create, from one that exists but is unavailable."""
     missing = event == "FailedMount" and ("not found" in note or "non-existent" in note)
-    return starved(note) or Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else _REASONS[event], note)
+    return memory_limit_too_low(note) or Failure.because(
+        Reason.CONTAINER_CONFIG_INVALID if missing else _REASONS[event], note
+    )
 
 
 def _event_order(event: Manifest) -> tuple[bool, str]:
