@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from finetune_api.near_names import like
+from finetune_api.near_names import nearest_name
 
 _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")
 
@@ -28,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """See argparse; suggests the command that was probably meant."""
         choice = _CHOICE.search(message)
-        near = like(choice[1], re.findall(r"[\w-]+", choice[2])) if choice else None
+        near = nearest_name(choice[1], re.findall(r"[\w-]+", choice[2])) if choice else None
         super().error(message + (f"; did you mean {near}?" if near else ""))
 
     def _suggestion(self, unknown: Sequence[str]) -> str:
@@ -36,7 +36,7 @@ class Parser(argparse.ArgumentParser):
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         if unknown[0].startswith("-"):
             name = unknown[0].partition("=")[0]
-            near = like(name, flags) if name.startswith("--") else None
+            near = nearest_name(name, flags) if name.startswith("--") else None
             return f"; did you mean {near} instead of {name}?" if near else f"; there are {', '.join(flags)}"
         return "; write a text of several words in quotes"
 

@@ -41,7 +41,7 @@ class Observer:
         store: what reconcilers read.
         enqueue: takes the key of an object to reconcile, the delay in seconds, and its lane.
         namespaces: the watched ones; empty for all.
-        on_deleted: called with each object of our kinds that was deleted, as it was last seen.
+        on_deleted: called with each watched object that was deleted, as it was last seen.
     """
 
     def __init__(

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from finetune_api.manifest import Manifest, annotations_of, kept_by, wants_deletion
 from finetune_api.names import DIGEST_ANNOTATION
-from finetune_operator.desired.compare import differences, handed_over, is_managed, is_ours, stamped, unstamped
+from finetune_operator.desired.compare import (
+    differences,
+    is_managed,
+    is_ours,
+    stamped,
+    unstamped,
+    with_transferred_fields,
+)
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
@@ -128,7 +135,7 @@ class Children:
             found = await kube.get(resource, name, namespace)
             if found is not None and not found["metadata"].get("managedFields"):
                 found = await kube.apply(resource, unstamped(wanted))  # so that the server tracks managedFields again
-            if found is None or (managed := handed_over(found)) is None:
+            if found is None or (managed := with_transferred_fields(found)) is None:
                 break
             taken = {"resourceVersion": found["metadata"]["resourceVersion"], "managedFields": managed}
             with suppress(Conflict):  # someone has written it meanwhile: repeat with the new state

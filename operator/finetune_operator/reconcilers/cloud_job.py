@@ -23,7 +23,7 @@ from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
 from finetune_operator.decide.job.remote import RemoteJob, oldest
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.field_paths import of_connection
-from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
+from finetune_operator.decide.pods.refused import counts_ended_objects, refusal_of_pod
 from finetune_operator.providers.cloud import CloudTraining
 from finetune_operator.providers.cloud_pods import CloudPods
 from finetune_operator.providers.errors import Busy, CannotMake, Ended, ProviderError, Refused, TryLater, Unreached
@@ -72,7 +72,7 @@ class CloudJobs:
         if provider is None:
             return job, decision
         if view.spec is not None and not submission.may_be_there(provider):
-            self._training.require_room(job, view.spec)
+            self._training.require_capacity(job, view.spec)
         async with self._training.turn(job):
             return await self._find_or_create(job, view, decision, provider)
 
@@ -112,7 +112,7 @@ class CloudJobs:
         job_id = view.provider.job_id
         if job_id is None or not only_updates_progress(view, decision) or not self._context.written_by_another(job):
             return False
-        return self._training.doubt(job, job_id)
+        return self._training.recheck(job, job_id)
 
     async def host(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Create or delete the deployments that an evaluation asks.
@@ -146,7 +146,7 @@ class CloudJobs:
         except REFUSALS as error:
             refused = of_connection(refusal_of_pod(error.message), view.spec.connection_ref.name, view.connection)
             refused = worded_for_small_pod(refused)
-            if counts_what_has_ended(refused):
+            if counts_ended_objects(refused):
                 await self._training.end_earlier(job, decision.status)  # so that the next try fits the quota
             return measuring.not_started(view, refused)
         except CannotMake as error:

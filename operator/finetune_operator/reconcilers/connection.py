@@ -12,7 +12,7 @@ from finetune_api.policy import selects
 from finetune_operator.decide import connection as decide_connection
 from finetune_operator.decide import ignored_fields
 from finetune_operator.decide.cloud_job.cloud_policy import closes
-from finetune_operator.decide.conditions import turn
+from finetune_operator.decide.conditions import stalled_event
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.pods.field_paths import in_words_of
 from finetune_operator.desired import trial_job
@@ -65,7 +65,7 @@ class ConnectionReconciler:
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None
-        doubted = self._accounts.of(key.name).doubted
+        doubted = self._accounts.of(key.name).key_refused
         left = decide_connection.check_is_due(status, generation=generation, now=now, doubted=doubted)
         if spec is not None and (left := max(left, self._seconds_left_alone(key.name, generation, now))) > 0:
             return Requeue(left)
@@ -94,9 +94,9 @@ class ConnectionReconciler:
             nobody=spec is not None and self._first_namespace(spec) is None,
         )
         # Otherwise each check would trigger a reconcile of all jobs of the connection.
-        same = decide_connection.says_the_same(status, new)
+        same = decide_connection.affects_nothing(status, new)
         await self._context.write_status(CONNECTIONS, connection, status, new, notified=same)
-        await self._context.announce_event(connection, turn(status.conditions, new.conditions))
+        await self._context.announce_event(connection, stalled_event(status.conditions, new.conditions))
         return again
 
     def _seconds_left_alone(self, name: str, generation: int, now: datetime) -> float:
@@ -119,7 +119,7 @@ class ConnectionReconciler:
             await self._context.kube.would_create(JOBS, trial_job.build(namespace, pod))
         except Invalid as refusal:
             said = in_words_of(spec, refusal.message)
-            if said is not None or trial_job.is_about_its_pod(refusal.message):
+            if said is not None or trial_job.is_about_pod_settings(refusal.message):
                 return Checked(decide_connection.pod_refused(said or refusal.message, elsewhere=is_remote(spec)))
         except (Conflict, Forbidden, NotFound, Unadmitted) as error:
             logger.info("a pod of a connection cannot be tried in namespace %s: %s", namespace, error.message)
@@ -158,7 +158,7 @@ class ConnectionReconciler:
         except ProviderError as error:
             left = self._context.seconds_left_to_another(connection)
             if self._context.written_by_another(connection):
-                left = max(left, decide_connection.good_by_another(status, self._context.clock()))
+                left = max(left, decide_connection.checked_by_another(status, self._context.clock()))
             if left > 0:
                 later = _WrittenByAnother(left)
                 # Refused credentials cause an early new check, and no status write would record when the last one was.

@@ -13,30 +13,30 @@ from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide import ignored_fields
 from finetune_operator.decide.cloud_job.cloud_policy import shuts_down
-from finetune_operator.decide.conditions import is_true, turn
+from finetune_operator.decide.conditions import is_true, stalled_event
 from finetune_operator.decide.deployment import token_prices
 from finetune_operator.decide.deployment.decision import (
     Beside,
     DeploymentDecision,
     DeploymentView,
     decide,
-    is_no_news,
+    needs_no_reconcile,
     not_served,
 )
-from finetune_operator.decide.deployment.hosted import are_asked_for
-from finetune_operator.decide.deployment.idle import OUT_OF_SIGHT, is_asleep
+from finetune_operator.decide.deployment.hosted import terms_were_requested
+from finetune_operator.decide.deployment.idle import NOT_OBSERVED, is_asleep
 from finetune_operator.decide.deployment.server_state import Serving, is_awaited, read_serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.pods.field_paths import of_connection, of_deployment
 from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 from finetune_operator.desired import prune_job, serving
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import CannotMake, ProviderError
-from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
+from finetune_operator.providers.hugging_face.pod_refusals import StartFailures
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import Context
@@ -90,7 +90,7 @@ class DeploymentReconciler:
         self._release = release
         self._idle = idle
         self._budgets = DisruptionBudgets(context, children)
-        self._not_up = NotBroughtUp(context.kube, context.clock)
+        self._not_up = StartFailures(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """Reconcile one deployment."""
@@ -118,7 +118,7 @@ class DeploymentReconciler:
         before = parse_status(ModelDeploymentStatus, deployment)
         if before == decision.status:
             self._context.accept_status(deployment)
-        same = is_no_news(before, decision.status)
+        same = needs_no_reconcile(before, decision.status)
         await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, notified=same)
         await self._context.announce_event(deployment, headline(before, decision.status))
         return None if again is None else Requeue(again)
@@ -131,7 +131,7 @@ class DeploymentReconciler:
             return deployment, DeploymentDecision(view.status), None
         if not view.deleting:
             if target is None and view.status.hosted:
-                view = replace(view, idle=OUT_OF_SIGHT)
+                view = replace(view, idle=NOT_OBSERVED)
             else:
                 deployment, view = await self._idle.measure(deployment, view)
             deployment, view = await self._hosted.leave(deployment, view, target)
@@ -189,7 +189,7 @@ class DeploymentReconciler:
         if not hosting.is_hosted(target.connection):
             view = replace(without_idle(view), answers=token_prices.of_tuned(facts, target.version.base_model))
             if self._context.written_by_another(deployment):
-                self._cloud.doubt(target)
+                self._cloud.recheck(target)
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
             if self._is_unseen(view.serving) and self._context.seconds_left_to_another(deployment) > 0:
@@ -251,7 +251,7 @@ class DeploymentReconciler:
         number = target.version.version
         answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
         wanted = hosting.wanted(now, view.spec, target, maker=view.maker) if view.spec else None
-        asked_for = wanted is None or are_asked_for(status.hosted or (), wanted)
+        asked_for = wanted is None or terms_were_requested(status.hosted or (), wanted)
         state: Literal["Serving", "Rolling", "Idle"] = "Rolling"
         if is_asleep(status.asleep, view.generation, wake_of(deployment)):
             state = "Idle"
@@ -265,7 +265,7 @@ class DeploymentReconciler:
             meanwhile=here.version if here.available and not answering else None,
             cost=status.cost,
         )
-        if error.reason not in CHANGES_BY_ITSELF:
+        if error.reason not in TEMPORARY:
             at_provider = status.engine in AT_PROVIDERS.values()
             return now, not_served(view if at_provider else replace(view, serving=here), error.failure()), again
         # A failure is not cleared because the provider cannot be reached for a while.
@@ -390,7 +390,7 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
         )
     if new.served_version is not None and is_true(new.conditions, "Ready") and not is_true(old.conditions, "Ready"):
         return "Normal", "Ready", f"version {new.served_version} answers as spec says"  # after trouble, or an edit
-    return turn(old.conditions, new.conditions)
+    return stalled_event(old.conditions, new.conditions)
 
 
 def _server_refused(refusal: str, spec: ModelDeploymentSpec | None, target: Target | None) -> Failure:

@@ -13,12 +13,12 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.deployment import hosted as decide
 from finetune_operator.decide.deployment import hosted_record, hosting_cost, idle, token_prices
-from finetune_operator.decide.deployment.decision import DeploymentView, is_no_news
+from finetune_operator.decide.deployment.decision import DeploymentView, needs_no_reconcile
 from finetune_operator.decide.deployment.hosted import Plan
 from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Denied, ProviderError, Refused
@@ -101,7 +101,7 @@ class HostedDeployments:
         plan = await self._delete(observed, plan)
         if trouble is not None and plan.serving.state != "Failing":
             raise trouble
-        fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.NOT_YET)
+        fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.NOT_ANSWERING_YET)
         note = self._namesakes_note(observed) + self._sharers_note(view, status)
         serving = replace(_serving_after(plan), note=plan.serving.note + note)
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
@@ -179,7 +179,7 @@ class HostedDeployments:
     async def _write(
         self, deployment: Manifest, before: ModelDeploymentStatus, status: ModelDeploymentStatus
     ) -> Manifest | None:
-        same = is_no_news(before, status)
+        same = needs_no_reconcile(before, status)
         return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, notified=same)
 
     async def _ask_if_due(
@@ -255,7 +255,7 @@ class HostedDeployments:
             activity = idle.of_figures(figures, usage, moment(entry.created_at))
         except ProviderError as error:
             activity = idle.Activity(unknown=error.message, started=moment(entry.created_at))
-        return idle.look(usage, activity, self._limits(observed, there), now)
+        return idle.check(usage, activity, self._limits(observed, there), now)
 
     def _limits(self, observed: Observation, there: Hosted) -> idle.Limits:
         rate, limit = observed.price(there), observed.spec.idle
@@ -307,7 +307,7 @@ class HostedDeployments:
         recorded = next(one for one in plan.recorded if one.name == observed.wanted.name)
         request = hosting.request(observed.deployment, observed.spec, observed.target, recorded)
         operation = await self._calls.make(observed.wanted.connection, request)
-        followed = hosted_record.followed(status.hosted or (), observed.wanted.name, operation)
+        followed = hosted_record.with_operation(status.hosted or (), observed.wanted.name, operation)
         return status.model_copy(update={"hosted": list(followed)})
 
     async def _require_served(self, namespace: str, connection: str) -> None:
@@ -340,7 +340,7 @@ class HostedDeployments:
                     raise
                 logger.warning("%s cannot be deleted at the provider: %s", one.name, error.message)
                 asked_before = {old.name for old in observed.view.status.hosted or () if old.released_at}
-                if error.reason not in CHANGES_BY_ITSELF or one.name in asked_before:
+                if error.reason not in TEMPORARY or one.name in asked_before:
                     note = f"; {one.name}, which served before, cannot be deleted and may be billed: {error.message}"
                     return replace(plan, serving=replace(plan.serving, note=plan.serving.note + note))
         return plan

@@ -11,10 +11,15 @@ from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, moment, reconciling, stalled
 from finetune_operator.decide.deployment import hosted_record, hosting_cost
-from finetune_operator.decide.deployment.decision import DeploymentDecision, DeploymentView, going, unrecorded
+from finetune_operator.decide.deployment.decision import (
+    DeploymentDecision,
+    DeploymentView,
+    deletion_decision,
+    unrecorded,
+)
 from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.deployment.hosted_record import Hosted
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 from finetune_operator.providers import hosting
 from finetune_operator.providers.begun import begun
 from finetune_operator.providers.errors import ProviderError, Refused
@@ -56,7 +61,7 @@ class HostedRelease:
                 left, trouble = await self._end(deployment, view, elsewhere)
             except ProviderError as error:
                 view = replace(view, status=left_behind(view, view.status.hosted or ()))
-                return going(view, _blocked(deployment, view, error))
+                return deletion_decision(view, _blocked(deployment, view, error))
             waits = view.unrecorded and not left and hosted_record.may_still_show(_deleted_at(deployment), view.now)
             # What was found now is recorded; without the annotation no other place is checked again.
             last_look = not left or (view.unrecorded and not begun(deployment))
@@ -65,11 +70,11 @@ class HostedRelease:
             if left:
                 view = replace(view, status=left_behind(view, left))
             if trouble is not None:
-                return going(view, _blocked(deployment, view, trouble))
+                return deletion_decision(view, _blocked(deployment, view, trouble))
             if left:
-                return going(view, _still_there(deployment, view, left))
+                return deletion_decision(view, _still_there(deployment, view, left))
             if waits:
-                return going(view, reconciling(Reason.PENDING, _SEARCHING))
+                return deletion_decision(view, reconciling(Reason.PENDING, _SEARCHING))
             if view.unrecorded:
                 await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
             await self._announce_unknown(deployment, view)
@@ -204,11 +209,7 @@ def _may_be_hosted(version: ModelVersion, view: DeploymentView) -> bool:
 
 def _blocked(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:
     """Why its deployments are not deleted yet. A transient failure is no alarm unless it lasts."""
-    passes = (
-        error.reason in CHANGES_BY_ITSELF
-        and not isinstance(error, Refused)
-        and view.now - _deleted_at(deployment) < LONG
-    )
+    passes = error.reason in TEMPORARY and not isinstance(error, Refused) and view.now - _deleted_at(deployment) < LONG
     if passes or error.reason == Reason.RATE_LIMITED:
         return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
     message = f"{error.message}; fix that, or annotate this object with {ABANDON_ANNOTATION}=true to release it"

@@ -24,11 +24,11 @@ from finetune_operator.decide.cloud_job.small_pods import worded_for_small_pod
 from finetune_operator.decide.cloud_job.submission import is_submitted
 from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
-from finetune_operator.decide.job.reported import AT_WORK, last_work, paused, reported_without_eta, tracker_headline
+from finetune_operator.decide.job.reported import AT_WORK, last_work, paused, reported_without_eta, tracker_event
 from finetune_operator.decide.job.steps import not_done, not_started, result_pending
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.field_paths import of_connection
-from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
+from finetune_operator.decide.pods.refused import counts_ended_objects, refusal_of_pod
 from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context
@@ -183,7 +183,7 @@ class JobReconciler:
         except REFUSALS as error:
             refused = of_connection(refusal_of_pod(error.message), spec.connection_ref.name, connection)
             refused = worded_for_small_pod(refused) if view.remote else refused
-            if counts_what_has_ended(refused):
+            if counts_ended_objects(refused):
                 await provider.end_earlier(job, decision.status)  # so that the next try fits the quota
             return job, not_started(view, refused)
         except CannotMake as error:
@@ -217,7 +217,7 @@ def _result_refused(view: JobView, why: Failure) -> Decision:
 
 def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
     """Type, reason and note of the Event for a change of status, if it deserves one."""
-    left = leftovers.headline(old.conditions, new.conditions)
+    left = leftovers.leftover_event(old.conditions, new.conditions)
     if left is not None and new.completion_time is not None:
         return left
     retried = _counters(new)[0] > _counters(old)[0]
@@ -227,7 +227,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
         return "Warning", new.failure.reason.value, new.failure.sentences
     if new.phase == old.phase or new.phase in AT_WORK or new.phase is None:
-        return tracker_headline(old, new) or _ineffective_retry(old, new)
+        return tracker_event(old, new) or _ineffective_retry(old, new)
     if new.phase == "Succeeded" and (caveat := _caveat(new)) is not None:
         reason, but = caveat
         return "Warning", reason, f"version {new.model_version} is registered, {but}"

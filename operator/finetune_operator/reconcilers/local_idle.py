@@ -39,9 +39,9 @@ class LocalIdle:
             return deployment, replace(view, idle=idle.sleeping(status.asleep, status.usage))
         status = status.model_copy(update={"asleep": None})
         if view.serving.state != "Serving":
-            return deployment, replace(view, status=status, idle=idle.NOT_YET)
+            return deployment, replace(view, status=status, idle=idle.NOT_ANSWERING_YET)
         activity = await self._activity(view)
-        seen = idle.look(status.usage, activity, idle.Limits(limit, None), view.now)
+        seen = idle.check(status.usage, activity, idle.Limits(limit, None), view.now)
         status = status.model_copy(update={"usage": seen.usage})
         if not seen.sleeps:
             return deployment, replace(view, status=status, idle=seen.fact)
@@ -65,7 +65,7 @@ def without_idle(view: DeploymentView) -> DeploymentView:
     """The view if spec.idle is not set: nothing is asleep, and earlier usage is dropped."""
     was_measured = any(one.type == idle.CONDITION for one in view.status.conditions or ())
     status = view.status.model_copy(update={"asleep": None, "usage": None})
-    return replace(view, status=status, idle=idle.NOT_LOOKED_AT if was_measured else None)
+    return replace(view, status=status, idle=idle.NOT_CHECKED if was_measured else None)
 
 
 def next_measurement(view: DeploymentView) -> float | None:

@@ -11,7 +11,7 @@ from finetune_api.manifest import Manifest, annotations_of, has_condition, is_ab
 from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide import ignored_fields, leftovers, model_size
-from finetune_operator.decide.conditions import leaving, merge, moment, turn
+from finetune_operator.decide.conditions import being_deleted, merge, moment, stalled_event
 from finetune_operator.decide.deployment.server_state import versions_of
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import (
@@ -28,8 +28,8 @@ from finetune_operator.decide.model import (
     ModelDecision,
     ModelView,
     decide,
-    is_pinned_in_vain,
     not_deployed,
+    pins_missing_version,
 )
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import fine_tuned_model, model_deployment, prune_job
@@ -161,7 +161,7 @@ class ModelReconciler:
             return await self._release.release(model, view)
         if kept_by(model):
             conditions = merge(
-                view.status.conditions, leaving(kept_by(model)), generation=view.generation, now=view.now
+                view.status.conditions, being_deleted(kept_by(model)), generation=view.generation, now=view.now
             )
             status = view.status.model_copy(update={"conditions": conditions, "observed_generation": view.generation})
             await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
@@ -213,7 +213,7 @@ class ModelReconciler:
         await self._context.announce_event(model, headline(before, status))
         if deployed.refused is not None and changes:
             return Requeue(0)  # the next reconcile writes that to status
-        pinned = PIN_CHECK_SECONDS if is_pinned_in_vain(view) else None
+        pinned = PIN_CHECK_SECONDS if pins_missing_version(view) else None
         pauses = [again for again in (deployed.again, pruning.again(view), full, pinned) if again is not None]
         return Requeue(min(pauses)) if pauses else None
 
@@ -444,7 +444,7 @@ _MODEL_FAILURES = {Reason.VERSION_NOT_FOUND, Reason.NAME_CONFLICT}
 
 def headline(old: FineTunedModelStatus, new: FineTunedModelStatus) -> tuple[str, str, str] | None:
     """Type, reason and note of the Event for a change of status, if it deserves one."""
-    if (left := leftovers.headline(old.conditions, new.conditions)) is not None:
+    if (left := leftovers.leftover_event(old.conditions, new.conditions)) is not None:
         return left
-    told = turn(old.conditions, new.conditions)
+    told = stalled_event(old.conditions, new.conditions)
     return told if told is not None and told[1] in _MODEL_FAILURES else None

@@ -138,7 +138,7 @@ class ModelRelease:
         fields: dict[str, Any] = {"conditions": conditions, "versions": left, "observed_generation": view.generation}
         status: FineTunedModelStatus = view.status.model_copy(update=fields)
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
-        await self._context.announce_event(model, leftovers.headline(view.status.conditions, conditions))
+        await self._context.announce_event(model, leftovers.leftover_event(view.status.conditions, conditions))
         return Requeue(again)
 
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_api.base import SHAPES, UNSEEN, ApiModel
+from finetune_api.base import NOT_RECONCILED, SHAPES, ApiModel
 from finetune_api.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
 
 def is_default_status(status: Mapping[str, Any]) -> bool:
     """Whether this is the default status that the definition gives a new object."""
-    return status.get("observedGeneration") == UNSEEN and status.keys() <= _DEFAULT_STATUS_FIELDS
+    return status.get("observedGeneration") == NOT_RECONCILED and status.keys() <= _DEFAULT_STATUS_FIELDS
 
 
 def written_status(obj: Mapping[str, Any]) -> Manifest:
