@@ -31,8 +31,8 @@ from finetune_trainer.data.files.json_array import read_json_array
 from finetune_trainer.data.files.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
 from finetune_trainer.data.files.source import Source, broken_file
 from finetune_trainer.data.files.utf16 import as_utf8, utf16_of
-from finetune_trainer.data.fixes.column_names import absent, may_serve
-from finetune_trainer.data.fixes.nested import places_of_rows, step_for
+from finetune_trainer.data.fixes.column_names import missing_columns, satisfies
+from finetune_trainer.data.fixes.nested import places_of_rows, wrapper_step
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.rows import Record, Row, Rows
 from finetune_trainer.data.turns import is_message
@@ -183,7 +183,7 @@ class SplitFile:
 
     def _serves(self, names: Collection[str]) -> bool:
         """Whether columns with these names satisfy the job."""
-        return not absent(self._layouts.of(names).columns, names)
+        return not missing_columns(self._layouts.of(names).columns, names)
 
     def _require_rows(self, found: Iterator[Record | Block], *, by_lines: bool) -> Iterator[Record | Block]:
         """The rows of a file that begins with an object, unless that object contains the rows instead of being one.
@@ -201,7 +201,7 @@ class SplitFile:
             raise broken_file(
                 self.name,
                 "begins with an object that is not a row: it holds the rows, or columns, or goes on in the next line",
-                step_for(rows[0].fields, self._may_serve),
+                wrapper_step(rows[0].fields, self._may_serve),
             )
         return chain(begun, found)
 
@@ -225,7 +225,7 @@ class SplitFile:
 
     def _may_serve(self, fields: Mapping[str, Any]) -> bool:
         """Whether an object has what the job needs, under these names or known synonyms."""
-        return may_serve(self._layouts, fields)
+        return satisfies(self._layouts, fields)
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
         from finetune_trainer.data.files.parquet import ParquetRows, spooled
