@@ -1,8 +1,8 @@
 """FineTuneJob manifests from files, for `check` and `run`: YAML or JSON, one or several documents.
 
-What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds of ours in
-the same file are looked at by `check` alone. Reading YAML is `yaml_documents.py`, what a wrong field is told as
-`wrong_fields.py`, rules between fields of the other kinds are `rules_between.py`.
+What the API server would refuse is refused here too, with the line, the field and what to write. Only `check` looks at
+our other kinds in the same file. YAML is parsed in `yaml_documents.py`, invalid fields are described in
+`wrong_fields.py`, and rules between fields of the other kinds are in `rules_between.py`.
 """
 
 import difflib
@@ -45,7 +45,7 @@ _OF_THE_SERVER = frozenset(
     {"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation"}
     | {"managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"}
 )
-"""What objects have in their metadata beside what a manifest says."""
+"""Metadata fields that the API server adds to those of a manifest."""
 
 _SAY_MUCH_WHEN_EMPTY = {
     "FineTuneJob": ("preference", "tensorBoard"),
@@ -53,7 +53,7 @@ _SAY_MUCH_WHEN_EMPTY = {
     "ModelDeployment": ("huggingFace", "azureOpenAI", "bedrock"),
     "LLMConnection": ("namespaceSelector",),
 }
-"""Parts that mean another thing when they are there, with nothing in them, than when they are left out."""
+"""Parts for which an empty value means something else than leaving them out."""
 
 _NOTHING = "there is nothing after its colon, which leaves it out: write {} after it, or remove it"
 
@@ -65,7 +65,7 @@ _TEXT_OF_A_LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?"
 
 
 class OtherManifest(ApiModel):
-    """What a manifest of another kind has beside its spec."""
+    """Everything except the spec in a manifest of another kind."""
 
     api_version: Literal["finetune.dev/v1alpha1"] = Field(description="finetune.dev/v1alpha1")
     kind: str = Field(description="LLMConnection, FineTunedModel or ModelDeployment")
@@ -74,12 +74,12 @@ class OtherManifest(ApiModel):
 
 @dataclass(frozen=True)
 class Other:
-    """An object of ours that is no job, and whose fields are right."""
+    """One of our objects other than a job, with valid fields."""
 
     kind: str
     name: str
     spec: ApiModel | None
-    """None where it is left out."""
+    """None if left out."""
 
     @property
     def title(self) -> str:
@@ -88,10 +88,10 @@ class Other:
 
 
 def read_job(path: Path) -> FineTuneJobManifest:
-    """The one FineTuneJob in a file.
+    """The only FineTuneJob in a file.
 
     Raises:
-        TrainerError: SpecInvalid, as read_jobs, or there are several.
+        TrainerError: SpecInvalid, as in read_jobs, or there are several.
     """
     jobs = read_jobs(path)
     if len(jobs) > 1:
@@ -116,12 +116,12 @@ Doubts = dict[tuple[str, str], list[str]]
 
 
 def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest], Doubts]:
-    """The other objects of ours in a file, all FineTuneJobs in it, and what may be refused of either.
+    """Our other objects in a file, its FineTuneJobs, and warnings about both.
 
-    `may_be_empty`: it may have no object of ours, as one among others of a folder.
+    `may_be_empty`: the file need not contain any of our objects, as one of several in a folder.
 
     Raises:
-        TrainerError: SpecInvalid, as read_jobs; a file without jobs needs another object of ours.
+        TrainerError: SpecInvalid, as in read_jobs; a file without jobs must contain another of our objects.
     """
     documents = _read(path)
     others = [_other(document, kind) for document in documents if (kind := _OTHERS.get(document.kind))]
@@ -131,7 +131,7 @@ def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], li
 
 
 def _doubts(documents: list[Document]) -> Doubts:
-    """Of objects of which each field is right."""
+    """Warnings about objects whose fields are all valid."""
     kinds = {kind.kind: kind for kind in KINDS}
     ours = [document for document in documents if document.kind in kinds]
     names = [(document.kind, str(document.value["metadata"].get("name"))) for document in ours]
@@ -142,7 +142,7 @@ def _read(path: Path) -> list[Document]:
     """The objects in a file.
 
     Raises:
-        TrainerError: SpecInvalid, as read_documents; or one of ours stands there twice, or has a kind that is none.
+        TrainerError: SpecInvalid, as in read_documents; or one of ours occurs twice, or has an unknown kind.
     """
     documents, lines = read_documents(path), dict[tuple[str, ...], int]()
     for document in documents:
@@ -159,10 +159,10 @@ def _read(path: Path) -> list[Document]:
 
 
 def _require_kind(document: Document) -> None:
-    """Refuse a kind of our group that is none.
+    """Refuse an unknown kind of our API group.
 
     Raises:
-        TrainerError: SpecInvalid, with the one that was probably meant.
+        TrainerError: SpecInvalid, with the kind that was probably meant.
     """
     kind = document.kind
     if kind in _OURS or not str(document.value.get("apiVersion")).startswith(f"{GROUP}/"):
@@ -185,7 +185,7 @@ def _jobs(documents: list[Document], path: Path) -> list[FineTuneJobManifest]:
 
 
 def parse_job(document: Document) -> FineTuneJobManifest:
-    """A manifest, checked as the API server would.
+    """A manifest, validated as the API server would.
 
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
@@ -204,7 +204,7 @@ def parse_job(document: Document) -> FineTuneJobManifest:
 
 
 def _other(document: Document, kind: Kind) -> Other:
-    """Another object of ours that the API server would take.
+    """One of our other objects, validated as the API server would.
 
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
@@ -215,7 +215,7 @@ def _other(document: Document, kind: Kind) -> Other:
     for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
         if wrong:
             raise _at(document, field, _unfit(document, field, wrong, step))
-    if endless := document.endless():  # of a job each field is known, and none can hold such a thing
+    if endless := document.endless():  # not needed for a job: all its fields are known, and none is recursive
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {endless}", "Write it out, without the alias.")
     wire = manifest.wire().get("spec", {})
     broken = [
@@ -234,7 +234,7 @@ def _parsed(document: Document, model: type[_Model]) -> _Model:
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
     if empty := document.empty(_SAY_MUCH_WHEN_EMPTY[document.kind]):
         raise _wrong_fields(document, [f"line {line}: {name}: {_NOTHING}" for line, name in empty])
-    # kubectl get -o yaml shows a status, which is no part of what is asked for
+    # kubectl get -o yaml shows a status, which is not part of the request
     value = _asked({name: field for name, field in document.value.items() if name != "status"})
     try:
         return model.model_validate(value, strict=True, by_alias=True, by_name=False)
@@ -252,7 +252,7 @@ def _wrong_fields(document: Document, said: list[str]) -> TrainerError:
 
 
 def _asked(value: dict[str, Any]) -> dict[str, Any]:
-    """Without what the API server writes into metadata; with a name where it makes one of generateName."""
+    """The value without metadata of the API server; with a name if generateName is to be used for one."""
     metadata = value.get("metadata")
     if not isinstance(metadata, dict):
         return value
@@ -274,7 +274,7 @@ def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
 
 
 def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
-    """What the API server asks for beyond the bounds of fields: field, what is wrong if it is, and what to write."""
+    """Rules of the API server beyond the bounds of single fields: field, what is wrong (or None), and what to write."""
     spec = job.spec
     yield from _of_metadata(job.metadata)
     wrong = spec.method == "Full" and spec.lora is not None
@@ -338,7 +338,7 @@ def _is_label(name: str, text: str) -> bool:
 
 
 def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
-    """The same of CPU, memory and scratch space."""
+    """The same for CPU, memory and scratch space."""
     written = resources.wire()
     for field in ("cpu", "memory", "ephemeralStorage"):
         value = written.get(field)

@@ -1,6 +1,6 @@
-"""What is wrong in those parts of a connection that its definition leaves to Kubernetes, in words.
+"""Describes problems in those parts of a connection whose schema is left to Kubernetes.
 
-The operator asks the API server about them when the connection is there; a file is told of it before.
+The operator asks the API server about them once the connection exists; for a file they are checked here.
 """
 
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from finetune_api.pod_fields import InvalidPart, invalid_parts
 from finetune_trainer.job.fields import Path
 
 _FEW = 12
-"""Names that are all told where none is alike."""
+"""Maximum number of names to list if none is similar."""
 
 
 def wrong_in_open_parts(spec: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Every such field of a connection's spec: its path, and what to write there."""
+    """All such fields of a connection's spec: the path, and what to write there."""
     for one in invalid_parts(spec):
         yield one.path, f"{one.place}{_said(one, str(one.path[-1]))}"
 

@@ -1,6 +1,6 @@
-"""What is wrong with a field of a manifest, in words: its path, and what to write.
+"""Describes an invalid field of a manifest: its path, and what to write.
 
-Which field was meant by a name that is none is `meant.py`, what to write instead of a value `wrong_values.py`.
+The field meant by an unknown name is found in `meant.py`, the replacement for a value in `wrong_values.py`.
 """
 
 from typing import Any
@@ -22,7 +22,7 @@ _OF_A_SELECTOR = ["matchExpressions", "matchLabels"]
 
 
 class WrongFields:
-    """Words for the errors of one manifest. What fields there are is told once for each part of it."""
+    """Describes the errors of one manifest. The fields of a part are listed only once."""
 
     def __init__(self, manifest: dict[str, Any], root: type[BaseModel] = FineTuneJobManifest) -> None:
         self._manifest = manifest
@@ -30,7 +30,7 @@ class WrongFields:
         self._listed: set[str] = set()
 
     def of(self, error: ErrorDetails) -> str:
-        """One wrong field: its path, what is wrong, and what to write."""
+        """One invalid field: its path, what is wrong, and what to write."""
         path = [part for part in error["loc"] if not _is_union_tag(part)]
         where, value = shown(path), value_at(self._manifest, path)
         if error["type"] == "extra_forbidden":
@@ -42,7 +42,7 @@ class WrongFields:
         return f"{where}: {said}{in_its_unit(str(path[-1]), value) if error['type'] in _NUMBERS else ''}"
 
     def _shape(self, error: ErrorDetails, path: Path, value: Any) -> str:
-        """What the field should look like, where it has another shape altogether, or breaks the rule of its text."""
+        """What the field should look like, if its value has the wrong structure or violates a text pattern."""
         if error["type"] == "dict_type":
             return "write names with their values below it, such as " + (_example(path, self._root) or "NAME: VALUE")
         if error["type"] == "model_type":
@@ -53,7 +53,7 @@ class WrongFields:
         return of_no_type(value) if is_of_union and isinstance(value, list | dict | bool | float) else ""
 
     def _meant(self, path: Path) -> str:
-        """The field that was probably meant, else those that there are."""
+        """The field that was probably meant, or else the existing ones."""
         model, parent = model_at(path[:-1], self._root), shown(path[:-1])
         if model is None:
             return ""
@@ -72,12 +72,12 @@ def _value(error: ErrorDetails, value: Any, described: str) -> str:
     """What is wrong with a value, what to write instead, and what the field is for."""
     said = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
     told = f"{said[:1].lower()}{said[1:]}{instead(error['type'], said, value)}"
-    is_block = isinstance(value, dict)  # what it is for says nothing on a rule between its fields
+    is_block = isinstance(value, dict)  # the description does not help with a rule between its fields
     return told if not described or described in told or is_block else f"{told} ({described})"
 
 
 def _is_union_tag(part: str | int) -> bool:
-    """Pydantic adds the member of a union to the path, as in cpu.int: quantities and versions are the only unions."""
+    """Whether pydantic added this part to the path for the member of a union, as in cpu.int."""
     return part in ("str", "int", "float")
 
 
@@ -97,7 +97,7 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
 
 
 def _one_of(model: type[BaseModel]) -> str:
-    """What a part says of which of its fields have to be there, where none has to be by itself: it is never empty."""
+    """The rule about which fields a part needs, if none is required on its own and it must not be empty."""
     rules = (
         structural_schema(model).get(RULES, []) if not any(info.default for info in model.model_fields.values()) else []
     )
@@ -105,7 +105,7 @@ def _one_of(model: type[BaseModel]) -> str:
 
 
 def _instead_of_text(model: type[BaseModel], value: object) -> str:
-    """What to write in place of a word or a number, where that says what is meant."""
+    """What to write instead of a scalar, if its meaning is clear."""
     names = field_names(model)
     if not isinstance(value, str | int | float):
         return ""
@@ -119,7 +119,7 @@ def _instead_of_text(model: type[BaseModel], value: object) -> str:
 
 
 def _only_way(model: type[BaseModel]) -> str:
-    """The one field that a part has, or has to have, down to a value: `{train: {uri: …}}`."""
+    """The only field of a part, or its only required one, down to a value: `{train: {uri: …}}`."""
     names, needed = field_names(model), required(model)
     only = names if len(names) == 1 else needed
     if len(only) != 1:
@@ -129,7 +129,7 @@ def _only_way(model: type[BaseModel]) -> str:
 
 
 def _switched(names: list[str], *, on: bool) -> str:
-    """What stands for a part that is switched on or off, in a part with these fields that may all be left out."""
+    """What to write to switch a part with these optional fields on or off."""
     if "enabled" in names:
         return f"write {{enabled: {'true' if on else 'false'}}}"
     if "mode" in names and not on:
@@ -138,12 +138,12 @@ def _switched(names: list[str], *, on: bool) -> str:
 
 
 def _example(path: Path, root: type[BaseModel]) -> str:
-    """What a field's description gives as an example of it."""
+    """The example in a field's description."""
     return _description(path, root).partition("for example ")[2].partition(". ")[0]
 
 
 def _rule_of(path: Path, root: type[BaseModel]) -> str:
-    """What the API server says about the shape of the field's text, or of the texts in its list."""
+    """The message of the API server's rule for the field's text, or for the texts in its list."""
     *above, name = (part for part in path if isinstance(part, str))
     model = model_at(above, root)
     schema = {} if model is None else structural_schema(model)["properties"].get(name, {})

@@ -1,4 +1,4 @@
-"""What to write where a field of a manifest has a value of another type, or none of those that it can have."""
+"""What to write if a field of a manifest has a value of the wrong type, or an unknown enum value."""
 
 import difflib
 import math
@@ -16,7 +16,7 @@ from finetune_api.uris import AROUND, PLACEHOLDER, PLACEHOLDER_HELP
 from finetune_trainer.job.other_names import PREFERENCE, SUPERVISED, meaning_of, remark_on_value
 
 _NEAR = 0.6
-"""How alike values are that may be one misspelt, as difflib counts."""
+"""Minimum similarity of a misspelled value, as computed by difflib."""
 
 _CHOICE = re.compile("'([^']+)'")
 _WITH_UNIT = re.compile(r"[-+]?\d[\d.,_]*\s*[A-Za-z%]+")
@@ -24,15 +24,15 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PART = re.compile(
     r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)(?:ec(?:ond)?s?|in(?:ute)?s?|(?:ou)?rs?|ays?|eeks?)?\s*", re.IGNORECASE
 )
-"""A number with its unit of time, of which 1h30m has two."""
+"""A number with a unit of time; 1h30m contains two."""
 
 _THOUSANDS = re.compile(r"(\d+)\s*k", re.IGNORECASE)
 _AROUND = f"{AROUND}\r\n"
 _OF_A_HUB = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://(?:models/)?)([\w.-]+/[\w.-]+)")
-"""The page of a model, of which its name is a part."""
+"""The URL of a model's page, which contains its name."""
 
 _LONG = 32
-"""Letters beyond which a text is no number with a unit."""
+"""Maximum length of a number with a unit."""
 
 _DURATIONS = TypeAdapter(timedelta)
 _DECIMAL_COMMA = re.compile(r"\d+[,' ]\d+")
@@ -43,7 +43,7 @@ _BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
 
 def instead(kind: str, said: str, value: Any) -> str:
-    """What to write instead, if that is known: by pydantic's kind of error, what it says, and what is there."""
+    """What to write instead, if known: by pydantic's error type and message, and the value."""
     if isinstance(value, float) and not math.isfinite(value) and kind not in _OF_NO_NUMBER:
         return ": write a finite number"
     if kind == "literal_error":
@@ -53,7 +53,7 @@ def instead(kind: str, said: str, value: Any) -> str:
 
 
 def in_its_unit(field: str, value: Any) -> str:
-    """The number that a value with a unit means in the field's own, where the number alone would mean another."""
+    """The value converted to the field's unit, if it has one; the number alone would mean something else."""
     text = value.strip() if isinstance(value, str) and len(value) < _LONG else ""
     if "Seconds" in field and (seconds := _seconds(text)) is not None:
         return f"; {text} is {seconds}"
@@ -64,7 +64,7 @@ def in_its_unit(field: str, value: Any) -> str:
 
 
 def _seconds(text: str) -> int | None:
-    """How long a duration is, as 6h, 1h30m, PT6H or 1:30:00; None if it is none."""
+    """Length of a duration such as 6h, 1h30m, PT6H or 1:30:00; None if it is not one."""
     if text and not _PART.sub("", text):
         return round(sum(float(number) * _SECONDS[unit.lower()] for number, unit in _PART.findall(text)))
     with suppress(ValidationError):
@@ -73,7 +73,7 @@ def _seconds(text: str) -> int | None:
 
 
 def spoilt(value: Any) -> str:
-    """What is wrong with a text before its shape is: a template that nobody has filled in, what is around it."""
+    """A general problem of a text: a template placeholder, surrounding characters, or a URL instead of a name."""
     if not isinstance(value, str):
         return ""
     if re.search(PLACEHOLDER, value):
@@ -90,7 +90,7 @@ def _choice(choices: list[str], value: Any) -> str:
     if not isinstance(value, str):
         return ": write one of them alone"
     if len(choices) == 1:
-        return ""  # it stands there already
+        return ""  # the message already names it
     if remark := remark_on_value(value, choices):
         return f"; {remark}"
     if plain(value) in PREFERENCE and "LoRA" in choices:
@@ -105,7 +105,7 @@ def _choice(choices: list[str], value: Any) -> str:
 
 
 def of_no_type(value: Any) -> str:
-    """What to write where a field takes a number or text, and has neither."""
+    """What to write if a field takes a number or text, and the value is neither."""
     if isinstance(value, list):
         return "write one number or text, no list"
     if isinstance(value, float):
@@ -165,7 +165,7 @@ def _list(value: Any) -> str:
 
 
 _OF_NO_NUMBER = ("string_type", "bool_type", "literal_error")
-"""What is said of values where no number is wanted."""
+"""Error types of fields that are not numbers."""
 
 _WORDS: dict[str, Callable[[Any], str]] = {
     "int_type": _number,
@@ -174,4 +174,4 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "list_type": _list,
     "string_type": _text,
 }
-"""What is said of a value by the type that its field has."""
+"""Hints by pydantic's error type."""
