@@ -17,7 +17,8 @@ _LATEX_COMMANDS = (
     "parallel|prec|subseteq|succ|u|warrow|a[nu]|anh|ext\\w*|frac|hanks|herefore|heta|ilde|imes|iny|itle|o|op|riangle\\w*"
 )
 """LaTeX commands that begin with n or t, without that letter."""
-_WRITTEN_PAIR = re.compile(rf"(?<!\\)(?:\\\\)*\\[nt](?!(?:{_LATEX_COMMANDS})(?![a-z]))")
+_WRITTEN_PAIR = re.compile(rf"(?<!\\)\\+[nt](?!(?:{_LATEX_COMMANDS})(?![a-z]))")
+"""A line break or tab in a text that was escaped twice, or more often."""
 _PAIR = re.compile(r"\\(.?)", re.DOTALL)
 _ESCAPED = frozenset("ntr0\\")
 _PATH = re.compile(r"\b[A-Za-z]:\\|(?:\A|\s)(?:\\\\|\.{1,2}\\)\w")

@@ -147,8 +147,10 @@ def _joined(value: Any, what: str, column: str) -> Any:
 
 def _text_of(part: dict[str, Any], what: str, column: str) -> str:
     kind, said = part.get("type"), part.get("text")
-    if kind == "text" and said is None:
-        said = part.get("content")  # OpenTelemetry's name for it
+    if kind == "text" and isinstance(other := part.get("content"), str):  # OpenTelemetry's name for it
+        if said not in (None, other):
+            raise UnusableError("Malformed", f"{what} has a part of type text that says two different things", column)
+        said = other
     if kind in _TEXT_PARTS and isinstance(said, str) and not part.get("thought"):
         return said
     held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from finetune_api.job import LoRA
+from finetune_api.job_status import EXPERTS_LEFT
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
@@ -46,17 +47,22 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
     _require_directions(tuned)
     adapters: Any = tuned.peft_config["default"]
     adapters.target_modules = _short(tuned, adapters.target_modules)
-    logger.info("adapters are on %s%s", ", ".join(sorted(map(_last, adapters.target_modules))), _beside_experts(model))
+    adapted = ", ".join(sorted(map(_last, adapters.target_modules)))
+    logger.info("adapters are on %s", "; ".join([adapted, *beside_experts(tuned)]))
     return tuned
 
 
-def _beside_experts(model: Any) -> str:
-    """A remark on experts, whose tensors are not adapted; "" if there are none."""
-    of_all = sum(value.numel() for value in model.parameters())
-    of_experts = sum(
-        value.numel() for name, value in model.named_parameters() if "experts." in name and value.dim() == 3
-    )
-    return f"; the experts, {of_experts / of_all:.0%} of the model's weights, stay as they are" if of_experts else ""
+def beside_experts(model: Any) -> list[str]:
+    """A warning about a model's experts, which adapters do not reach; none if the model has none."""
+    import torch
+
+    if not hasattr(model, "peft_config"):
+        return []
+    of_layers = (one for one in model.modules() if not isinstance(one, torch.nn.Conv1d))  # these have three dimensions
+    of_experts = sum(value.numel() for one in of_layers for value in one.parameters(recurse=False) if value.dim() == 3)
+    part = of_experts / sum(value.numel() for value in model.parameters())
+    said = f"{EXPERTS_LEFT}, {part:.0%} of the model's weights: adapters do not reach them"
+    return [f"{said}. method: Full tunes them, too"] if of_experts else []
 
 
 def _all_linear(model: Any) -> list[str]:

@@ -28,7 +28,7 @@ def require(world: World, folder: Path) -> None:
     """
     if world.size == 1:
         return
-    first: dict[str, Any] = world.tell("base", lambda: {"weights": probe(folder), "files": _files(folder)})
+    first: dict[str, Any] = world.broadcast("base", lambda: {"weights": probe(folder), "files": _files(folder)})
     mine = _files(folder)
     other = next((name for name in _WHAT_MAKES_TOKENS if first["files"].get(name) != mine.get(name)), None)
     if other := other or differs(first["weights"], probe(folder, first["weights"])):

@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
-from finetune_trainer.computing.ranks import is_end_of_line
+from finetune_trainer.computing.ranks import is_lost_rank
 from finetune_trainer.data.row_limit import row_limit
 from finetune_trainer.data.tokenizer.chat_tokenizer import is_encoder_decoder, positions_in
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
@@ -88,7 +88,7 @@ def in_words(folder: Path, what: str) -> Iterator[None]:
     except TrainerError:
         raise
     except Exception as error:
-        if is_of_the_device(error) or is_end_of_line(error):
+        if is_of_the_device(error) or is_lost_rank(error):
             raise
         logger.warning("%s failed", what, exc_info=error)
         frame = traceback.extract_tb(error.__traceback__)[-1]

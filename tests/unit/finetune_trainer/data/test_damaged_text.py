@@ -17,7 +17,7 @@ CODE = (
 )  # fmt: skip
 FORMULAS = (
     r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
-    r"\thanks{a}. \title{b} \tiny",
+    r"\thanks{a}. \title{b} \tiny", r"\begin{aligned} m &= 1\\n &= 2 \end{aligned}",
 )  # fmt: skip
 PATHS = (
     "C:\\dir\\", "a\\\\", r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top",
@@ -62,6 +62,7 @@ def test_a_dialogue_is_no_text_in_quotes(text):
     [
         (damaged_text.has_written_breaks, r"Line one\nline two\tend"),
         (damaged_text.has_written_breaks, r"First.\nthen that"),
+        (damaged_text.has_written_breaks, r"First.\\nThen that"),
         (damaged_text.has_written_breaks, r"to do\n* this"),
         (damaged_text.has_written_breaks, r"| a |\n| b |"),
         (damaged_text.has_written_breaks, r"of C\\D\n- a"),

@@ -324,7 +324,12 @@ def _separator(
 
 
 def _other_mark(names: list[str], serves: Callable[[Collection[str]], bool]) -> str | None:
-    """The character that splits the header's only cell into the required columns; quotes do not count."""
+    """The character that splits the header's only cell into the required columns; quotes do not count.
+
+    Or a control character between cells, as Hive writes it: it never occurs in text.
+    """
+    if control := next((one for one in "\x01\x1e\x1f" if any(one in name for name in names)), None):
+        return control
     marks = (mark for mark in dict.fromkeys("".join(names)) if not (mark.isalnum() or mark in "_- '\"`"))
     return next((mark for mark in marks if len(names) == 1 and serves(names[0].split(mark))), None)
 

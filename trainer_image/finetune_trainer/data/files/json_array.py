@@ -32,7 +32,8 @@ _AS_ARRAY = (
     "Write an array of objects, or set the format that it has. `sed '1s/^[^[{]*//; $s/[^]}]*$//' FILE > ROWS.json` "
     "removes what surrounds an array in a script, such as const data = and a semicolon."
 )
-_CUT = "the array breaks off: a bracket or a quote is not closed"
+CUT = "the array breaks off: a bracket or a quote is not closed"
+"""Problem of a truncated array."""
 
 
 def read_json_array(stream: io.BufferedReader, file_name: str) -> Iterator[Record | Block]:
@@ -95,7 +96,7 @@ class _Elements:
                     yield Record(Position(self._line, row=row + 1), None, _AFTER)
                 return
             row += 1
-        yield Record(Position(self._begins if self._size else self._line, row=row), None, _CUT)
+        yield Record(Position(self._begins if self._size else self._line, row=row), None, CUT)
 
     def _together(self, row: int) -> Block | None:
         """The complete elements in the block if none is unusual; otherwise None, and the next one is read alone."""

@@ -67,11 +67,20 @@ KEYS = (
 
 _MAX_SHOWN = 16
 _MANY = 64
+_NAME_SUFFIX = re.compile(
+    r"\s*[(\[](required|optional|text|string|question|answer|input|output|user|assistant|[a-z]{2})[)\]]|\s*[*:]+\Z",
+    re.IGNORECASE,
+)
+"""What forms and people append to a column name; other words might be data."""
+
+
+def _is_ordinary(name: str) -> bool:
+    return ORDINARY_NAME.fullmatch(_NAME_SUFFIX.sub("", name)) is not None
 
 
 def may_be_shown(name: str) -> bool:
     """Whether a string is a column name rather than data in its place."""
-    return ORDINARY_NAME.fullmatch(name) is not None and _SENTENCE.search(name) is None
+    return _is_ordinary(name) and _SENTENCE.search(name) is None
 
 
 def missing_columns(columns: Columns, seen: Collection[str], *, usable: bool = False) -> tuple[str, ...]:
@@ -97,7 +106,7 @@ def probable_columns(columns: Columns, seen: Sequence[str], first: Mapping[str, 
     `first`: fields of the first row, if known. A similar name alone does not make a text column a conversation.
     """
     asked = columns.named
-    free = [name for name in seen if name not in asked.values() and ORDINARY_NAME.fullmatch(name)]
+    free = [name for name in seen if name not in asked.values() and _is_ordinary(name)]
     if not _are_q_and_a(seen):  # one of them alone may be something else
         free = [name for name in free if _plain(name) not in _Q_AND_A]
     if "loser" not in seen:  # otherwise it names the winning model, as in arena data, and is not an answer
@@ -150,7 +159,7 @@ def unused_system_warning(columns: Columns, seen: Sequence[str]) -> str | None:
     if columns.system in seen:
         return None
     asked = columns.named.values()
-    free = [name for name in seen if name not in asked and ORDINARY_NAME.fullmatch(name)]
+    free = [name for name in seen if name not in asked and _is_ordinary(name)]
     if columns.system == Columns().system:
         near = nearest(columns.system, _SYSTEM_NAMES, free)
         return near and f"column {near} is not read: is it the system message, map it with columns.system"
@@ -300,7 +309,7 @@ def columns_in_words(names: Sequence[str], columns: Columns, *, maybe_data: bool
 
     Many names may also be data: of an object that has the rows' data as names.
     """
-    shown = [name for name in names if ORDINARY_NAME.fullmatch(name)]
+    shown = [name for name in names if _is_ordinary(name)]
     is_header = bool(set(columns.named.values()).intersection(names)) or _are_q_and_a(names)
     if len(names) > _MANY or (maybe_data and not is_header):
         shown = [name for name in shown if _is_common(name)]
@@ -309,7 +318,8 @@ def columns_in_words(names: Sequence[str], columns: Columns, *, maybe_data: bool
     if not shown:
         return DATA
     more = len(names) - len(shown[:_MAX_SHOWN])
-    return f"its columns are {', '.join(shown[:_MAX_SHOWN])}{f' and {more} more' if more else ''}"
+    answers = ", ".join(" ".join(name.split()) for name in shown[:_MAX_SHOWN])
+    return f"its columns are {answers}{f' and {more} more' if more else ''}"
 
 
 def _is_common(name: str) -> bool:
@@ -325,7 +335,7 @@ def _are_q_and_a(names: Iterable[str]) -> bool:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).casefold()
+    return re.sub(r"[\W_]+", "", _NAME_SUFFIX.sub("", name)).casefold()
 
 
 _PLAIN_MESSAGES = frozenset(map(_plain, _names_of("messages")))

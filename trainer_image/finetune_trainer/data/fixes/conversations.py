@@ -79,6 +79,17 @@ _BY_OTHER_NAMES = (
     "select(.value != null) | {role: .key, content: .value} else with_entries(.key |= ascii_downcase) | . + "
     f"{{role: {_ROLE}, content: {_CONTENT}}} end"
 )
+_SPEAKER_AND_TEXT = (  # of Telegram, text has parts
+    f'{{us: ({_WHO} | if type == "object" then .role // .name // .id else . end | tostring == "ANSWERER"), '
+    f'text: ({_CONTENT} | if type == "array" then map(.text? // .) | add else . end)}}'
+)
+_GROUP_CHAT_PROGRAM = (
+    f'[COLUMN[] | {_SPEAKER_AND_TEXT} | select(.text | type == "string" and . != "")] | reduce .[] as $one ([]; '
+    r'if . != [] and .[-1].us == $one.us then .[-1].text += "\n" + $one.text else . + [$one] end) | . as $all '
+    "| range(1; length) | select($all[.].us and ($all[. - 1].us | not)) "
+    "| {prompt: $all[. - 1].text, completion: $all[.].text}"
+)
+"""Makes rows of a group chat: the answerer's messages, each with the messages right before it."""
 _PAIRS = f'type == "array" and length == 2 and (.[0] | tostring | ascii_downcase | {_is_in(ROLE_OF)})'
 _ANSWER = "[.NAME, .completion, .answer, .response, .output, .reply, .choices[0]?.message?.content] | map(strings)[0]"
 
@@ -120,6 +131,13 @@ IF_ALL_ROWS: tuple[tuple[str, Step | None], ...] = (
 )  # fmt: skip
 """Steps if dropping the rows with a problem would leave none; None for a problem that can be fixed in place."""
 
+GROUP_CHAT_STEP = by_command(
+    "The file is one conversation, and who speaks is not user and assistant in it. With the name of who answers for "
+    "ANSWERER HOW makes a row of each question and the answer right after it; HOW takes the parts out where each is a "
+    "conversation of its own.",
+    _GROUP_CHAT_PROGRAM, "COLUMN[]",
+)  # fmt: skip
+"""The step for a file with a single row, whose messages have no known roles."""
 _COLUMN_STEPS = (
     (NO_LIST, "Write a list of messages: HOW makes one of the object's values.", _changed("[.[]]")),
     (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _truncated_to(_IS_ANSWER)),

@@ -63,6 +63,12 @@ _TREES = (
     ".parent_id // empty) | INDEX(.)) as $before | $said[] | select($before[.message_id] | not) | {messages: "
     '([recurse($all[.parent_id // ""]; . != null)] | reverse | map({role, content: .text}))}'
 )
+_INTERCOM = (
+    '{messages: [(.source | {body, who: "user"}), (.conversation_parts.conversation_parts[] | {body, who: .author.type}'
+    ') | select(.body) | {role: (if .who | IN("user", "lead", "contact") then "user" else "assistant" end), '
+    'content: (.body | gsub("<[^>]*>"; ""))}] | until(. == [] or .[-1].role == "assistant"; .[:-1])} '
+    "| select(.messages != [])"
+)
 _SLACK = (
     "group_by(.thread_ts // .ts)[] | [.[] | select(.text) | {role: "
     '(if .user == "ANSWERER" then "assistant" else "user" end), content: .text}] '
@@ -71,6 +77,11 @@ _SLACK = (
 
 _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"mapping", "current_node"}), _CHATGPT, "makes a row of each conversation of ChatGPT"),
+    (
+        frozenset({"source", "conversation_parts"}),
+        _INTERCOM,
+        "makes a row of each conversation of Intercom, without the marks of HTML",
+    ),
     (frozenset({"uuid", "chat_messages"}), _CLAUDE, "makes a row of each conversation of Claude"),
     (
         frozenset({"annotations", "data"}),

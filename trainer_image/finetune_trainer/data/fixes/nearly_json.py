@@ -6,7 +6,7 @@ Problems are recognized by their words, as written by `json_lines` and `json_arr
 from collections.abc import Sequence
 
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.files.json_array import AFTER_ARRAY
+from finetune_trainer.data.files.json_array import AFTER_ARRAY, CUT
 from finetune_trainer.data.files.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_CALLS
 from finetune_trainer.data.files.lines import TOO_LONG
 
@@ -99,6 +99,11 @@ _STEPS_OF_LINES = (
     ("another object follows its end", "`jq -c . FILE > ROWS.jsonl` writes each object on a line of its own."),
 )
 _STEPS_OF_ARRAYS = (
+    (
+        CUT,
+        "The file is not whole, or a quote or a bracket is missing in it: fetch or write it again. `jq -cn --stream "
+        "'fromstream(1 | truncate_stream(inputs))' FILE > ROWS.jsonl` keeps the rows before that place, and names it.",
+    ),
     ("has NaN or Infinity", _WITH_NULL.format(".[]")),
     (
         "another object follows its end",
@@ -116,12 +121,12 @@ def json_step(problems: Sequence[Unusable], file_format: str, field: str | None)
         file_format: How the file was read.
         field: The job's field for the format, if no row could be read: the file may have another one.
     """
+    problems = [problem for problem in problems if problem.what == CUT] or problems  # it comes first
     if all_contain(problems, "Python's"):
         return _PYTHON_STEP.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
     are_javascript = [any(what in problem.what for what in _JAVASCRIPT_PROBLEMS) for problem in problems]
-    if all(are_javascript) or (
-        field is not None and are_javascript[0]
-    ):  # what follows single quotes may be split as if it were JSON
+    # What follows single quotes may be split as if it were JSON.
+    if all(are_javascript) or (field is not None and are_javascript[0]):
         return f"Write rows by json.dumps or JSON.stringify; or {_FROM_JAVASCRIPT}"
     steps = _STEPS_OF_LINES if file_format.startswith("JSONLines") else _STEPS_OF_ARRAYS
     if 2 * sum(BEFORE_OBJECT in problem.what for problem in problems) > len(problems) and steps is _STEPS_OF_LINES:

@@ -39,6 +39,8 @@ _WHOLE_ROWS_PROGRAM = (
     "if plain(row) != plain(head) and {len(head)} == set(map(len, [row, *beside]))]"
 )
 """Python: keeps rows that have as many cells as the header and whose neighbours have so too."""
+_FILL_PROGRAM = '[out.writerow(row + [""] * (len(head) - len(row))) for row in rows if row]'
+"""Python: fills rows that lack cells at the end."""
 _MESSAGE_STARTS = ("message", "content")
 """Start of problems of a single message."""
 
@@ -134,7 +136,14 @@ def _cell_counts_step(problems: Sequence[Unusable], file_format: str, *, are_all
             "Rows begin with their numbers, for which the header has no name, as write.table of R leaves it: "
             f"`sed '1s/^/number{mark[1:-1]}/' FILE > ROWS.csv` gives them one."
         )
-    if all(_has_too_many(problem.what) for problem in problems):
+    surplus = {_surplus_cells(problem.what) for problem in problems}
+    if are_all and not lacks_own and len(surplus) == 1 and min(surplus) < 0:
+        how = _by_python(_header_program(file_format) + _FILL_PROGRAM)
+        return (
+            "Rows lack the header's last cells, as spreadsheets leave empty ones out: "
+            f"{how} adds them, where those that are there are the first ones."
+        )
+    if min(surplus) > 0:
         how = _by_python(_header_program(file_format) + _JOIN_PROGRAM.format(mark=mark))
         return (
             "A cell with a separator in it must be in double quotes, as to_csv of pandas and csv.writer put them. "
@@ -167,7 +176,7 @@ def _by_python(how: str) -> str:
     return f"`python3 -c {quoted(prelude + how)} > ROWS.csv`"
 
 
-def _has_too_many(what: str) -> bool:
-    """Whether a row has more cells than the header."""
+def _surplus_cells(what: str) -> int:
+    """Number of cells in excess of the header's, negative if some are missing; 0 for other problems."""
     cells, _, wanted = what.partition(" where the header has ")
-    return bool(wanted) and int(cells.split()[0]) > int(wanted.partition(":")[0])
+    return int(cells.split()[0]) - int(wanted.partition(":")[0]) if wanted else 0
