@@ -12,7 +12,7 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.job.manifest import Doubts, Other, read_all
+from finetune_trainer.job.manifest import Other, Warnings, read_all
 
 _ENDINGS = (".json", ".yaml", ".yml")
 """Extensions of the files that kubectl reads in a folder."""
@@ -26,7 +26,7 @@ class GivenFile:
     others: list[Other] = field(default_factory=list)
     jobs: list[FineTuneJobManifest] = field(default_factory=list)
     wrong: TrainerError | None = None
-    doubts: Doubts = field(default_factory=dict)
+    doubts: Warnings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,9 @@ def connection_of(job: FineTuneJobManifest, file: GivenFile, given: Iterable[Giv
     place, spec = next((one for one in found if one[0] == file.path), found[-1])
     if place == file.path or all(other == spec for _, other in found):
         return GivenConnection(spec)
-    places = " and ".join(dict.fromkeys(_whole(path) for path, _ in found))
+    places = " and ".join(dict.fromkeys(_full_path(path) for path, _ in found))
     return GivenConnection(
-        spec, f"LLMConnection {name} is in {places}, which differ: that of {_whole(place)} was taken"
+        spec, f"LLMConnection {name} is in {places}, which differ: that of {_full_path(place)} was taken"
     )
 
 
@@ -71,7 +71,7 @@ def not_given(job: FineTuneJobManifest, given: Iterable[GivenFile]) -> str | Non
     )
 
 
-def _whole(path: Path) -> str:
+def _full_path(path: Path) -> str:
     """A whole path for messages: two folders may contain files of the same name."""
     return os.fsencode(path).decode("utf-8", errors="replace")
 
@@ -89,13 +89,12 @@ def _folder(folder: Path) -> list[GivenFile]:
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS and path.is_file())
     except OSError as error:
-        message = f"{_whole(folder)} cannot be read: {error.strerror}"
+        message = f"{_full_path(folder)} cannot be read: {error.strerror}"
         return [GivenFile(folder, wrong=TrainerError(Reason.SPEC_INVALID, message, "Name the manifest with -f FILE."))]
     found = [_file(path, may_be_empty=True) for path in files]
     if any(one.others or one.jobs or one.wrong for one in found):
         return found
-    message = (
-        f"{_whole(folder)} has no FineTuneJob, nor another object of ours, in files that end with {', '.join(_ENDINGS)}"
-    )
+    endings = ", ".join(_ENDINGS)
+    message = f"{_full_path(folder)} has no FineTuneJob, nor another object of ours, in files that end with {endings}"
     step = "Name the folder that the files are in: those below it are not read."
     return [GivenFile(folder, wrong=TrainerError(Reason.SPEC_INVALID, message, step))]

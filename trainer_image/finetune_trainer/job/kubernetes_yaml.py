@@ -7,8 +7,8 @@ import yaml
 
 from finetune_api.trainer import LARGEST_NUMBER
 
-_HALF = re.compile("[\ud800-\udfff]")
-_KUBERNETES_OWN = ("timestamp", "float", "int", "bool", "value")
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_RESOLVED_BY_KUBERNETES = ("timestamp", "float", "int", "bool", "value")
 """Types that kubectl recognizes by other patterns than PyYAML, or not at all."""
 
 
@@ -24,7 +24,7 @@ class Loader(yaml.SafeLoader):
     """
 
     yaml_implicit_resolvers = {  # noqa: RUF012 - how PyYAML declares them
-        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in _KUBERNETES_OWN]
+        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in _RESOLVED_BY_KUBERNETES]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     is_json = False
@@ -48,15 +48,15 @@ class Loader(yaml.SafeLoader):
             if key.tag.endswith(":bool"):  # y, n, on, off: keep the spelling
                 key.tag = "tag:yaml.org,2002:str"
         for key, value in node.value if node.flow_style else ():
-            if value.tag.endswith(":null") and (alone := _alone(key, value)):
-                raise yaml.constructor.ConstructorError(None, None, alone, key.start_mark)
+            if value.tag.endswith(":null") and (wrong := _problem_without_value(key, value)):
+                raise yaml.constructor.ConstructorError(None, None, wrong, key.start_mark)
         made = super().construct_mapping(node, deep)
         return {str(key): value for key, value in made.items() if value is not None}
 
     def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
         """Text without lone surrogates: JSON escapes some characters as a pair, YAML does not."""
         node = super().compose_scalar_node(anchor)
-        if _HALF.search(node.value):
+        if _SURROGATE.search(node.value):
             if not self.is_json:
                 problem = "a \\u escape is half of a character: write the character itself"
                 raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
@@ -80,7 +80,7 @@ class Loader(yaml.SafeLoader):
         return int(number) if number.is_integer() and abs(number) <= _EXACT else number
 
 
-def _alone(key: yaml.Node, value: yaml.Node) -> str | None:
+def _problem_without_value(key: yaml.Node, value: yaml.Node) -> str | None:
     """What is wrong with a name in braces without a value, which kubectl would silently drop."""
     if key.tag.endswith((":int", ":float")):
         return f"{key.value} stands alone: is the comma before it one within a number?"

@@ -9,7 +9,7 @@ from finetune_api.schema import structural_schema
 from finetune_trainer.job.fields import shown
 from finetune_trainer.job.yaml_documents import Document
 
-_SAID = (
+_MESSAGE = (
     "there is nothing after its colon, so that it counts as not written, and server-side apply, as Flux does it, "
     "refuses it: write its value or remove the field"
 )
@@ -17,7 +17,7 @@ _SAID = (
 
 def left_empty(kind: Kind, document: Document) -> list[str]:
     """All such fields of an object's spec: the path, and what to do."""
-    if not document.has_nothing:
+    if not document.has_empty_fields:
         return []
     schema = {"properties": {"spec": {**structural_schema(kind.spec), "default": {}}}}
-    return [f"{shown(path)}: {_SAID}" for path in document.nothing_at(schema)]
+    return [f"{shown(path)}: {_MESSAGE}" for path in document.empty_paths(schema)]

@@ -31,23 +31,23 @@ from finetune_trainer.job.left_empty import left_empty
 from finetune_trainer.job.open_parts import wrong_in_open_parts
 from finetune_trainer.job.rules_between import broken_rules, of_quantity
 from finetune_trainer.job.wrong_fields import WrongFields
-from finetune_trainer.job.wrong_values import spoilt
+from finetune_trainer.job.wrong_values import text_problem
 from finetune_trainer.job.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
-_OURS = frozenset(kind.kind for kind in KINDS)
-_KINDS = ", ".join(sorted(_OURS))
-_OTHERS = {kind.kind: kind for kind in KINDS if kind.kind != _KIND}
+_OUR_KINDS = frozenset(kind.kind for kind in KINDS)
+_KINDS = ", ".join(sorted(_OUR_KINDS))
+_OTHER_KINDS = {kind.kind: kind for kind in KINDS if kind.kind != _KIND}
 _Model = TypeVar("_Model", bound=BaseModel)
 _NAMED_ERRORS = 10
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_OF_THE_SERVER = frozenset(
+_SERVER_METADATA = frozenset(
     {"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation"}
     | {"managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"}
 )
 """Metadata fields that the API server adds to those of a manifest."""
 
-_SAY_MUCH_WHEN_EMPTY = {
+_MEANINGFUL_WHEN_EMPTY = {
     "FineTuneJob": ("preference", "tensorBoard"),
     "FineTunedModel": ("huggingFace", "azureOpenAI", "bedrock"),
     "ModelDeployment": ("huggingFace", "azureOpenAI", "bedrock"),
@@ -59,9 +59,9 @@ _NOTHING = "there is nothing after its colon, which leaves it out: write {} afte
 
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}")
-_MOST_OF_ANNOTATIONS = 256 * 1024
+_MAX_ANNOTATION_BYTES = 256 * 1024
 _KEY = re.compile(rf"({_SUBDOMAIN}/)?(?=[^/]{{1,63}}$)[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?", re.ASCII)
-_TEXT_OF_A_LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
+_LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
 
 
 class OtherManifest(ApiModel):
@@ -111,11 +111,11 @@ def read_jobs(path: Path) -> list[FineTuneJobManifest]:
     return _jobs(_read(path), path)
 
 
-Doubts = dict[tuple[str, str], list[str]]
+Warnings = dict[tuple[str, str], list[str]]
 """Warnings about objects, by kind and name."""
 
 
-def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest], Doubts]:
+def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest], Warnings]:
     """Our other objects in a file, its FineTuneJobs, and warnings about both.
 
     `may_be_empty`: the file need not contain any of our objects, as one of several in a folder.
@@ -124,13 +124,13 @@ def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], li
         TrainerError: SpecInvalid, as in read_jobs; a file without jobs must contain another of our objects.
     """
     documents = _read(path)
-    others = [_other(document, kind) for document in documents if (kind := _OTHERS.get(document.kind))]
+    others = [_other(document, kind) for document in documents if (kind := _OTHER_KINDS.get(document.kind))]
     has_jobs = any(document.kind == _KIND for document in documents)
     jobs = _jobs(documents, path) if has_jobs or not (others or may_be_empty) else []
-    return others, jobs, _doubts(documents)
+    return others, jobs, _warnings(documents)
 
 
-def _doubts(documents: list[Document]) -> Doubts:
+def _warnings(documents: list[Document]) -> Warnings:
     """Warnings about objects whose fields are all valid."""
     kinds = {kind.kind: kind for kind in KINDS}
     ours = [document for document in documents if document.kind in kinds]
@@ -148,7 +148,7 @@ def _read(path: Path) -> list[Document]:
     for document in documents:
         _require_kind(document)
         metadata = document.value.get("metadata")
-        if document.kind in _OURS and isinstance(metadata, dict) and "name" in metadata:
+        if document.kind in _OUR_KINDS and isinstance(metadata, dict) and "name" in metadata:
             key = (document.kind, str(metadata.get("namespace", "")), str(metadata["name"]))
             before = lines.setdefault(key, line := document.line(()))
             if before != line:
@@ -165,15 +165,15 @@ def _require_kind(document: Document) -> None:
         TrainerError: SpecInvalid, with the kind that was probably meant.
     """
     kind = document.kind
-    if kind in _OURS or not str(document.value.get("apiVersion")).startswith(f"{GROUP}/"):
+    if kind in _OUR_KINDS or not str(document.value.get("apiVersion")).startswith(f"{GROUP}/"):
         return
     if not kind:
         wrong = TrainerError(Reason.SPEC_INVALID, "kind is missing, or no text", f"Write one of {_KINDS}.")
-        raise _at(document, "kind", wrong)
-    near = difflib.get_close_matches(kind.lower(), {one.lower(): one for one in _OURS}, n=1, cutoff=0.7)
-    meant = next((f"; did you mean {one}?" for one in _OURS if near and one.lower() == near[0]), "")
+        raise _with_place(document, "kind", wrong)
+    near = difflib.get_close_matches(kind.lower(), {one.lower(): one for one in _OUR_KINDS}, n=1, cutoff=0.7)
+    meant = next((f"; did you mean {one}?" for one in _OUR_KINDS if near and one.lower() == near[0]), "")
     wrong = TrainerError(Reason.SPEC_INVALID, f"{GROUP} has no kind {kind}{meant}", f"Write one of {_KINDS}.")
-    raise _at(document, "kind", wrong)
+    raise _with_place(document, "kind", wrong)
 
 
 def _jobs(documents: list[Document], path: Path) -> list[FineTuneJobManifest]:
@@ -193,13 +193,13 @@ def parse_job(document: Document) -> FineTuneJobManifest:
     job = _parsed(document, FineTuneJobManifest)
     for field, broken, step in _rules(job):
         if broken:
-            raise _at(document, field, _unfit(document, field, broken, step))
+            raise _with_place(document, field, _field_error(document, field, broken, step))
     for split in SPLITS:
         data = getattr(job.spec.dataset, split)
         try:
             _ = data and dataset_uri(data, split, allow_local=True)
         except TrainerError as error:
-            raise _at(document, f"spec.dataset.{split}.uri", error) from None
+            raise _with_place(document, f"spec.dataset.{split}.uri", error) from None
     return job
 
 
@@ -212,9 +212,9 @@ def _other(document: Document, kind: Kind) -> Other:
     spec: Any = (kind.spec | None, None) if kind.spec_optional else (kind.spec, ...)
     manifest = _parsed(document, create_model(kind.kind, __base__=OtherManifest, spec=spec))
     metadata = manifest.metadata
-    for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
+    for field, wrong, step in (*_metadata_rules(metadata), *_service_name_rule(kind, metadata.name)):
         if wrong:
-            raise _at(document, field, _unfit(document, field, wrong, step))
+            raise _with_place(document, field, _field_error(document, field, wrong, step))
     if endless := document.endless():  # not needed for a job: all its fields are known, and none is recursive
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {endless}", "Write it out, without the alias.")
     wire = manifest.wire().get("spec", {})
@@ -224,7 +224,7 @@ def _other(document: Document, kind: Kind) -> Other:
     ]
     open_parts = wrong_in_open_parts(wire) if kind.kind == "LLMConnection" else ()
     if said := [f"line {document.line(path)}: {message}" for path, message in (*broken, *open_parts)]:
-        raise _wrong_fields(document, said)
+        raise _invalid_fields(document, said)
     return Other(kind.kind, metadata.name, getattr(manifest, "spec", None))
 
 
@@ -232,42 +232,42 @@ def _parsed(document: Document, model: type[_Model]) -> _Model:
     if octal := document.octal():
         step = "Write the number without a zero before it, or in quotes where text is meant."
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
-    if empty := document.empty(_SAY_MUCH_WHEN_EMPTY[document.kind]):
-        raise _wrong_fields(document, [f"line {line}: {name}: {_NOTHING}" for line, name in empty])
+    if empty := document.empty(_MEANINGFUL_WHEN_EMPTY[document.kind]):
+        raise _invalid_fields(document, [f"line {line}: {name}: {_NOTHING}" for line, name in empty])
     # kubectl get -o yaml shows a status, which is not part of the request
-    value = _asked({name: field for name, field in document.value.items() if name != "status"})
+    value = _without_server_metadata({name: field for name, field in document.value.items() if name != "status"})
     try:
         return model.model_validate(value, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        words = WrongFields(value, model)
-        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {words.of(one)}" for one in found))
-        raise _wrong_fields(document, said) from None
+        describer = WrongFields(value, model)
+        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {describer.of(one)}" for one in found))
+        raise _invalid_fields(document, said) from None
 
 
-def _wrong_fields(document: Document, said: list[str]) -> TrainerError:
+def _invalid_fields(document: Document, said: list[str]) -> TrainerError:
     more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
     message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
     return TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.")
 
 
-def _asked(value: dict[str, Any]) -> dict[str, Any]:
+def _without_server_metadata(value: dict[str, Any]) -> dict[str, Any]:
     """The value without metadata of the API server; with a name if generateName is to be used for one."""
     metadata = value.get("metadata")
     if not isinstance(metadata, dict):
         return value
-    asked = {name: field for name, field in metadata.items() if name not in _OF_THE_SERVER}
+    asked = {name: field for name, field in metadata.items() if name not in _SERVER_METADATA}
     if "name" not in metadata and isinstance(metadata.get("generateName"), str):
         asked["name"] = f"{metadata['generateName']}xxxxx"
     return {**value, "metadata": asked}
 
 
-def _unfit(document: Document, field: str, wrong: str, step: str) -> TrainerError:
-    spoils = spoilt(value_at(document.value, field.split(".")))
+def _field_error(document: Document, field: str, wrong: str, step: str) -> TrainerError:
+    spoils = text_problem(value_at(document.value, field.split(".")))
     return TrainerError(Reason.SPEC_INVALID, f"{field}: {wrong}{spoils}", step)
 
 
-def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
+def _with_place(document: Document, field: str, error: TrainerError) -> TrainerError:
     """The error with its place in the file."""
     place = f"{document.file_name} line {document.line(field.split('.'))}"
     return TrainerError(error.reason, f"{place}: {error.message}", error.next_step)
@@ -276,7 +276,7 @@ def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
 def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     """Rules of the API server beyond the bounds of single fields: field, what is wrong (or None), and what to write."""
     spec = job.spec
-    yield from _of_metadata(job.metadata)
+    yield from _metadata_rules(job.metadata)
     wrong = spec.method == "Full" and spec.lora is not None
     meaningless = f"lora has no meaning with method {spec.method}" if wrong else None
     yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA or QLoRA."
@@ -309,10 +309,10 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     yield "spec.trackers", nobody, "Write mlflow, tensorBoard or wandb below it, or several of them."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
     yield "spec.modelRef.name", service, "Rename it, for example in small letters."
-    yield from _quantities(spec.resources)
+    yield from _quantity_rules(spec.resources)
 
 
-def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str]]:
+def _metadata_rules(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str]]:
     wrong = not _OBJECT_NAME.fullmatch(names.name)
     yield "metadata.name", "this is not a name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
     wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
@@ -323,21 +323,21 @@ def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str
     unfit = next((name for name in names.annotations or {} if not _KEY.fullmatch(name.lower())), None)
     yield "metadata.annotations", None if unfit is None else f"{unfit}: this is not a key", step
     size = sum(len(name.encode()) + len(text.encode()) for name, text in (names.annotations or {}).items())
-    large = f"they are {size:,} bytes together" if size > _MOST_OF_ANNOTATIONS else None
-    yield "metadata.annotations", large, f"Write at most {_MOST_OF_ANNOTATIONS:,} bytes, names and texts together."
+    large = f"they are {size:,} bytes together" if size > _MAX_ANNOTATION_BYTES else None
+    yield "metadata.annotations", large, f"Write at most {_MAX_ANNOTATION_BYTES:,} bytes, names and texts together."
 
 
-def _of_service(kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
+def _service_name_rule(kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
     unfit = kind.names_service and not re.fullmatch(SERVICE_NAME, name)
     step = "Write at most 63 of a-z, 0-9 and -, beginning with a letter and ending with a letter or a digit."
     yield "metadata.name", "it becomes the name of a Service" if unfit else None, step
 
 
 def _is_label(name: str, text: str) -> bool:
-    return _KEY.fullmatch(name) is not None and _TEXT_OF_A_LABEL.fullmatch(text) is not None
+    return _KEY.fullmatch(name) is not None and _LABEL_VALUE.fullmatch(text) is not None
 
 
-def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
+def _quantity_rules(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
     """The same for CPU, memory and scratch space."""
     written = resources.wire()
     for field in ("cpu", "memory", "ephemeralStorage"):

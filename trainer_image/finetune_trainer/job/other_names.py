@@ -290,7 +290,7 @@ _VALUES = {
 }
 """Our enum values, and their names elsewhere; differences in case and separators are handled without."""
 
-_ON_VALUES = {
+_VALUE_HINTS = {
     "LoRA": {
         "that is LoRA with lora: {useDoRA: true}": "dora",
         "that is LoRA with lora: {useRSLoRA: true}": "rslora",
@@ -330,8 +330,10 @@ def _inverted(table: Mapping[str, str]) -> dict[str, str]:
 PLACES, REMARKS, COUNTED_OTHERWISE = _listed(_PLACES), _listed(_REMARKS), _listed(_COUNTED_OTHERWISE)
 
 _PLACE_OF, _COLUMN_OF, _MEANING_OF = _inverted(_PLACES), _inverted(_COLUMNS), _inverted(_VALUES)
-_HEED, _REMARK_ON = _inverted(_COUNTED_OTHERWISE), _inverted(_REMARKS)
-_ON_VALUE = {(one, name): remark for one, remarks in _ON_VALUES.items() for name, remark in _inverted(remarks).items()}
+_DIFFERENCE_OF, _HINT_FOR = _inverted(_COUNTED_OTHERWISE), _inverted(_REMARKS)
+_HINT_FOR_VALUE = {
+    (one, name): remark for one, remarks in _VALUE_HINTS.items() for name, remark in _inverted(remarks).items()
+}
 
 
 def place_of(name: str) -> str | None:
@@ -339,9 +341,9 @@ def place_of(name: str) -> str | None:
     return _PLACE_OF.get(plain(name))
 
 
-def remark_on(name: str) -> str | None:
+def hint_for(name: str) -> str | None:
     """The hint for another tool's field without an equivalent."""
-    return _REMARK_ON.get(plain(name))
+    return _HINT_FOR.get(plain(name))
 
 
 def column_of(name: str) -> str | None:
@@ -354,11 +356,11 @@ def meaning_of(value: str) -> str | None:
     return _MEANING_OF.get(plain(value))
 
 
-def to_heed(name: str) -> str:
+def difference_hint(name: str) -> str:
     """How our field differs from its equivalent elsewhere; "" if it does not."""
-    return f" ({found})" if (found := _HEED.get(plain(name))) else ""
+    return f" ({found})" if (found := _DIFFERENCE_OF.get(plain(name))) else ""
 
 
-def remark_on_value(value: str, choices: Collection[str]) -> str | None:
+def hint_for_value(value: str, choices: Collection[str]) -> str | None:
     """The hint for another tool's enum value that a field with these choices does not accept."""
-    return next((remark for one in choices if (remark := _ON_VALUE.get((one, plain(value))))), None)
+    return next((remark for one in choices if (remark := _HINT_FOR_VALUE.get((one, plain(value))))), None)

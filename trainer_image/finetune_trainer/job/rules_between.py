@@ -37,7 +37,7 @@ def _are_cores(quantity: Any) -> bool:
     return (cores := amount(quantity)) is None or cores <= MOST_CORES
 
 
-def _are_counted(resources: Any) -> bool:
+def _devices_are_counted(resources: Any) -> bool:
     devices = [value for name, value in resources.items() if "/" in name and amount(value) is not None]
     return all(is_counted(value) for value in devices)
 
@@ -63,7 +63,7 @@ def _are_within_limits(resources: Any) -> bool:
     )
 
 
-def _is_of_ecr(image: str, region: str) -> bool:
+def _is_ecr_image(image: str, region: str) -> bool:
     registry = rf"[0-9]{{12}}[.]dkr[.-]ecr(-fips)?[.]{re.escape(region)}[.][a-z0-9.:-]+"
     name = "/[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_.-]+)?(@sha256:[0-9a-f]+)?"
     return re.fullmatch(registry + name, image) is not None
@@ -86,7 +86,7 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "roleARN is of another partition": lambda it: (
         not it["roleARN"].startswith("arn:") or it["roleARN"].startswith(f"arn:{partition_of(it['region'])}:")
     ),
-    "SageMaker runs images of ECR": lambda it: _is_of_ecr(it["trainerImage"], it["region"]),
+    "SageMaker runs images of ECR": lambda it: _is_ecr_image(it["trainerImage"], it["region"]),
     "sageMaker.kmsKeyID is a key": lambda it: (
         not (key := it.get("kmsKeyID", "")).startswith("arn:") or f":kms:{it['region']}:" in key
     ),
@@ -110,7 +110,7 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "write a quantity": lambda it: amount(it) is not None,
     "memory and ephemeral-storage:": _are_sizes,
     "cpu: no node has": lambda it: _are_cores(it.get("cpu", 0)),
-    "what a device plugin hands out": _are_counted,
+    "what a device plugin hands out": _devices_are_counted,
     "resources are cpu, memory": lambda it: all(
         "/" in name or name in ("cpu", *SIZES) or name.startswith("hugepages-") for name in it
     ),

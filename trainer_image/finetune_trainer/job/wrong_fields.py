@@ -15,10 +15,10 @@ from finetune_api.schema import structural_schema
 from finetune_trainer.job.fields import Path, field_names, model_at, required, shown, value_at
 from finetune_trainer.job.meant import meant, of_other_providers
 from finetune_trainer.job.other_names import PREFERENCE
-from finetune_trainer.job.wrong_values import in_its_unit, instead, of_no_type, spoilt
+from finetune_trainer.job.wrong_values import expected_type, in_field_unit, instead, text_problem
 
 _NUMBERS = ("int_type", "float_type")
-_OF_A_SELECTOR = ["matchExpressions", "matchLabels"]
+_SELECTOR_FIELDS = ["matchExpressions", "matchLabels"]
 
 
 class WrongFields:
@@ -34,25 +34,25 @@ class WrongFields:
         path = [part for part in error["loc"] if not _is_union_tag(part)]
         where, value = shown(path), value_at(self._manifest, path)
         if error["type"] == "extra_forbidden":
-            return f"{where}: no such field{self._meant(path)}"
+            return f"{where}: no such field{self._hint(path)}"
         described = _description(path, self._root)
         if error["type"] == "missing":
             return f"{where} is required{f': {described}' if described else ''}"
-        said = self._shape(error, path, value) or _value(error, value, described)
-        return f"{where}: {said}{in_its_unit(str(path[-1]), value) if error['type'] in _NUMBERS else ''}"
+        message = self._structure_problem(error, path, value) or _value_problem(error, value, described)
+        return f"{where}: {message}{in_field_unit(str(path[-1]), value) if error['type'] in _NUMBERS else ''}"
 
-    def _shape(self, error: ErrorDetails, path: Path, value: Any) -> str:
+    def _structure_problem(self, error: ErrorDetails, path: Path, value: Any) -> str:
         """What the field should look like, if its value has the wrong structure or violates a text pattern."""
         if error["type"] == "dict_type":
             return "write names with their values below it, such as " + (_example(path, self._root) or "NAME: VALUE")
         if error["type"] == "model_type":
             return _fields_below(model_at(path, self._root), value)
         if error["type"] == "string_pattern_mismatch":
-            return f"{_rule_of(path, self._root)}{spoilt(value)}"
+            return f"{_rule_of(path, self._root)}{text_problem(value)}"
         is_of_union = len(path) < len(error["loc"])
-        return of_no_type(value) if is_of_union and isinstance(value, list | dict | bool | float) else ""
+        return expected_type(value) if is_of_union and isinstance(value, list | dict | bool | float) else ""
 
-    def _meant(self, path: Path) -> str:
+    def _hint(self, path: Path) -> str:
         """The field that was probably meant, or else the existing ones."""
         model, parent = model_at(path[:-1], self._root), shown(path[:-1])
         if model is None:
@@ -64,16 +64,16 @@ class WrongFields:
             return others
         self._listed.add(parent)
         names = field_names(model)
-        there = f"is only {names[0]}" if len(names) == 1 else f"are {', '.join(names)}"
-        return f"{others}; there {there}"
+        existing = f"is only {names[0]}" if len(names) == 1 else f"are {', '.join(names)}"
+        return f"{others}; there {existing}"
 
 
-def _value(error: ErrorDetails, value: Any, described: str) -> str:
+def _value_problem(error: ErrorDetails, value: Any, described: str) -> str:
     """What is wrong with a value, what to write instead, and what the field is for."""
-    said = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
-    told = f"{said[:1].lower()}{said[1:]}{instead(error['type'], said, value)}"
+    message = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    problem = f"{message[:1].lower()}{message[1:]}{instead(error['type'], message, value)}"
     is_block = isinstance(value, dict)  # the description does not help with a rule between its fields
-    return told if not described or described in told or is_block else f"{told} ({described})"
+    return problem if not described or described in problem or is_block else f"{problem} ({described})"
 
 
 def _is_union_tag(part: str | int) -> bool:
@@ -85,14 +85,14 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
     if model is None:
         return "write {}: it has no fields"
     names, needed = field_names(model), required(model)
-    if said := _instead_of_text(model, value):
-        return said
+    if message := _instead_of_text(model, value):
+        return message
     if isinstance(value, list):
         return f"write its fields, no list: {', '.join(names)}"
     if isinstance(value, bool) and (one_of := _one_of(model)):
         return f"write fields below it: {one_of}"
     if isinstance(value, bool) and names and not needed:
-        return f"{_switched(names, on=value)}, or fields below it: {', '.join(names)}"
+        return f"{_to_switch(names, on=value)}, or fields below it: {', '.join(names)}"
     return f"write fields below it: {', '.join(names)}" if names else "write {}: it has no fields"
 
 
@@ -109,26 +109,26 @@ def _instead_of_text(model: type[BaseModel], value: object) -> str:
     names = field_names(model)
     if not isinstance(value, str | int | float):
         return ""
-    if names == _OF_A_SELECTOR:
+    if names == _SELECTOR_FIELDS:
         return "write {} for every namespace, or matchLabels: {kubernetes.io/metadata.name: NAME} for one"
     if isinstance(value, str) and value in names and model_at([value], model) is not None:
         return f"write {{{value}: {{}}}}"
     if isinstance(value, str) and plain(value) in PREFERENCE and not required(model):
-        return f"{_switched(names, on=True)}, or fields below it: {', '.join(names)}"
-    return f"write {way} instead of a value alone" if (way := _only_way(model)) else ""
+        return f"{_to_switch(names, on=True)}, or fields below it: {', '.join(names)}"
+    return f"write {only_field} instead of a value alone" if (only_field := _only_field(model)) else ""
 
 
-def _only_way(model: type[BaseModel]) -> str:
+def _only_field(model: type[BaseModel]) -> str:
     """The only field of a part, or its only required one, down to a value: `{train: {uri: …}}`."""
     names, needed = field_names(model), required(model)
     only = names if len(names) == 1 else needed
     if len(only) != 1:
         return ""
     inner = model_at(only, model)
-    return f"{{{only[0]}: {(inner and _only_way(inner)) or '…'}}}"
+    return f"{{{only[0]}: {(inner and _only_field(inner)) or '…'}}}"
 
 
-def _switched(names: list[str], *, on: bool) -> str:
+def _to_switch(names: list[str], *, on: bool) -> str:
     """What to write to switch a part with these optional fields on or off."""
     if "enabled" in names:
         return f"write {{enabled: {'true' if on else 'false'}}}"

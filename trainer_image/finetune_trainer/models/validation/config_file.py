@@ -18,7 +18,7 @@ from finetune_trainer.models import base_refusals, kinds
 from finetune_trainer.models.kinds import KNOWN
 from finetune_trainer.models.validation import target_names
 from finetune_trainer.models.validation.config_shapes import wrong_count, wrong_shapes
-from finetune_trainer.models.validation.config_values import Fields, Wrong, shown, wrong_values
+from finetune_trainer.models.validation.config_values import Fields, Invalid, shown, wrong_values
 from finetune_trainer.models.validation.experts import wrong_experts
 from finetune_trainer.models.validation.generation_file import wrong_generation
 from finetune_trainer.models.validation.optional_tensors import left_out
@@ -43,7 +43,7 @@ def require(folder: Path, *, tuned: bool = True) -> None:
     config = _read(folder / _CONFIG)
     if config.get("auto_map", {}) != {}:
         if not isinstance(config["auto_map"], dict):
-            raise _refusal(folder / _CONFIG, Wrong("auto_map", "is not an object"))
+            raise _refusal(folder / _CONFIG, Invalid("auto_map", "is not an object"))
         return
     _require_config(folder, config, tuned=tuned)
     generation = folder / _GENERATION
@@ -122,11 +122,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _unusable(path, "is not a JSON object")
     if path.name == _CONFIG and not isinstance(found.get("model_type"), str):
-        raise _refusal(path, Wrong("model_type", "is missing" if "model_type" not in found else "is not text"))
+        raise _refusal(path, Invalid("model_type", "is missing" if "model_type" not in found else "is not text"))
     return found
 
 
-def _refusal(path: Path, wrong: Wrong) -> TrainerError:
+def _refusal(path: Path, wrong: Invalid) -> TrainerError:
     return _unusable(path, f"{wrong.field} {wrong.why}")
 
 
@@ -134,7 +134,7 @@ def _unusable(path: Path, why: str) -> TrainerError:
     return base_refusals.unusable(path.parent, f"{path.name}: {why}", STEP)
 
 
-def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
+def _other_than(folder: Path, text: Fields) -> Iterator[Invalid]:
     """Contradictions with the files: each layer must have tensors, and each token an embedding.
 
     Damaged or missing files are ignored: loading them will report it.
@@ -152,7 +152,7 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
     vocabulary, table = text.get("vocab_size"), next(filter(_EMBEDDINGS.fullmatch, shapes), None)
     if known and table and shapes[table] and vocabulary != shapes[table][0]:
         where = f"{table} in {file_of(folder, table)}"
-        yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
+        yield Invalid("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
     if are_plain and text.get("quantization_config") is None:
         yield from _lacking(folder, text, shapes)
         yield from wrong_experts(text, shapes, folder)
@@ -166,7 +166,7 @@ _UNWRAP = (
 )
 
 
-def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
+def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Invalid]:
     """Weights that every model of this type has, and that no file contains.
 
     Raises:
@@ -184,5 +184,5 @@ def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[
         why = f"its weights are incomplete: {missing.name} cannot be found in {promised_in(folder, missing.name)}"
         raise base_refusals.unusable(folder, why, base_refusals.PUT_THERE_AGAIN)
     kind = text["model_type"]
-    yield Wrong("model_type", f"is {shown(kind)}, and the files of weights have no {missing.name}, which every {kind} "
-                "has: they are those of another kind, or incomplete")  # fmt: skip
+    yield Invalid("model_type", f"is {shown(kind)}, and the files of weights have no {missing.name}, which every "
+                f"{kind} has: they are those of another kind, or incomplete")  # fmt: skip

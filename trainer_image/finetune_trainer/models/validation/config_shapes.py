@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
 from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
-from finetune_trainer.models.validation.config_values import Fields, Wrong, is_whole, shown
+from finetune_trainer.models.validation.config_values import Fields, Invalid, is_whole, shown
 from finetune_trainer.models.validation.optional_tensors import lacking
 from finetune_trainer.models.validation.required_tensors import ALWAYS
 from finetune_trainer.models.validation.tensor_names import (
@@ -45,7 +45,7 @@ class Odd(NamedTuple):
     side: Side
 
 
-def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
+def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Invalid]:
     """A number of layers that contradicts the files: their lists of layers, or else the number of their tensors."""
     kind, lists = fields.get("model_type"), sorted({placed(one).layers for one in shapes} - {""})
     if kind in KNOWN and (len(lists) == 1 or kind in T5S | BARTS):
@@ -54,16 +54,16 @@ def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iter
         return
     name = next((one for one in LAYER_COUNTS if is_whole(fields.get(one))), None)
     if name is not None and shapes and fields[name] > len(shapes):
-        yield Wrong(name, f"is {fields[name]}, and the files of weights hold {len(shapes)} tensors")
+        yield Invalid(name, f"is {fields[name]}, and the files of weights hold {len(shapes)} tensors")
 
 
-def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
+def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Invalid]:
     name = field_of(fields, layers)
     if name is None:
         return
     said, held = fields[name], parts_by_layer(shapes, layers)
     if said > (most := 1 + max(held)):
-        yield Wrong(name, f"is {said}, and the files of weights hold {most} layers")
+        yield Invalid(name, f"is {said}, and the files of weights hold {most} layers")
         return
     whole = {part for part in ALWAYS[fields["model_type"]] if part.startswith(f"{layers}N.")}
     before: set[str] = set().union(*(held.get(number, set()) for number in range(said)))
@@ -71,10 +71,10 @@ def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder
         # Layers for multi-token prediction have additional parts, and are ignored by design.
         first = next(one for one in shapes if placed(one)[1:] == (layers, said))
         layer = f"{around_of(first)}{layers}{said} in {file_of(folder, first)}"
-        yield Wrong(name, f"is {said}: by config.json it has {said} layers, but its files have more: {layer}")
+        yield Invalid(name, f"is {said}: by config.json it has {said} layers, but its files have more: {layer}")
 
 
-def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
+def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Invalid]:
     """The first size that contradicts the weights, or a separate head or biases that the files lack.
 
     All tensors must be floats: quantized matrices are packed and have other shapes.
@@ -105,14 +105,14 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
             why = f"its weights are another model's: {where}, and by config.json {by_config}"
             raise unusable(folder, why, PUT_THERE_AGAIN)
         said = f"is {shown(fields[field])}" if field in fields else "is missing"
-        yield Wrong(field, f"{said}, and {where}, by config.json {by_config}")
+        yield Invalid(field, f"{said}, and {where}, by config.json {by_config}")
     elif right and (no_head := _no_head(fields, shapes, folder)):
         yield no_head
     else:
         yield from lacking(fields, shapes)
 
 
-def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
+def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Invalid | None:
     """The problem if the output head is not tied and the files have none.
 
     Raises:
@@ -130,7 +130,7 @@ def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
     if is_tied or {_HEAD, _OLD_HEAD} & there.keys() or kind not in _HEADED:
         return None
     said = "is false" if "tie_word_embeddings" in fields else f"is missing, which is false for a {kind}"
-    return Wrong("tie_word_embeddings", f"{said}, and the files of weights have no {_HEAD}")
+    return Invalid("tie_word_embeddings", f"{said}, and the files of weights have no {_HEAD}")
 
 
 def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:

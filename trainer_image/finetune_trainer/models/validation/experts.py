@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
-from finetune_trainer.models.validation.config_values import Fields, Wrong, is_whole
+from finetune_trainer.models.validation.config_values import Fields, Invalid, is_whole
 from finetune_trainer.models.validation.required_tensors import BESIDE_EXPERTS
 from finetune_trainer.models.validation.tensor_names import around_of, count_of, placed
 from finetune_trainer.models.weight_files import file_of, promised_in
@@ -31,7 +31,7 @@ Shapes = Mapping[str, list[int]]
 _Expert = dict[str, list[int]]
 
 
-def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
+def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Invalid]:
     """The first number of experts that contradicts the files.
 
     Raises:
@@ -45,12 +45,12 @@ def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wron
         if found := _OF_ONE.fullmatch(name):
             lists.setdefault(found["list"], {}).setdefault(int(found["number"]), {})[found["part"]] = shape
         elif field and len(shape) == 3 and _OF_ALL.fullmatch(name) and shape[0] != fields[field]:
-            yield Wrong(field, f"is {fields[field]}, and {name} in {file_of(folder, name)} has {shape[0]} experts")
+            yield Invalid(field, f"is {fields[field]}, and {name} in {file_of(folder, name)} has {shape[0]} experts")
     _require_layers_alike(fields, shapes, folder)
     for place, experts in sorted(lists.items()):
         _require_alike(place, experts, folder)
         if field and max(experts) + 1 != fields[field]:
-            yield Wrong(field, f"is {fields[field]}, and the files of weights hold {max(experts) + 1} in {place}")
+            yield Invalid(field, f"is {fields[field]}, and the files of weights hold {max(experts) + 1} in {place}")
 
 
 def _require_layers_alike(fields: Fields, shapes: Shapes, folder: Path) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from finetune_trainer.models.validation.config_values import Fields, Wrong, shown
+from finetune_trainer.models.validation.config_values import Fields, Invalid, shown
 from finetune_trainer.models.validation.required_tensors import ALWAYS, spelt
 from finetune_trainer.models.validation.tensor_names import around_of, count_of, placed
 from finetune_trainer.models.weight_files import file_of
@@ -107,7 +107,7 @@ _UNTOLD = frozenset({"stablelm"})
 _HEAD = "lm_head"
 
 
-def left_out(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
+def left_out(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Invalid]:
     """The first weight or bias in the model's own layers for which a model with this config has no place.
 
     Only if the files contain everything that the type requires. Buffers in old files, such as `attn.bias`, are ignored.
@@ -130,13 +130,13 @@ def left_out(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterato
         where = f"{name} in {file_of(folder, name)}"
         option = next((one for one in options if part in one.parts), None)
         if option is not None and not option.parts <= there and (other := _whose(there)):
-            yield Wrong("model_type", f"is {shown(kind)}, and the files have the weights of a {other}, as {where}")
+            yield Invalid("model_type", f"is {shown(kind)}, and the files have the weights of a {other}, as {where}")
         elif option is None:
-            yield Wrong("model_type", f"is {shown(kind)}, and no {kind} has {where}: they are the weights of another "
+            yield Invalid("model_type", f"is {shown(kind)}, and no {kind} has {where}: they are the weights of another "
                         "kind, and would be trained without it")  # fmt: skip
         else:
             said = f"is {shown(fields[option.field])}" if option.field in fields else "is missing"
-            yield Wrong(option.field, f"{said}, and leaves no room for {where}: the model would compute without it")
+            yield Invalid(option.field, f"{said}, and leaves no room for {where}: the model would compute without it")
         return
 
 
@@ -152,7 +152,7 @@ def _is_bias(part: str, known: frozenset[str]) -> bool:
     return owner != part and (owner == _HEAD or f"{owner}.weight" in known)
 
 
-def lacking(fields: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
+def lacking(fields: Fields, shapes: Mapping[str, Any]) -> Iterator[Invalid]:
     """The first field that requires tensors of the layers that the files lack entirely."""
     parts = {placed(name).part: name for name in shapes}
     for option in OPTIONS.get(fields.get("model_type", ""), ()):
@@ -162,5 +162,5 @@ def lacking(fields: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
         beside = next((name for part, name in parts.items() if part.startswith(missing.partition("N.")[0])), None)
         if beside is not None:
             name = around_of(beside) + missing.replace("N.", "0.")
-            yield Wrong(option.field, f"is {shown(fields[option.field])}, and the files of weights have no {name}")
+            yield Invalid(option.field, f"is {shown(fields[option.field])}, and the files of weights have no {name}")
             return
