@@ -123,7 +123,7 @@ class TruncationWarning:
             self._texts.update(longest)
 
     @property
-    def said(self) -> str | None:
+    def warning(self) -> str | None:
         """The warning; None without a sign of truncation. Texts that all have the same length are intended."""
         several = (
             self._lengths_differ and self._length >= _MIN_TRUNCATED and len(self._texts) >= _MIN_ROWS_IF_RARELY_MEANT

@@ -255,8 +255,8 @@ class SplitCheck:
 
     def _columns_in_words(self) -> str:
         is_csv = self.format.startswith("CSV")
-        said = column_names.columns_in_words(self.columns_seen, self.columns, maybe_data=is_csv or self.names_vary)
-        return column_names.NO_HEADER if is_csv and said == column_names.DATA else said
+        words = column_names.columns_in_words(self.columns_seen, self.columns, maybe_data=is_csv or self.names_vary)
+        return column_names.NO_HEADER if is_csv and words == column_names.DATA else words
 
     def next_step(self) -> str | None:
         """What to do about it, if more specific than the reason's default."""
@@ -329,11 +329,11 @@ class SplitCheck:
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._preference_step(seen, sought=bool(meant)):
             return f"{otherwise}; or else m{named}"
-        if (said := self._columns_in_words()) == column_names.NO_HEADER:
+        if (words := self._columns_in_words()) == column_names.NO_HEADER:
             header = column_names.header_hint(self.columns, self.columns_seen, self.format)
             return f"Let the file begin with a line of its columns' names{header}, or m{named}"
-        text_warnings = self.rows == 1 and seen.isdisjoint(columns.named.values())
-        is_data = said == column_names.DATA or (text_warnings and not all(map(column_names.may_be_shown, seen)))
+        is_row_of_texts = self.rows == 1 and seen.isdisjoint(columns.named.values())
+        is_data = words == column_names.DATA or (is_row_of_texts and not all(map(column_names.may_be_shown, seen)))
         if is_data and self.format.startswith("JSON"):
             return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
@@ -366,7 +366,7 @@ class SplitCheck:
             yield f"{self.label}: {unused}"
         for layout in self.layouts.others:
             yield f"{self.label}: {column_names.layout_warning(layout, self.layouts.asked)}"
-        yield from (f"{self.label}: the first row has {said}" for said in self.first_row_warnings)
+        yield from (f"{self.label}: the first row has {warning}" for warning in self.first_row_warnings)
         if part := _PART.search(self.file):
             yield f"{self.label}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
         for unread in column_names.unread_column_warnings(self.layouts.asked.columns, self.columns_seen):
@@ -375,7 +375,7 @@ class SplitCheck:
     def _text_warnings(self) -> Iterator[str]:
         for one in filter(attrgetter("holds"), self.every_row_checks):
             yield f"{self.label}: all {_rows(self.rows - self.bad_rows)} {one.what}"
-        yield from (f"{self.label}: {said}" for one in self.length_checks if (said := one.said))
+        yield from (f"{self.label}: {warning}" for one in self.length_checks if (warning := one.warning))
         for check in self.row_checks:
             if check.rows:
                 yield f"{self.label}: {_rows(check.rows)} with {check.what} (the first: {check.first}){check.then}"
@@ -384,8 +384,8 @@ class SplitCheck:
         limit, tally = limit_in_words(self.spec.hyperparameters, self._positions), self.tally
         if tally.truncated:
             yield f"{self.label}: {_rows(tally.truncated)} longer than {limit}; the end is cut"
-        if self.tokenizer and (said := self.tokenizer.beyond_context(tally.longest, self.spec.hyperparameters)):
-            yield f"{self.label}: {said}"
+        if self.tokenizer and (warning := self.tokenizer.beyond_context(tally.longest, self.spec.hyperparameters)):
+            yield f"{self.label}: {warning}"
         if tally.unlabelled:
             without = "any token of the completion" if self.spec.preference is None else "two different answers"
             left = f"{_rows(tally.unlabelled)} without {without} within {limit} (the first: {tally.first_unlabelled})"

@@ -24,9 +24,10 @@ from finetune_trainer.errors import TrainerError
 def no_key(config_map: str, key: str, folder: Path) -> TrainerError:
     """SpecInvalid: the ConfigMap mounted at the folder lacks the key; names the keys that it has."""
     there = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    said = f"spec.code: ConfigMap {config_map} has no key {key}" + (f"; it has {', '.join(there[:8])}" if there else "")
+    others = f"; it has {', '.join(there[:8])}" if there else ""
+    message = f"spec.code: ConfigMap {config_map} has no key {key}{others}"
     step = "Put the code into the ConfigMap under that key and set spec.retryNonce, or name another key in a new job."
-    return TrainerError(Reason.SPEC_INVALID, said, step)
+    return TrainerError(Reason.SPEC_INVALID, message, step)
 
 
 def pack(spec: FineTuneJobSpec, scratch: Path, mounted: Path = Path(CONFIG_MAPS_PATH)) -> ConvertedFile:

@@ -219,12 +219,12 @@ def _other(document: Document, kind: Kind) -> Other:
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {endless}", "Write it out, without the alias.")
     wire = manifest.wire().get("spec", {})
     broken = [
-        (path, f"{field_path(path)}: {said}")
-        for path, said in broken_rules(structural_schema(kind.spec), wire, ("spec",))
+        (path, f"{field_path(path)}: {message}")
+        for path, message in broken_rules(structural_schema(kind.spec), wire, ("spec",))
     ]
     open_parts = wrong_in_open_parts(wire) if kind.kind == "LLMConnection" else ()
-    if said := [f"line {document.line(path)}: {message}" for path, message in (*broken, *open_parts)]:
-        raise _invalid_fields(document, said)
+    if messages := [f"line {document.line(path)}: {message}" for path, message in (*broken, *open_parts)]:
+        raise _invalid_fields(document, messages)
     return Other(kind.kind, metadata.name, getattr(manifest, "spec", None))
 
 
@@ -241,13 +241,13 @@ def _parsed(document: Document, model: type[_Model]) -> _Model:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         describer = WrongFields(value, model)
-        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {describer.of(one)}" for one in found))
-        raise _invalid_fields(document, said) from None
+        messages = list(dict.fromkeys(f"line {document.line(one['loc'])}: {describer.of(one)}" for one in found))
+        raise _invalid_fields(document, messages) from None
 
 
-def _invalid_fields(document: Document, said: list[str]) -> TrainerError:
-    more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
-    message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
+def _invalid_fields(document: Document, messages: list[str]) -> TrainerError:
+    more = f"; and {len(messages) - _NAMED_ERRORS} more" if len(messages) > _NAMED_ERRORS else ""
+    message = f"{document.file_name} {'; '.join(messages[:_NAMED_ERRORS])}{more}"
     return TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.")
 
 

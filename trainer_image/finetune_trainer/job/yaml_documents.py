@@ -243,8 +243,9 @@ def _objects(file_name: str, value: Any, node: yaml.Node) -> Iterator[Document]:
     items: Any = value.get("items")
     if _is_list(value):
         if any(isinstance(item, dict) and _is_list(item) for item in items):
-            said = f"{file_name} line {node.start_mark.line + 1}: a List contains a List, which kubectl does not read"
-            raise TrainerError(Reason.SPEC_INVALID, said, _SEPARATE_STEP)
+            line = node.start_mark.line + 1
+            message = f"{file_name} line {line}: a List contains a List, which kubectl does not read"
+            raise TrainerError(Reason.SPEC_INVALID, message, _SEPARATE_STEP)
         (listed,) = (inner for name, _, inner in _pairs(node) if name == "items")
         for item, (_, _, inner) in zip(items, _pairs(listed), strict=True):
             yield from _objects(file_name, item, inner)

@@ -61,8 +61,8 @@ def beside_experts(model: Any) -> list[str]:
     of_layers = (one for one in model.modules() if not isinstance(one, torch.nn.Conv1d))  # these have three dimensions
     in_experts = sum(value.numel() for one in of_layers for value in one.parameters(recurse=False) if value.dim() == 3)
     part = in_experts / sum(value.numel() for value in model.parameters())
-    said = f"{EXPERTS_LEFT}, {part:.0%} of the model's weights: adapters do not reach them"
-    return [f"{said}. method: Full tunes them, too"] if in_experts else []
+    remark = f"{EXPERTS_LEFT}, {part:.0%} of the model's weights: adapters do not reach them"
+    return [f"{remark}. method: Full tunes them, too"] if in_experts else []
 
 
 def _all_linear(model: Any) -> list[str]:

@@ -138,12 +138,12 @@ def require_no_adapter(folder: Path) -> None:
         TrainerError: ModelUnusable.
     """
     try:
-        said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
     except (OSError, ValueError):
-        said = {}
-    named = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+        adapter = {}
+    named = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
     with_weights = (folder / "config.json").is_file()
     what = "there is an adapter next to its weights" if with_weights else "it is an adapter, and no model"
     first = "Take the adapter out of the folder, or name" if with_weights else "Name"
@@ -166,8 +166,8 @@ def require_plain_numbers(folder: Path) -> None:
         raise unusable(folder, why, PLAIN_WEIGHTS)
 
 
-def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, four_bits: bool) -> None:
-    """Refuse weights that cannot be tuned in their stored form; `said` is config.json's quantization_config.
+def require_tunable_numbers(folder: Path, quantization: Mapping[str, Any] | None, *, four_bits: bool) -> None:
+    """Refuse weights that cannot be tuned in their stored form; `quantization` is config.json's quantization_config.
 
     `four_bits`: the job trains in 4 bits, so the model may be stored in 4 bits, but in no other quantized form. Unknown
     methods are ignored by transformers, which then reads the weights as plain numbers.
@@ -175,21 +175,21 @@ def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, fou
     Raises:
         TrainerError: ModelUnusable.
     """
-    said = said or {}
-    how = said.get("quant_method", _BITSANDBYTES if said else None)
-    in_bits = {name for name in _BITS if said.get(name) is True} if how == _BITSANDBYTES else set()
+    quantization = quantization or {}
+    how = quantization.get("quant_method", _BITSANDBYTES if quantization else None)
+    in_bits = {name for name in _BITS if quantization.get(name) is True} if how == _BITSANDBYTES else set()
     if how in NEVER_TUNED or in_bits - ({"load_in_4bit"} if four_bits else set()):
-        raise quantized_refusal(folder, said)
+        raise quantized_refusal(folder, quantization)
     if how in AS_NUMBERS and four_bits:
-        raise quantized_refusal(folder, said, _LORA)
+        raise quantized_refusal(folder, quantization, _LORA)
     if how not in {*AS_NUMBERS, _BITSANDBYTES}:
         require_plain_numbers(folder)
 
 
-def quantized_refusal(folder: Path, said: Mapping[str, Any], next_step: str = PLAIN_WEIGHTS) -> TrainerError:
+def quantized_refusal(folder: Path, quantization: Mapping[str, Any], next_step: str = PLAIN_WEIGHTS) -> TrainerError:
     """The error for weights that cannot be tuned in their stored form."""
-    bits = next((f" in {words}" for field, words in _BITS.items() if said.get(field)), "")
-    how = f"{said.get('quant_method', 'nobody says how')}{bits}"
+    bits = next((f" in {words}" for field, words in _BITS.items() if quantization.get(field)), "")
+    how = f"{quantization.get('quant_method', 'nobody says how')}{bits}"
     return unusable(folder, f"its weights are stored quantised ({how}), in a way that cannot be tuned here", next_step)
 
 
@@ -268,8 +268,8 @@ def require_plain_weights(folder: Path) -> None:
 
 def in_four_bits(folder: Path) -> bool:
     """Whether bitsandbytes stored the weights in 4 bits, which then stay so when loaded."""
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
-    return said.get("quant_method") == _BITSANDBYTES and said.get("load_in_4bit") is True
+    quantization = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+    return quantization.get("quant_method") == _BITSANDBYTES and quantization.get("load_in_4bit") is True
 
 
 def _is_quantised(config: Mapping[str, Any]) -> bool:

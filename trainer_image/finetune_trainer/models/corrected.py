@@ -40,10 +40,10 @@ def attention_of(config: Any) -> dict[str, Any]:
 
 def as_numbers(config: Any) -> bool:
     """Have FP8 or MXFP4 weights dequantized when loaded, whatever kernels there are. Returns whether they are such."""
-    said = getattr(config, "quantization_config", None)
-    if said is None or said.get("quant_method") not in AS_NUMBERS:
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None or quantization.get("quant_method") not in AS_NUMBERS:
         return False
-    said["dequantize"] = True
+    quantization["dequantize"] = True
     return True
 
 
@@ -54,8 +54,8 @@ def in_one_dtype(model: Any, dtype: Any) -> None:
     """
     import torch
 
-    told = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
-    exact = {name for field in told for name in getattr(model, field, None) or ()}
+    attributes = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+    exact = {name for field in attributes for name in getattr(model, field, None) or ()}
     for name, value in model.named_parameters():
         if isinstance(dtype, torch.dtype) and exact.isdisjoint(name.split(".")):
             value.data = value.data.to(dtype)

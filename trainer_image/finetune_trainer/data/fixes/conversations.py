@@ -30,9 +30,9 @@ Step = Callable[[str, str], str]
 """Makes the next step for a column and the format of its file."""
 
 
-def by_command(said: str, *programs: str) -> Step:
+def by_command(text: str, *programs: str) -> Step:
     """A step with a command for each HOW in the text: a jq program, in which COLUMN stands for the column."""
-    parts = said.split("HOW")
+    parts = text.split("HOW")
 
     def step(column: str, file_format: str) -> str:
         commands = (f"`{jq_rows(file_format, program.replace('COLUMN', field(column)))}`" for program in programs)
@@ -105,12 +105,12 @@ _CONTENTS = {
 def contents_step(kinds: Collection[str], column: str, file_format: str) -> str:
     """The step for contents that are not text; with a command if all of them have the same type."""
     known = _CONTENTS.get(next(iter(kinds))) if len(kinds) == 1 else None
-    said = "Only text is learnt: write it as the content of messages"
+    text = "Only text is learnt: write it as the content of messages"
     if known is None:
-        return f"{said}."
+        return f"{text}."
     to_text = f'if type | IN("string", "null") then . else {known[0]} end'
     how = f'map(with_entries(if .key | IN("content", "value") then .value |= ({to_text}) else . end))'
-    return by_command(f"{said}; HOW {known[1]}.", _changed(how))(column, file_format)
+    return by_command(f"{text}; HOW {known[1]}.", _changed(how))(column, file_format)
 
 
 _TEXT_OF_CALLS = "write calls and what came of them as text: of the assistant, and of the user"
@@ -166,5 +166,5 @@ _COLUMN_STEPS = (
     (BESIDE_CONTENT, "Reasoning is learnt only if it is part of the content: write it there; or HOW removes it.",
      _changed("map(del(.reasoning_content, .reasoning, .thinking))")),
 )  # fmt: skip
-COLUMN_STEPS = tuple((what, by_command(said, program)) for what, said, program in _COLUMN_STEPS)
+COLUMN_STEPS = tuple((what, by_command(text, program)) for what, text, program in _COLUMN_STEPS)
 """Steps by the words of a problem, each for a column."""

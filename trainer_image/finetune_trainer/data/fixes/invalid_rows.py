@@ -68,7 +68,7 @@ def step_for_problems(
     columns = {problem.field for problem in present if problem.field}
     if len(columns) == 1:
         column = columns.pop()
-        if rows == 1 and any(said in problems[0].what for said in (NO_ROLE, OTHER_ROLE)):
+        if rows == 1 and any(words in problems[0].what for words in (NO_ROLE, OTHER_ROLE)):
             return conversations.GROUP_CHAT_STEP(column, file_format)
         if step := all_rows_step(column, file_format) if all_rows_step else _column_step(present, column, file_format):
             return step
@@ -80,11 +80,11 @@ def step_for_problems(
 
 def _column_step(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
     """The step if all problems are in the same column."""
-    said = [problem.what for problem in problems]
-    if all(what.startswith("content of message") and what.endswith(", not text") for what in said):
-        kinds = {what.partition(" is ")[2].removesuffix(", not text") for what in said}
+    texts = [problem.what for problem in problems]
+    if all(what.startswith("content of message") and what.endswith(", not text") for what in texts):
+        kinds = {what.partition(" is ")[2].removesuffix(", not text") for what in texts}
         return conversations.contents_step(kinds, column, file_format)
-    if all(what.endswith(_WRITTEN_AS_TEXT) for what in said):
+    if all(what.endswith(_WRITTEN_AS_TEXT) for what in texts):
         return _to_text_step(column, file_format)
     return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if all_contain(problems, what)), None)
 
@@ -127,17 +127,17 @@ _AS_JSON = (
 def _structs_step(column: str, file_format: str) -> str:
     """The step for a list in a database's display format, which is not meant to be parsed."""
     name = json.dumps(column)
-    said = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
+    message = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
     found = f're.findall(r"{_STRUCT}", row[{name}], re.DOTALL)'
-    how = python_rows(file_format, f"{{**row, {name}: [{said} for who, quoted, plain, _ in {found}]}}")
+    how = python_rows(file_format, f"{{**row, {name}: [{message} for who, quoted, plain, _ in {found}]}}")
     return f"{_AS_JSON}; or `{how} > ROWS.jsonl` makes messages of these, where each is a role and a text alone."
 
 
 def _prompt_step(column: str, file_format: str) -> str:
     """The step for rows without prompts, if no row has one."""
-    said = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
-    with_one = by_command(f"{said}; HOW writes one TEXT into all.", 'COLUMN = "TEXT"')
-    return with_one(column, file_format) if file_format.startswith("JSON") else f"{said}."
+    step = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
+    with_one = by_command(f"{step}; HOW writes one TEXT into all.", 'COLUMN = "TEXT"')
+    return with_one(column, file_format) if file_format.startswith("JSON") else f"{step}."
 
 
 _STEPS_IF_ALL_ROWS = (*conversations.IF_ALL_ROWS, ("prompt is empty", _prompt_step))
@@ -168,6 +168,6 @@ _STEPS_OF_COLUMN = (
     (AS_STRUCTS, _structs_step),
     (NO_JSON, conversations.constant(f"{_AS_JSON}.")),
     *conversations.COLUMN_STEPS,
-    *((what, by_command(said, *programs)) for what, said, *programs in _TO_TEXT),
+    *((what, by_command(text, *programs)) for what, text, *programs in _TO_TEXT),
 )
 """Steps by the words of a problem, each for a column."""

@@ -77,8 +77,8 @@ def python_rows(file_format: str, each: str = "row") -> str:
 
 def separator_in(file_format: str) -> str:
     """The separator of a table's cells, as a Python literal."""
-    said = file_format.partition(SEPARATED_BY)[2][:1] or ","  # from Excel's own first line
-    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), said))
+    declared = file_format.partition(SEPARATED_BY)[2][:1] or ","  # from Excel's own first line
+    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), declared))
 
 
 def with_preparation(step: str, file_format: str) -> str:

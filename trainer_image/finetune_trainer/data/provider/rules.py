@@ -143,20 +143,20 @@ def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
     rows = train.rows + validation_rows
     all_described = f"{train.file}: {counted(rows, 'row')}{' with those of validation' if validation_rows else ''}"
     validation_described = f"{validation.file if validation else ''}: {counted(validation_rows, 'row')} of validation"
-    for most, given, said in (
+    for most, given, description in (
         (rules.max_rows, rows, all_described),
         (rules.max_validation_rows, validation_rows, validation_described),
     ):
         if most is not None and given > most:
-            message = f"{said}; {rules.title} takes at most {most:,}"
+            message = f"{description}; {rules.title} takes at most {most:,}"
             raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
     too_few = (
         (rules.min_all_rows, rows, f"{all_described}; {rules.title} takes"),
         (rules.min_rows, train.rows, f"{train.file}: {counted(train.rows, 'row')}; {rules.title} tunes on"),
     )
-    for fewest, given, said in too_few:
+    for fewest, given, description in too_few:
         if given < fewest:
-            message = f"{said} at least {fewest:,}"
+            message = f"{description} at least {fewest:,}"
             raise TrainerError(Reason.DATASET_INVALID, message, "Add rows, and apply the job under a new name.")
 
 

@@ -357,11 +357,11 @@ def _require_tokens(config: Mapping[str, Any], named: Mapping[str, Any]) -> None
         TrainerError: ModelUnusable.
     """
     for name in _NAMES:
-        said = config.get(name)
-        if named.get(name) is not said or said is None or isinstance(said, str):
+        token = config.get(name)
+        if named.get(name) is not token or token is None or isinstance(token, str):
             continue
-        if not (isinstance(said, Mapping) and said.get("__type") == "AddedToken" and "content" in said):
-            kind = "an object without" if isinstance(said, Mapping) else "neither text nor an object with"
+        if not (isinstance(token, Mapping) and token.get("__type") == "AddedToken" and "content" in token):
+            kind = "an object without" if isinstance(token, Mapping) else "neither text nor an object with"
             message = f'tokenizer_config.json of the base model: {name} is {kind} "__type": "AddedToken" and content'
             step = (
                 f'Write the token\'s text alone there, as in "{name}": "</s>", or put the model into the cache again.'

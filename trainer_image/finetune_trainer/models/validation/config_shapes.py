@@ -61,17 +61,17 @@ def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder
     name = field_of(fields, layers)
     if name is None:
         return
-    said, held = fields[name], parts_by_layer(shapes, layers)
-    if said > (most := 1 + max(held)):
-        yield Invalid(name, f"is {said}, and the files of weights hold {most} layers")
+    count, held = fields[name], parts_by_layer(shapes, layers)
+    if count > (most := 1 + max(held)):
+        yield Invalid(name, f"is {count}, and the files of weights hold {most} layers")
         return
     whole = {part for part in ALWAYS[fields["model_type"]] if part.startswith(f"{layers}N.")}
-    before: set[str] = set().union(*(held.get(number, set()) for number in range(said)))
-    if said in held and whole <= held[said] <= before:
+    before: set[str] = set().union(*(held.get(number, set()) for number in range(count)))
+    if count in held and whole <= held[count] <= before:
         # Layers for multi-token prediction have additional parts, and are ignored by design.
-        first = next(one for one in shapes if placed(one)[1:] == (layers, said))
-        layer = f"{around_of(first)}{layers}{said} in {file_of(folder, first)}"
-        yield Invalid(name, f"is {said}: by config.json it has {said} layers, but its files have more: {layer}")
+        first = next(one for one in shapes if placed(one)[1:] == (layers, count))
+        layer = f"{around_of(first)}{layers}{count} in {file_of(folder, first)}"
+        yield Invalid(name, f"is {count}: by config.json it has {count} layers, but its files have more: {layer}")
 
 
 def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Invalid]:
@@ -104,8 +104,8 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Inval
         if field is None:
             why = f"its weights are another model's: {where}, and by config.json {by_config}"
             raise unusable(folder, why, PUT_THERE_AGAIN)
-        said = f"is {shown(fields[field])}" if field in fields else "is missing"
-        yield Invalid(field, f"{said}, and {where}, by config.json {by_config}")
+        value = f"is {shown(fields[field])}" if field in fields else "is missing"
+        yield Invalid(field, f"{value}, and {where}, by config.json {by_config}")
     elif right and (no_head := _no_head(fields, shapes, folder)):
         yield no_head
     else:
@@ -129,8 +129,8 @@ def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Invalid | None:
         raise unusable(folder, why, PUT_THERE_AGAIN)
     if is_tied or {_HEAD, _OLD_HEAD} & there.keys() or kind not in _HEADED:
         return None
-    said = "is false" if "tie_word_embeddings" in fields else f"is missing, which is false for a {kind}"
-    return Invalid("tie_word_embeddings", f"{said}, and the files of weights have no {_HEAD}")
+    value = "is false" if "tie_word_embeddings" in fields else f"is missing, which is false for a {kind}"
+    return Invalid("tie_word_embeddings", f"{value}, and the files of weights have no {_HEAD}")
 
 
 def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:

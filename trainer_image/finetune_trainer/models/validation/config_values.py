@@ -203,9 +203,9 @@ def wrong_tokens(fields: Fields) -> Iterator[Invalid]:
 
 def _wrong_rope(text: Fields) -> Iterator[Invalid]:
     for name in ("rope_scaling", "rope_parameters"):
-        said = text.get(name) or {}
-        layers = [one for one in said.values() if isinstance(one, dict)]
-        for rope in layers or [said]:
+        ropes = text.get(name) or {}
+        layers = [one for one in ropes.values() if isinstance(one, dict)]
+        for rope in layers or [ropes]:
             yield from _wrong_with_rope(name, rope, kind=text.get("model_type"))
     theta = text.get("rope_theta")
     if not (theta is None or (is_number(theta) and theta > 0)):
@@ -252,8 +252,8 @@ def _wrong_size(text: Fields) -> Iterator[Invalid]:
 def _wrong_names(fields: Fields) -> Iterator[Invalid]:
     """Unknown enum values; for unknown model types only those that are looked up for every type."""
     for name in ("dtype", "torch_dtype"):
-        said = fields.get(name)
-        for value in said.values() if isinstance(said, dict) else [said]:
+        dtype = fields.get(name)
+        for value in dtype.values() if isinstance(dtype, dict) else [dtype]:
             if not (value is None or (isinstance(value, str) and value in DTYPES)):
                 yield Invalid(name, f"is {shown(value)}, not a number type such as bfloat16")
     if fields.get("model_type") in KNOWN:
@@ -277,17 +277,17 @@ def activation_field(kind: str) -> str | None:
 
 
 def _wrong_layers(fields: Fields) -> Iterator[Invalid]:
-    said, layers = fields.get("layer_types"), fields.get("num_hidden_layers")
-    if said is None:
+    types, layers = fields.get("layer_types"), fields.get("num_hidden_layers")
+    if types is None:
         return
-    if not isinstance(said, list):
-        yield Invalid("layer_types", f"is {shown(said)}, not a list with a word for each layer")
+    if not isinstance(types, list):
+        yield Invalid("layer_types", f"is {shown(types)}, not a list with a word for each layer")
         return
-    for value in said:
+    for value in types:
         if not (isinstance(value, str) and value in LAYER_TYPES):
             yield Invalid("layer_types", f"has {shown(value)}, and none of {', '.join(sorted(LAYER_TYPES))}")
-    if isinstance(layers, int) and len(said) != layers:
-        yield Invalid("layer_types", f"has {len(said)} words, and num_hidden_layers is {layers}")
+    if isinstance(layers, int) and len(types) != layers:
+        yield Invalid("layer_types", f"has {len(types)} words, and num_hidden_layers is {layers}")
 
 
 def _wrong_types(fields: Mapping[str, Any]) -> Iterator[Invalid]:

@@ -63,10 +63,10 @@ def wrong_generation(fields: Fields) -> Iterator[Invalid]:
     yield from _wrong_together(given)
 
 
-def _wrong_watermark(said: Any) -> Iterator[Invalid]:
+def _wrong_watermark(watermark: Any) -> Iterator[Invalid]:
     known = {"bias", "context_width", "greenlist_ratio", "hashing_key", "seeding_scheme"}
-    if not (isinstance(said, dict) and (said.keys() <= known or "ngram_len" in said)):
-        yield Invalid("watermarking_config", f"is {shown(said)}, not an object with {', '.join(sorted(known))}")
+    if not (isinstance(watermark, dict) and (watermark.keys() <= known or "ngram_len" in watermark)):
+        yield Invalid("watermarking_config", f"is {shown(watermark)}, not an object with {', '.join(sorted(known))}")
 
 
 def _wrong_together(given: Fields) -> Iterator[Invalid]:

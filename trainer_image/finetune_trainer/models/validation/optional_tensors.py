@@ -135,8 +135,8 @@ def left_out(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterato
             yield Invalid("model_type", f"is {shown(kind)}, and no {kind} has {where}: they are the weights of another "
                         "kind, and would be trained without it")  # fmt: skip
         else:
-            said = f"is {shown(fields[option.field])}" if option.field in fields else "is missing"
-            yield Invalid(option.field, f"{said}, and leaves no room for {where}: the model would compute without it")
+            value = f"is {shown(fields[option.field])}" if option.field in fields else "is missing"
+            yield Invalid(option.field, f"{value}, and leaves no room for {where}: the model would compute without it")
         return
 
 

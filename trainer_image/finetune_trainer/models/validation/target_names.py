@@ -48,12 +48,12 @@ def require(spec: FineTuneJobSpec, folder: Path) -> None:
     last = [target.rpartition(".")[2] for target in unknown]
     near = dict.fromkeys(one for name in last for one in _near(name, names))
     meant = f"; did you mean {', '.join(near)}?" if near else ""
-    said = f"{spec.base_model} has no linear layer {', '.join(unknown)[:200]}{meant}"
+    problem = f"{spec.base_model} has no linear layer {', '.join(unknown)[:200]}{meant}"
     if _TABLES.issuperset(last):
-        said = f"{', '.join(unknown)[:200]} is a table of embeddings, which takes no adapter"
+        problem = f"{', '.join(unknown)[:200]} is a table of embeddings, which takes no adapter"
     raise TrainerError(
         Reason.SPEC_INVALID,
-        f"spec.lora.targetModules: {said}",
+        f"spec.lora.targetModules: {problem}",
         f"Write all-linear, or some of {', '.join(names[:_NAMED])}, and apply the job under a new name.",
     )
 
