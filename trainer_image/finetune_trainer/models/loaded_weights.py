@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
-from finetune_trainer.models.weight_files import file_of, floats_of, promised_in
+from finetune_trainer.models.weight_files import file_of, floats_of, indexed_file
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +37,7 @@ def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
     """
     missing = sorted(found["missing_keys"])
     if missing:
-        why = f"its weights are incomplete: {_some(missing)} cannot be found in {promised_in(folder, missing[0])}"
+        why = f"its weights are incomplete: {_some(missing)} cannot be found in {indexed_file(folder, missing[0])}"
         raise unusable(folder, why, PUT_THERE_AGAIN)
     for name, stored, expected in sorted(found["mismatched_keys"]):
         why = f"{name} in {file_of(folder, name)} is {tuple(stored)}, and by config.json {tuple(expected)}"

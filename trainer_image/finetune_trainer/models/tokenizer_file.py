@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.data.tokenizer.chat_tokenizer import filed_tokens, is_encoder_decoder
+from finetune_trainer.data.tokenizer.chat_tokenizer import is_encoder_decoder, tokenizer_from_files
 
 _TEXTS = (" two  spaces", "don't: \n\n\t12345", "Éé e\u0301 \ufb01 \u2460 \uff21 你好 🙂")
 _AROUND_SPECIAL = "x{0} y{0}\nz{0}[w]"
@@ -64,8 +64,8 @@ def _matching_file(tokenizer: Any, folder: Path) -> Any:
 
 
 def _encodes_alike(backend: Any, folder: Path) -> bool:
-    filed, special_tokens = filed_tokens(folder)
+    from_files, special_tokens = tokenizer_from_files(folder)
     around = is_encoder_decoder(folder)  # only there does the tokenizer itself add special tokens
     texts = [*_TEXTS, *(_AROUND_SPECIAL.format(token) for token in special_tokens.values())]
-    both = [[one.encode(text, add_special_tokens=around).ids for text in texts] for one in (filed, backend)]
-    return both[0] == both[1] and all(filed.decode(ids) == backend.decode(ids) for ids in both[0])
+    both = [[one.encode(text, add_special_tokens=around).ids for text in texts] for one in (from_files, backend)]
+    return both[0] == both[1] and all(from_files.decode(ids) == backend.decode(ids) for ids in both[0])

@@ -135,7 +135,7 @@ def file_of(folder: Path, tensor: str) -> str:
         return _UNKNOWN_FILE
 
 
-def promised_in(folder: Path, tensor: str) -> str:
+def indexed_file(folder: Path, tensor: str) -> str:
     """The file that should contain this tensor according to the index, for messages."""
     try:
         return _index(folder).get(tensor, _UNKNOWN_FILE)
@@ -143,7 +143,7 @@ def promised_in(folder: Path, tensor: str) -> str:
         return _UNKNOWN_FILE
 
 
-def unwritten(folder: Path, tensors: Collection[str]) -> bool:
+def index_names_others(folder: Path, tensors: Collection[str]) -> bool:
     """Whether the index names tensors that are not among these, which the files contain.
 
     Raises:

@@ -11,18 +11,18 @@ from typing import Any, NamedTuple
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
 from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
 from finetune_trainer.models.validation.config_values import Fields, Invalid, is_whole, shown
-from finetune_trainer.models.validation.optional_tensors import lacking
+from finetune_trainer.models.validation.optional_tensors import missing_tensors
 from finetune_trainer.models.validation.required_tensors import ALWAYS
 from finetune_trainer.models.validation.tensor_names import (
     LAYER_COUNTS,
-    around_of,
-    count_of,
-    field_of,
+    layer_count,
+    layer_count_field,
     parts_by_layer,
     placed,
+    prefix_of,
 )
 from finetune_trainer.models.validation.tensor_shapes import FOUR_TIMES, OF_EXPERTS, OWN_HEAD_DIM, SIDES, Side, Sides
-from finetune_trainer.models.weight_files import file_of, promised_in
+from finetune_trainer.models.weight_files import file_of, indexed_file
 
 Shapes = Mapping[str, list[int]]
 """Shapes of tensors by name, as in the files."""
@@ -38,7 +38,7 @@ _TABLES = frozenset({"shared.weight", "encoder.embed_tokens.weight", "decoder.em
 """Names that the single embedding table of such model types may have in its files."""
 
 
-class Odd(NamedTuple):
+class Mismatch(NamedTuple):
     """A tensor with a side that differs from the size in the fields."""
 
     tensor: str
@@ -50,15 +50,15 @@ def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iter
     kind, lists = fields.get("model_type"), sorted({placed(one).layers for one in shapes} - {""})
     if kind in KNOWN and (len(lists) == 1 or kind in T5S | BARTS):
         for layers in lists:
-            yield from _wrong_number(layers, fields, shapes, folder)
+            yield from _wrong_layer_count(layers, fields, shapes, folder)
         return
     name = next((one for one in LAYER_COUNTS if is_whole(fields.get(one))), None)
     if name is not None and shapes and fields[name] > len(shapes):
         yield Invalid(name, f"is {fields[name]}, and the files of weights hold {len(shapes)} tensors")
 
 
-def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Invalid]:
-    name = field_of(fields, layers)
+def _wrong_layer_count(layers: str, fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Invalid]:
+    name = layer_count_field(fields, layers)
     if name is None:
         return
     count, held = fields[name], parts_by_layer(shapes, layers)
@@ -70,7 +70,7 @@ def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder
     if count in held and whole <= held[count] <= before:
         # Layers for multi-token prediction have additional parts, and are ignored by design.
         first = next(one for one in shapes if placed(one)[1:] == (layers, count))
-        layer = f"{around_of(first)}{layers}{count} in {file_of(folder, first)}"
+        layer = f"{prefix_of(first)}{layers}{count} in {file_of(folder, first)}"
         yield Invalid(name, f"is {count}: by config.json it has {count} layers, but its files have more: {layer}")
 
 
@@ -86,17 +86,17 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Inval
     if sides is None or fields.get("quantization_config") is not None:
         return
     sizes = _sizes(fields)
-    right: set[str] = set()
-    odd: list[Odd] = []
-    for name, both in _judged(sides, shapes, fields):
+    confirmed: set[str] = set()
+    mismatches: list[Mismatch] = []
+    for name, both in _checked_tensors(sides, shapes, fields):
         for side, there in zip(both, shapes[name], strict=True):
             if side.by(sizes) == there:
-                right.update(side.fields)
+                confirmed.update(side.fields)
             elif side.by(sizes) is not None:
-                odd.append(Odd(name, side))
-    if odd:
-        field = _blamed([one.side for one in odd], right)
-        name = odd[0].tensor if field else min(one.tensor for one in odd)
+                mismatches.append(Mismatch(name, side))
+    if mismatches:
+        field = _most_likely_field([one.side for one in mismatches], confirmed)
+        name = mismatches[0].tensor if field else min(one.tensor for one in mismatches)
         by_config = tuple(
             side.by(sizes) or width for side, width in zip(sides[placed(name).part], shapes[name], strict=True)
         )
@@ -106,10 +106,10 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Inval
             raise unusable(folder, why, PUT_THERE_AGAIN)
         value = f"is {shown(fields[field])}" if field in fields else "is missing"
         yield Invalid(field, f"{value}, and {where}, by config.json {by_config}")
-    elif right and (no_head := _no_head(fields, shapes, folder)):
+    elif confirmed and (no_head := _no_head(fields, shapes, folder)):
         yield no_head
     else:
-        yield from lacking(fields, shapes)
+        yield from missing_tensors(fields, shapes)
 
 
 def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Invalid | None:
@@ -124,8 +124,8 @@ def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Invalid | None:
     table = next(iter(SIDES[kind]))
     names = _TABLES if table in _TABLES else {table}
     if not names & there.keys() and not (is_tied and _HEAD in there):
-        name = max(map(around_of, shapes), key=len) + table
-        why = f"its weights are incomplete: {name} cannot be found in {promised_in(folder, name)}"
+        name = max(map(prefix_of, shapes), key=len) + table
+        why = f"its weights are incomplete: {name} cannot be found in {indexed_file(folder, name)}"
         raise unusable(folder, why, PUT_THERE_AGAIN)
     if is_tied or {_HEAD, _OLD_HEAD} & there.keys() or kind not in _HEADED:
         return None
@@ -133,7 +133,7 @@ def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Invalid | None:
     return Invalid("tie_word_embeddings", f"{value}, and the files of weights have no {_HEAD}")
 
 
-def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
+def _checked_tensors(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
     """Tensors of the model's layers, and their expected sides: part by part, the first layer first."""
     order = {part: place for place, part in enumerate(sides)}
     found = [(placed(name), name) for name in shapes]
@@ -141,7 +141,7 @@ def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str,
         (place, name) for place, name in found if place.part in order and len(sides[place.part]) == len(shapes[name])
     ]
     for place, name in sorted(known, key=lambda one: (order[one[0].part], one[0].number, one[1])):
-        layers = count_of(fields, place.layers)
+        layers = layer_count(fields, place.layers)
         if layers is None or place.number < layers:
             yield name, sides[place.part]
 
@@ -158,10 +158,10 @@ def _sizes(fields: Fields) -> Mapping[str, int]:
     return sizes
 
 
-def _blamed(wrong: list[Side], right: set[str]) -> str | None:
+def _most_likely_field(wrong: list[Side], confirmed: set[str]) -> str | None:
     """The field that explains most mismatches: one of the first wrong side's, unless other sides confirm it.
 
     None if all of its fields are confirmed.
     """
-    suspects = [name for name in reversed(wrong[0].fields) if name not in right]
+    suspects = [name for name in reversed(wrong[0].fields) if name not in confirmed]
     return max(suspects, key=lambda name: sum(name in side.fields for side in wrong), default=None)

@@ -206,13 +206,13 @@ def _wrong_rope(text: Fields) -> Iterator[Invalid]:
         ropes = text.get(name) or {}
         layers = [one for one in ropes.values() if isinstance(one, dict)]
         for rope in layers or [ropes]:
-            yield from _wrong_with_rope(name, rope, kind=text.get("model_type"))
+            yield from _wrong_rope_parameters(name, rope, kind=text.get("model_type"))
     theta = text.get("rope_theta")
     if not (theta is None or (is_number(theta) and theta > 0)):
         yield Invalid("rope_theta", f"is {shown(theta)}, not a number above 0")
 
 
-def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Invalid]:
+def _wrong_rope_parameters(name: str, rope: Fields, *, kind: Any) -> Iterator[Invalid]:
     form = rope.get("rope_type", rope.get("type", "default"))
     for part in _POSITIVE:
         value = rope.get(part)
@@ -306,10 +306,10 @@ def _wrong_types(fields: Mapping[str, Any]) -> Iterator[Invalid]:
     if "return_dict" in fields and fields["return_dict"] is not True:
         yield Invalid("return_dict", f"is {shown(fields['return_dict'])}, and models are asked for results with names")
     if fields.get("model_type") in KNOWN:
-        yield from _wrong_for_its_kind(fields, fields["model_type"])
+        yield from _wrong_for_type(fields, fields["model_type"])
 
 
-def _wrong_for_its_kind(fields: Mapping[str, Any], kind: str) -> Iterator[Invalid]:
+def _wrong_for_type(fields: Mapping[str, Any], kind: str) -> Iterator[Invalid]:
     for name, kinds in NEVER_NULL.items():
         if kind in kinds and name in fields and fields[name] is None:
             yield Invalid(name, f"is null, and a {kind} has a value there; without the line it has the usual one")

@@ -21,7 +21,7 @@ _ARGUMENTS = (
 )  # fmt: skip
 """Arguments of generate() that are not part of a config."""
 
-_DRAWN_BY: dict[str, tuple[str, Callable[[Any], bool]]] = {
+_SAMPLING: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "temperature": ("number from 0 on", lambda value: is_number(value) and value >= 0),
     "top_p": ("number above 0, up to 1", lambda value: is_number(value) and 0 < value <= 1),
     "top_k": ("whole number", lambda value: is_number(value) and value == int(value)),
@@ -30,7 +30,7 @@ _DRAWN_BY: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 def wrong_sampling(fields: Fields) -> Iterator[Invalid]:
     """Invalid sampling parameters in a model's recommendation; 0 disables top_p and top_k."""
-    for name, (meant, is_right) in _DRAWN_BY.items():
+    for name, (meant, is_right) in _SAMPLING.items():
         value = fields.get(name)
         if (value or name == "temperature") and value is not None and not is_right(value):
             yield Invalid(name, f"is {str(value)[:40]!r}, not a {meant}")
@@ -60,7 +60,7 @@ def wrong_generation(fields: Fields) -> Iterator[Invalid]:
                 for name in _ARGUMENTS if name in fields)  # fmt: skip
     if isinstance(pads := given.get("pad_token_id"), list):
         yield Invalid("pad_token_id", f"is {shown(pads)}, and one token pads")
-    yield from _wrong_together(given)
+    yield from _wrong_combinations(given)
 
 
 def _wrong_watermark(watermark: Any) -> Iterator[Invalid]:
@@ -69,7 +69,7 @@ def _wrong_watermark(watermark: Any) -> Iterator[Invalid]:
         yield Invalid("watermarking_config", f"is {shown(watermark)}, not an object with {', '.join(sorted(known))}")
 
 
-def _wrong_together(given: Fields) -> Iterator[Invalid]:
+def _wrong_combinations(given: Fields) -> Iterator[Invalid]:
     answers, beams = given.get("num_return_sequences", 1), given.get("num_beams", 1)
     if not is_whole(answers):
         yield Invalid("num_return_sequences", f"is {shown(answers)}, not a whole number")
