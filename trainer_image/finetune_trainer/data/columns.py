@@ -72,13 +72,13 @@ def to_rows(found: Iterable[Record | Block], layouts: Layouts) -> Iterator[Rows 
 
 def _block_rows(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
     """The block's rows, if the job trains on single answers and all rows are plain and have the same layout."""
-    if layouts.asked.columns.chosen is not None:
+    if layouts.requested.columns.chosen is not None:
         return None
-    rows = _plain(block, layouts.asked)
+    rows = _plain(block, layouts.requested)
     if rows is not None:
         return rows
     layout = layouts.of(block.names())
-    return None if layout is layouts.asked else _plain(block, layout)
+    return None if layout is layouts.requested else _plain(block, layout)
 
 
 def _plain(block: Block, layout: Layout) -> Iterable[Rows | Row] | None:

@@ -84,9 +84,9 @@ def require_no_other_messages(turns: Sequence[Turn], fields: Mapping[str, Any], 
 
 def _names_prompts(columns: Columns) -> bool:
     """Whether the job chose prompts and completions, by naming their columns and not that of messages."""
-    usual = Columns()
-    named = columns.prompt != usual.prompt or columns.completion != usual.completion
-    return named and columns.messages == usual.messages
+    default = Columns()
+    named = columns.prompt != default.prompt or columns.completion != default.completion
+    return named and columns.messages == default.messages
 
 
 def contradiction(what: str, columns: Columns) -> str:

@@ -94,7 +94,7 @@ class SplitFile:
         self.empty_rows = EmptyRows()
         """Skipped CSV rows that consist of separators only."""
         self._layouts = Layouts(columns)
-        self._wanted = frozenset(self._layouts.asked.names)
+        self._wanted = frozenset(self._layouts.requested.names)
         with ExitStack() as refused:  # closes the source on failure: otherwise its hash would be computed to the end
             self._source = refused.enter_context(Source(uri, air_gapped=air_gapped, patient=not allow_local))
             start = self._source.stream.peek(_START)
@@ -164,9 +164,9 @@ class SplitFile:
             stream = as_utf8(stream, encoding, self.name)
         require_format(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
-            usual = separator_by_extension(self.name)
+            default = separator_by_extension(self.name)
             callbacks = (self._wanted, self._note_header, self.empty_rows)
-            return read_csv(stream, self.name, *callbacks, separator=usual, serves=self._serves)
+            return read_csv(stream, self.name, *callbacks, separator=default, serves=self._serves)
         asked = self.format.format
         self.format = self.format._replace(format=json_format(stream, asked))
         if self.format.format == "JSON":
@@ -193,22 +193,22 @@ class SplitFile:
         Raises:
             TrainerError: DatasetInvalid, the first object is not a row.
         """
-        begun = list(islice(found, 1))
-        if sum(1 for _ in islice(one_by_one(begun), 2)) == 1:
-            begun += islice(found, 1)
-        rows = list(islice(one_by_one(begun), 2))
+        head = list(islice(found, 1))
+        if sum(1 for _ in islice(one_by_one(head), 2)) == 1:
+            head += islice(found, 1)
+        rows = list(islice(one_by_one(head), 2))
         if rows and (self._is_wrapper(rows) if by_lines else self._contains_rows(rows)):
             raise broken_file(
                 self.name,
                 "begins with an object that is not a row: it holds the rows, or columns, or goes on in the next line",
                 wrapper_step(rows[0].fields, self._may_serve),
             )
-        return chain(begun, found)
+        return chain(head, found)
 
     def _is_wrapper(self, rows: list[Record]) -> bool:
         """Whether the file's only line is an object of columns or rows, rather than a row."""
         fields = rows[0].fields or {}
-        is_asked = isinstance(fields.get(self._layouts.asked.columns.prompt), str)
+        is_asked = isinstance(fields.get(self._layouts.requested.columns.prompt), str)
         values = list(fields.values())
         if self._may_serve(fields):
             return len(rows) == 1 and len(values) > 1 and _are_alike(values)

@@ -117,7 +117,7 @@ class SplitCheck:
 
     def read(self, *, allow_local: bool, air_gapped: bool) -> None:
         """Read the whole file."""
-        columns = self.layouts.asked.columns
+        columns = self.layouts.requested.columns
         try:
             with SplitFile(self.data, self.split, columns, allow_local=allow_local, air_gapped=air_gapped) as file:
                 self.file, self.format = file.name[:_LONGEST_NAME], str(file.format)
@@ -270,9 +270,9 @@ class SplitCheck:
             return self._absent_columns_step()
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
-            mended = step_for_problems(self.problems, self.rows, self.bad_rows, self.format, field)
+            fix = step_for_problems(self.problems, self.rows, self.bad_rows, self.format, field)
             plain = nested.typed_values_step(self.first_fields, self.format)
-            return plain or self._two_layouts_step() or self._split_turns_step() or mended
+            return plain or self._two_layouts_step() or self._split_turns_step() or fix
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         return room_step(self.spec.hyperparameters, self._positions)
@@ -365,11 +365,11 @@ class SplitCheck:
         if self.rows and (unused := column_names.unused_system_warning(self.columns, self.columns_seen)):
             yield f"{self.label}: {unused}"
         for layout in self.layouts.others:
-            yield f"{self.label}: {column_names.layout_warning(layout, self.layouts.asked)}"
+            yield f"{self.label}: {column_names.layout_warning(layout, self.layouts.requested)}"
         yield from (f"{self.label}: the first row has {warning}" for warning in self.first_row_warnings)
         if part := _PART.search(self.file):
             yield f"{self.label}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
-        for unread in column_names.unread_column_warnings(self.layouts.asked.columns, self.columns_seen):
+        for unread in column_names.unread_column_warnings(self.layouts.requested.columns, self.columns_seen):
             yield f"{self.label}: {unread}"
 
     def _text_warnings(self) -> Iterator[str]:

@@ -203,8 +203,8 @@ def _other_providers_parts(manifest: dict[str, Any]) -> frozenset[str]:
     given = [provider for provider in PROVIDERS if isinstance(spec, dict) and provider in spec]
     if len(given) != 1:
         return frozenset()
-    beside = {"checkPod"} if given == ["huggingFace"] else set()
-    return frozenset({*PROVIDERS, *beside} - {*given})
+    extra = {"checkPod"} if given == ["huggingFace"] else set()
+    return frozenset({*PROVIDERS, *extra} - {*given})
 
 
 def _of_same_provider(found: list[str], manifest: dict[str, Any]) -> list[str]:

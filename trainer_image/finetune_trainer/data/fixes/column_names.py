@@ -204,11 +204,11 @@ def _names_of(part: str) -> tuple[str, ...]:
     return (part, *_NAMES_BY_PART[part])
 
 
-def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:
+def nearest(wanted: str, common: Sequence[str], names: Iterable[str]) -> str | None:
     """The name spelled most like the wanted one, else one that is common for it."""
     by_plain = {_plain(name): name for name in reversed(list(names)) if not _DESCRIBES_OTHER.search(name)}
     close = difflib.get_close_matches(_plain(wanted), by_plain, n=1, cutoff=0.74)
-    return next((by_plain[name] for name in (*close, *map(_plain, usual)) if name in by_plain), None)
+    return next((by_plain[name] for name in (*close, *map(_plain, common)) if name in by_plain), None)
 
 
 def mapping_text(found: dict[str, str]) -> str:
@@ -324,9 +324,9 @@ def columns_in_words(names: Sequence[str], columns: Columns, *, maybe_data: bool
 
 def _is_common(name: str) -> bool:
     """Whether it is, or nearly is, a common column name."""
-    usual = (*_NAMES_BY_PART, *(one for names in _NAMES_BY_PART.values() for one in names), *_OTHER_USUAL_NAMES)
+    common = (*_NAMES_BY_PART, *(one for names in _NAMES_BY_PART.values() for one in names), *_OTHER_USUAL_NAMES)
     return _plain(name) not in _Q_AND_A and bool(
-        difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8)
+        difflib.get_close_matches(_plain(name), map(_plain, common), n=1, cutoff=0.8)
     )
 
 

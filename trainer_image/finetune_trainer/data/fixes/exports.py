@@ -186,8 +186,8 @@ def _two_answers_programs(names: Collection[str], first: Mapping[str, Any]) -> I
 
     It gets all rows at once: if any row says 0, then 1 may mean the second answer.
     """
-    asked, winner = (next((name for name in known if name in names), None) for known in (_QUESTIONS, _WINNERS))
-    if asked is None or winner is None:
+    question, winner = (next((name for name in known if name in names), None) for known in (_QUESTIONS, _WINNERS))
+    if question is None or winner is None:
         return
     for one, two in ((f"{word}{mark}", f"{word}{other}") for word in _TEXTS for mark, other in _MARKS):
         if one in names and two in names:
@@ -195,7 +195,7 @@ def _two_answers_programs(names: Collection[str], first: Mapping[str, Any]) -> I
             if (said := str(first.get(winner)).lower()) in _NUMBERS and said not in marks:
                 yield (
                     f'.[] | ({field(winner)} | tostring) as $who | ({{"ONE": [{field(one)}, {field(two)}], "TWO": '
-                    f"[{field(two)}, {field(one)}]}}[$who] // empty) {_BETTER_FIRST}{_PAIR % field(asked)}",
+                    f"[{field(two)}, {field(one)}]}}[$who] // empty) {_BETTER_FIRST}{_PAIR % field(question)}",
                     f"what {winner} says, with its own words where {one} is better for ONE, and {two} for TWO",
                 )
                 return
@@ -204,7 +204,7 @@ def _two_answers_programs(names: Collection[str], first: Mapping[str, Any]) -> I
                 f"({field(winner)} | tostring | ascii_downcase) as $who | "
                 f'select($who | test("(^|[^a-z0-9])[{marks}]$")) | (if $who | endswith("{marks[0]}") then '
                 f"[{field(one)}, {field(two)}] else [{field(two)}, {field(one)}] end) "
-                f"{_BETTER_FIRST}{_PAIR % field(asked)}",
+                f"{_BETTER_FIRST}{_PAIR % field(question)}",
                 f"what {winner} says",
             )
 
@@ -216,25 +216,25 @@ _MARKS = (("_a", "_b"), ("_A", "_B"), ("_1", "_2"), ("A", "B"), ("1", "2"))
 
 def _scored_answers_programs(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The program for a list of answers, each with its score or rank, or with a separate list of these."""
-    asked = next((name for name in _QUESTIONS if name in names), "")
+    question = next((name for name in _QUESTIONS if name in names), "")
     lists = {name: value for name, value in first.items() if isinstance(value, list) and value and may_be_shown(name)}
-    for name, answers in lists.items() if asked else ():
+    for name, answers in lists.items() if question else ():
         within = answers[0] if isinstance(answers[0], dict) else {}
         text, score = (next((key for key in known if key in within), None) for known in (_TEXTS, _SCORES))
         if text and score:
-            yield _score_program(asked, f"{field(name)} | map([{field(text)}, {field(score)}])", score)
+            yield _score_program(question, f"{field(name)} | map([{field(text)}, {field(score)}])", score)
         for other, numbers in lists.items():
             if isinstance(answers[0], str) and isinstance(numbers[0], int | float):
-                yield _score_program(asked, f"[{field(name)}, {field(other)}] | transpose", other)
+                yield _score_program(question, f"[{field(name)}, {field(other)}] | transpose", other)
 
 
-def _score_program(asked: str, scored: str, called: str) -> tuple[str, str]:
+def _score_program(question: str, scored: str, called: str) -> tuple[str, str]:
     """The program for pairs of text and score; the best has the lowest rank, or else the highest score."""
     best, worst = (0, -1) if "rank" in called else (-1, 0)
     return (
         f"({scored} | map([.[0], (.[1] | tonumber? // null)] | select(all(. != null))) | sort_by(.[1]) "
         "| select(.[0][1] != .[-1][1]) "
-        f"| [.[{best}][0], .[{worst}][0]]) {_BETTER_FIRST}{_PAIR % field(asked)}",
+        f"| [.[{best}][0], .[{worst}][0]]) {_BETTER_FIRST}{_PAIR % field(question)}",
         f"their {called}",
     )
 

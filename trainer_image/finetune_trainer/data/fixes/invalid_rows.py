@@ -74,8 +74,8 @@ def step_for_problems(
             return step
     is_unread = bad_rows == rows and all(problem.field is None and is_about_json(problem.what) for problem in problems)
     found = json_step(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
-    mended = found or table_step(problems, file_format, are_all=bad_rows == rows)
-    return mended or leave_out_step(problems, rows, bad_rows, file_format)
+    fix = found or table_step(problems, file_format, are_all=bad_rows == rows)
+    return fix or leave_out_step(problems, rows, bad_rows, file_format)
 
 
 def _column_step(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:

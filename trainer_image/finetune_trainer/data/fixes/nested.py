@@ -144,7 +144,7 @@ def nested_rows_step(layouts: Layouts, fields: Mapping[str, Any], file_format: s
 
     Rows must use the job's column names: others, such as text and label, may be annotations within a row's text.
     """
-    columns = layouts.asked.columns
+    columns = layouts.requested.columns
     for name, turns in fields.items():
         if _is_of_objects(turns) and is_called_messages(name) and satisfies(layouts, turns[0]):
             parts = columns.named | probable_columns(columns, list(turns[0]), turns[0])
@@ -184,8 +184,8 @@ def _places_of_rows(fields: Mapping[str, Any], before: Sequence[str]) -> Iterato
         path, values = [*before, name], value
         if isinstance(value, dict):
             values = list(value.values()) if len(value) > 1 else []
-            alike = all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values)
-            values = values if alike and values and not set(values[0]) <= set(_TYPES) else []
+            similar = all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values)
+            values = values if similar and values and not set(values[0]) <= set(_TYPES) else []
         if may_be_shown(name) and _is_of_objects(values):
             yield path, values[0]
         elif may_be_shown(name) and isinstance(value, dict):

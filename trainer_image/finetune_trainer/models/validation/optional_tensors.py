@@ -159,8 +159,8 @@ def missing_tensors(fields: Fields, shapes: Mapping[str, Any]) -> Iterator[Inval
         missing = min(option.parts - parts.keys(), default=None)
         if missing is None or option.field not in fields or not option.holds(fields):
             continue
-        beside = next((name for part, name in parts.items() if part.startswith(missing.partition("N.")[0])), None)
-        if beside is not None:
-            name = prefix_of(beside) + missing.replace("N.", "0.")
+        neighbour = next((name for part, name in parts.items() if part.startswith(missing.partition("N.")[0])), None)
+        if neighbour is not None:
+            name = prefix_of(neighbour) + missing.replace("N.", "0.")
             yield Invalid(option.field, f"is {shown(fields[option.field])}, and the files of weights have no {name}")
             return
