@@ -173,7 +173,7 @@ def are_text(values: Sequence[Any]) -> bool:
 def joined_text(values: Sequence[Any]) -> str | None:
     """All values as one text; None if one of them is not text or is blank.
 
-    Fast because it mostly looks at first characters; only values that start with white space are searched.
+    Fast, because texts mostly start with a visible ASCII character, possibly after white space; others are searched.
     """
     try:
         whole = "".join(values)  # fails unless all are text

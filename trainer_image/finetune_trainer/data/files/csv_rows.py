@@ -229,7 +229,7 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
     if len(cells) == len(names):
         return Record(position, dict(zip(names, cells, strict=True)))
     why = _why(cells, len(names), header.separator, position.line or 0)
-    return Record(position, None, f"{len(cells)} cell{_plural(cells)} where the header has {len(names)}{why}")
+    return Record(position, None, f"{len(cells)} cell{'' if len(cells) == 1 else 's'} where the header has {len(names)}{why}")
 
 
 def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
@@ -254,10 +254,6 @@ def _ends_escaped(cell: str) -> bool:
 
 def _is_name(cell: str, name: str) -> bool:
     return cell.strip(' "\ufeff\x1a').casefold() == name.casefold()
-
-
-def _plural(cells: list[str]) -> str:
-    return "" if len(cells) == 1 else "s"
 
 
 def _header(
