@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from finetune_api.connection import PROVIDERS, PodTemplate
 from finetune_api.crds import KINDS
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata
-from finetune_api.near_names import like, plain
+from finetune_api.near_names import nearest_name, plain
 from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
 from finetune_trainer.job.other_names import OF_CONNECTIONS, OF_SERVING, column_of, difference_hint, hint_for, place_of
 
@@ -60,7 +60,7 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     if isinstance(value, dict) and value and value.keys() <= set(names) and not _has_fractions(value, path[:-1], root):
         return f"; its fields belong directly in {parent}"
     place = _in_enclosing_part(name, path[:-1], manifest, root) or _in_required_part(name, path[:-1], root)
-    near = like(name, names, required(model) if model else [])
+    near = nearest_name(name, names, required(model) if model else [])
     near = f"; here it is {place}" if place else f"; did you mean {near}?" if near else _pod_resources_hint(name, names)
     others = _hint_without_part(name, parent, kind, value)
     if root is FineTuneJobManifest:
@@ -88,10 +88,10 @@ def _missing_required(name: str, parent: Path, manifest: dict[str, Any], root: t
     """A missing required field, if the field with this name, or the one most like it, is already present."""
     model = model_at(parent, root)
     known = place_of(name) if root is FineTuneJobManifest else None
-    likeliest = known.rpartition(".")[2] if known else like(name, field_names(model)) if model else None
+    likeliest = known.rpartition(".")[2] if known else nearest_name(name, field_names(model)) if model else None
     if model is None or likeliest is None or value_at(manifest, [*parent, likeliest]) is None:
         return None
-    return like(name, [one for one in required(model) if value_at(manifest, [*parent, one]) is None])
+    return nearest_name(name, [one for one in required(model) if value_at(manifest, [*parent, one]) is None])
 
 
 def _hint_without_part(name: str, parent: str, kind: str, value: object) -> str:

@@ -229,7 +229,8 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
     if len(cells) == len(names):
         return Record(position, dict(zip(names, cells, strict=True)))
     why = _why(cells, len(names), header.separator, position.line or 0)
-    return Record(position, None, f"{len(cells)} cell{'' if len(cells) == 1 else 's'} where the header has {len(names)}{why}")
+    found = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+    return Record(position, None, f"{found} where the header has {len(names)}{why}")
 
 
 def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
