@@ -299,10 +299,10 @@ def _refuse_redirects_without_tls() -> Any:
     """Refuses redirects to an address without TLS: anyone on the network could modify the rows."""
     import aiohttp
 
-    async def check(_session: Any, _context: Any, told: Any) -> None:
-        place = urljoin(str(told.url), told.response.headers.get("Location", ""))
+    async def check(_session: Any, _context: Any, params: Any) -> None:
+        place = urljoin(str(params.url), params.response.headers.get("Location", ""))
         if not place.startswith("https://"):
-            message = f"{told.url.host} sends on to an address without TLS, from which no data are read"
+            message = f"{params.url.host} sends on to an address without TLS, from which no data are read"
             raise TrainerError(Reason.ACCESS_DENIED, message, "Name the https address of the file itself.")
 
     trace = aiohttp.TraceConfig()
@@ -320,8 +320,8 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         place = str(Path(f"/{uri.path}").parent)
     if uri.scheme == "hf":
         place = "/".join((place, *uri.path.split("/")[:2]))  # of datasets/OWNER/NAME
-    if (told := _file_error(uri, place, error) or _credentials_error(uri, place, error)) is not None:
-        return told
+    if (known_error := _file_error(uri, place, error) or _credentials_error(uri, place, error)) is not None:
+        return known_error
     status = status_of(error)
     detail = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:
