@@ -164,7 +164,7 @@ def test_a_run_in_mlflow_ends_as_its_attempt_does(server, tiny_model, tmp_path):
         code, report = run(asked.model_copy(update={"attempt": 2}))
     assert (code, server.runs["run0"]["status"]) == (ExitCode.ARTIFACT_FAILED, "FAILED")
     assert (report.phase, report.trackers[0].problem) == ("Failed", None)
-    with broken("_written"):
+    with broken("_write_artifact"):
         assert run(asked.model_copy(update={"attempt": 3}))[0] == ExitCode.ARTIFACT_FAILED
     assert server.runs["run0"]["status"] == "FAILED"
     assert run(asked.model_copy(update={"attempt": 4}))[0] == ExitCode.OK

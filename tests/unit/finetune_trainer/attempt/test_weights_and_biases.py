@@ -72,7 +72,7 @@ def test_a_run_has_every_step_and_a_link_and_nothing_of_the_data(server, tiny_mo
 
 
 def test_a_job_that_fails_after_its_training_is_no_finished_run(server, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("finetune_trainer.train._written", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("finetune_trainer.train._write_artifact", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     code, report = run(job(tmp_path, tiny_model, server))
     assert (code, report.trackers[0].problem) == (ExitCode.ARTIFACT_FAILED, None)
     assert server.runs["1234"]["states"] == [1]
