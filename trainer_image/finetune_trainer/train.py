@@ -63,7 +63,7 @@ from finetune_trainer.training.surroundings import Surroundings
 from finetune_trainer.training.token_store import TokenStore
 from finetune_trainer.training.tokenised import Tokenised
 from finetune_trainer.training.tuning import (
-    Held,
+    TrainedModel,
     build_trainer,
     compute_dtype_of,
     device,
@@ -138,7 +138,7 @@ def _model_and_data(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
     folder = base_place.locate(job)
     config_file.require_for(job.spec, folder)
     if job.spec.method != "QLoRA":
-        four_bit.leave_out(folder)
+        four_bit.block_import(folder)
     base_alike.require(world, folder)
     checked = world.broadcast("data", lambda: _checked_data(attempt, folder).wire())
     attempt.interruption.check()  # Python drops exceptions raised in destructors: a signal may have been missed
@@ -258,15 +258,15 @@ def _checked_data(attempt: Attempt, folder: Path) -> DatasetVerdict:
 
 def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The built-in recipe. Everything slow that needs no other rank runs before the ranks meet."""
-    garbage.import_for_good("finetune_trainer.training.step_trainer", "peft", "matplotlib.figure")
+    garbage.import_and_freeze("finetune_trainer.training.step_trainer", "peft", "matplotlib.figure")
     base_model.quiet_libraries()
     job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize
     shards = world.broadcast(
         "shards", lambda: memory_fit.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
-    held = Held.of(job, folder, world, shards)
-    run = _prepare(attempt, folder, verdict, held.model, shards=shards)
+    trained = TrainedModel.of(job, folder, world, shards)
+    run = _prepare(attempt, folder, verdict, trained.model, shards=shards)
     if shards == 1:  # a sharded model has no weights yet
         require_works(job, folder, run.model, run.chat.decoder_start)
         if run.asked is not None:
@@ -275,7 +275,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     attempt.interruption.check()
     with world.connected():
         if shards > 1:
-            held.shard(run.compute_dtype)
+            trained.shard(run.compute_dtype)
             require_works(
                 job, folder, run.model, run.chat.decoder_start
             )  # a collective call with the same result on every rank
@@ -285,7 +285,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
         trainer = _train(run)
         memory_fit.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
-        run.model = held.released(trainer, run.compute_dtype)
+        run.model = trained.unsharded(trainer, run.compute_dtype)
     if world.is_first and job.spec.method == "Full":
         result = _with_warnings(result, rounded.little_kept(folder, run.model, run.compute_dtype))
     return run, result
@@ -303,7 +303,7 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     model = own_model.load(job, folder, left, compute_dtype_of(job))
     result = _with_warnings(result, unchanged.nothing_learnt(folder, left, model))
     result = _with_warnings(result, left_tokenizer.left_out(folder, left))
-    own_code.found_good(job, code, result)
+    own_code.record_valid_model(job, code, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
     run.code_sha256 = code.sha256
     attempt.interruption.check()

@@ -18,7 +18,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.kept import FOLDER
-from finetune_trainer.storage.durable import note_in, whole_file
+from finetune_trainer.storage.durable import json_in, whole_file
 
 FILE = "asked.json"
 
@@ -57,7 +57,7 @@ class Care:
         return cls(output / FOLDER / FILE, interruption, learnt, int(known.get("ends", 0)) + ended, done)
 
     @property
-    def one_by_one(self) -> bool:
+    def one_row_at_a_time(self) -> bool:
         """Whether each row gets its own batch."""
         return self.ends > 0
 
@@ -87,5 +87,5 @@ class Care:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = note_in(path)
+    found = json_in(path)
     return found if isinstance(found, dict) else {}

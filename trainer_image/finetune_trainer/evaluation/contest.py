@@ -93,10 +93,10 @@ def contest(
     beginnings: Counter[Metric] = Counter()
     for span in spans(len(asked.questions)):
         records.extend(_portion(asked, metrics, found, standings, span))
-        beginnings.update(_shortened(asked, metrics, found, span))
+        beginnings.update(_read_in_part(asked, metrics, found, span))
     compared = {
         name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
-        | _said_of(one, found[TUNED], standings[name])
+        | _details_of(one, found[TUNED], standings[name])
         for name, one in found.items()
         if name != TUNED
     }
@@ -114,7 +114,7 @@ def contest(
     return Contest(asked, metrics, found, records, result)
 
 
-def _shortened(
+def _read_in_part(
     asked: Material, metrics: Sequence[Metric], found: Mapping[str, Contestant], part: slice
 ) -> Iterator[Metric]:
     """Yields a metric once for each answer of which it only reads the beginning."""
@@ -171,7 +171,7 @@ def _portion(
         standing.add(measured[TUNED], measured[name])
         standing.asked += len(questions)
         standing.compared_on += sum(None not in both for both in zip(answers[TUNED], answers[name], strict=True))
-        standing.unsaid += sum(said is not None and is_unfinished_thought(said) for said in answers[name])
+        standing.unfinished_thoughts += sum(said is not None and is_unfinished_thought(said) for said in answers[name])
     rulings = {name: one.rulings[part] for name, one in found.items() if one.rulings is not None}
     for place, question in enumerate(questions):
         said: dict[str, Any] = {}
@@ -182,11 +182,18 @@ def _portion(
         yield {"row": question.place, "completion": question.completion, "answers": said}
 
 
-def _said_of(one: Contestant, tuned: Contestant, standing: compare.Standing) -> dict[str, Any]:
+def _details_of(one: Contestant, tuned: Contestant, standing: compare.Standing) -> dict[str, Any]:
     """Further fields of a baseline: the judge's counts, and why it has fewer answers or no verdict."""
-    judged, unsaid = _judged(one, tuned), standing.unsaid
-    thought = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
-    why = (standing.undecided(), one.problem, thought if unsaid else None, undecided(judged) if judged else None)
+    judged, unfinished_thoughts = _judged(one, tuned), standing.unfinished_thoughts
+    thought = (
+        f"{unfinished_thoughts} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
+    )
+    why = (
+        standing.undecided(),
+        one.problem,
+        thought if unfinished_thoughts else None,
+        undecided(judged) if judged else None,
+    )
     return {"problem": cut("; ".join(filter(None, why)), _LONGEST_PROBLEM) or None, "judged": judged, **one.notes}
 
 

@@ -58,7 +58,7 @@ _OBJECT = re.compile(r"(?:```\w*\s*)?\{\s*\"")
 """A reply that begins with JSON; its first key may be the name of an answer with a score."""
 _SAYS = re.compile("verdict|winner|better|prefer|judg", re.IGNORECASE)
 
-_ALONE = re.compile(
+_ONLY_A_NAME = re.compile(
     r"\W*(?:(?:the|better|best|final|my|answer|choice|judg\w*|option|ruling|verdict|winner|boxed|is|a(?=\s+tie))\W+)*"
     r"(a|b|tie)\W*",
     re.IGNORECASE,
@@ -92,7 +92,7 @@ def pairs(
 
 def _numbers(tuned: Sequence[str | None], other: Sequence[str | None]) -> Iterator[int]:
     for row, (said, beside) in enumerate(zip(tuned, other, strict=True)):
-        if said is not None and beside is not None and not _alike(said, beside):
+        if said is not None and beside is not None and not _same_answer(said, beside):
             yield from (2 * row, 2 * row + 1)
 
 
@@ -132,7 +132,7 @@ def doubts(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | 
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:
     if tuned is None or other is None:
         return None
-    if _alike(tuned, other):
+    if _same_answer(tuned, other):
         return "tie"
     first, second = (_word(text or "") for text in said)
     if first is None or second is None:
@@ -142,7 +142,7 @@ def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | 
     return "loss" if (first, second) == ("b", "a") else "tie"
 
 
-def _alike(one: str, other: str) -> bool:
+def _same_answer(one: str, other: str) -> bool:
     return spoken(one) == spoken(other)
 
 
@@ -152,7 +152,7 @@ def _word(text: str) -> str | None:
         return _in_json(said)
     if (found := _WORD.match(said)) is not None:
         return None if _AGAINST.search(_CLAUSE.split(said[found.end() :], maxsplit=1)[0]) else found.group(1).lower()
-    alone = _ALONE.fullmatch(said)
+    alone = _ONLY_A_NAME.fullmatch(said)
     return alone.group(1).lower() if alone else _in_json(said)
 
 

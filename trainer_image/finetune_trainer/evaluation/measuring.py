@@ -222,7 +222,7 @@ class Measuring(Asking):
             [one.ids for one in asked.values()],
             generation=model.generation,
             max_new_tokens=max_new_tokens,
-            token_budget=1 if self._care.one_by_one else self._token_budget,
+            token_budget=1 if self._care.one_row_at_a_time else self._token_budget,
             on_shortage=partial(setattr, self, "_token_budget"),
         )
         for batch in batches:
@@ -239,7 +239,7 @@ class Measuring(Asking):
                 return loss_on(
                     model.net,
                     self._test,
-                    token_budget=1 if self._care.one_by_one else self._tuned.token_budget,
+                    token_budget=1 if self._care.one_row_at_a_time else self._tuned.token_budget,
                     compute_dtype=self._tuned.compute_dtype,
                     interruption=self._interruption,
                 )

@@ -133,7 +133,7 @@ def base_of(tuned: Tuned) -> Iterator[Model]:
         with tuned.model.net.disable_adapter():
             yield tuned.model
         return
-    with _instead_of(tuned, lambda: _load(tuned, tuned.folder)) as net:
+    with _in_place_of(tuned, lambda: _load(tuned, tuned.folder)) as net:
         yield tuned.model._replace(net=net)
 
 
@@ -151,7 +151,7 @@ def version_in(tuned: Tuned, folder: Path) -> Iterator[Model]:
         with _other_adapter(tuned.model.net, folder):
             yield _with_own_tokenizer(tuned.model.net, found, tuned)
         return
-    with _instead_of(tuned, lambda: _version(tuned, found, folder)) as net:
+    with _in_place_of(tuned, lambda: _version(tuned, found, folder)) as net:
         yield _with_own_tokenizer(net, found, tuned)
 
 
@@ -207,7 +207,7 @@ def _loading(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _instead_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
+def _in_place_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
     """Another model in place of the tuned one, which waits in main memory."""
     net = tuned.model.net
     device = net.device
@@ -216,7 +216,7 @@ def _instead_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
         with _on(device, load()) as other:
             yield other
     finally:
-        gpus.give_back()
+        gpus.empty_cache()
         net.to(device)
 
 

@@ -104,9 +104,9 @@ class StepTrainer(Trainer):
         try:
             packed = self._gradients.cut.packed
             with in_training(self._net, self._trained, packed=packed, compile_layers=self._compile):
-                self._refer()
+                self._fill_reference()
                 self._net.train()  # peft's wrapper is in training mode from the start, its base need not be
-                self._gradients.settle()
+                self._gradients.choose_parallelism()
                 self.train(resume_from_checkpoint=found[0] if found else None)
                 self.loss_at_end = self._measured_at_end() if measure_end else None
         except StepAbandoned:
@@ -135,7 +135,7 @@ class StepTrainer(Trainer):
         of_answers = 1 + measures.index(CHOSEN_LOSS) if CHOSEN_LOSS in measures else 0
         return None if means is None else means[of_answers]
 
-    def _refer(self) -> None:
+    def _fill_reference(self) -> None:
         """Compute what the untrained model says of rows with two answers: preference training compares with it."""
         course = self.course
         if not isinstance(course.train, PairStore):
@@ -288,7 +288,7 @@ class StepTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self._gradients.are_sharded and not self.world.is_first:
-            checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
+            checkpoint.join_save(self._net, cast("Optimizer", self.optimizer))
         self.world.broadcast(f"checkpoint {self.state.global_step}", self._write_checkpoint)
         self._saved_step = self.state.global_step
 

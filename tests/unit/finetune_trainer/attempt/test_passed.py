@@ -99,7 +99,7 @@ time.sleep(600)
 
 
 def test_code_of_the_users_is_ended_when_it_was_passed(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(own_code, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(own_code, "CHECK_SECONDS", 0.1)
     (tmp_path / "train.py").write_text(ENDLESS.format(pid=str(tmp_path / "pid")))
     code = {"configMapRef": {"name": "recipe", "key": "train.py"}}
     job = make_job(tmp_path, tiny_model, code=code).model_copy(update={"code": str(tmp_path / "train.py")})
