@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_api.job_status import ArtifactRef, Failure, TrainingResult
+from finetune_api.job_status import EXPERTS_LEFT, ArtifactRef, Failure, TrainingResult
 from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
@@ -38,6 +38,7 @@ from finetune_trainer.evaluation.models import Model, Tuned, require_answers
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
 from finetune_trainer.models import base_alike, base_model, base_place, base_refusals, memory, memory_fit
+from finetune_trainer.models.adapters import beside_experts
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.models.validation import config_file
 from finetune_trainer.output import artifact, merge, pushes
@@ -408,13 +409,20 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         **curves.last_rewards,
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
-        warnings=diverged.warnings(run.job.spec, run.metrics.lines, tokens, trainer.loss_at_end),
+        warnings=[
+            *(diverged.warnings(run.job.spec, run.metrics.lines, tokens, trainer.loss_at_end) or ()),
+            *beside_experts(run.model),
+        ]
+        or None,
     )
 
 
 def _with_warnings(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:
-    """The result with these warnings, unless it already has more specific ones."""
-    return result if result.warnings else result.model_copy(update={"warnings": warnings})
+    """The result with these warnings, unless it already has others that say more than which experts were left out."""
+    told = result.warnings or []
+    if not warnings or not all(said.startswith(EXPERTS_LEFT) for said in told):
+        return result
+    return result.model_copy(update={"warnings": [*warnings, *told]})
 
 
 def _merge(run: Run) -> list[str] | None:

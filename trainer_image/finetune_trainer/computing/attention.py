@@ -153,6 +153,19 @@ def inner(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
+def rope_switch_length(model: Any) -> int | None:
+    """The length in tokens up to which rows get the short rotary factors (longrope, dynamic NTK); None for most models.
+
+    transformers chooses the factors once a pass: one longer row changes them for all rows of its pass.
+    """
+    config = inner(model).config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layers = [one for one in (rope, *rope.values()) if isinstance(one, dict)]
+    changing = [one for one in of_layers if one.get("rope_type") in ("longrope", "dynamic")]
+    first = "original_max_position_embeddings"
+    return min((one.get(first) or config.max_position_embeddings for one in changing), default=None)
+
+
 @contextmanager
 def kept_apart(model: Any) -> Iterator[None]:
     """Makes the model attend within documents; every forward pass in this context needs `boundaries`."""

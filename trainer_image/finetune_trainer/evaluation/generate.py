@@ -38,11 +38,14 @@ def generated(
     Raises:
         TrainerError: OutOfMemory, even for a single question.
     """
+    from finetune_trainer.computing.attention import rope_switch_length  # needs torch
+
     model.eval()
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    left, apart = dict.fromkeys(range(len(prompts))), depends_on_padding(model)
+    left = dict.fromkeys(range(len(prompts)))
+    equal_from = 0 if depends_on_padding(model) else rope_switch_length(model)
     while left:
-        for group in _groups(left, lengths, token_budget, apart=apart):
+        for group in _groups(left, lengths, token_budget, equal_from):
             new = _try_batch(model, [prompts[place] for place in group], generation, max_new_tokens)
             if new is None:
                 token_budget = _smaller(group, lengths)
@@ -53,11 +56,12 @@ def generated(
                 del left[place]
 
 
-def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, *, apart: bool) -> Iterator[list[int]]:
-    """Groups prompts into batches; only prompts of equal length if padding would change an answer (`apart`)."""
+def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, equal_from: int | None) -> Iterator[list[int]]:
+    """Groups prompts into batches. Above `equal_from` only equal lengths go together: padding would change answers."""
     of_length: dict[int, list[int]] = {}
     for place in places:
-        of_length.setdefault(lengths[place] if apart else 0, []).append(place)
+        equal = equal_from is not None and lengths[place] > equal_from
+        of_length.setdefault(lengths[place] if equal else 0, []).append(place)
     for _, alike in sorted(of_length.items(), reverse=True):
         for group in forward_passes([lengths[place] for place in alike], token_budget=budget):
             yield [alike[place] for place in group]

@@ -8,6 +8,7 @@ import torch
 from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing import gpus
+from finetune_trainer.computing.attention import rope_switch_length
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.training.batches import SORTED_TOGETHER
 from finetune_trainer.training.passes import Cut, Pass, autocast, labelled, loss_sum, on_device, passes_of
@@ -26,16 +27,16 @@ def loss_on(
         TrainerError: OutOfMemory, even for a single row.
     """
     net.eval()
-    total, tokens = 0.0, 0
+    total, tokens, rope_switch = 0.0, 0, rope_switch_length(net)
     for start in range(0, len(store), SORTED_TOGETHER):
         rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
-        passes = passes_of(store, rows, Cut(token_budget))
+        passes = passes_of(store, rows, Cut(token_budget, rope_switch=rope_switch))
         while (loss := _sum_of(net, passes, compute_dtype, interruption)) is None:
             gpus.empty_cache()
             if len(passes) == len(rows):
                 raise TrainerError(Reason.OUT_OF_MEMORY, "the GPU's memory was not enough for the loss of one row")
             token_budget //= 2
-            passes = passes_of(store, rows, Cut(token_budget))
+            passes = passes_of(store, rows, Cut(token_budget, rope_switch=rope_switch))
         total, tokens = total + loss, tokens + sum(map(labelled, passes))
     return total / tokens if tokens else None
 

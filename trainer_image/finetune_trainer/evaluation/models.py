@@ -15,7 +15,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_api.words import counted
 from finetune_trainer.computing import gpus
 from finetune_trainer.data import ChatTokenizer
-from finetune_trainer.data.row_limit import in_words
+from finetune_trainer.data.row_limit import limit_in_words
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.evaluation.generate import SMALLER, generated
 from finetune_trainer.models import base_model, base_refusals
@@ -78,7 +78,7 @@ def left_out(
 ) -> Iterator[str]:
     """What a model does not read of questions with these lengths, and cannot write of answers up to `limit`."""
     if cut := sum(length > room.prompt for length in questions):
-        learnt = f"{_AS_LEARNT} ({in_words(hyper, chat.positions)})"
+        learnt = f"{_AS_LEARNT} ({limit_in_words(hyper, chat.positions)})"
         side, why = ("end", learnt) if chat.encoder_decoder else ("beginning", _NO_LONGER)
         yield f"asked without the {side} of {counted(cut, 'question')} longer than {room.prompt:,} tokens: {why}"
     if room.answer < limit:

@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from finetune_api.preference import Preference
 from finetune_trainer.attempt.metrics import CHOSEN_LOSS
-from finetune_trainer.training.batches import forward_passes, packed_rows
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.passes import (
     Cut,
     Pass,
     document_labels,
     document_log_likelihoods,
+    groups,
     labelled,
     loss_sum,
     one_pass,
@@ -96,17 +96,12 @@ def likelihoods_of(model: Any, batch: Pass) -> torch.Tensor:
 
 def pair_passes(store: PairStore, rows: list[int], cut: Cut) -> list[Pass]:
     """Rows with two answers as forward passes: both documents of a row are in the same pass, chosen first."""
-    return [pair_pass(store, group, cut) for group in groups(store, rows, cut)]
+    return [pair_pass(store, group, cut) for group in pair_groups(store, rows, cut)]
 
 
-def groups(store: PairStore, rows: list[int], cut: Cut) -> list[list[int]]:
+def pair_groups(store: PairStore, rows: list[int], cut: Cut) -> list[list[int]]:
     """Rows with two answers, grouped by forward pass."""
-    if cut.packed and cut.token_budget is not None:
-        places = packed_rows(store.lengths[rows].tolist(), cut.token_budget)
-    else:
-        widths = store.widths[rows].tolist()
-        places = forward_passes(widths, token_budget=cut.token_budget, rows_each=cut.rows_each)
-    return [[rows[place] for place in group] for group in places]
+    return groups(rows, cut, store.lengths[rows].tolist(), store.widths[rows].tolist(), texts=2)
 
 
 def pair_pass(store: PairStore, rows: list[int], cut: Cut) -> Pass:

@@ -13,6 +13,7 @@ step has many (transformers' Trainer also scales them wrongly).
 
 import contextlib
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -41,16 +42,29 @@ class Cut:
     packed: bool = False
     filled: bool = False
     """Whether to pad packed passes to one of few lengths: a GPU selects its kernels again for each new length."""
+    rope_switch: int | None = None
+    """Rows longer than this share no pass with shorter ones: see `attention.rope_switch_length`."""
 
 
 def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
     """Split rows into forward passes."""
-    lengths = [int(store.lengths[row]) for row in rows]
+    lengths = store.lengths[rows].tolist()
+    return [one_pass(store, group, cut) for group in groups(rows, cut, lengths, lengths)]
+
+
+def groups(
+    rows: Sequence[int], cut: Cut, lengths: Sequence[int], widths: Sequence[int], *, texts: int = 1
+) -> list[list[int]]:
+    """Rows of `texts` documents each, grouped by forward pass: packed by `lengths`, or padded by `widths`."""
+    switch = math.inf if cut.rope_switch is None else cut.rope_switch * texts
+    sides = ([place for place, one in enumerate(widths) if (one > switch) == is_long] for is_long in (True, False))
+    return [[rows[side[place]] for place in group] for side in sides for group in _groups(cut, side, lengths, widths)]
+
+
+def _groups(cut: Cut, side: list[int], lengths: Sequence[int], widths: Sequence[int]) -> list[list[int]]:
     if cut.packed and cut.token_budget is not None:
-        places = packed_rows(lengths, cut.token_budget)
-    else:
-        places = forward_passes(lengths, token_budget=cut.token_budget, rows_each=cut.rows_each)
-    return [one_pass(store, [rows[place] for place in group], cut) for group in places]
+        return packed_rows([lengths[place] for place in side], cut.token_budget)
+    return forward_passes([widths[place] for place in side], token_budget=cut.token_budget, rows_each=cut.rows_each)
 
 
 def one_pass(store: TokenStore, rows: list[int], cut: Cut) -> Pass:

@@ -22,7 +22,7 @@ from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.storage.durable import require_file, whole_file
 from finetune_trainer.training.batches import SORTED_TOGETHER
-from finetune_trainer.training.objective import groups, margins_of, pair_pass
+from finetune_trainer.training.objective import margins_of, pair_groups, pair_pass
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.passes import on_device
 
@@ -81,7 +81,7 @@ class Reference:
     def _margins(self, store: PairStore, rows: list[int]) -> list[float]:
         """The margins of these rows; each rank computes its share. Incomplete if a stop was requested."""
         found, ways = dict.fromkeys(rows, 0.0), self._ways
-        mine = groups(store, self._world.share(rows, store.lengths[rows]), ways.cut)
+        mine = pair_groups(store, self._world.share(rows, store.lengths[rows]), ways.cut)
         passes = ways.with_idle([pair_pass(store, group, ways.cut) for group in mine])
         self._model.eval()
         with torch.no_grad(), _without_adapters(self._model):

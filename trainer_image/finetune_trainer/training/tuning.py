@@ -244,7 +244,7 @@ def build_trainer(
     if checkpointing:
         model.enable_input_require_grads()  # otherwise frozen embeddings stop the adapters' gradients
     course = _course_of(job, train, validation, objective)
-    settings = _compute_settings(job, fit, lesson, packed=packed)
+    settings = _compute_settings(job, fit, lesson, model, packed=packed)
     if packed and not checkpointing:
         at_once = fit.at_once if objective is None else 1  # a user's loss may not be thread-safe
         settings = replace(settings, at_once=at_once, compile_layers=_to_be_compiled(model, course))
@@ -280,14 +280,18 @@ def _course_of(job: TrainerJob, train: "Store", validation: "Store | None", obje
     return Course(train, validation, plan, intervals, objective or objective_of(job.spec.preference))
 
 
-def _compute_settings(job: TrainerJob, fit: memory.Fit, lesson: "Lesson", *, packed: bool) -> "ComputeSettings":
+def _compute_settings(
+    job: TrainerJob, fit: memory.Fit, lesson: "Lesson", model: Any, *, packed: bool
+) -> "ComputeSettings":
     """Settings for passes in sequence, through uncompiled layers."""
+    from finetune_trainer.computing.attention import rope_switch_length
     from finetune_trainer.training.gradients import ComputeSettings
     from finetune_trainer.training.passes import Cut
     from finetune_trainer.training.shortage import halved
 
     rows_each = job.spec.hyperparameters.micro_batch_size
-    cut = Cut(None if rows_each else fit.token_budget, rows_each, packed=packed, filled=packed and device() == "cuda")
+    budget, filled = None if rows_each else fit.token_budget, packed and device() == "cuda"
+    cut = Cut(budget, rows_each, packed=packed, filled=filled, rope_switch=rope_switch_length(model))
     return ComputeSettings(halved(cut, lesson.halvings), compute_dtype_of(job), lesson=lesson)
 
 
