@@ -49,7 +49,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _jobs_of_all_methods_share_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """What one job leaves out the next one may need, and what one leaves behind is to go; a pod does one."""
-    monkeypatch.setattr(four_bit, "leave_out", lambda _base: None)
+    monkeypatch.setattr(four_bit, "block_import", lambda _base: None)
     monkeypatch.setattr(garbage, "import_and_freeze", lambda *_modules: None)
 
 

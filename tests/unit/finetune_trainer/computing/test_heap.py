@@ -25,6 +25,6 @@ def test_gaps_between_blocks_go_back():
 
 def test_without_such_a_function_nothing_happens(monkeypatch):
     asked = []
-    monkeypatch.setattr(heap, "_trim", lambda: asked.append("the C library"))  # and gives None, as it has none
+    monkeypatch.setattr(heap, "_malloc_trim", lambda: asked.append("the C library"))  # and gives None, as it has none
     heap.trim()
     assert asked == ["the C library"]
