@@ -41,7 +41,7 @@ from finetune_trainer.models import base_alike, base_model, base_place, base_ref
 from finetune_trainer.models.adapters import beside_experts
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.models.validation import config_file
-from finetune_trainer.output import artifact, merge, pushes
+from finetune_trainer.output import artifact, loss_plot, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import OutputFolder, output_of_other_rank, output_of_rank_0
 from finetune_trainer.storage.durable import write_errors
@@ -187,7 +187,8 @@ def _delete_intermediate_files(job: TrainerJob) -> None:
 
 
 def _write_artifact(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
-    curves, found = artifact.loss_svg(run.metrics, run.job), contest.result if contest else None
+    spec, found = run.job.spec, contest.result if contest else None
+    curves = loss_plot.draw(run.metrics, title=f"{spec.model_ref.name} · {spec.base_model} · {spec.method}")
     return artifact.write(
         run.job,
         run.answering,
@@ -243,7 +244,7 @@ class Run:
         return Model(self.model, self.tokenizer, self.chat)
 
     @property
-    def learnt(self) -> str:
+    def trained_on(self) -> str:
         """Hash of the spec and the data that the model is trained on."""
         return fingerprint(self.job, *data_hashes(self.verdict))
 
@@ -277,9 +278,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     with world.connected():
         if shards > 1:
             trained.shard(run.compute_dtype)
-            require_works(
-                job, folder, run.model, run.chat.decoder_start
-            )  # a collective call with the same result on every rank
+            require_works(job, folder, run.model, run.chat.decoder_start)  # collective, the same on every rank
             padded = why_padded(job, run.model)
             run.padded = world.broadcast("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
@@ -298,7 +297,7 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     own_model.require_base(job, folder)
     if job.spec.artifact.merge:
         base_refusals.require_plain_weights(folder)
-    result, code = own_code.train(attempt, folder, verdict, learnt=fingerprint(job, *data_hashes(verdict)))
+    result, code = own_code.train(attempt, folder, verdict, trained_on=fingerprint(job, *data_hashes(verdict)))
     base_model.quiet_libraries()
     left = Path(job.output) / own_code.MODEL_FOLDER
     model = own_model.load(job, folder, left, compute_dtype_of(job))
@@ -316,7 +315,7 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
     job, world = attempt.job, attempt.world
     chat = ChatTokenizer.from_folder(folder, moment=attempt.moment)
     data = Tokenised(job, chat, verdict, world, allow_local=attempt.allow_local)
-    train, validation = data.learnt("train"), data.learnt("validation")
+    train, validation = data.texts("train"), data.texts("validation")
     test = data.answers("test") if world.is_first else None  # only rank 0 evaluates
     asked = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
     assert train is not None  # noqa: S101 - dataset.train is required
@@ -371,7 +370,7 @@ def _train(run: Run) -> "StepTrainer":
         run.validation,
         fit=run.fit,
         packed=run.padded is None,
-        around=Surroundings(Origin(run.learnt, run.base), run.metrics, interruption, on_step, world),
+        around=Surroundings(Origin(run.trained_on, run.base), run.metrics, interruption, on_step, world),
     )
     reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
     job_trackers.follow(trainer.args, run.model)
@@ -455,7 +454,7 @@ def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
         tuned,
         asked=run.asked,
         test=run.test,
-        learnt=run.learnt,
+        trained_on=run.trained_on,
         reporter=run.attempt.reporter,
         interruption=run.attempt.interruption,
     )

@@ -37,7 +37,7 @@ class Care:
 
     path: Path
     interruption: Interruption
-    learnt: str
+    trained_on: str
     """Hash of what the tuned model was trained on: records of another model are ignored."""
     ends: int = 0
     """How many attempts were OOM-killed while asking."""
@@ -47,14 +47,14 @@ class Care:
     """Who is being asked."""
 
     @classmethod
-    def of(cls, output: Path, learnt: str, interruption: Interruption, *, short_of_memory: bool) -> "Care":
+    def of(cls, output: Path, trained_on: str, interruption: Interruption, *, short_of_memory: bool) -> "Care":
         """The state left by the previous attempt; `short_of_memory` is whether that was OOM-killed."""
         known = _read(output / FOLDER / FILE)
-        if known.get("learnt") != learnt:
+        if known.get("learnt") != trained_on:
             known = {}
         ended = bool(short_of_memory and known.get("now"))
         done = [str(one) for one in known.get("done", ())]
-        return cls(output / FOLDER / FILE, interruption, learnt, int(known.get("ends", 0)) + ended, done)
+        return cls(output / FOLDER / FILE, interruption, trained_on, int(known.get("ends", 0)) + ended, done)
 
     @property
     def one_row_at_a_time(self) -> bool:
@@ -82,7 +82,7 @@ class Care:
 
     def _write(self) -> None:
         self.interruption.before_writing()
-        told = {"learnt": self.learnt, "ends": self.ends, "done": self.done, "now": self.now}
+        told = {"learnt": self.trained_on, "ends": self.ends, "done": self.done, "now": self.now}
         whole_file(self.path, json.dumps(told).encode())
 
 

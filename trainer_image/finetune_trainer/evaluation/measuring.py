@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 class Measuring(Asking):
     """The evaluation of a model that is loaded here.
 
-    `test` has labels, for losses; `learnt` is a hash of what the model was trained on: other models' answers are
+    `test` has labels, for losses; `trained_on` is a hash of what the model was trained on: other models' answers are
     ignored.
     """
 
@@ -56,15 +56,17 @@ class Measuring(Asking):
         *,
         asked: Material,
         test: TokenStore,
-        learnt: str,
+        trained_on: str,
         reporter: Reporter,
         interruption: Interruption,
     ) -> None:
-        self._tuned, self._test, self._learnt = tuned, test, learnt
+        self._tuned, self._test, self._trained_on = tuned, test, trained_on
         self._active = tuned.job.active_version
         self._token_budget = 4 * tuned.token_budget  # no gradients, so more fits than in training
         self._missing: list[str] = []
-        self._care = Care.of(Path(tuned.job.output), learnt, interruption, short_of_memory=tuned.job.short_of_memory)
+        self._care = Care.of(
+            Path(tuned.job.output), trained_on, interruption, short_of_memory=tuned.job.short_of_memory
+        )
         super().__init__(
             tuned.job.spec,
             Path(tuned.job.output),
@@ -82,7 +84,7 @@ class Measuring(Asking):
         """
         self._report(due=True)
         with self._care.asking(TUNED):
-            found = {TUNED: self._ask_model(TUNED, self._tuned.model, self._learnt)}
+            found = {TUNED: self._ask_model(TUNED, self._tuned.model, self._trained_on)}
         losses = {TUNED: self._loss(TUNED, self._tuned.model)}
         self._base_model(found, losses)
         if self._comparing_versions:
@@ -139,8 +141,8 @@ class Measuring(Asking):
 
     def _room(self, model: Model, lengths: "array[int]", *, rows: int = 1) -> Room:
         """The room for prompts of this many rows: an encoder was trained on rows up to the row limit."""
-        learnt = rows * model.chat.row_limit(self._spec.hyperparameters)
-        return model.room(max(lengths), self._material.max_new_tokens, learnt=learnt)
+        trained = rows * model.chat.row_limit(self._spec.hyperparameters)
+        return model.room(max(lengths), self._material.max_new_tokens, trained=trained)
 
     def _few_shot(self, base: Model) -> Contestant:
         shown = self._material.examples
@@ -155,7 +157,7 @@ class Measuring(Asking):
         try:
             if not any(one.examples for part in portions(self._material.questions) for one in prompts_of(part)):
                 return self._not_asked("the model's context has room for no example before any question")
-            return self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._learnt)
+            return self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._trained_on)
         except TemplateRefusedError:
             self._answered = before
             return self._not_asked("the model's chat template takes no examples before the question")

@@ -52,16 +52,16 @@ class Model(NamedTuple):
         """The generation settings: which tokens end an answer."""
         return plain_generation(self.net, self.tokenizer, self.chat)
 
-    def room(self, question: int, max_new_tokens: int, *, learnt: int | None = None) -> "Room":
+    def room(self, question: int, max_new_tokens: int, *, trained: int | None = None) -> "Room":
         """How the context is divided, given the tokens of the longest question; an encoder-decoder has two contexts.
 
         An answer that may exceed the remaining context is shortened, down to half of the context; then questions are
-        truncated. An encoder reads at most `learnt` tokens, the limit in training.
+        truncated. An encoder reads at most `trained` tokens, the limit in training.
         """
         config = self.net.config
         context = context_of(config.get_text_config()) or 1 << 20
         if getattr(config, "is_encoder_decoder", False):
-            return Room(min(context, learnt or context), min(max_new_tokens, context))
+            return Room(min(context, trained or context), min(max_new_tokens, context))
         answer = min(max_new_tokens, max(context - question, context // 2))
         return Room(context - answer, answer)
 
@@ -78,8 +78,8 @@ def left_out(
 ) -> Iterator[str]:
     """What a model does not read of questions with these lengths, and cannot write of answers up to `limit`."""
     if cut := sum(length > room.prompt for length in questions):
-        learnt = f"{_AS_LEARNT} ({limit_in_words(hyper, chat.positions)})"
-        side, why = ("end", learnt) if chat.encoder_decoder else ("beginning", _NO_LONGER)
+        cause = f"{_AS_LEARNT} ({limit_in_words(hyper, chat.positions)})"
+        side, why = ("end", cause) if chat.encoder_decoder else ("beginning", _NO_LONGER)
         yield f"asked without the {side} of {counted(cut, 'question')} longer than {room.prompt:,} tokens: {why}"
     if room.answer < limit:
         yield f"answers end at {room.answer:,} tokens, not at {limit:,}: {_NO_LONGER}"

@@ -212,10 +212,3 @@ def _reference(job: TrainerJob) -> ArtifactRef:
 def _adapter_config(folder: Path) -> dict[str, Any] | None:
     path = folder / "adapter_config.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def loss_svg(record: metrics.Metrics, job: TrainerJob) -> str:
-    """Both loss curves."""
-    from finetune_trainer.output.loss_plot import draw
-
-    return draw(record, title=f"{job.spec.model_ref.name} · {job.spec.base_model} · {job.spec.method}")

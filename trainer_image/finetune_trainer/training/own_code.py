@@ -120,8 +120,8 @@ class CodeContext(ApiModel):
     reports: str = Field(description="Folder of the pipe that takes CodeReport lines, and of the wish to stop.")
 
 
-def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: str) -> tuple[TrainingResult, Code]:
-    """Run the code to its end; afterwards the model is in MODEL_FOLDER. `learnt` is a hash of job and data.
+def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, trained_on: str) -> tuple[TrainingResult, Code]:
+    """Run the code to its end; afterwards the model is in MODEL_FOLDER. `trained_on` is a hash of job and data.
 
     Code whose model passed its checks in an earlier attempt (`record_valid_model`) is not run again.
 
@@ -133,7 +133,7 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
         Interrupted: a stop was requested, and the code has ended.
     """
     job, reporter, interruption = attempt.job, attempt.reporter, attempt.interruption
-    code = _code_of(job, learnt)
+    code = _code_of(job, trained_on)
     output, checkpoints = Path(job.output) / MODEL_FOLDER, checkpoints_of(job)
     if (known := _earlier_result(output, code.ran)) is not None:
         reporter.update(phase="Running", loss=Metrics(Path(job.output) / FILE).curves())
@@ -156,7 +156,7 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
             trainer=os.getpid(),
             reports=reports,
         )
-        code = _code_of(job, learnt)  # again: writing a large dataset takes a while
+        code = _code_of(job, trained_on)  # again: writing a large dataset takes a while
         code_before.note(Path(job.output), code.ran)
         exit_code = _run(code.file, given, Path(scratch), reported, interruption)
         failure = failed(exit_code, Path(scratch)) if exit_code else None
@@ -228,7 +228,7 @@ def _earlier_result(output: Path, ran: list[str]) -> TrainingResult | None:
         return None
 
 
-def _code_of(job: TrainerJob, learnt: str) -> Code:
+def _code_of(job: TrainerJob, trained_on: str) -> Code:
     """The job's code in its present state.
 
     Raises:
@@ -236,7 +236,9 @@ def _code_of(job: TrainerJob, learnt: str) -> Code:
     """
     file = _require_file(job)
     beside = sorted(path for path in file.parent.iterdir() if path.is_file())
-    return Code(file, sha256_of(file), [learnt, *(part for path in beside for part in (path.name, sha256_of(path)))])
+    return Code(
+        file, sha256_of(file), [trained_on, *(part for path in beside for part in (path.name, sha256_of(path)))]
+    )
 
 
 def _require_file(job: TrainerJob) -> Path:

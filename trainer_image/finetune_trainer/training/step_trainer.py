@@ -144,7 +144,7 @@ class StepTrainer(Trainer):
             self._net,
             self._checkpoints,
             self._origin.fingerprint,
-            ways=self._gradients,
+            gradients=self._gradients,
             world=self.world,
             interruption=self.interruption,
         )
@@ -271,13 +271,13 @@ class StepTrainer(Trainer):
         None if there are no rows, or if a stop was requested before the end.
         """
         self._net.eval()
-        ways = self._gradients
+        gradients = self._gradients
         sums, weight, given_up = np.zeros(1 + len(self.course.objective.measures)), 0, False
         for start in range(0, len(rows), SORTED_TOGETHER):
             part = list(rows[start : start + SORTED_TOGETHER])
             mine = self.world.share(part, store.lengths[part])
-            passes = ways.with_idle(self.course.objective.passes(store, mine, ways.cut))
-            for (batch, counts), of_pass in zip(passes, ways.measured([one for one, _ in passes]), strict=False):
+            passes = gradients.with_idle(self.course.objective.passes(store, mine, gradients.cut))
+            for (batch, counts), of_pass in zip(passes, gradients.measured([one for one, _ in passes]), strict=False):
                 if of_pass is None:
                     given_up = True
                     break

@@ -12,7 +12,7 @@ from finetune_trainer.attempt.fence import Fence
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.output import artifact
+from finetune_trainer.output import artifact, loss_plot
 from finetune_trainer.train import execute
 from finetune_trainer.training import checkpoint, own_code
 from tests.unit.finetune_trainer.jobs import make_job
@@ -50,7 +50,7 @@ def test_it_adds_no_step_to_its_successors_record(older):
 
 
 FREEZES = {
-    "before the artifact": (artifact, "loss_svg"),
+    "before the artifact": (loss_plot, "draw"),
     "in the middle of the artifact": (artifact, "save_tokenizer"),
     "in the middle of a checkpoint": (checkpoint, "save_file"),
     "before a step's line": (Metrics, "add"),
