@@ -71,7 +71,7 @@ def one(rows: int) -> None:
         asked = collected(job.spec, job.dataset, lambda split: _rows(job, split), lambda texts: list(map(len, texts)))
         assert asked is not None
         asking = AskingProvider(
-            job, folder, asked=asked, way=Way(), reporter=Reporter(job), interruption=Interruption()
+            job, folder, material=asked, way=Way(), reporter=Reporter(job), interruption=Interruption()
         )
         for who in ("tuned", "zeroShot"):
             _answered(asking._kept(who, job.uid, job.attempt), rows, wrong=3 if who == "tuned" else 2)  # noqa: SLF001 - answers that a killed pod would have left

@@ -222,7 +222,7 @@ class Run:
     metrics: Metrics
     """Rank 0's is the record of the run; the other ranks' are discarded with their pods."""
     test: TokenStore | None
-    asked: Material | None
+    material: Material | None
     """The test set, if the job has one."""
     padded: str | None
     """Why rows are padded instead of packed; None if they are packed."""
@@ -271,7 +271,7 @@ def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) ->
     run = _prepare(attempt, folder, verdict, trained.model, shards=shards)
     if shards == 1:  # a sharded model has no weights yet
         require_works(job, folder, run.model, run.chat.decoder_start)
-        if run.asked is not None:
+        if run.material is not None:
             require_answers(folder, run.answering)
         run.padded = why_padded(job, run.model)
     attempt.interruption.check()
@@ -317,7 +317,7 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
     data = Tokenised(job, chat, verdict, world, allow_local=attempt.allow_local)
     train, validation = data.texts("train"), data.texts("validation")
     test = data.answers("test") if world.is_first else None  # only rank 0 evaluates
-    asked = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
+    material = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
     assert train is not None  # noqa: S101 - dataset.train is required
     stores = [store for store in (train, validation, test) if store]
     base_refusals.require_tokens(model, folder, max(store.largest_id for store in stores))
@@ -340,7 +340,7 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
         base=probe(folder) if hasattr(model, "peft_config") else {},
         metrics=Metrics((Path(job.output) if world.is_first else launch.scratch()) / FILE),
         test=test,
-        asked=asked,
+        material=material,
         audited=data.audited(),
         shards=shards,
     )
@@ -441,7 +441,7 @@ def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
     """Compare the tuned model with its baselines on dataset.test, or say why not; (None, None) without a test set."""
     if run.job.spec.method == "Full" and run.job.spec.code is None:
         run.model.to(run.compute_dtype)  # evaluate it in the dtype it is saved in
-    if run.asked is None or run.test is None:
+    if run.material is None or run.test is None:
         return None, None
     tuned = Tuned(
         job=run.job,
@@ -452,7 +452,7 @@ def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
     )
     measuring = Measuring(
         tuned,
-        asked=run.asked,
+        material=run.material,
         test=run.test,
         trained_on=run.trained_on,
         reporter=run.attempt.reporter,

@@ -81,7 +81,7 @@ def endpoint_key(name: str) -> str:
 
 
 def contest(
-    asked: Material,
+    material: Material,
     metrics: Sequence[Metric],
     found: Mapping[str, Contestant],
     losses: Mapping[str, float | None],
@@ -91,9 +91,9 @@ def contest(
     standings = {name: compare.Standing() for name in found}
     records: Lines[Record] = Lines(read=dict)
     beginnings: Counter[Metric] = Counter()
-    for span in spans(len(asked.questions)):
-        records.extend(_portion(asked, metrics, found, standings, span))
-        beginnings.update(_read_in_part(asked, metrics, found, span))
+    for span in spans(len(material.questions)):
+        records.extend(_portion(material, metrics, found, standings, span))
+        beginnings.update(_read_in_part(material, metrics, found, span))
     compared = {
         name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
         | _details_of(one, found[TUNED], standings[name])
@@ -102,23 +102,23 @@ def contest(
     }
     baselines = _baselines(compared, compare.losses(losses.get(ZERO_SHOT)), found)
     result = EvaluationResult(
-        rows=len(asked.questions),
+        rows=len(material.questions),
         metric=metrics[0],
         tuned=standings[TUNED].scores(losses.get(TUNED)),
         baselines=baselines,
         verdict=compare.overall([one.verdict for one in baselines.all()]),
         tokens_per_answer=tokens_per_answer(found),
-        test_sha256=asked.sha256,
+        test_sha256=material.sha256,
         missing="; ".join(filter(None, (missing, *_by_beginnings(beginnings))))[:_LONGEST_NOTE] or None,
     )
-    return Contest(asked, metrics, found, records, result)
+    return Contest(material, metrics, found, records, result)
 
 
 def _read_in_part(
-    asked: Material, metrics: Sequence[Metric], found: Mapping[str, Contestant], part: slice
+    material: Material, metrics: Sequence[Metric], found: Mapping[str, Contestant], part: slice
 ) -> Iterator[Metric]:
     """Yields a metric once for each answer of which it only reads the beginning."""
-    completions = [question.completion for question in asked.questions[part]]
+    completions = [question.completion for question in material.questions[part]]
     for one in found.values():
         answered = zip(one.answers[part], completions, strict=True)
         both = [(spoken(said), spoken(wanted)) for said, wanted in answered if said is not None]
@@ -156,14 +156,14 @@ def _baselines(
 
 
 def _portion(
-    asked: Material,
+    material: Material,
     metrics: Sequence[Metric],
     found: Mapping[str, Contestant],
     standings: Mapping[str, compare.Standing],
     part: slice,
 ) -> Iterator[Record]:
     """Process a portion of the rows: adds it to every standing, and yields its records."""
-    questions = asked.questions[part]
+    questions = material.questions[part]
     answers = {name: one.answers[part] for name, one in found.items()}
     completions = [question.completion for question in questions]
     measured = {name: compare.measured(metrics, said, completions) for name, said in answers.items()}

@@ -67,7 +67,7 @@ _ONLY_A_NAME = re.compile(
 
 
 def pairs(
-    asked: Sequence[Question], tuned: Sequence[str | None], other: Sequence[str | None], criteria: str | None
+    questions: Sequence[Question], tuned: Sequence[str | None], other: Sequence[str | None], criteria: str | None
 ) -> Each[tuple[int, tuple[Turn, ...]]]:
     """What to ask: two conversations for each row that both answered differently.
 
@@ -77,7 +77,7 @@ def pairs(
 
     def conversation(number: int) -> tuple[int, tuple[Turn, ...]]:
         row, order = divmod(number, 2)
-        question = asked[row]
+        question = questions[row]
         request = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
         both = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
         a, b = (spoken(said or "") for said in both)

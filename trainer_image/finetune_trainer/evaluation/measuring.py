@@ -54,7 +54,7 @@ class Measuring(Asking):
         self,
         tuned: Tuned,
         *,
-        asked: Material,
+        material: Material,
         test: TokenStore,
         trained_on: str,
         reporter: Reporter,
@@ -70,7 +70,7 @@ class Measuring(Asking):
         super().__init__(
             tuned.job.spec,
             Path(tuned.job.output),
-            asked=asked,
+            material=material,
             has_active=self._active is not None,
             reporter=reporter,
             interruption=interruption,
@@ -99,16 +99,16 @@ class Measuring(Asking):
             ZERO_SHOT: partial(self._ask_model, ZERO_SHOT),
             FEW_SHOT: self._few_shot,
         }
-        asked = [who for who in ways if self._evaluation.has(who)]
+        chosen = [who for who in ways if self._evaluation.has(who)]
         try:
             with self._care.asking("base"), base_of(self._tuned) as base:
                 losses[ZERO_SHOT] = self._loss(ZERO_SHOT, base)
-                for who in asked:
+                for who in chosen:
                     found[who] = self._if_room(who, partial(ways[who], base))
         except TrainerError as error:
             if error.reason is not Reason.OUT_OF_MEMORY:
                 raise
-            found |= {who: self._not_asked(error.message) for who in asked}
+            found |= {who: self._not_asked(error.message) for who in chosen}
 
     def _if_room(self, who: str, ask: Callable[[], Contestant]) -> Contestant:
         before = self._answered
@@ -130,8 +130,8 @@ class Measuring(Asking):
                 logger.warning("%s", said)
                 self._missing.append(said)
 
-        def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
-            return material.prompts(asked, model.chat, room.prompt)
+        def prompts_of(questions: Sequence[Question]) -> list[Prompt]:
+            return material.prompts(questions, model.chat, room.prompt)
 
         return self._ask_with(who, model, prompts_of, room.answer, *depends_on)
 
@@ -151,8 +151,8 @@ class Measuring(Asking):
         room = self._room(base, self._lengths(base), rows=1 + len(shown))
         before = self._answered
 
-        def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
-            return material.prompts_with_examples(asked, shown, base.chat, room.prompt)
+        def prompts_of(questions: Sequence[Question]) -> list[Prompt]:
+            return material.prompts_with_examples(questions, shown, base.chat, room.prompt)
 
         try:
             if not any(one.examples for part in portions(self._material.questions) for one in prompts_of(part)):
@@ -168,23 +168,23 @@ class Measuring(Asking):
             return self._not_asked("the model had no active version when the attempt started"), None
         place = active.folder or (active.store and active.store.uri)
         if place is None:
-            asked, loss = self._not_asked("its weights are not where the trainer can reach them"), None
+            contestant, loss = self._not_asked("its weights are not where the trainer can reach them"), None
         else:
             before = self._answered
             try:
                 with self._care.asking(ACTIVE_VERSION), version_in(self._tuned, self._here(active)) as model:
-                    asked = self._ask_model(ACTIVE_VERSION, model, active.version, place)
+                    contestant = self._ask_model(ACTIVE_VERSION, model, active.version, place)
                     loss = (
                         self._loss(ACTIVE_VERSION, model) if same_tokens(model.chat, self._tuned.model.chat) else None
                     )
             except TemplateRefusedError:
                 self._answered = before
-                asked, loss = self._not_asked("its chat template does not take the test set's conversations"), None
+                contestant, loss = self._not_asked("its chat template does not take the test set's conversations"), None
             except TrainerError as error:
                 self._answered = before
-                asked, loss = self._not_asked(f"{error.reason}: {error.message}"), None
-        asked.notes = {"version": active.version}
-        return asked, loss
+                contestant, loss = self._not_asked(f"{error.reason}: {error.message}"), None
+        contestant.notes = {"version": active.version}
+        return contestant, loss
 
     def _here(self, active: ActiveVersionRef) -> Path:
         """The folder of its weights, downloaded if they are in a store."""
@@ -213,15 +213,15 @@ class Measuring(Asking):
             first += len(prompts)
             tokens += sum(len(one.ids) for one in prompts)
             examples += sum(one.examples for one in prompts)
-        asked = Contestant(kept.texts(rows), prompt_tokens=tokens / rows if rows else None)
-        asked.notes = {"examples": round(examples / rows, 2)} if who == FEW_SHOT and rows else {}
-        return asked
+        contestant = Contestant(kept.texts(rows), prompt_tokens=tokens / rows if rows else None)
+        contestant.notes = {"examples": round(examples / rows, 2)} if who == FEW_SHOT and rows else {}
+        return contestant
 
-    def _answer(self, kept: KeptAnswers, model: Model, asked: dict[int, Prompt], max_new_tokens: int) -> None:
-        rows = list(asked)
+    def _answer(self, kept: KeptAnswers, model: Model, prompts: dict[int, Prompt], max_new_tokens: int) -> None:
+        rows = list(prompts)
         batches = generated(
             model.net,
-            [one.ids for one in asked.values()],
+            [one.ids for one in prompts.values()],
             generation=model.generation,
             max_new_tokens=max_new_tokens,
             token_budget=1 if self._care.one_row_at_a_time else self._token_budget,

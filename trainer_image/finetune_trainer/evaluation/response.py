@@ -88,23 +88,23 @@ def require_ok(response: httpx.Response, content: bytes) -> None:
     status = response.status_code
     if response.is_success:
         return
-    said = f"HTTP {status}"
+    message = f"HTTP {status}"
     if status == HTTPStatus.PAYMENT_REQUIRED or (
         status == HTTPStatus.TOO_MANY_REQUESTS and b"insufficient_quota" in content
     ):
-        raise FailedError(f"{said}: the account of its key has no credit left", for_good=True)
+        raise FailedError(f"{message}: the account of its key has no credit left", for_good=True)
     if (
         status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT)
         or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        raise AgainError(said, asked_pause(response.headers), busy=status == HTTPStatus.TOO_MANY_REQUESTS)
+        raise AgainError(message, asked_pause(response.headers), busy=status == HTTPStatus.TOO_MANY_REQUESTS)
     if status in _FATAL:
-        raise FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
+        raise FailedError(f"{message}: {_FATAL[HTTPStatus(status)]}", for_good=True)
     if response.is_redirect:
-        raise FailedError(f"{said}: it sends elsewhere; name that address as url")
+        raise FailedError(f"{message}: it sends elsewhere; name that address as url")
     if status in _REJECTED and _is_of_length(content):
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    raise FailedError(f"{said}: {_REFUSED[HTTPStatus(status)]}" if status in _REFUSED else said)
+    raise FailedError(f"{message}: {_REFUSED[HTTPStatus(status)]}" if status in _REFUSED else message)
 
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:

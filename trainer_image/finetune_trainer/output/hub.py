@@ -29,8 +29,8 @@ def push_to_hub(asked: PushToHub, token: str | None, folder: Path) -> str:
     except Exception as error:
         status = status_of(error)
         known = _REFUSALS.get(status or 0, type(error).__name__).format(repository=asked.repository)
-        said = f"{known}, status {status}" if status else why_unreachable(error)
-        raise PushError(f"the hub does not take it ({said})") from error
+        message = f"{known}, status {status}" if status else why_unreachable(error)
+        raise PushError(f"the hub does not take it ({message})") from error
 
 
 def _commit(asked: PushToHub, token: str | None, folder: Path) -> str:

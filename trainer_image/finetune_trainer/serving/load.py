@@ -206,8 +206,8 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 
     kind = PeftConfig.from_pretrained(str(folder)).peft_type
     if kind != "LORA":
-        said = f"{folder} holds an adapter of type {getattr(kind, 'value', kind)}; only LoRA is served"
-        raise TrainerError(Reason.MODEL_UNUSABLE, said)
+        message = f"{folder} holds an adapter of type {getattr(kind, 'value', kind)}; only LoRA is served"
+        raise TrainerError(Reason.MODEL_UNUSABLE, message)
     tuned = PeftModel.from_pretrained(model, folder, is_trainable=False)
     if getattr(model, "is_quantized", False):
         return tuned.get_base_model()  # keep the adapter's layers: merged into 4 bits they would lose precision

@@ -213,10 +213,10 @@ def _require_unchanged_base(base: Path, before: dict[str, str]) -> None:
     """
     changed = [name for name, mark in before.items() if _fingerprint(base / name) != mark]
     if changed:
-        said = (
+        message = (
             f"{', '.join(changed)[:300]} of the base model in {base} changed, or went, while the code of spec.code ran"
         )
-        raise TrainerError(Reason.CODE_FAILED, said, _PUT_BACK)
+        raise TrainerError(Reason.CODE_FAILED, message, _PUT_BACK)
 
 
 def _earlier_result(output: Path, ran: list[str]) -> TrainingResult | None:

@@ -168,10 +168,10 @@ class StepTrainer(Trainer):
 
     def stopping(self) -> bool:
         """Whether any rank got a stop request: then all ranks stop after the same step."""
-        asked = self.world.any_rank(self.interruption.is_requested)
-        if asked:
+        requested = self.world.any_rank(self.interruption.is_requested)
+        if requested:
             self.interruption.set_by_other_rank()
-        return asked
+        return requested
 
     def _resume_notes(self, folder: str, step: int, notes: dict[str, Any]) -> None:
         if not Path(folder).is_dir():  # a claim that only one node can mount, or a different one

@@ -66,7 +66,7 @@ class Bench:
         reporter = Reporter(self.job, listener=self.reports.append, interval=0.0)
         return Measuring(
             self.tuned,
-            asked=self.asked,
+            material=self.asked,
             test=self.store,
             trained_on="hash",
             reporter=reporter,
