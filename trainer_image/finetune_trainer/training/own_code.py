@@ -115,9 +115,9 @@ class CodeContext(ApiModel):
     data: dict[str, str] = Field(description="JSON Lines file of each split that the job has.")
     output: str = Field(description="Folder for the finished model.")
     checkpoints: str = Field(description="Folder that outlives the pod.")
-    moment: datetime | None = Field(None, description="What time chat templates write; None: what the clock says.")
-    trainer: int = Field(description="Process that has started the code, and that asks it to stop by SIGTERM.")
-    reports: str = Field(description="Folder of the pipe that takes CodeReport lines, and of the wish to stop.")
+    moment: datetime | None = Field(None, description="The time that chat templates write; None: the current time.")
+    trainer: int = Field(description="Process that started the code and requests a stop by SIGTERM.")
+    reports: str = Field(description="Folder with the pipe for CodeReport lines and the file that requests a stop.")
 
 
 def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, trained_on: str) -> tuple[TrainingResult, Code]:
