@@ -418,10 +418,10 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
 
 def _with_warnings(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:
     """The result with these warnings, unless it already has others that say more than which experts were left out."""
-    told = result.warnings or []
-    if not warnings or not all(said.startswith(EXPERTS_LEFT) for said in told):
+    existing = result.warnings or []
+    if not warnings or not all(text.startswith(EXPERTS_LEFT) for text in existing):
         return result
-    return result.model_copy(update={"warnings": [*warnings, *told]})
+    return result.model_copy(update={"warnings": [*warnings, *existing]})
 
 
 def _merge(run: Run) -> list[str] | None:

@@ -114,7 +114,7 @@ class Asking:
         self._advance(outcome.errors)
         said = kept.texts(2 * len(tuned))
         other.rulings = rulings(tuned, other.answers, said)
-        why = "; ".join(filter(None, (outcome.told("question"), doubts(other.rulings, said))))
+        why = "; ".join(filter(None, (outcome.summary("question"), doubts(other.rulings, said))))
         if why:
             other.problem = "; ".join(filter(None, (other.problem, f"judge: {why}")))
 

@@ -82,8 +82,8 @@ class Care:
 
     def _write(self) -> None:
         self.interruption.before_writing()
-        told = {"learnt": self.trained_on, "ends": self.ends, "done": self.done, "now": self.now}
-        whole_file(self.path, json.dumps(told).encode())
+        state = {"learnt": self.trained_on, "ends": self.ends, "done": self.done, "now": self.now}
+        whole_file(self.path, json.dumps(state).encode())
 
 
 def _read(path: Path) -> dict[str, Any]:

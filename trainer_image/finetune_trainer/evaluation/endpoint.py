@@ -68,14 +68,14 @@ class Outcome:
     @property
     def problem(self) -> str | None:
         """The most frequent cause, as a sentence."""
-        return self.told("row")
+        return self.summary("row")
 
-    def told(self, asked: str) -> str | None:
+    def summary(self, noun: str) -> str | None:
         """The same with the noun for what was asked: a judge is asked twice per row."""
         if not self.errors:
             return None
         why = max(self.problems, key=lambda cause: self.problems[cause], default="it was not asked")
-        return f"{counted(self.errors, asked)} {'was' if self.errors == 1 else 'were'} not answered: {why}"
+        return f"{counted(self.errors, noun)} {'was' if self.errors == 1 else 'were'} not answered: {why}"
 
 
 def ask(

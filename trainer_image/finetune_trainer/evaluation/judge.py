@@ -121,12 +121,12 @@ def doubts(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | 
     unread = sum(ruling is None for ruling, _, _ in spoke)
     thought = sum(text is not None and is_unfinished_thought(text) for text in said)
     by_place = sum(ruling == "tie" and first == second != "tie" for ruling, first, second in spoke)
-    told = [f"{counted(thought, 'reply', 'replies')} ended in a thought"] if thought else []
+    warnings = [f"{counted(thought, 'reply', 'replies')} ended in a thought"] if thought else []
     if unread:
-        told.append(f"on {counted(unread, 'row')} it did not begin with A, B or Tie")
+        warnings.append(f"on {counted(unread, 'row')} it did not begin with A, B or Tie")
     if 2 * by_place > (ruled := len(spoke) - unread):
-        told.append(f"on {by_place} of {counted(ruled, 'row')} it chose the same place in both orders")
-    return f"{', and '.join(told)}: another model may do as it is asked" if told else None
+        warnings.append(f"on {by_place} of {counted(ruled, 'row')} it chose the same place in both orders")
+    return f"{', and '.join(warnings)}: another model may do as it is asked" if warnings else None
 
 
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:

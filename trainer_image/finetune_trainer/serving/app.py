@@ -63,13 +63,13 @@ def build_app(holder: ModelHolder, key: KeyFile | None = None, *, sagemaker: boo
     app.add_middleware(CountRequests, metrics=metrics)
     app.add_middleware(_NormalisedPaths)
     routes = _Routes(holder, key, metrics)
-    for path, told in (
+    for path, route in (
         ("/health", routes.health),
         ("/metrics", routes.metrics),
         ("/v1/models", routes.models),
         ("/v1/models/{name:path}", routes.model),
     ):
-        app.api_route(path, methods=["GET", "HEAD"])(told)
+        app.api_route(path, methods=["GET", "HEAD"])(route)
     app.post("/v1/chat/completions")(routes.chat)
     app.post("/v1/completions")(routes.completions)
     if sagemaker:
