@@ -11,8 +11,8 @@ from finetune_api.base_models import is_safe_name
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.model_cache import no_name
-from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
-from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, status_of, why_silent
+from finetune_trainer.storage.patience import PATIENCE_SECONDS, retried
+from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, status_of, why_unreachable
 
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -52,7 +52,7 @@ def fetch(name: str, revision: str | None = None, into: Path | None = None) -> P
         raise no_name(name)
     place = into or Path(HF_HUB_CACHE)
     attempt = partial(_fetched, name, revision, into, place)
-    return patiently(attempt, PATIENCE_SECONDS, progress=lambda: _complete_files(place))
+    return retried(attempt, PATIENCE_SECONDS, progress=lambda: _complete_files(place))
 
 
 def _fetched(name: str, revision: str | None, into: Path | None, place: Path) -> Path:
@@ -122,6 +122,6 @@ def _network_error(name: str, error: Exception) -> TrainerError:
     if isinstance(error, RuntimeError):
         message = f"{name} could not be fetched: the hub's storage of large files (Xet) did not answer"
         return TrainerError(Reason.STORE_UNAVAILABLE, message, _XET)
-    why = f"status {status}" if status else why_silent(error)
+    why = f"status {status}" if status else why_unreachable(error)
     message = f"{name} could not be fetched: the hub did not answer ({why})"
     return TrainerError(Reason.STORE_UNAVAILABLE, message, TRUST_STEP if why == UNTRUSTED else None)

@@ -12,7 +12,7 @@ from finetune_api.base_models import is_safe_name, step_for
 from finetune_api.reasons import Reason
 from finetune_api.words import counted
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.durable import no_file_in
+from finetune_trainer.storage.durable import special_file_in
 
 
 def model_path(cache: Path, name: str) -> Path:
@@ -86,7 +86,7 @@ def require_files(folder: Path) -> None:
     Raises:
         TrainerError: ModelUnusable.
     """
-    if (other := no_file_in(folder)) is not None:
+    if (other := special_file_in(folder)) is not None:
         message = f"the model in {folder} cannot be used: {other.name} is a pipe or a device, not a file"
         raise TrainerError(Reason.MODEL_UNUSABLE, message, _FILE_STEP)
 

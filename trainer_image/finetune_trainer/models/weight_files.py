@@ -172,6 +172,6 @@ def _damage(path: Path) -> str | None:
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
     except UNREADABLE:
-        return lfs.in_words(path) if lfs.is_pointer(path) else f"{path.name} has no header of safetensors"
+        return lfs.problem(path) if lfs.is_pointer(path) else f"{path.name} has no header of safetensors"
     size = path.stat().st_size
     return None if size == length else f"{path.name} has {size} bytes, its header speaks of {length}"

@@ -18,7 +18,7 @@ from finetune_trainer.models.base_refusals import in_four_bits
 from finetune_trainer.models.loaded_weights import ZeroMatrices, first_not_finite
 from finetune_trainer.models.validation import config_file
 from finetune_trainer.models.weight_files import damaged, is_named, stored_as_non_reals, stored_in_bytes
-from finetune_trainer.storage.durable import no_file_in
+from finetune_trainer.storage.durable import special_file_in
 from finetune_trainer.training.unchanged import plain_name
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -62,7 +62,7 @@ def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     Raises:
         TrainerError: CodeFailed.
     """
-    if folder.is_dir() and (other := no_file_in(folder)) is not None:
+    if folder.is_dir() and (other := special_file_in(folder)) is not None:
         raise _refused(f"{other.name} is a pipe or a device, not a file")
     if (folder / _ADAPTER).is_file() and is_named(folder):
         raise _refused("it is both an adapter and a whole model, and nobody knows which is meant", _ONE_OF_BOTH)

@@ -397,7 +397,7 @@ def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Sequence[s
     try:
         backend = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
-        why = lfs.in_words(path) if lfs.is_pointer(path) else error
+        why = lfs.problem(path) if lfs.is_pointer(path) else error
         message = f"tokenizer.json of the base model cannot be read: {why}"
         raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
