@@ -131,6 +131,12 @@ OF_ALL: tuple[tuple[str, Step | None], ...] = (
 )  # fmt: skip
 """Where no row would be left without those that have a problem; None where one is mended without that."""
 
+_OF_COLUMNS = (
+    'if all(.[]; type == "array") then keys_unsorted as $names | [.[]] | transpose | map([$names, .] | transpose '
+    "| map({key: .[0], value: .[1]}) | from_entries) else [.[]] end"
+)
+"""Of jq: a list of an object's values, or of objects where it has a list of all roles and one of all texts, as Sequence
+of datasets stores them."""
 OF_A_CHAT = by_command(
     "The file is one conversation, and who speaks is not user and assistant in it. With the name of who answers for "
     "ANSWERER HOW makes a row of each question and the answer right after it; HOW takes the parts out where each is a "
@@ -139,7 +145,10 @@ OF_A_CHAT = by_command(
 )  # fmt: skip
 """What to do with a file that is all one row, whose messages have no role that is known."""
 _OF_COLUMN = (
-    (NO_LIST, "Write a list of messages: HOW makes one of the object's values.", _changed("[.[]]")),
+    (NO_LIST, "Write a list of messages: HOW makes one of the object's values, or of its columns.",
+     _changed(_OF_COLUMNS)),
+    ("is not a list of messages", "Write messages as JSON once, and not as text within text: HOW takes them out.",
+     'COLUMN |= until(type != "string"; fromjson)'),
     (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _up_to(_IS_ANSWER)),
     (UNLEARNT_END, "HOW removes what follows the last answer that is learnt, and rows without any.",
      _up_to(f"({_IS_ANSWER}) and {_IS_LEARNT}")),
