@@ -40,7 +40,7 @@ _IN_QUOTES = r""""(?:[^"\\]|\\.|"")*+"|“[^“”]*+”"""
 _QUOTED = re.compile(_IN_QUOTES, re.DOTALL)
 """As a whole: a text with quotes at both ends may be a dialogue."""
 _WRAPPED = re.compile(
-    rf"""{_IN_QUOTES}|b?'(?:[^'\\]|\\.|''|(?<=\w)'(?=\w))*+'|„[^„“]*+“|«[^«»]*+»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""",
+    rf"""{_IN_QUOTES}|b?'(?:[^'\\]|\\.|''|(?<=\w)'(?=\w))*+'|„[^„“]*+“|«[^«»]*+»|<(p|div|span|td|body|html)\b[^>]*>.*</\1>|\[\s*(?:'[^']*'|"[^"]*")\s*\]""",
     re.DOTALL,
 )
 _ENCODED = re.compile(r"\\x(?:[0-9a-f]{2})++\Z|[^%:]*%(?:20|2C|0A|[C-E][0-9A-F])")
@@ -149,7 +149,7 @@ def is_wrapped(text: str) -> bool:
     return text[:1] in _BEGIN_WRAPPED and (_WRAPPED.fullmatch(text) is not None or is_struct(text))
 
 
-_BEGIN_WRAPPED = frozenset("'\"“„«[{b")
+_BEGIN_WRAPPED = frozenset("'\"“„«[{b<")
 
 
 def is_struct(text: str) -> bool:

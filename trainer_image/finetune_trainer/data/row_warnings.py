@@ -161,8 +161,8 @@ def of_every_row() -> list[EveryRow]:
         ),
         EveryRow(
             lambda asked, answer: damaged_text.is_wrapped(asked) and damaged_text.is_wrapped(answer),
-            "have question and answer within quotes or brackets, which are learnt with them: so programs and databases "
-            "show texts, lists and structs",
+            "have question and answer within quotes, brackets or tags of HTML, which are learnt with them: so "
+            "programs, databases and pages show texts, lists and structs",
             _TWO,
         ),
         EveryRow(

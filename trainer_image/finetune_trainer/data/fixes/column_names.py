@@ -17,11 +17,13 @@ from finetune_trainer.data.turns import ROLE_OF, messages_in
 
 _WORDS = {
     "prompt": "instruction question input query text source user human context sentence inputs article document src "
-    "dialogue dialog problem userinput usermessage inputtext textinput frage eingabe pregunta entrada pergunta domanda "
+    "dialogue dialog questions queries prompts "
+    "problem userinput usermessage inputtext textinput frage eingabe pregunta entrada pergunta domanda "
     "вопрос q 质问 问题 質問 提示 指令 输入",
     "completion": "output answer response label target assistant chosen reply summary targets highlights tgt gpt bot "
     "expectedoutput groundtruth ideal reference expected botresponse modelresponse solution outputtext generation "
-    "outputs a antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
+    "answers responses replies outputs "
+    "a antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
     "system": "instruction system_prompt context",
     "messages": "conversation conversations dialog dialogue chat turns",
     "chosen": "preferred preferred_output chosen_response accepted winner",
@@ -31,6 +33,8 @@ _USUAL_NAMES = {part: tuple(words.split()) for part, words in _WORDS.items()}
 """What others call these columns, the most usual first."""
 _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
+_LANGUAGES = frozenset(["ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "tr", "zh"])
+"""What columns of translations are called."""
 _OF_NEIGHBOURS = (
     "def who: .role // .from | tostring | ascii_downcase; [., .[1:]] | transpose[] | select(.[1] and "
     '(.[0] | who | IN("user", "human")) and (.[1] | who | IN("assistant", "gpt", "model"))) | {messages: .}'
@@ -327,8 +331,9 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
 def _is_usual(name: str) -> bool:
     """Whether it is the name of a column beyond doubt, or spelt nearly so."""
     usual = (*_USUAL_NAMES, *(one for names in _USUAL_NAMES.values() for one in names), *_OTHER_USUAL_NAMES)
-    return _plain(name) not in _Q_AND_A and bool(
-        difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8)
+    return _plain(name) in _LANGUAGES or (
+        _plain(name) not in _Q_AND_A
+        and bool(difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8))
     )
 
 
