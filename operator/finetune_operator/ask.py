@@ -1,7 +1,7 @@
 """`finetune-operator ask MODEL QUESTION`: one way to ask a ModelDeployment, wherever it is served.
 
-A Service of the cluster is asked through the API server, so neither port-forward nor the pods' network is needed; a
-provider is asked with a key of one's own: that of the connection is the operator's alone.
+A Service of the cluster is called through the API server's proxy, without port-forward or access to the pod network. A
+provider is called with the user's own key: the connection's key is only for the operator.
 """
 
 import argparse
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 REGION_VARIABLE = "AWS_REGION"
-"""As AWS's other tools read it; boto3 itself reads AWS_DEFAULT_REGION, and the profile."""
+"""As other AWS tools read it; boto3 itself reads AWS_DEFAULT_REGION, and the profile."""
 SERVICE_PORT = "http"
 DEFAULT_NAMESPACE = "default"
 _NAME = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _KINDS = frozenset(
     {"md", "modeldeployment", "modeldeployments", f"modeldeployment.{GROUP}", f"modeldeployments.{GROUP}"}
 )
-"""What `kubectl get -o name` and its users write before a name."""
-_HOTTEST = 2
-_MOST_TOLD = 300
+"""Prefixes of names, as `kubectl get -o name` prints them and users type them."""
+_MAX_TEMPERATURE = 2
+_MESSAGE_LIMIT = 300
 OK, FAILED, INTERRUPTED = 0, 1, 130
 ANSWER_SECONDS = 120.0
-"""For one answer: long ones are written word by word."""
+"""For one answer: a model writes a long one word by word."""
 _HINTS = {
     403: "it lets this key do other things alone",
     404: "it is not there (any more): kubectl get md shows what is served",
@@ -53,15 +53,15 @@ _HINTS = {
     502: "nothing answers at the address: ask again in a while",
     503: "no server is ready: kubectl get md shows why",
 }
-"""What to do about an answer that is a refusal, by its status."""
+"""What to do about an error, by HTTP status."""
 
 
 class CannotAsk(Exception):
-    """The question reached nobody; the message says why and what to do."""
+    """The question could not be sent; the message says why and what to do."""
 
 
 def add_arguments(commands: Any) -> None:
-    """The command's flags."""
+    """Add the command and its flags."""
     ask = commands.add_parser("ask", help="ask a model that is deployed, and print its answer")
     ask.add_argument("model", type=_name, metavar="MODEL", help="name of a ModelDeployment")
     ask.add_argument("question", type=_text, metavar="QUESTION", help="what to ask")
@@ -77,10 +77,10 @@ def add_arguments(commands: Any) -> None:
 
 
 def _name(text: str) -> str:
-    """A name of an object, for argparse.
+    """Parse the name of an object, for argparse.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: it is invalid.
     """
     namespace, _, name = text.rpartition("/")
     if namespace in _KINDS and _NAME.fullmatch(name):
@@ -93,10 +93,10 @@ def _name(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """What is not blank, for argparse: a variable that is not set would be asked, and paid for.
+    """Require a text, for argparse: an unset variable would be sent as a question, and paid for.
 
     Raises:
-        ArgumentTypeError: it is.
+        ArgumentTypeError: it is blank.
     """
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty: write the question in quotes")
@@ -104,7 +104,7 @@ def _text(text: str) -> str:
 
 
 def _positive(text: str) -> int:
-    """A whole number above 0, for argparse.
+    """Parse a whole number above 0, for argparse.
 
     Raises:
         ArgumentTypeError: it is none.
@@ -115,7 +115,7 @@ def _positive(text: str) -> int:
 
 
 def _temperature(text: str) -> float:
-    """A number from 0 to 2, for argparse.
+    """Parse a number from 0 to 2, for argparse.
 
     Raises:
         ArgumentTypeError: it is none.
@@ -124,8 +124,8 @@ def _temperature(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= _HOTTEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_HOTTEST}")
+    if not 0 <= value <= _MAX_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_MAX_TEMPERATURE}")
     return value
 
 
@@ -146,7 +146,7 @@ async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.env
 
 
 def _current_namespace() -> str:
-    """As kubectl: in a pod its own, else that of the kubeconfig's current context.
+    """As kubectl: the pod's namespace, or that of the kubeconfig's current context.
 
     Raises:
         NoCluster: there is no kubeconfig, or it cannot be read.
@@ -176,26 +176,26 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
         raise CannotAsk(f"ModelDeployment {args.model} was stopped, as it received no requests; bring it back: {wake}")
     if status.get("servedVersion") is None or not status.get("endpoint"):
-        raise CannotAsk(f"ModelDeployment {args.model} does not answer yet ({_why(status)})")
+        raise CannotAsk(f"ModelDeployment {args.model} does not answer yet ({_readiness(status)})")
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
-        return await _beside(lambda: _asked_at_aws(endpoint, lambda: _by_converse(endpoint, args)))
+        return await _in_daemon_thread(lambda: _ask_aws(endpoint, lambda: _converse(endpoint, args)))
     body = _completion(endpoint.model, args)
     if endpoint.api == "InvokeEndpoint":
         region = environment.get(REGION_VARIABLE)
-        return await _beside(lambda: _asked_at_aws(endpoint, lambda: _by_invoke_endpoint(endpoint, body, region)))
+        return await _in_daemon_thread(lambda: _ask_aws(endpoint, lambda: _invoke_endpoint(endpoint, body, region)))
     if urlsplit(endpoint.url).hostname == f"{args.model}.{args.namespace}.svc":  # a gateway may be a Service as well
         if (deployment.get("spec") or {}).get("apiKeySecretRef"):
             raise CannotAsk(
                 f"ModelDeployment {args.model} asks for a bearer key, which the API server does not pass on: "
                 f"kubectl -n {args.namespace} port-forward svc/{args.model} 8000:80, and send it with curl"
             )
-        return await _in_cluster(kube, endpoint, args, body)
-    return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
+        return await _ask_in_cluster(kube, endpoint, args, body)
+    return await _ask_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
 
 
 def _completion(model: str | None, args: argparse.Namespace) -> dict[str, Any]:
-    """The question, as the chat completions of OpenAI's API take it."""
+    """The request body in the form of OpenAI's chat completions."""
     system = [{"role": "system", "content": args.system}] if args.system else []
     body: dict[str, Any] = {"model": model, "messages": [*system, {"role": "user", "content": args.question}]}
     if args.max_tokens:
@@ -205,8 +205,8 @@ def _completion(model: str | None, args: argparse.Namespace) -> dict[str, Any]:
     return body
 
 
-def _why(status: Mapping[str, Any]) -> str:
-    """Its phase, and what its condition Ready says."""
+def _readiness(status: Mapping[str, Any]) -> str:
+    """Its phase, and the message of its condition Ready."""
     if not status.get("phase"):
         return "it has no status: see whether the operator runs"
     said = (one.get("message") for one in status.get("conditions") or () if one.get("type") == "Ready")
@@ -214,11 +214,11 @@ def _why(status: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _read(endpoint: Endpoint) -> Iterator[None]:
-    """Around the reading of a reply.
+def _parsing(endpoint: Endpoint) -> Iterator[None]:
+    """Wrap the parsing of a reply.
 
     Raises:
-        CannotAsk: it is of another shape.
+        CannotAsk: it has an unexpected form.
     """
     try:
         yield
@@ -228,11 +228,11 @@ def _read(endpoint: Endpoint) -> Iterator[None]:
 
 
 def _content(reply: bytes) -> str:
-    """What a reply in the shape of OpenAI's API says."""
+    """The answer in a reply of OpenAI's API."""
     return str(orjson.loads(reply)["choices"][0]["message"]["content"] or "")
 
 
-async def _in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, body: dict[str, Any]) -> str:
+async def _ask_in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, body: dict[str, Any]) -> str:
     path = "v1/chat/completions"
     try:
         reply = await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body))
@@ -241,38 +241,40 @@ async def _in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, 
             said = f"{error.message}: does it write so long? --max-tokens limits its answer"
             raise CannotAsk(f"ModelDeployment {args.model}: {said}") from None
         if error.status == 0:
-            raise  # the API server itself has gone
-        raise CannotAsk(f"ModelDeployment {args.model}: {_hinted(error.status, error.message)}") from None
-    with _read(endpoint):
+            raise  # the API server itself does not answer
+        raise CannotAsk(f"ModelDeployment {args.model}: {_with_hint(error.status, error.message)}") from None
+    with _parsing(endpoint):
         return _content(reply)
 
 
-def _hinted(status: int, said: str) -> str:
-    """Somebody's words, with what there is to be done about them."""
-    words = "it answers with a page" if said.lstrip().startswith("<") else said[:_MOST_TOLD] or "it refuses"
+def _with_hint(status: int, said: str) -> str:
+    """A server's error message, with a hint what to do about it."""
+    words = "it answers with a page" if said.lstrip().startswith("<") else said[:_MESSAGE_LIMIT] or "it refuses"
     hint = _HINTS.get(status, "")
     return f"{words} ({status}){f'; {hint}' if hint else ''}"
 
 
-async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:
+async def _ask_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:
     if not key:
         raise CannotAsk(f"{endpoint.url} asks for a key: put yours into {KEY_VARIABLE}")
     import openai
 
     provider = openai.AsyncOpenAI(base_url=endpoint.url, api_key=key, max_retries=1, timeout=ANSWER_SECONDS)
     async with provider as client:
-        with _read(endpoint):  # the SDK lets through what JSON's own parser raises
+        with _parsing(endpoint):  # the SDK does not catch errors of the JSON parser
             try:
                 reply = await client.chat.completions.create(**body)
             except openai.OpenAIError as error:
                 cause = known_cause(error, "SSL_CERT_FILE")
-                raise CannotAsk(f"{endpoint.url} {cause}" if cause else f"{endpoint.url}: {_said(error)}") from None
-    with _read(endpoint):
+                raise CannotAsk(
+                    f"{endpoint.url} {cause}" if cause else f"{endpoint.url}: {_error_message(error)}"
+                ) from None
+    with _parsing(endpoint):
         return reply.choices[0].message.content or ""
 
 
-def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
-    """Of bedrock-runtime."""
+def _converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
+    """Ask through bedrock-runtime."""
     import boto3
 
     asked: dict[str, Any] = {
@@ -287,24 +289,24 @@ def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
     region = endpoint.model.split(":")[3]
     client = boto3.Session().client("bedrock-runtime", region_name=region, endpoint_url=endpoint.url)
     reply = client.converse(**asked)
-    with _read(endpoint):
+    with _parsing(endpoint):
         return "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
 
 
-def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | None) -> str:
-    """Of sagemaker-runtime, with a body of OpenAI's API. Of a private endpoint the caller says the region."""
+def _invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | None) -> str:
+    """Ask through sagemaker-runtime, in OpenAI's format. For a private endpoint the caller names the region."""
     import boto3
 
     public = re.search(r"//runtime\.sagemaker\.([a-z0-9-]+)\.", endpoint.url)
     region = public[1] if public else region
     client = boto3.Session().client("sagemaker-runtime", region_name=region, endpoint_url=endpoint.url)
     reply = client.invoke_endpoint(EndpointName=endpoint.model, ContentType="application/json", Body=orjson.dumps(body))
-    with _read(endpoint):
+    with _parsing(endpoint):
         return _content(reply["Body"].read())
 
 
-async def _beside(call: Callable[[], str]) -> str:
-    """In a thread that ends with the process: asyncio's own are waited for, even after Ctrl-C."""
+async def _in_daemon_thread(call: Callable[[], str]) -> str:
+    """Run in a daemon thread: asyncio waits for the threads of its own executor, even after Ctrl-C."""
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[str] = loop.create_future()
 
@@ -320,8 +322,8 @@ async def _beside(call: Callable[[], str]) -> str:
     return await answered
 
 
-def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
-    """With credentials of one's own, from wherever boto3 finds them."""
+def _ask_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
+    """Ask with the user's own credentials, from wherever boto3 finds them."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, NoRegionError
 
     try:
@@ -334,7 +336,7 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
     except ClientError as error:
         code, said = (error.response["Error"].get(key, "") for key in ("Code", "Message"))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        raise CannotAsk(f"{endpoint.url}: {_hinted(status, f'{code}: {said}')}") from None
+        raise CannotAsk(f"{endpoint.url}: {_with_hint(status, f'{code}: {said}')}") from None
     except HTTPClientError as error:
         cause = known_cause(error, "AWS_CA_BUNDLE") or f"does not answer ({type(error).__name__})"
         raise CannotAsk(f"{endpoint.url} {cause}") from None
@@ -342,8 +344,8 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
         raise CannotAsk(f"AWS's settings of this shell: {error}") from None
 
 
-def _said(error: "openai.OpenAIError") -> str:
-    """The provider's words; not those of a refused key, which hold parts of it."""
+def _error_message(error: "openai.OpenAIError") -> str:
+    """The provider's message, except for a refused key, where it contains parts of the key."""
     import openai
 
     if isinstance(error, openai.AuthenticationError):
@@ -352,7 +354,7 @@ def _said(error: "openai.OpenAIError") -> str:
         return f"no answer within {ANSWER_SECONDS:g} s: ask again in a while"
     if isinstance(error, openai.APIStatusError):
         told = error.body.get("message") if isinstance(error.body, dict) else error.body
-        return _hinted(error.status_code, str(told or ""))
+        return _with_hint(error.status_code, str(told or ""))
     if isinstance(error, openai.APIConnectionError):
         return "nothing answers there, or the connection broke before the answer was whole"
     return error.message if isinstance(error, openai.APIError) else type(error).__name__

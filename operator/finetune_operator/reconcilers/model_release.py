@@ -1,4 +1,8 @@
-"""A FineTunedModel that takes its weights with it: held until they are gone, with a way out."""
+"""What happens to the weights of a deleted FineTunedModel.
+
+With deletionPolicy Delete it is held until they are deleted, with a way to release it without that. Otherwise it is
+gone at once, and an Event names what stays in stores and at providers, which may bill for it.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,29 +18,56 @@ from finetune_operator.decide.model_release import next_step
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.errors import ProviderError
+from finetune_operator.providers.hosting import named
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.indexes import has_weights, is_shared
+from finetune_operator.reconcilers.reading import parse_status
 from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Requeue
 
 LOOK_SECONDS, TROUBLE_SECONDS = 5.0, 60.0
+GONE = 256
+"""Of so many models that went at once it is kept what to tell, until the look that their end has asked for."""
 
 
 class ModelRelease:
-    """Puts the finalizer on and takes it off.
+    """Adds and removes the finalizer.
 
     Args:
-        context: the world.
-        weights: deletes what the model takes with it.
+        context: what reconcilers share.
+        weights: deletes the weights of versions.
     """
 
     def __init__(self, context: Context, weights: Weights) -> None:
         self._context = context
         self._weights = weights
+        self._gone: LRUCache[Manifest] = LRUCache(GONE)
+
+    def gone(self, model: Mapping[str, Any]) -> None:
+        """A model went."""
+        if not is_held(model):
+            metadata = model["metadata"]
+            whole = {**model, "apiVersion": FINE_TUNED_MODELS.api_version, "kind": FINE_TUNED_MODELS.kind}
+            self._gone.put(f"{metadata['namespace']}/{metadata['name']}", whole)
+
+    async def tell_of_gone(self, namespace: str, name: str) -> None:
+        """Name what the model that went has left, of which nothing tells any more. A claim is where it was."""
+        if (model := self._gone.get(f"{namespace}/{name}")) is None:
+            return
+        self._gone.drop(f"{namespace}/{name}")
+        versions = parse_status(FineTunedModelStatus, model).versions or ()
+        made = {named(one.artifact) for one in versions if not one.adopted}
+        known = self._context.store.count
+        left = sorted(one for one in made if is_shared(one) and not known(FINE_TUNED_MODELS, has_weights(one)))
+        if left:
+            said = "its weights stay, and storage may be billed until somebody deletes them there"
+            await self._context.announce(model, "Warning", "Retained", f"{said}: {', '.join(left)}")
 
     async def hold(self, model: Manifest, view: ModelView) -> Manifest:
-        """The finalizer on a model that takes its weights with it, and on no other."""
+        """The model, with the finalizer exactly if its policy is to delete its weights."""
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
         if view.deleting or view.spec is None:
             return model
@@ -44,10 +75,10 @@ class ModelRelease:
         return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
-        """One step towards the end of a model that is held.
+        """One step of deleting a model that has the finalizer.
 
         Raises:
-            KubeError: the finalizer cannot be taken off, or not yet again.
+            KubeError: the finalizer cannot be removed, or its next try is not due.
         """
         self._context.require_may_let_go(model, WEIGHTS_FINALIZER)
         if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
@@ -58,17 +89,19 @@ class ModelRelease:
             return await self._delete_weights(model, view)
         names = ", ".join(step.deployments)
         if step.step == "WaitForOthers":
-            said = f"ModelDeployment {names} uses it: delete that first, {_way_out()}"
-            return await self._say(model, view, stalled(Reason.PENDING, said), view.versions, TROUBLE_SECONDS)
+            message = f"ModelDeployment {names} uses it: delete that first, {_way_out()}"
+            return await self._report(model, view, stalled(Reason.PENDING, message), view.versions, TROUBLE_SECONDS)
         try:
             for name in step.deployments:
                 await self._context.kube.delete(MODEL_DEPLOYMENTS, name, model["metadata"]["namespace"])
         except REFUSALS as refusal:
             why = refusal_of_write(refusal.message).sentences.rstrip(".")
-            said = f"ModelDeployment {names} cannot be deleted: {why}; {_way_out()}"
-            return await self._say(model, view, stalled(Reason.WRITE_REFUSED, said), view.versions, TROUBLE_SECONDS)
-        said = f"its weights are deleted when ModelDeployment {names} is gone"
-        return await self._say(model, view, reconciling(Reason.PENDING, said), view.versions, LOOK_SECONDS)
+            message = f"ModelDeployment {names} cannot be deleted: {why}; {_way_out()}"
+            return await self._report(
+                model, view, stalled(Reason.WRITE_REFUSED, message), view.versions, TROUBLE_SECONDS
+            )
+        message = f"its weights are deleted when ModelDeployment {names} is gone"
+        return await self._report(model, view, reconciling(Reason.PENDING, message), view.versions, LOOK_SECONDS)
 
     async def _delete_weights(self, model: Manifest, view: ModelView) -> Requeue | None:
         left: list[ModelVersion] = []
@@ -85,11 +118,11 @@ class ModelRelease:
         numbers = ", ".join(str(version.version) for version in left)
         if trouble is None:
             facts = reconciling(Reason.PENDING, f"the weights of version {numbers} are being deleted")
-            return await self._say(model, view, facts, left, LOOK_SECONDS)
-        said = f"the weights of version {numbers} cannot be deleted: {trouble.message}; {_way_out()}"
+            return await self._report(model, view, facts, left, LOOK_SECONDS)
+        message = f"the weights of version {numbers} cannot be deleted: {trouble.message}; {_way_out()}"
         what = leftovers.left(f"the weights of version {numbers}", trouble.failure(), leftovers.way_out("model"))
         again = leftovers.pause(view.status.conditions, trouble.failure(), view.now)
-        return await self._say(model, view, [*stalled(trouble.reason, said), what], left, again)
+        return await self._report(model, view, [*stalled(trouble.reason, message), what], left, again)
 
     async def _let_go(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
         if left:
@@ -98,19 +131,19 @@ class ModelRelease:
             await self._context.announce(model, "Warning", "Abandoned", note)
         await self._context.let_go(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
-    async def _say(
+    async def _report(
         self, model: Manifest, view: ModelView, facts: list[Fact], left: list[ModelVersion], again: float
     ) -> Requeue:
         conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
         fields: dict[str, Any] = {"conditions": conditions, "versions": left, "observed_generation": view.generation}
         status: FineTunedModelStatus = view.status.model_copy(update=fields)
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
-        await self._context.tell(model, leftovers.headline(view.status.conditions, conditions))
+        await self._context.announce_event(model, leftovers.leftover_event(view.status.conditions, conditions))
         return Requeue(again)
 
 
 def is_held(model: Mapping[str, Any]) -> bool:
-    """Whether the model waits for its weights to be deleted, or will."""
+    """Whether the model's deletion waits, or will wait, for its weights to be deleted."""
     return WEIGHTS_FINALIZER in finalizers_of(model)
 
 

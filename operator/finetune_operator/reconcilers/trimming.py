@@ -1,6 +1,6 @@
-"""What the store keeps of objects that others fill: what somebody here reads, and no more. Pure.
+"""What the store keeps of objects: only the fields that the operator reads. Pure.
 
-A change of anything else is no news, and wakes nobody.
+A change of any other field is no news and triggers no reconcile.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,8 +35,8 @@ _UNREAD_OF_PODS = {"podIP", "podIPs", "hostIP", "hostIPs", "qosClass"}
 _UNREAD_OF_CONTAINERS = {"image", "imageID", "containerID", "resources", "allocatedResources", "volumeMounts", "user"}
 _UNREAD_OF_JOBS = {"active", "ready", "terminating", "uncountedTerminatedPods", "startTime"}
 _UNREAD_CONDITIONS = {"Initialized", "Ready", "ContainersReady", "PodReadyToStartContainers", "SuccessCriteriaMet"}
-"""What nobody here reads, and what changes on the way of every pod: each change would be a look at its owner."""
-_PLACED = ("PodScheduled", "True")
+"""Unread, and they change several times in every pod's life: each change would trigger a reconcile of its owner."""
+_SCHEDULED = ("PodScheduled", "True")
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
@@ -44,27 +44,27 @@ def _without(fields: Mapping[str, Any], unread: set[str]) -> Manifest:
     return {key: value for key, value in fields.items() if key not in unread}
 
 
-def _telling(conditions: Iterable[Manifest]) -> list[Manifest]:
-    """Conditions that decide something: that a pod has found its node does not, that it has not does."""
+def _relevant(conditions: Iterable[Manifest]) -> list[Manifest]:
+    """Conditions that matter: that a pod is not scheduled does, that it is scheduled does not."""
     return [
         condition
         for condition in conditions
-        if condition["type"] not in _UNREAD_CONDITIONS and (condition["type"], condition["status"]) != _PLACED
+        if condition["type"] not in _UNREAD_CONDITIONS and (condition["type"], condition["status"]) != _SCHEDULED
     ]
 
 
 def _trim_pod(pod: Manifest) -> Manifest:
     serves = DEPLOYMENT_LABEL in labels_of(pod)
-    # A server is asked at its address when it was last asked.
+    # A server's address is needed to read when it was last used.
     status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
-    status["conditions"] = [*_telling(status.get("conditions") or ()), *cut_off(pod)]
+    status["conditions"] = [*_relevant(status.get("conditions") or ()), *cut_off(pod)]
     if "containerStatuses" in status:
         status["containerStatuses"] = [_trim_container(one, pod) for one in status["containerStatuses"]]
     return {"metadata": _without(pod["metadata"], _UNREAD_OF_METADATA), "status": status}
 
 
 def _trim_container(container: Manifest, pod: Manifest) -> Manifest:
-    """Its limits are read of one that used more memory than it may: kept of all, they would be most of a pod."""
+    """Resources are kept only for a container that ran out of memory: those of all would be most of a pod's size."""
     kept = _without(container, _UNREAD_OF_CONTAINERS)
     if was_short_of_memory(container):
         declared = {one["name"]: one.get("resources") for one in pod.get("spec", {}).get("containers") or ()}
@@ -78,19 +78,19 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     if spec.get("managedBy", _JOB_CONTROLLER) != _JOB_CONTROLLER:
         kept["managedBy"] = spec["managedBy"]
     status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
-    status["conditions"] = _telling(status.get("conditions") or ())
+    status["conditions"] = _relevant(status.get("conditions") or ())
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
 
 
 def _trim_budget(budget: Manifest) -> Manifest:
-    """Its status counts pods, which nobody here reads of it."""
+    """Its status counts pods, which is not read."""
     return _without(budget, {"status"})
 
 
 def _trim_own(obj: Manifest, spec: type[BaseModel]) -> Manifest:
-    """Without annotations of others: they may be larger than all the rest, and tools write them again and again.
+    """Without other tools' annotations: they may be larger than all the rest, and change again and again.
 
-    One of kubectl's is kept where it tells of something that was left out.
+    kubectl's last-applied-configuration is kept if it shows that fields were left out.
     """
     annotations = annotations_of(obj)
     ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
@@ -101,7 +101,7 @@ def _trim_own(obj: Manifest, spec: type[BaseModel]) -> Manifest:
 
 
 def _trim_namespace(namespace: Manifest) -> Manifest:
-    """Others write into annotations of namespaces every so often; each news of one is a look at all of its jobs."""
+    """Others often write annotations of namespaces; each change would trigger a reconcile of all jobs there."""
     phase = namespace.get("status", {}).get("phase")
     return {"metadata": _without(namespace["metadata"], _UNREAD_OF_METADATA), "status": {"phase": phase}}
 

@@ -1,9 +1,9 @@
-"""A circuit breaker for webhooks: where one says nothing, one write waits, and the others are told what that one was.
+"""A circuit breaker for admission webhooks: if one does not answer, only one write waits for it; others fail at once.
 
-    first writes ─▶ wait up to 30 s each ─▶ silent: nobody asks for a while ─▶ one asks ─▶ silent again, or answered
+    first writes ─▶ wait up to 30 s each ─▶ open: no writes for a while ─▶ one tries ─▶ open again, or closed
 
-A webhook may look after one namespace alone. Each write there holds a worker for as long as its time-out, so that some
-dozens of jobs would keep everybody else's waiting for minutes, for as long as it is away. Knows no kinds.
+A webhook may select a single namespace. Each write there blocks a worker until its time-out, so that some dozens of
+jobs would delay those of all other namespaces for minutes, for as long as it is down. Knows no kinds.
 """
 
 from collections.abc import Iterator
@@ -15,61 +15,61 @@ from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.uptime import Clock
 
 SLOW_SECONDS = 2.0
-"""What is refused within this holds nobody up."""
+"""A refusal within this time delays nobody."""
 
 PAUSE_SECONDS = 15.0
-"""For which nobody asks where nothing was said."""
+"""How long writes fail at once after one was not answered."""
 
 REMEMBERED = 1024
 
 
 @dataclass
-class _Silence:
+class _Outage:
     refusal: KubeError
     until: float
-    is_asked: bool = False
+    is_probed: bool = False
 
 
 class CircuitBreaker:
-    """Of one client."""
+    """For one client."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._places: LRUCache[_Silence] = LRUCache(REMEMBERED)
+        self._outages: LRUCache[_Outage] = LRUCache(REMEMBERED)
 
     @contextmanager
-    def asking(self, place: str) -> Iterator[None]:
-        """Around one write.
+    def attempt(self, place: str) -> Iterator[None]:
+        """Wrap one write.
 
         Args:
-            place: what is written, how, and in which namespace: as far as webhooks tell writes apart by rule.
+            place: what is written, how, and in which namespace: as far as webhook rules tell writes apart.
 
         Raises:
-            Unadmitted: another write there was not admitted, for want of an answer, a moment ago; its own words.
+            Unadmitted: a moment ago another write there was not admitted for lack of an answer; with its message.
         """
-        silence = self._places.get(place)
-        if silence is not None:
-            if silence.is_asked or self._clock() < silence.until:
-                raise _again(silence.refusal)
-            silence.is_asked = True
+        outage = self._outages.get(place)
+        if outage is not None:
+            if outage.is_probed or self._clock() < outage.until:
+                raise _copy_of(outage.refusal)
+            outage.is_probed = True
         began = self._clock()
         try:
             yield
         except Unadmitted as refusal:
             now = self._clock()
             if now - began >= SLOW_SECONDS:
-                self._places.put(place, _Silence(refusal, now + PAUSE_SECONDS))
+                self._outages.put(place, _Outage(refusal, now + PAUSE_SECONDS))
             else:
-                self._places.drop(place)
+                self._outages.drop(place)
             raise
         except BaseException:
-            if silence is not None:
-                silence.is_asked = False  # that was no word of the webhook's: the next one may ask
+            if outage is not None:
+                outage.is_probed = False  # this was no answer of the webhook: the next write may try
             raise
-        self._places.drop(place)
+        self._outages.drop(place)
 
 
-def _again(refusal: KubeError) -> Unadmitted:
-    told = Unadmitted(refusal.status, refusal.reason, refusal.message)
-    told.repeated = True
-    return told
+def _copy_of(refusal: KubeError) -> Unadmitted:
+    copy = Unadmitted(refusal.status, refusal.reason, refusal.message)
+    copy.repeated = True
+    return copy

@@ -1,28 +1,28 @@
-"""A trouble that lasts is told when it begins, and then every few minutes: not at each try. Knows no kinds."""
+"""Logs a lasting failure when it begins and then every few minutes, not at each try. Knows no kinds."""
 
 from finetune_operator.runtime.uptime import Clock
 
-TOLD_AGAIN_SECONDS = 300.0
-"""Whoever looks at the last minutes of a log finds it, and it does not push out the rest."""
+REPEAT_SECONDS = 300.0
+"""So that the last minutes of a log show it, without filling the log."""
 
 
 class Repeats:
-    """Of one thing that is tried again and again."""
+    """For one operation that is retried again and again."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._trouble: str | None = None
-        self._told_at = 0.0
+        self._failure: str | None = None
+        self._reported_at = 0.0
 
-    def is_news(self, trouble: str) -> bool:
-        """Whether to tell of it now: it is another one than the last, or that was told some time ago."""
+    def is_news(self, failure: str) -> bool:
+        """Whether to report it now: it differs from the last failure, or that was reported some time ago."""
         now = self._clock()
-        if trouble == self._trouble and now < self._told_at + TOLD_AGAIN_SECONDS:
+        if failure == self._failure and now < self._reported_at + REPEAT_SECONDS:
             return False
-        self._trouble, self._told_at = trouble, now
+        self._failure, self._reported_at = failure, now
         return True
 
     def over(self) -> bool:
-        """It went well: the next trouble is news. Whether there was one."""
-        was, self._trouble = self._trouble is not None, None
+        """The operation succeeded: the next failure is news. Returns whether it had failed before."""
+        was, self._failure = self._failure is not None, None
         return was

@@ -1,6 +1,6 @@
-"""The label by which the report Service finds the leader: on the pod of who leads, for as long as it leads.
+"""The label by which the report Service selects the leader's pod, for as long as it leads.
 
-Whoever takes it off, or keeps it from being put on for a while, would else have all reports lost until a restart.
+Set again every half minute: otherwise, once removed or refused for a while, all reports would be lost until a restart.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from finetune_operator.runtime.repeats import Repeats
 LABEL = "finetune.dev/leader"
 RETRY_SECONDS = 2.0
 KEPT_SECONDS = 30.0
-"""Between two looks at what is well, or is refused: the API server takes what changes nothing without a write."""
+"""Pause after success or refusal: a patch that changes nothing causes no write at the API server."""
 
 logger = logging.getLogger(__name__)
 
 
 class LeaderLabel:
-    """Of one pod.
+    """The label of one pod.
 
     Args:
-        kube: unguarded: a follower takes the label off.
-        guarded: that of the leader.
+        kube: unguarded: a follower removes the label.
+        guarded: for the leader.
         namespace: of the pod.
         pod: its name.
     """
@@ -38,16 +38,16 @@ class LeaderLabel:
         self._refusals = Repeats(time.monotonic)
 
     async def keep(self, leads: asyncio.Event) -> None:
-        """Keep it on from `leads` on. Until then it goes: an earlier process of this pod has left it."""
-        while not leads.is_set() and (again := await self._mark(leading=False)):  # noqa: ASYNC110 - as below
+        """Keep it set once `leads` is set. Before that remove one that an earlier process of this pod left."""
+        while not leads.is_set() and (again := await self._set_label(leading=False)):  # noqa: ASYNC110 - as below
             await asyncio.sleep(again)
         await leads.wait()
         with suppress(LeadershipLost):
-            while again := await self._mark(leading=True):  # noqa: ASYNC110 - nothing tells when it can be done
+            while again := await self._set_label(leading=True):  # noqa: ASYNC110 - nothing tells when it can be done
                 await asyncio.sleep(again)
 
-    async def _mark(self, *, leading: bool) -> float | None:
-        """Put it on or off; seconds until that is to be done again, or None where it is not.
+    async def _set_label(self, *, leading: bool) -> float | None:
+        """Set or remove it; returns the seconds until the next try, or None if none is needed.
 
         Outside of a cluster there is no pod to label.
         """
@@ -55,14 +55,14 @@ class LeaderLabel:
         try:
             await (self._guarded if leading else self._kube).merge_patch(PODS, self._pod, self._namespace, body)
         except KubeError as error:
-            self._tell(error)
+            self._log_failure(error)
             if isinstance(error, NotFound):
                 return None
             return RETRY_SECONDS if isinstance(error, Transient) else KEPT_SECONDS
         self._refusals.over()
         return KEPT_SECONDS if leading else None
 
-    def _tell(self, error: KubeError) -> None:
-        """Not at each try: it is asked for again and again."""
+    def _log_failure(self, error: KubeError) -> None:
+        """Log only new failures, as it is retried again and again."""
         if self._refusals.is_news(str(error)):
             logger.warning("pod %s/%s cannot be labelled: %s", self._namespace, self._pod, error)

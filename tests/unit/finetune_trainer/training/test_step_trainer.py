@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
-from finetune_trainer.computing.attention import kept_apart, turn_of
+from finetune_trainer.computing.attention import kept_apart, rope_switch_length
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.data import IGNORED
 from finetune_trainer.training.batches import Plan
@@ -77,10 +77,10 @@ def test_rows_on_both_sides_of_where_a_model_rotates_otherwise_share_no_pass(rot
     rope = {"rope_type": rotated, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4}
     rope |= {"short_factor": [1.0] * 2, "long_factor": [2.0, 9.0]} if rotated == "longrope" else {}
     net = make_model("llama", num_attention_heads=8, max_position_embeddings=4, rope_parameters=rope)
-    assert (turn_of(net), turn_of(make_model("llama"))) == (4, None)
+    assert (rope_switch_length(net), rope_switch_length(make_model("llama"))) == (4, None)
     alone = gradients(net, store, Cut(None, 1))
     with kept_apart(net) if packed else contextlib.nullcontext():
-        together = gradients(net, store, Cut(100, packed=packed, turn=turn_of(net)))
+        together = gradients(net, store, Cut(100, packed=packed, rope_switch=rope_switch_length(net)))
     for expected, got in zip(alone, together, strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
 
