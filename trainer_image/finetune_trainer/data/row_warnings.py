@@ -167,8 +167,8 @@ def every_row_warnings() -> list[EveryRowWarning]:
         ),
         EveryRowWarning(
             lambda asked, answer: damaged_text.is_wrapped(asked) and damaged_text.is_wrapped(answer),
-            "have question and answer within quotes or brackets, which are learnt with them: so programs and databases "
-            "show texts, lists and structs",
+            "have question and answer within quotes, brackets or tags of HTML, which are learnt with them: so "
+            "programs, databases and pages show texts, lists and structs",
             _MIN_ROWS_IF_NEVER_MEANT,
         ),
         EveryRowWarning(

@@ -13,7 +13,7 @@ from finetune_trainer.data.fixes.jq import field, jq_rows
 
 _BOTS = "Assistant|ASSISTANT|AI|Bot|Response|Answer|A"
 _USERS = "Human|User|HUMAN|USER|Instruction|Question|Q"
-_ENDS = r"<\\|im_end\\|>|<\\|eot_id\\|>|<end_of_turn>|<\\|end\\|>|</s>|(?=<\\|\\w+\\|>\\n)|$"
+_ENDS = r"<\\|(im_end|eot_id|eot|end_of_text)\\|>|<end_of_turn>|<\\|end\\|>|</s>|(?=<\\|\\w+\\|>\\n)|$"
 _MAX_INSPECTED = 100_000
 """Maximum characters of a text to inspect."""
 
@@ -23,8 +23,8 @@ _INST_PROGRAM = (
     "| {role: .key, content: .value}"
 )
 _TAGS_PROGRAM = (
-    r'capture("(<\\|im_start\\|>|<\\|start_header_id\\|>|<start_of_turn>|<\\|(?=\\w+\\|>\\n))(?<role>\\w+)'
-    rf'(<\\|end_header_id\\|>|\\|>)?\\s*(?<content>(?s:.*?))\\s*({_ENDS})"; "g")'
+    r'capture("(<\\|(im_start|start_header_id|header_start|start_of_role)\\|>|<start_of_turn>|<\\|(?=\\w+\\|>\\n))'
+    rf'(?<role>\\w+)(<\\|(end_header_id|header_end|end_of_role)\\|>|\\|>)?\\s*(?<content>(?s:.*?))\\s*({_ENDS})"; "g")'
 )
 _WHO = f'.role |= if test("^({_BOTS})$") then "assistant" else "user" end'
 _HEADINGS_PROGRAM = (
@@ -61,7 +61,10 @@ _ANYTHING = re.compile("")
 _FORMATS = (
     _Format(re.compile(r"\[INST\]"), re.compile(r"\[/INST\]"), "[INST]", _INST_PROGRAM),
     _Format(re.compile(r"<\|im_start\|>\w"), _ANYTHING, "<|im_start|>", _TAGS_PROGRAM),
-    _Format(re.compile(r"<\|start_header_id\|>\w"), _ANYTHING, "<|start_header_id|>", _TAGS_PROGRAM),
+    *(
+        _Format(re.compile(rf"{re.escape(mark)}\w"), _ANYTHING, mark, _TAGS_PROGRAM)
+        for mark in ("<|start_header_id|>", "<|header_start|>", "<|start_of_role|>")
+    ),
     _Format(re.compile(r"<start_of_turn>\w"), _ANYTHING, "<start_of_turn>", _TAGS_PROGRAM),
     _Format(re.compile(r"<\|assistant\|>\n"), _ANYTHING, "<|assistant|>", _TAGS_PROGRAM),
     _Format(re.compile(rf"(?<!#)#++ *+({_USERS}):"), re.compile(rf"# *+({_BOTS}):"), "###", _HEADINGS_PROGRAM),
@@ -112,7 +115,10 @@ def in_chat_format(texts: Iterable[str]) -> str | None:
 
 _TEMPLATE_MARKS = (
     (re.compile(r"\[/?INST\]"), "[INST]"),
-    *((re.compile(re.escape(mark)), mark) for mark in ("<|im_start|>", "<|start_header_id|>", "<start_of_turn>")),
+    *(
+        (re.compile(re.escape(mark)), mark)
+        for mark in ("<|im_start|>", "<|start_header_id|>", "<|header_start|>", "<|start_of_role|>", "<start_of_turn>")
+    ),
     *((re.compile(rf"{re.escape(mark)}\s*\Z"), mark) for mark in ("<|endoftext|>", "</s>")),
     (re.compile(r"\n(#++ *Response|Assistant|ASSISTANT|AI|Bot):\s*\Z"), "Assistant: after its question"),
 )

@@ -17,11 +17,13 @@ from finetune_trainer.data.turns import ROLE_OF, messages_in
 
 _COMMON_NAMES = {
     "prompt": "instruction question input query text source user human context sentence inputs article document src "
-    "dialogue dialog problem userinput usermessage inputtext textinput frage eingabe pregunta entrada pergunta domanda "
+    "dialogue dialog questions queries prompts "
+    "problem userinput usermessage inputtext textinput frage eingabe pregunta entrada pergunta domanda "
     "вопрос q 质问 问题 質問 提示 指令 输入",
     "completion": "output answer response label target assistant chosen reply summary targets highlights tgt gpt bot "
     "expectedoutput groundtruth ideal reference expected botresponse modelresponse solution outputtext generation "
-    "outputs a antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
+    "answers responses replies outputs "
+    "a antwort ausgabe respuesta salida resposta risposta réponse ответ 答案 回答 输出",
     "system": "instruction system_prompt context",
     "messages": "conversation conversations dialog dialogue chat turns",
     "chosen": "preferred preferred_output chosen_response accepted winner",
@@ -31,6 +33,8 @@ _NAMES_BY_PART = {part: tuple(words.split()) for part, words in _COMMON_NAMES.it
 """Other common names of these columns, the most common first."""
 _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
+_LANGUAGES = frozenset(["ar", "de", "en", "es", "fr", "it", "ja", "ko", "nl", "pl", "pt", "ru", "tr", "zh"])
+"""Common names of columns in translation data."""
 _NEIGHBOURS_PROGRAM = (
     "def who: .role // .from | tostring | ascii_downcase; [., .[1:]] | transpose[] | select(.[1] and "
     '(.[0] | who | IN("user", "human")) and (.[1] | who | IN("assistant", "gpt", "model"))) | {messages: .}'
@@ -318,15 +322,16 @@ def columns_in_words(names: Sequence[str], columns: Columns, *, maybe_data: bool
     if not shown:
         return DATA
     more = len(names) - len(shown[:_MAX_SHOWN])
-    answers = ", ".join(" ".join(name.split()) for name in shown[:_MAX_SHOWN])
-    return f"its columns are {answers}{f' and {more} more' if more else ''}"
+    listed = ", ".join(" ".join(name.split()) for name in shown[:_MAX_SHOWN])
+    return f"its columns are {listed}{f' and {more} more' if more else ''}"
 
 
 def _is_common(name: str) -> bool:
     """Whether it is, or nearly is, a common column name."""
     common = (*_NAMES_BY_PART, *(one for names in _NAMES_BY_PART.values() for one in names), *_OTHER_USUAL_NAMES)
-    return _plain(name) not in _Q_AND_A and bool(
-        difflib.get_close_matches(_plain(name), map(_plain, common), n=1, cutoff=0.8)
+    return _plain(name) in _LANGUAGES or (
+        _plain(name) not in _Q_AND_A
+        and bool(difflib.get_close_matches(_plain(name), map(_plain, common), n=1, cutoff=0.8))
     )
 
 

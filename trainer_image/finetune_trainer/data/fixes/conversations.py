@@ -131,6 +131,12 @@ IF_ALL_ROWS: tuple[tuple[str, Step | None], ...] = (
 )  # fmt: skip
 """Steps if dropping the rows with a problem would leave none; None for a problem that can be fixed in place."""
 
+_COLUMNS_PROGRAM = (
+    'if all(.[]; type == "array") then keys_unsorted as $names | [.[]] | transpose | map([$names, .] | transpose '
+    "| map({key: .[0], value: .[1]}) | from_entries) else [.[]] end"
+)
+"""jq: a list of an object's values; or of messages, if it has a list of all roles and one of all texts, which is how
+datasets stores a Sequence."""
 GROUP_CHAT_STEP = by_command(
     "The file is one conversation, and who speaks is not user and assistant in it. With the name of who answers for "
     "ANSWERER HOW makes a row of each question and the answer right after it; HOW takes the parts out where each is a "
@@ -139,7 +145,10 @@ GROUP_CHAT_STEP = by_command(
 )  # fmt: skip
 """The step for a file with a single row, whose messages have no known roles."""
 _COLUMN_STEPS = (
-    (NO_LIST, "Write a list of messages: HOW makes one of the object's values.", _changed("[.[]]")),
+    (NO_LIST, "Write a list of messages: HOW makes one of the object's values, or of its columns.",
+     _changed(_COLUMNS_PROGRAM)),
+    ("is not a list of messages", "Write messages as JSON once, and not as text within text: HOW takes them out.",
+     'COLUMN |= until(type != "string"; fromjson)'),
     (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _truncated_to(_IS_ANSWER)),
     (UNLEARNT_END, "HOW removes what follows the last answer that is learnt, and rows without any.",
      _truncated_to(f"({_IS_ANSWER}) and {_IS_LEARNT}")),

@@ -78,6 +78,11 @@ _SLACK = (
 _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"mapping", "current_node"}), _CHATGPT, "makes a row of each conversation of ChatGPT"),
     (
+        frozenset({"patterns", "responses"}),
+        ".responses[0] as $first | .patterns[] | {prompt: ., completion: $first} | select(.completion)",
+        "makes a row of each pattern of an intent, answered by its first response",
+    ),
+    (
         frozenset({"source", "conversation_parts"}),
         _INTERCOM,
         "makes a row of each conversation of Intercom, without the marks of HTML",
