@@ -1,6 +1,6 @@
-"""Fields of a job that change nothing where it goes, though they are allowed.
+"""Fields of a job that are valid but have no effect with its connection.
 
-The operator tells them by an Event, and `finetune-trainer check` by a warning.
+The operator reports them in an Event, and `finetune-trainer check` as a warning.
 """
 
 from collections.abc import Iterator
@@ -10,30 +10,34 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.uris import parse_artifact_uri
 
-_UNSAID = Evaluation()
-"""Of a job that says nothing of it; one for all, as every look at every job compares."""
+_DEFAULT_EVALUATION = Evaluation()
+"""The default evaluation; created once, as every reconcile of a job compares with it."""
 
 _IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
-"""Where data are that pods mount; all others they fetch, with keys, through proxies, or by certificates of a Secret."""
+"""Schemes of data that pods mount. Other data are fetched, with keys, proxies or certificates from a Secret."""
 
 
-def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> Iterator[str]:
-    """Sentences, each beginning with the field: what nobody is asked, keys that open nothing, services out of reach.
+def fields_without_effect(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> Iterator[str]:
+    """Sentences, each beginning with the field: unused settings, keys that are not needed, services out of reach.
 
     Args:
-        spec: The job's. An adopted one is only observed, and nothing is said of it; code of its own finds all keys in
-            its environment.
-        connection: The job's, where it is known.
+        spec: of the job. For an adopted one, which is only observed, there are none. Custom code finds all keys in its
+            environment.
+        connection: of the job, if known.
     """
     if spec.adopt is not None:
         return
-    if spec.dataset.test is None and spec.evaluation != _UNSAID:
+    if spec.dataset.test is None and spec.evaluation != _DEFAULT_EVALUATION:
         yield "spec.evaluation: there is no dataset.test, so nothing is evaluated"
     if spec.code is not None:
         return
     files = (spec.dataset.train, spec.dataset.validation, spec.dataset.test)
     schemes = {file.uri.partition("://")[0] for file in files if file is not None}
-    if spec.dataset.secret_ref is not None and schemes <= _IN_THE_NAMESPACE and not _asks_others(spec, connection):
+    if (
+        spec.dataset.secret_ref is not None
+        and schemes <= _IN_THE_NAMESPACE
+        and not _calls_other_services(spec, connection)
+    ):
         yield "spec.dataset.secretRef: all data are in volumes or ConfigMaps of the namespace, which need no keys"
     local = connection.hugging_face if connection else None
     if local is None or not local.air_gapped:
@@ -48,10 +52,10 @@ def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -
         )
 
 
-def _asks_others(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> bool:
-    """Whether the pod that has the data's Secret may ask anybody else: by its proxy, its mirror of the hub, its keys.
+def _calls_other_services(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> bool:
+    """Whether the pod that gets the data's Secret may call other services, which may need its proxy, mirror or keys.
 
-    A hub is asked for the base model, a store for artifacts if the connection names no Secret of theirs.
+    It downloads the base model from a hub, and uses a store for artifacts if the connection names no Secret for it.
     """
     endpoints = any(one.endpoint is not None for one in spec.evaluation.baselines)
     if connection is None or endpoints or spec.evaluation.judge is not None:

@@ -1,4 +1,4 @@
-"""By what objects are found in the store: the keys, and which of them an object has. Pure."""
+"""The store's indexes: their keys, and which of them an object has. Pure."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from finetune_api.manifest import Manifest, conditions_of, has_condition, labels
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
-from finetune_operator.decide.connection import NOBODY
+from finetune_operator.decide.connection import NO_NAMESPACE
 from finetune_operator.decide.transient import PASSING
 from finetune_operator.desired import names
 from finetune_operator.providers.begun import begun
@@ -30,13 +30,13 @@ from finetune_operator.runtime.kube import (
 from finetune_operator.runtime.store import Indexer
 
 UNRELEASED = "unreleased"
-"""Index key of the FineTuneJobs whose evaluation has left deployments that cannot be deleted."""
+"""Index key of the FineTuneJobs whose evaluation left deployments that cannot be deleted."""
 
-UNSAID = "unsaid"
-"""Index key of the FineTuneJobs of which status says nothing yet but what their definition says of every new one."""
+UNRECORDED = "unrecorded"
+"""Index key of the FineTuneJobs whose status is still the default of their definition."""
 
 UNCLEANED = "uncleaned"
-"""Index key of the FineTuneJobs and FineTunedModels of which something is left that was to be deleted."""
+"""Index key of the FineTuneJobs and FineTunedModels with leftovers that could not be deleted."""
 
 UNUSED = "unused"
 """Index key of the LLMConnections that no namespace may use yet."""
@@ -63,7 +63,7 @@ def failed_for(namespace: str, model: str) -> str:
 
 
 def made_version(namespace: str, model: str, number: int | None = None) -> str:
-    """Index key of the FineTuneJob that made a version of a model, by its own record; of those that made any."""
+    """Index key of the FineTuneJob that made a version of a model, by its own status; without number: any version."""
     return f"version/{namespace}/{model}/{number or ''}"
 
 
@@ -73,17 +73,17 @@ def in_namespace(namespace: str) -> str:
 
 
 def in_phase(phase: str) -> str:
-    """Index key of the FineTuneJobs, or of the ModelDeployments, in a phase."""
+    """Index key of the FineTuneJobs or ModelDeployments in a phase."""
     return f"phase/{phase}"
 
 
 def stuck_by(reason: str) -> str:
-    """Index key of the objects that have not ended and do not get on, by the reason that they say."""
+    """Index key of the objects that have not ended and are stuck, by the reason in their status."""
     return f"stuck/{reason}"
 
 
 def labelled(namespace: str, label: str) -> str:
-    """Index key of the FineTuneJob that its children's job label names."""
+    """Index key of the FineTuneJob that is named by its children's job label."""
     return f"label/{namespace}/{label}"
 
 
@@ -93,27 +93,27 @@ def pods_of_deployment(namespace: str, name: str) -> str:
 
 
 def has_hosted(name: str) -> str:
-    """Index key of the ModelDeployments that have a deployment of this name at a provider in their status."""
+    """Index key of the ModelDeployments with a deployment of this name at a provider in their status."""
     return f"hosted/{name.casefold()}"
 
 
 def has_weights(known_by: str) -> str:
-    """Index key of the FineTunedModels of which a provider's model, or a folder, is a version made for them."""
+    """Index key of the FineTunedModels with a version, made for them, at this provider's model ID or folder."""
     return f"weights/{known_by}"
 
 
 def has_attempts(known_by: str) -> str:
-    """Index key of the FineTuneJobs whose attempts are known at a provider by a UID, or that work in a folder."""
+    """Index key of the FineTuneJobs whose attempts a provider knows by this UID, or that work in this folder."""
     return f"attempts/{known_by}"
 
 
 def is_shared(folder: str) -> bool:
-    """Whether a folder is the same one for all namespaces: claims are each namespace's own."""
+    """Whether a folder is the same for all namespaces; volume claims belong to one namespace."""
     return bool(folder) and not folder.startswith("pvc://")
 
 
 def servers_of_model(namespace: str, name: str) -> str:
-    """Index key of the Deployments that serve a FineTunedModel, whether their ModelDeployments are there or not."""
+    """Index key of the Deployments that serve a FineTunedModel, even if their ModelDeployments are gone."""
     return f"servers/{namespace}/{names.fit(name)}"
 
 
@@ -134,7 +134,7 @@ def _index_pod(pod: Manifest) -> Iterator[str]:
 
 
 def _index_batch_job(batch_job: Manifest) -> Iterator[str]:
-    """Nothing of a first attempt's: nearly all are."""
+    """Not indexed for a first attempt, as nearly all are."""
     namespace, labels = batch_job["metadata"]["namespace"], labels_of(batch_job)
     if JOB_LABEL in labels and labels.get(ATTEMPT_LABEL, "1") != "1":
         yield later_attempts(namespace, labels[JOB_LABEL])
@@ -152,14 +152,14 @@ def _index_job(job: Manifest) -> Iterator[str]:
         yield under_way(namespace, model)
         yield from _index_stuck(job)
     if is_of_the_definition(job.get("status") or {}):
-        yield UNSAID
+        yield UNRECORDED
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
         yield from (made_version(namespace, model), made_version(namespace, model, number))
     provider = job.get("status", {}).get("provider") or {}
     if (owner := provider.get("ownerUID")) and (owner == job["metadata"].get("uid") or not ended):
-        yield has_attempts(owner)  # one from a backup goes on with them, too
+        yield has_attempts(owner)  # a job restored from a backup continues them, too
     if is_shared(folder := provider.get("artifactURI") or ""):
         yield has_attempts(folder)
     if has_condition(job, "Released", "False"):
@@ -188,7 +188,7 @@ _WAITS = {**{reason: reason for reason in PASSING}, Reason.POD_REJECTED: Reason.
 
 
 def _index_stuck(obj: Manifest) -> Iterator[str]:
-    """What is Stalled, and what waits for something that may pass by itself and may as well last for ever."""
+    """What is Stalled, or waits for something that may resolve itself or may last for ever."""
     for condition in conditions_of(obj):
         stalled = (condition["type"], condition["status"]) == ("Stalled", "True")
         waits = (condition["type"], condition["status"]) == ("Reconciling", "True")
@@ -209,7 +209,7 @@ def _index_deployment(deployment: Manifest) -> Iterator[str]:
 
 
 def _index_connection(connection: Manifest) -> Iterator[str]:
-    if any(one.get("message") == NOBODY for one in conditions_of(connection)):
+    if any(one.get("message") == NO_NAMESPACE for one in conditions_of(connection)):
         yield UNUSED
     yield from _index_stuck(connection)
 

@@ -1,6 +1,7 @@
-"""The end of a FineTunedModel: one that takes its weights with it is held until they are gone, with a way out.
+"""What happens to the weights of a deleted FineTunedModel.
 
-One that leaves them is gone at once: an Event names what it leaves in stores and at providers, which may bill for it.
+With deletionPolicy Delete it is held until they are deleted, with a way to release it without that. Otherwise it is
+gone at once, and an Event names what stays in stores and at providers, which may bill for it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,11 +34,11 @@ GONE = 256
 
 
 class ModelRelease:
-    """Puts the finalizer on and takes it off.
+    """Adds and removes the finalizer.
 
     Args:
-        context: the world.
-        weights: deletes what the model takes with it.
+        context: what reconcilers share.
+        weights: deletes the weights of versions.
     """
 
     def __init__(self, context: Context, weights: Weights) -> None:
@@ -66,7 +67,7 @@ class ModelRelease:
             await self._context.announce(model, "Warning", "Retained", f"{said}: {', '.join(left)}")
 
     async def hold(self, model: Manifest, view: ModelView) -> Manifest:
-        """The finalizer on a model that takes its weights with it, and on no other."""
+        """The model, with the finalizer exactly if its policy is to delete its weights."""
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
         if view.deleting or view.spec is None:
             return model
@@ -74,10 +75,10 @@ class ModelRelease:
         return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
-        """One step towards the end of a model that is held.
+        """One step of deleting a model that has the finalizer.
 
         Raises:
-            KubeError: the finalizer cannot be taken off, or not yet again.
+            KubeError: the finalizer cannot be removed, or its next try is not due.
         """
         self._context.require_may_let_go(model, WEIGHTS_FINALIZER)
         if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
@@ -135,12 +136,12 @@ class ModelRelease:
         fields: dict[str, Any] = {"conditions": conditions, "versions": left, "observed_generation": view.generation}
         status: FineTunedModelStatus = view.status.model_copy(update=fields)
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
-        await self._context.tell(model, leftovers.headline(view.status.conditions, conditions))
+        await self._context.tell(model, leftovers.leftover_event(view.status.conditions, conditions))
         return Requeue(again)
 
 
 def is_held(model: Mapping[str, Any]) -> bool:
-    """Whether the model waits for its weights to be deleted, or will."""
+    """Whether the model's deletion waits, or will wait, for its weights to be deleted."""
     return WEIGHTS_FINALIZER in finalizers_of(model)
 
 

@@ -1,4 +1,4 @@
-"""For how long it is no failure that a pod does not start: what it lacks may come a little later. Pure."""
+"""How long a pod that does not start counts as waiting, not as failed: what it lacks may come a little later. Pure."""
 
 from datetime import datetime, timedelta
 
@@ -7,17 +7,17 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.pods.refused import may_pass
 
 GRACE = timedelta(seconds=60)
-"""Most pods that find no room at once find it within seconds, when another has ended or a node has come up. What comes
-in the same commit as its user may be there a little later."""
+"""Most pods that find no room find it within seconds, when another pod ends or a node is added. Objects applied in the
+same commit may also come a little later."""
 
 
 def grace_left(obstacle: Failure | None, since: datetime | None, now: datetime) -> float:
-    """Seconds for which conditions alone say what keeps a pod from starting: a failure is a Warning Event too."""
+    """Seconds for which only conditions name the obstacle to a pod's start: a failure is a Warning Event as well."""
     if obstacle is None or since is None or not (may_pass(obstacle) or _may_come(obstacle)):
         return 0.0
     return max(0.0, (since + GRACE - now).total_seconds())
 
 
 def _may_come(obstacle: Failure) -> bool:
-    """Whether it lacks what may be made a little later than the pod, by what brings Secrets from a vault for one."""
+    """Whether it lacks what may be created a little later than the pod, for example a Secret synced from a vault."""
     return obstacle == Failure.because(Reason.CONTAINER_CONFIG_INVALID, obstacle.message)

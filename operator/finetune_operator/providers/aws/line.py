@@ -1,7 +1,7 @@
-"""What a call on AWS goes over, hung up when the call has used up its time.
+"""Aborts an AWS call whose time is used up, by shutting down its sockets.
 
-botocore's threads cannot be interrupted, and its time-outs are of silence alone: a thread that reads what drips would
-be lost to the connection's calls. Without its socket it ends.
+botocore's threads cannot be interrupted, and its timeouts only apply to silence: a thread that reads a slowly dripping
+answer would be blocked. Once its socket is shut down it ends.
 """
 
 import socket
@@ -12,76 +12,76 @@ from typing import Any
 
 from botocore.awsrequest import AWSHTTPConnection, AWSHTTPConnectionPool, AWSHTTPSConnection, AWSHTTPSConnectionPool
 
-_here = threading.local()
+_thread = threading.local()
 
 
-class Late(Exception):
-    """The call's time was over before its request went out."""
+class Aborted(Exception):
+    """The call's time was used up before its request was sent."""
 
 
 class Line:
-    """One call's."""
+    """The sockets of one call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
-        self._hung_up = False
+        self._aborted = False
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """What this thread sends goes over this line."""
-        _here.line = self
+    def tracking(self) -> Iterator[None]:
+        """Register the sockets that this thread uses."""
+        _thread.line = self
         try:
             yield
         finally:
-            _here.line = None
+            _thread.line = None
             with self._lock:
-                self._sockets.clear()  # the next call may be on them by now
+                self._sockets.clear()  # other calls may reuse them by now
 
-    def take(self, over: socket.socket) -> None:
-        """A request goes out over this socket.
+    def add(self, over: socket.socket) -> None:
+        """Register the socket of a request.
 
         Raises:
-            Late: it must not.
+            Late: the call was aborted.
         """
         with self._lock:
-            if self._hung_up:
-                raise Late
+            if self._aborted:
+                raise Aborted
             self._sockets.append(over)
 
-    def hang_up(self) -> None:
-        """From any thread: whatever is on its way ends, and nothing goes out any more."""
+    def abort(self) -> None:
+        """Abort the call's requests, and refuse further ones; callable from any thread."""
         with self._lock:
-            self._hung_up = True
+            self._aborted = True
             for one in self._sockets:
                 with suppress(OSError):
-                    socket.socket.shutdown(one, socket.SHUT_RDWR)  # one with TLS would say goodbye first, and wait
+                    socket.socket.shutdown(one, socket.SHUT_RDWR)  # an SSLSocket's own would wait for close_notify
 
 
-class _Held:
-    """A connection of botocore's that tells its thread's line of its socket."""
+class _Tracked:
+    """A botocore connection that registers its socket with its thread's line."""
 
     sock: socket.socket | None
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        self._tell()
+        self._register()
 
     def request(self, *arguments: Any, **options: Any) -> None:
-        self._tell()
+        self._register()
         super().request(*arguments, **options)  # type: ignore[misc]
 
-    def _tell(self) -> None:
-        line: Line | None = getattr(_here, "line", None)
+    def _register(self) -> None:
+        line: Line | None = getattr(_thread, "line", None)
         if line is not None and self.sock is not None:
-            line.take(self.sock)
+            line.add(self.sock)
 
 
-class _Http(_Held, AWSHTTPConnection):  # type: ignore[misc]  # botocore has no types
+class _Http(_Tracked, AWSHTTPConnection):  # type: ignore[misc]  # botocore has no types
     pass
 
 
-class _Https(_Held, AWSHTTPSConnection):  # type: ignore[misc]  # botocore has no types
+class _Https(_Tracked, AWSHTTPSConnection):  # type: ignore[misc]  # botocore has no types
     pass
 
 
@@ -94,4 +94,4 @@ class _HttpsPool(AWSHTTPSConnectionPool):  # type: ignore[misc]  # botocore has 
 
 
 POOLS = {"http": _HttpPool, "https": _HttpsPool}
-"""As urllib3 has them by an address' scheme."""
+"""urllib3's connection pools by scheme."""

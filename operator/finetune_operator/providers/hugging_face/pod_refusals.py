@@ -1,6 +1,6 @@
-"""What only Events say: why the Job controller could make no pod, and why a node does not bring one up.
+"""Causes that only Events tell: why the Job controller cannot create a pod, and why the kubelet cannot start one.
 
-One listing answers for all objects of a namespace: on a cluster that is busy many of them wait at once.
+One listing serves all objects of a namespace, since on a busy cluster many of them wait at once.
 """
 
 import asyncio
@@ -14,28 +14,28 @@ from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest, conditions_of
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.pods.containers import containers, starved
+from finetune_operator.decide.pods.containers import containers, memory_limit_too_low
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
 from finetune_operator.runtime.lru_cache import LRUCache
 
-GOOD_FOR = timedelta(seconds=10)
-GOOD_FOR_AT_MOST = timedelta(seconds=60)
-OF_THE_TIME = 30
-"""A listing is good for so many times as long as it took: the API server reads all Events of a namespace for it, and
-there are three of each job."""
+MIN_CACHE = timedelta(seconds=10)
+MAX_CACHE = timedelta(seconds=60)
+CACHE_FACTOR = 30
+"""A listing is cached for this many times as long as it took: the API server reads all Events of a namespace for it,
+and there are three per job."""
 
 NAMESPACES = 1024
-"""Of so many it is remembered about whom Events have told."""
+"""For how many namespaces the objects that had Events are remembered."""
 
 START_IS_LATE = timedelta(seconds=10)
-"""A pod whose containers do not start within this may lack a volume, or its node something."""
+"""If a pod's containers take longer to start, a volume or something on its node may be missing."""
 
 NO_NODE_IS_LATE = timedelta(seconds=60)
-"""A scheduler that runs, and waits for nothing, has said something of a pod long before."""
+"""A scheduler that runs and waits for nothing has set a pod's condition long before."""
 
-OF_JOBS = "reason=FailedCreate"
-OF_PODS = "type=Warning,regarding.kind=Pod"
-OF_CLAIMS = "regarding.kind=PersistentVolumeClaim"
+JOB_EVENTS = "reason=FailedCreate"
+POD_EVENTS = "type=Warning,regarding.kind=Pod"
+CLAIM_EVENTS = "regarding.kind=PersistentVolumeClaim"
 
 _WAITS_FOR_VOLUME = frozenset({"ProvisioningFailed", "ExternalProvisioning", "FailedBinding", "Provisioning"})
 
@@ -59,47 +59,47 @@ _REASONS = {
     "FailedSync": Reason.POD_NOT_STARTED,
     "NetworkNotReady": Reason.POD_NOT_STARTED,
 }
-"""Warnings of the kubelet, and of the controller that attaches volumes, that keep a pod's containers from starting.
-Others stand in the pod's status too, or keep nothing from starting."""
+"""Warnings of the kubelet and the attach-detach controller that keep a pod's containers from starting. Others are in
+the pod's status too, or keep nothing from starting."""
 
-_SEVERAL = "(combined from similar events): "
-"""Before the words of what has been said ten times about one object, with another name in each."""
+_COMBINED = "(combined from similar events): "
+"""Prefix that Kubernetes adds after ten similar Events of one object."""
 
 _SUMMARY = "Unable to attach or mount volumes"
-"""How the kubelet sums up what it has said, or the controller that attaches, in better words before."""
+"""The kubelet's summary of its own and the attach-detach controller's more detailed Events."""
 
 
 News = Callable[[Mapping[str, Any]], None]
 
 
-def nobody_waits(_regarding: Mapping[str, Any]) -> None:
-    """Whoever waits for it looks often enough."""
+def ignore_news(_regarding: Mapping[str, Any]) -> None:
+    """A `News` callback that does nothing, for callers that poll anyway."""
 
 
 class _Listed(NamedTuple):
     at: datetime
-    good_for: timedelta
+    cached_for: timedelta
     notes: dict[str, tuple[str, str]]
 
 
-class Told:
-    """The most telling Event about each object: the newest one.
+class ObjectEvents:
+    """The most informative and newest Event of each object.
 
     Args:
         kube: the API.
         clock: now, with a time zone.
-        selector: by fields, of the Events.
+        selector: field selector of the Events.
         known: reasons of Events that count; None for all.
-        news: told of each object, as Events name it, that a listing is the first one to tell of.
+        news: called with the Event's `regarding` for each object that appears in a listing for the first time.
     """
 
     def __init__(
         self,
         kube: Kube,
         clock: Callable[[], datetime],
-        selector: str = OF_JOBS,
+        selector: str = JOB_EVENTS,
         known: frozenset[str] | None = None,
-        news: News = nobody_waits,
+        news: News = ignore_news,
     ) -> None:
         self._kube = kube
         self._clock = clock
@@ -107,11 +107,11 @@ class Told:
         self._known = known
         self._news = news
         self._listed: dict[str, _Listed] = {}
-        self._told_of: LRUCache[frozenset[str]] = LRUCache(NAMESPACES, is_spent=operator.not_)
+        self._reported: LRUCache[frozenset[str]] = LRUCache(NAMESPACES, is_spent=operator.not_)
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, obj: Manifest) -> tuple[str, str] | None:
-        """Reason and words when it was last tried, some seconds ago at most.
+        """Reason and note of the object's Event, cached for some seconds.
 
         Raises:
             KubeError: the events cannot be listed.
@@ -119,52 +119,54 @@ class Told:
         namespace, uid = obj["metadata"]["namespace"], obj["metadata"]["uid"]
         lock = self._listing.setdefault(namespace, asyncio.Lock())
         async with lock:
-            self._forget_old()
+            self._drop_expired()
             if namespace not in self._listed:
                 began = self._clock()
                 notes = await self._list(namespace, but=uid)
-                good_for = max(GOOD_FOR, (self._clock() - began) * OF_THE_TIME)
-                self._listed[namespace] = _Listed(began, min(good_for, GOOD_FOR_AT_MOST), notes)
+                cached_for = max(MIN_CACHE, (self._clock() - began) * CACHE_FACTOR)
+                self._listed[namespace] = _Listed(began, min(cached_for, MAX_CACHE), notes)
             notes = self._listed[namespace].notes
         # By UID: the events of an earlier object of the same name stay for an hour.
         return notes.get(uid)
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         now = self._clock()
-        self._listed = {name: one for name, one in self._listed.items() if timedelta(0) <= now - one.at < one.good_for}
+        self._listed = {
+            name: one for name, one in self._listed.items() if timedelta(0) <= now - one.at < one.cached_for
+        }
 
     async def _list(self, namespace: str, but: str) -> dict[str, tuple[str, str]]:
-        """What was told, by UID. Whoever is told of for the first time `but` one is news."""
+        """Reason and note by UID. Calls `news` for new objects, except the one with the UID `but`."""
         events = await self._kube.list(EVENTS, namespace, field_selector=self._selector)
-        telling = [event for event in events if event.get("note") and self._counts(event)]
-        telling.sort(key=_telling)
-        newest = {str((event.get("regarding") or {}).get("uid")): event for event in telling}
-        before = self._told_of.get(namespace) or frozenset()
-        self._told_of.put(namespace, frozenset(newest))
+        informative = [event for event in events if event.get("note") and self._counts(event)]
+        informative.sort(key=_event_order)
+        newest = {str((event.get("regarding") or {}).get("uid")): event for event in informative}
+        before = self._reported.get(namespace) or frozenset()
+        self._reported.put(namespace, frozenset(newest))
         for uid in newest.keys() - before - {but}:
             self._news(newest[uid].get("regarding") or {})
-        return {uid: (str(event["reason"]), _said(event)) for uid, event in newest.items()}
+        return {uid: (str(event["reason"]), _note_of(event)) for uid, event in newest.items()}
 
     def _counts(self, event: Manifest) -> bool:
         return self._known is None or event["reason"] in self._known
 
 
-class NotBroughtUp:
-    """Why no container of a pod starts: a volume that is not there or cannot be mounted, a network that fails.
+class StartFailures:
+    """Why no container of a pod starts: a volume that is missing or cannot be mounted, a network failure.
 
     Args:
         kube: the API.
         clock: now, with a time zone.
-        news: told of each pod, as Events name it, of which something is heard for the first time.
+        news: called with the Event's `regarding` for each pod that has Events for the first time.
     """
 
-    def __init__(self, kube: Kube, clock: Callable[[], datetime], news: News = nobody_waits) -> None:
+    def __init__(self, kube: Kube, clock: Callable[[], datetime], news: News = ignore_news) -> None:
         self._kube = kube
         self._clock = clock
-        self._told = Told(kube, clock, OF_PODS, frozenset(_REASONS), news)
+        self._events = ObjectEvents(kube, clock, POD_EVENTS, frozenset(_REASONS), news)
 
     async def of(self, pods: Sequence[Manifest], selector: str) -> Failure | None:
-        """What the first of the pods that is not brought up waits for; young pods are not asked about.
+        """What blocks the first pod that does not start; young pods are skipped.
 
         Args:
             pods: pods of one namespace, as the store has them.
@@ -175,66 +177,68 @@ class NotBroughtUp:
         """
         for pod in pods:
             late = self._clock() - moment(pod["metadata"]["creationTimestamp"]) > START_IS_LATE
-            told = await self._told.of(pod) if late and _may_wait(pod) else None
-            if told and not await self._is_up(pod, selector):
-                return _failure(*told)
-            if told is None and _may_wait(pod) and (unplaced := await self._unplaced(pod, selector)):
+            event = await self._events.of(pod) if late and _is_pending(pod) else None
+            if event and not await self._is_up(pod, selector):
+                return _failure(*event)
+            if event is None and _is_pending(pod) and (unplaced := await self._unplaced(pod, selector)):
                 return unplaced
         return None
 
     async def _is_up(self, pod: Manifest, selector: str) -> bool:
-        """Whether volumes and network are there by now. The store does not keep this: it changes with every pod."""
-        now = await self._now(pod, selector)
+        """Whether volumes and network are ready by now. The store drops this condition, which changes in every pod."""
+        now = await self._from_api(pod, selector)
         conditions = conditions_of(now)
         return not now or any((one["type"], one["status"]) == _UP for one in conditions)
 
     async def _unplaced(self, pod: Manifest, selector: str) -> Failure | None:
-        """That the scheduler has said nothing: it waits up to ten minutes for a volume before it does, or is away."""
+        """The failure if the scheduler has not reported a pod: it waits up to ten minutes for a volume, or is down."""
         lasted = self._clock() - moment(pod["metadata"]["creationTimestamp"])
-        if lasted <= NO_NODE_IS_LATE or any(containers(pod)):  # its kubelet has spoken of it
+        if lasted <= NO_NODE_IS_LATE or any(containers(pod)):  # the kubelet has reported its containers
             return None
-        now = await self._now(pod, selector)
+        now = await self._from_api(pod, selector)
         conditions = conditions_of(now)
         spec = now.get("spec", {})
         if not now or spec.get("nodeName") or any(one["type"] == "PodScheduled" for one in conditions):
             return None
         claims = {volume.get("persistentVolumeClaim", {}).get("claimName") for volume in spec.get("volumes") or ()}
-        said = await self._said_of(pod["metadata"]["namespace"], claims)
+        said = await self._claim_note(pod["metadata"]["namespace"], claims)
         return Failure(reason=Reason.UNSCHEDULABLE, message=_NO_NODE + said, next_step=_NO_NODE_STEP)
 
-    async def _said_of(self, namespace: str, claims: set[str | None]) -> str:
-        """What was said last of a claim that waits for its volume."""
-        events = await self._kube.list(EVENTS, namespace, field_selector=OF_CLAIMS)
+    async def _claim_note(self, namespace: str, claims: set[str | None]) -> str:
+        """The latest Event of a claim that waits for its volume."""
+        events = await self._kube.list(EVENTS, namespace, field_selector=CLAIM_EVENTS)
         events = [event for event in events if event["reason"] in _WAITS_FOR_VOLUME and event.get("note")]
         events = [event for event in events if (event.get("regarding") or {}).get("name") in claims]
-        newest = max(events, key=_telling, default=None)
+        newest = max(events, key=_event_order, default=None)
         return f"; claim {newest['regarding']['name']}: {newest['note']}" if newest else ""
 
-    async def _now(self, pod: Manifest, selector: str) -> Manifest:
-        """The whole pod as the API has it; empty where it is gone."""
+    async def _from_api(self, pod: Manifest, selector: str) -> Manifest:
+        """The whole pod as the API has it; empty if it is gone."""
         listed = await self._kube.list(PODS, pod["metadata"]["namespace"], selector)
         return next((one for one in listed if one["metadata"]["uid"] == pod["metadata"]["uid"]), {})
 
 
-def _may_wait(pod: Manifest) -> bool:
-    """Whether its containers have not started, and a node has it."""
+def _is_pending(pod: Manifest) -> bool:
+    """Whether it is pending and not reported as unschedulable."""
     status = pod.get("status", {})
     placed = all(one["type"] != "PodScheduled" or one["status"] == "True" for one in status.get("conditions") or ())
     return status.get("phase") == "Pending" and placed
 
 
 def _failure(event: str, note: str) -> Failure:
-    """What is missing can be made; what is there and cannot be had is another matter."""
+    """Tell a missing object, which the user can create, from one that exists but is unavailable."""
     missing = event == "FailedMount" and ("not found" in note or "non-existent" in note)
-    return starved(note) or Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else _REASONS[event], note)
+    return memory_limit_too_low(note) or Failure.because(
+        Reason.CONTAINER_CONFIG_INVALID if missing else _REASONS[event], note
+    )
 
 
-def _telling(event: Manifest) -> tuple[bool, str]:
-    """By how much it tells, then by when it was said last: what is said again and again is one Event."""
+def _event_order(event: Manifest) -> tuple[bool, str]:
+    """Sort key: summaries before detailed Events, then by last occurrence, as repeated Events are merged into one."""
     series = (event.get("series") or {}).get("lastObservedTime")
     last = series or event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"]
-    return not _said(event).startswith(_SUMMARY), str(last)
+    return not _note_of(event).startswith(_SUMMARY), str(last)
 
 
-def _said(event: Manifest) -> str:
-    return str(event["note"]).removeprefix(_SEVERAL)
+def _note_of(event: Manifest) -> str:
+    return str(event["note"]).removeprefix(_COMBINED)

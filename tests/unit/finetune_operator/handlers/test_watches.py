@@ -34,7 +34,7 @@ def pod(name: str, version: int = 1) -> dict[str, Any]:
     return {"metadata": {"name": name, "namespace": "a", "resourceVersion": str(version)}}
 
 
-class Told:
+class ObjectEvents:
     """What a listener was told of one kind, in words."""
 
     def __init__(self, until: int) -> None:
@@ -92,7 +92,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 async def told(count: int) -> list[str]:
     settings = make_settings(Settings())
     settings.watching.reconnect_backoff = 0
-    listener = Told(count)
+    listener = ObjectEvents(count)
     watching = asyncio.create_task(watches.watch_all(settings, listener))
     async with asyncio.timeout(5):
         await listener.enough.wait()
@@ -201,7 +201,7 @@ async def test_a_watch_that_cannot_go_on_is_no_reason_to_end(serve: Callable[...
 async def test_watches_that_end_at_once_are_not_begun_without_a_pause(serve: Callable[..., Server]) -> None:
     server = serve(*([] for _ in range(10_000)))
     settings = make_settings(Settings())
-    watching = asyncio.create_task(watches.watch_all(settings, Told(0)))
+    watching = asyncio.create_task(watches.watch_all(settings, ObjectEvents(0)))
     async with asyncio.timeout(5):
         while not server.since:  # noqa: ASYNC110 - a watch has no event for its beginning
             await asyncio.sleep(0)
@@ -212,7 +212,7 @@ async def test_watches_that_end_at_once_are_not_begun_without_a_pause(serve: Cal
 
 
 async def test_other_work_gets_its_turn_while_a_listing_is_told(streams: Callable[..., None]) -> None:
-    listed = 10 * watches.IN_A_ROW
+    listed = 10 * watches.YIELD_EVERY
     streams([{"type": None, "object": pod(f"pod-{number}")} for number in range(listed)])
     telling, turns = asyncio.create_task(told(1 + listed)), 0
     while not telling.done():
@@ -235,7 +235,7 @@ async def test_a_watch_that_cannot_go_on_ends_all(
 ) -> None:
     streams([error({"message": "no"}, status=status, headers={})])
     with pytest.raises(watches.CannotWatch, match=said):
-        await watches.watch_all(make_settings(Settings()), Told(9))
+        await watches.watch_all(make_settings(Settings()), ObjectEvents(9))
 
 
 class Namespaces:
@@ -298,7 +298,7 @@ async def test_a_namespace_that_stays_shut_is_not_told_of_at_each_try(
     """It is tried twice a minute, for as long as the chart's values name what is gone."""
     kinds = itertools.cycle((PODS, JOBS))
 
-    async def refused(_: Any, __: Any, ___: Any, namespace: str | None) -> None:
+    async def refused(_: Any, __: Any, namespace: str | None) -> None:
         if namespace == "a":
             raise watches._Shut(f"{next(kinds).plural}: 403 no")
         await asyncio.Event().wait()
@@ -306,7 +306,7 @@ async def test_a_namespace_that_stays_shut_is_not_told_of_at_each_try(
     async def at_once(_: float, sleep: Any = asyncio.sleep) -> None:
         await sleep(0)
 
-    monkeypatch.setattr(watches, "_watch_kinds", refused)
+    monkeypatch.setattr(watches._Watches, "of_kinds", refused)
     monkeypatch.setattr(asyncio, "sleep", at_once)
     listener = Namespaces()
     watching = asyncio.create_task(watches.watch_all(make_settings(Settings()), listener))
@@ -338,13 +338,13 @@ async def test_a_listing_that_is_older_than_what_was_seen_ends_all_as_nothing_th
         [{"type": None, "object": pod("x", 6)}, Bookmark.LISTED],
     )
     with pytest.raises(watches.CannotWatch, match="pods a/x is older than it was"):
-        await watches.watch_all(make_settings(Settings()), Told(9))
+        await watches.watch_all(make_settings(Settings()), ObjectEvents(9))
 
 
 async def test_credentials_that_stay_refused_are_told_in_a_sentence(streams: Callable[..., None]) -> None:
     streams([kopf.LoginError("Consider installing an API client library")])
     with pytest.raises(watches.CannotWatch, match="pods: 401 the API server refuses"):
-        await watches.watch_all(make_settings(Settings()), Told(9))
+        await watches.watch_all(make_settings(Settings()), ObjectEvents(9))
 
 
 def test_kopf_handles_nothing_by_itself() -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.crds import unseen
+from finetune_api.crds import initial_status
 from finetune_api.model import FineTunedModelStatus
 from finetune_operator.runtime.errors import NotFound
 from finetune_operator.runtime.kube import (
@@ -74,7 +74,7 @@ async def test_versions_that_somebody_patches_into_what_the_definition_says_coun
     versions = cluster.status(MODEL)["versions"]
     for job in ("sentiment-1", "sentiment-2"):
         await cluster.kube.delete(FINE_TUNE_JOBS, job, "team-a")
-    brought_back = unseen(FineTunedModelStatus) | {"versions": versions, "latestVersion": 2}
+    brought_back = initial_status(FineTunedModelStatus) | {"versions": versions, "latestVersion": 2}
     cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status=brought_back)
     await cluster.settle()
     assert (cluster.status(MODEL)["activeVersion"], cluster.status(MODEL)["versions"]) == (2, versions)

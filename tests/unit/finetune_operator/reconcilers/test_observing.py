@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_api.names import ATTEMPT_LABEL
-from finetune_operator.decide.connection import NOBODY
+from finetune_operator.decide.connection import NO_NAMESPACE
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import AT_ONCE, Observer
 from finetune_operator.reconcilers.affected import affected
@@ -52,7 +52,7 @@ def known() -> Store:
     for name, connection in (("m", "local"), ("other", "azure")):
         status = {"versions": [{"version": 1, "connection": connection}]}
         store.put(FINE_TUNED_MODELS, {"metadata": {"name": name, "namespace": "team-a"}, "status": status})
-    nobody = {"type": "Ready", "status": "True", "reason": "Ready", "message": NOBODY}
+    nobody = {"type": "Ready", "status": "True", "reason": "Ready", "message": NO_NAMESPACE}
     store.put(CONNECTIONS, {"metadata": {"name": "unused"}, "status": {"conditions": [nobody]}})
     return store
 

@@ -67,7 +67,7 @@ def evaluation(made: FineTuneJobStatus) -> ProviderEvaluation:
 def test_the_order_of_the_steps() -> None:
     assert [step.__name__ for step in measuring.STEPS] == [
         "record", "prepare", "enforce_deadline", "enforce_limits", "pause", "wait_before_retry", "deploy", "begin",
-        "make_anew", "wait_for_pod", "follow", "retry_or_give_up",
+        "recreate", "wait_for_pod", "follow", "retry_or_give_up",
     ]  # fmt: skip
 
 

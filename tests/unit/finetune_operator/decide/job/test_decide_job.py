@@ -37,14 +37,14 @@ from tests.unit.finetune_operator.decide.given import (
 
 def test_the_order_of_the_chain() -> None:
     assert [step.__name__ for step in STEPS] == [
-        "leave_deleted",
-        "disbelieve",
+        "handle_deletion",
+        "reject_false_completion",
         "keep_finished",
         "refuse_invalid_spec",
         "restart",
-        "say_unread",
+        "report_unreachable",
         "suspend",
-        "remember",
+        "restore_completion",
         "notice_loss",
         "hold_restored",
         "wait_for_connection",
@@ -53,7 +53,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_before_retry",
         "start",
         "adopt",
-        "make_anew",
+        "recreate",
         "wait_for_pod",
         "notice_silence",
         "follow",
