@@ -256,7 +256,7 @@ class HuggingFaceTraining:
         if spec.resources.nodes > 1:
             return await self._start_set(job, jobset.build(job, spec, _settings(connection), attempt))
         manifest = training_job.build(job, spec, _settings(connection), attempt)
-        self._store.put(JOBS, await create_job(self._kube, manifest), told=True)
+        self._store.put(JOBS, await create_job(self._kube, manifest), notified=True)
         return str(manifest["metadata"]["name"])
 
     async def _start_set(self, job: Manifest, manifest: Manifest) -> str:

@@ -46,15 +46,15 @@ class ObjectEvents:
     def places(self) -> Iterator[tuple[Resource, str | None]]:
         yield PODS, "a"
 
-    def listing(self, resource: Resource, namespace: str | None) -> Listing:
+    def start_listing(self, resource: Resource, namespace: str | None) -> Listing:
         self._say("listing")
         return self.store.listing(resource, namespace)
 
-    def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
+    def handle_event(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
         self._say(f"{event_type} {obj['metadata']['name']}")
         self.store.put(resource, obj)
 
-    def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
+    def end_listing(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         assert (resource, namespace) == (PODS, "a")
         self._say(f"without {[gone['metadata']['name'] for gone in listing.end()]}")
 
@@ -250,13 +250,13 @@ class Namespaces:
     def places(self) -> Iterator[tuple[Resource, str | None]]:
         yield from ((PODS, "a"), (JOBS, "a"), (PODS, "b"))
 
-    def listing(self, resource: Resource, namespace: str | None) -> Listing:
+    def start_listing(self, resource: Resource, namespace: str | None) -> Listing:
         return self.store.listing(resource, namespace)
 
-    def seen(self, _: Resource, __: str | None, ___: Mapping[str, Any]) -> None:
+    def handle_event(self, _: Resource, __: str | None, ___: Mapping[str, Any]) -> None:
         raise AssertionError
 
-    def listed(self, resource: Resource, namespace: str | None, _: Listing) -> None:
+    def end_listing(self, resource: Resource, namespace: str | None, _: Listing) -> None:
         self.words.append(f"{resource.plural} of {namespace}")
         if self.words.count("pods of a") == 2:
             self.again.set()

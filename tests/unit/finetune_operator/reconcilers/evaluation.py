@@ -177,7 +177,7 @@ class MeasuredCluster(CloudCluster):
         """Restart with a new leader, which has nothing of the first one's memory."""
         await self.accounts.close()
         self.restart()
-        await self.observer.list_all()
+        await self.observer.resync()
         await self.listen()
         await self.settle()
 

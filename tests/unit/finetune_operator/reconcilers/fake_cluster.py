@@ -98,7 +98,7 @@ class Cluster:
         self.uploads, self.answers = self.reconcilers.uploads, self.reconcilers.answers
         self.observer = Observer(self.kube, self.store, self.wake_in, gone=self.reconcilers.gone)
         for place in self.observer.places():
-            self.observer.listed(*place, self.observer.listing(*place))
+            self.observer.end_listing(*place, self.observer.start_listing(*place))
 
     def guard(self) -> None:
         if not self.leads:
@@ -153,13 +153,13 @@ class Cluster:
     def watched(self, resource: Resource, event_type: str, obj: dict[str, Any]) -> None:
         """Deliver a watch event. Children are selected by label, so one that loses it seems deleted."""
         if resource not in CHILDREN or is_managed(obj):
-            self.observer.seen(resource, event_type, obj)
+            self.observer.handle_event(resource, event_type, obj)
             return
         metadata = obj["metadata"]
         known = self.store.get(resource, metadata["name"], metadata["namespace"])
         if known is not None and is_managed(known):
             known["metadata"]["resourceVersion"] = metadata["resourceVersion"]
-            self.observer.seen(resource, "DELETED", known)
+            self.observer.handle_event(resource, "DELETED", known)
 
     async def wait(self, seconds: float) -> None:
         """Let time pass, and run the reconciles that become due."""

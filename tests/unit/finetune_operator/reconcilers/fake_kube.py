@@ -61,7 +61,7 @@ class FakeKube:
     async def pages(
         self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
     ) -> AsyncIterator[Page]:
-        yield Page(await self.list(resource, namespace, label_selector), anew=True)
+        yield Page(await self.list(resource, namespace, label_selector), restarted=True)
 
     async def create(self, resource: Resource, body: Manifest) -> Manifest:
         self._ask("create", resource)

@@ -138,7 +138,7 @@ class MeddledWorld(Cluster):
         self._untold.clear()
         self.restart()
         try:
-            await self.observer.list_all()
+            await self.observer.resync()
         except KubeError:
             self.delays |= dict.fromkeys(self.queue, 5.0)
 
@@ -336,7 +336,7 @@ class MeddledWorld(Cluster):
                 elif phase == "Running" and "deletionTimestamp" not in pod["metadata"]:
                     self.finish(pod)
             if minute % 10 == 9:
-                await self.observer.list_all()
+                await self.observer.resync()
             await self.wait(60)
 
 

@@ -70,7 +70,7 @@ async def replace_operator(cluster: CloudCluster) -> None:
     cluster.kube.killed_in = None
     await cluster.aclose()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
 
 
