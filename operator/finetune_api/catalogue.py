@@ -18,7 +18,7 @@ from finetune_api.money import in_cents, of_tokens
 Day = Annotated[date, Field(description="A day, as 2027-01-06.")]
 
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$")]
-"""As budgets write it: one in small letters would be another currency than theirs."""
+"""As budgets write it: one in lower case would be another currency than theirs."""
 
 _HOUR = 3600
 

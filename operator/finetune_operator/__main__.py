@@ -175,7 +175,7 @@ class Operator:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 # A sentence says it all of what the API server refuses, and a traceback of what nobody foresaw.
                 foreseen = isinstance(error, CannotWatch | WentBack)
-                logger.error("cannot go on: %s", _with_step(error), exc_info=None if foreseen else error)
+                logger.error("cannot continue: %s", _with_step(error), exc_info=None if foreseen else error)
         return OK if ended == 0 else FAILED
 
     async def _lead(self) -> None:
@@ -243,7 +243,7 @@ async def _main(settings: Settings) -> int:
         logger.warning("another replica leads now")
         return FAILED
     except (NoCluster, CertificatesUnusable, KubeError, OSError) as error:
-        logger.error("cannot go on: %s", _with_step(error))  # noqa: TRY400 - a sentence says it all
+        logger.error("cannot continue: %s", _with_step(error))  # noqa: TRY400 - a sentence says it all
         return FAILED
 
 

@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
     if code == ExitCode.OK:
         return _say_what_is_next(job)
     if code == ExitCode.INTERRUPTED:
-        outcome.say(f"Run the same command again to go on in {args.output}.")
+        outcome.say(f"Run the same command again to continue in {args.output}.")
     return code
 
 

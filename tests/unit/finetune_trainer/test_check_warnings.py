@@ -37,7 +37,7 @@ def test_rows_that_answer_one_question_differently_or_are_only_written_otherwise
     assert result.code == ExitCode.OK
     said = [warning for warning in result.verdict.warnings if "differently" in warning]
     assert said == ["t.jsonl: 3 rows ask what another row answers differently (the first: line 2)"]
-    written = "v.jsonl: 1 row in t.jsonl in other case, white space or Unicode form (the first: line 3)"
+    written = "v.jsonl: 1 row also in t.jsonl, but for case, white space or Unicode form (the first: line 3)"
     assert written in result.verdict.warnings
     asked = "v.jsonl: 1 row with a question that t.jsonl answers otherwise (the first: line 4)"
     assert asked in result.verdict.warnings

@@ -36,7 +36,7 @@ _MEMORY = 4 << 20
 _UNSORTED = 1 << 16  # rows that wait until many are put into their buckets at once: runs are read bucket by bucket
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
-_WRITTEN_OTHERWISE = "in {} in other case, white space or Unicode form"
+_WRITTEN_OTHERWISE = "also in {}, but for case, white space or Unicode form"
 _ANSWERED_OTHERWISE = "with a question that {} answers otherwise"
 _MOST_OF_A_BUCKET = 1 << 21
 """Rows of a bucket that are looked at together: where most are alike, or ask the same, one bucket has most of them."""

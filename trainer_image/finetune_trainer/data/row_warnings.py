@@ -278,7 +278,7 @@ def _with(has_it: Callable[[str], bool], may_have: Callable[[str], bool] | None 
 
 _AS_READ = ": the text was read in another encoding before it was saved; export it again as UTF-8"
 _AS_ANY_OTHER = "; it is learnt like any other"
-_AS_WRITTEN = "; they are learnt as they are: html.unescape of Python makes plain text of them"
+_AS_WRITTEN = "; they are learnt as they are: Python's html.unescape turns them into plain text"
 
 
 def of_texts() -> list[Doubtful]:
@@ -291,7 +291,7 @@ def of_texts() -> list[Doubtful]:
         Doubtful(answered_as_asked, "an answer that is the question"),
         Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
         Doubtful(_with(damaged_text.is_encoded_twice), "letters such as Ã¼ where ü was meant", _AS_READ),
-        Doubtful(_with(damaged_text.has_html), "characters as HTML writes them, such as &amp;", _AS_WRITTEN),
+        Doubtful(_with(damaged_text.has_html), "HTML entities such as &amp;", _AS_WRITTEN),
         Doubtful(
             _with(
                 damaged_text.has_written_breaks,

@@ -81,7 +81,7 @@ _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts")
 _REASONING = ("reasoning_content", "reasoning", "thinking")
 """What some chat templates put before an answer, and others leave out."""
 _ELSEWHERE = frozenset({"text", "message", "content", "value", "utterance", "body"})
-"""What others call the text of a message, in small letters."""
+"""What others call the text of a message, in lower case."""
 _WEIGHTS = ("weight", "train", "loss")
 """What says whether an answer is learnt: OpenAI's and Mistral's word, Axolotl's, and ms-swift's."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")

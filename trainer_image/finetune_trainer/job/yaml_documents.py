@@ -153,7 +153,7 @@ def read_documents(path: Path) -> list[Document]:
         raise _wrong(name, " line 1: it begins with a directive such as %YAML, which kubectl does not read")
     if not text.lstrip().startswith("{") and (beside := _BESIDE_THE_MARK.search(text)):
         line = text.count("\n", 0, beside.start()) + 1
-        raise _wrong(name, f" line {line}: something stands beside ---, which kubectl does not read: it goes below")
+        raise _wrong(name, f" line {line}: there is text beside ---, which kubectl does not read: it goes below")
     try:
         found = _with_tabs(name, _JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
     except RecursionError:
@@ -198,7 +198,7 @@ def _documents(name: str, text: str) -> list[Document]:
             stray = node.start_mark.line + 1
         found += _objects(name, _no_list(name, value), node)
     if found and stray:  # a file of nothing but text is somebody else's
-        raise TrainerError(Reason.SPEC_INVALID, f"{name} line {stray}: no object stands there, but text alone", _APART)
+        raise TrainerError(Reason.SPEC_INVALID, f"{name} line {stray}: there is no object, only text", _APART)
     return found
 
 

@@ -158,7 +158,7 @@ class StoreKeeping(Keeping):
             self._snapshots.take()
 
     def _tried(self, without: str, action: Callable[[], None]) -> None:
-        """Trouble here loses nothing that is there already: the run goes on."""
+        """Trouble here loses nothing that is there already: the run continues."""
         try:
             action()
         except TrainerError as error:

@@ -120,7 +120,7 @@ def leave_to_its_owner(view: JobView) -> Decision | None:
     """A copy follows nothing and ends nothing: two that register, suspend and tidy up would take from each other."""
     if not view.copy_of:
         return None
-    message = f"it is a copy of {view.copy_of}, which has begun what status tells of and keeps it, ended or not"
+    message = f"it is a copy of {view.copy_of}, which started what status describes and keeps it, even after its end"
     failure = Failure(reason=Reason.RESTORED, message=message, next_step=_DELETE_THE_COPY)
     fields = {"phase": "Pending", "failure": failure}
     return Decision(with_status(view, Change(stalled(failure.reason, message), fields)))

@@ -135,7 +135,7 @@ def _told_to_end(pod: Manifest) -> str:
     if due is None:
         return ""
     why = disruption(pod)
-    return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
+    return f"the training pod is being stopped, by {due} at the latest{f': {why.message}' if why else ''}"
 
 
 def _unheard(pod: Manifest) -> str:

@@ -111,7 +111,7 @@ def test_the_examples_are_said_to_be_right(path, capsys):
         ),
         (
             CONNECTION + "  provider: openai\n",
-            "line 8: spec.provider: no such field; the provider is told by its block",
+            "line 8: spec.provider: no such field; the provider is chosen by its block",
         ),
         (
             CONNECTION.replace("apiKeySecretRef: {name: openai, key: api-key}", "apiKey: sk-SECRET"),
@@ -283,7 +283,7 @@ def of_pods(rest):
             "podTemplate: {affinity: {nodeAffinty: {}}}",
             "affinity.nodeAffinty: no such field; did you mean nodeAffinity?",
         ),
-        ("podTemplate: {serviceAccountName: My SA}", "podTemplate.serviceAccountName: names of objects are in small"),
+        ("podTemplate: {serviceAccountName: My SA}", "podTemplate.serviceAccountName: names of objects are in lower"),
     ],
 )
 def test_what_a_connection_says_of_pods_is_looked_into(check, rest, said):

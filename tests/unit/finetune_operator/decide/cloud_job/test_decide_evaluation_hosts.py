@@ -199,7 +199,9 @@ def test_questions_stay_where_the_training_data_do_and_a_base_model_is_on_no_dev
     ("ready", "told"),
     [
         pytest.param(hosts.STAND - timedelta(seconds=1), None, id="not yet"),
-        pytest.param(hosts.STAND, f"deployment {TUNED.name} has stood for 24 hours, and may be billed", id="too long"),
+        pytest.param(
+            hosts.STAND, f"deployment {TUNED.name} has existed for 24 hours, and may be billed", id="too long"
+        ),
     ],
 )
 def test_a_deployment_of_an_evaluation_stands_only_so_long(ready: timedelta, told: str | None) -> None:
