@@ -53,8 +53,8 @@ _NEXT_STEP_HERE = {
 
 
 _AS_IT_IS = (
-    "the manifest is right by itself; what it names, and what may be changed of an object that exists, the cluster "
-    "knows: kubectl apply --dry-run=server -f FILE"
+    "the manifest is valid; only the cluster knows whether what it names exists, and what may be changed: kubectl "
+    "apply --dry-run=server -f FILE"
 )
 """Of kinds other than jobs."""
 
@@ -68,8 +68,8 @@ _OF_THIS_MACHINE = (
     "file:// is a file of this machine, which the cluster rejects: write pvc://CLAIM/PATH, or another place there, "
     "before it is applied"
 )
-_WITHOUT_DATA = "the manifest is right by itself; its data were not looked at (--manifest-only)"
-_ADOPTED = "the manifest is right by itself; its data were not looked at: spec.adopt names a job that has them"
+_WITHOUT_DATA = "the manifest is valid; its data were not read (--manifest-only)"
+_ADOPTED = "the manifest is valid; its data were not read: spec.adopt names a job that has them"
 
 
 @dataclass(frozen=True)

@@ -286,7 +286,7 @@ def of_texts() -> list[Doubtful]:
     words = Words()
     return [
         Doubtful(words.say_no_value, "a text that mostly means no value, such as nan, None or #N/A"),
-        Doubtful(words.stand_in, "a text that mostly stands where one is still to be written, such as TODO or TBD"),
+        Doubtful(words.stand_in, "a placeholder for text that is still missing, such as TODO or TBD"),
         Doubtful(words.are_totals, "a question that is a total, as spreadsheets have below their columns"),
         Doubtful(answered_as_asked, "an answer that is the question"),
         Doubtful(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
@@ -313,11 +313,11 @@ def of_texts() -> list[Doubtful]:
         Doubtful(
             _with(damaged_text.is_json_string, may_have=lambda texts: "\\" in texts and '"' in texts),
             "text as JSON writes it, with quotes around it and escapes within",
-            "; it is learnt so: json.loads of Python and fromjson of jq make plain text of it",
+            "; it is learnt as it is: Python's json.loads or jq's fromjson turns it into plain text",
         ),
         Doubtful(
             _with(damaged_text.has_written_letters, may_have=lambda texts: "\\" in texts and "\\u" in texts),
-            r"letters written out, such as \u00e9",
+            r"escaped letters, such as \u00e9",
             "; they are learnt as they are",
         ),
         Doubtful(
@@ -327,7 +327,7 @@ def of_texts() -> list[Doubtful]:
             _with(damaged_text.shows_image, may_have=lambda texts: "<" in texts and "<image>" in texts),
             "the mark for a picture, such as <image>, which is learnt as text",
         ),
-        Doubtful(_with(damaged_text.has_bytes_of_mail), "letters as mails write them, such as =C3=BC", _AS_ANY_OTHER),
+        Doubtful(_with(damaged_text.has_bytes_of_mail), "letters encoded as in e-mails, such as =C3=BC", _AS_ANY_OTHER),
         Doubtful(with_character("\x1b"), "a control sequence of a terminal (U+001B)", _AS_ANY_OTHER),
         Doubtful(with_character("\0"), "a NUL character in the text (\\u0000)", _AS_ANY_OTHER),
         Doubtful(
@@ -335,7 +335,9 @@ def of_texts() -> list[Doubtful]:
             "control characters where quotes and dashes were meant (U+0080 to U+009F)",
             _AS_READ,
         ),
-        Doubtful(_with(damaged_text.has_breaks_of_excel), "_x000D_, as Excel's files have line breaks", _AS_ANY_OTHER),
+        Doubtful(
+            _with(damaged_text.has_breaks_of_excel), "_x000D_, which is Excel's code for a line break", _AS_ANY_OTHER
+        ),
         Doubtful(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _AS_ANY_OTHER),
     ]
 
@@ -360,9 +362,9 @@ def of_first(row: Row, *, in_csv: bool) -> Iterator[str]:
     if _with_old_separator(row):
         yield _AS_OLD
     if row.completion[:1].isspace():
-        yield "white space before its answer, which is learnt with it unless the chat template takes it away"
+        yield "white space before its answer, which is learnt with it unless the chat template removes it"
     if marks := in_chat_format(_texts(row)):
-        yield f"marks of a chat in its text, such as {marks}: a chat template writes them, so take them away"
+        yield f"marks of a chat in its text, such as {marks}: the chat template adds them, so remove them"
 
 
 def _in_quotes(row: Row) -> bool:
