@@ -362,7 +362,7 @@ def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
     outcome.print_result(json.dumps(verdict.wire() | taken, indent=2, ensure_ascii=False))
     said = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
     lines = [
-        said,
+        said.replace("; line ", "\n  line "),  # each where an eye finds it; the JSON has them in one piece
         *(f"  warning: {warning}" for warning in verdict.warnings),
         *(f"  {in_words(use)}" for use in memory),
     ]
