@@ -73,7 +73,7 @@ def run(task: work.Task) -> dict[str, Any]:
 
         def on_step(_step: int, tokens: int) -> None:
             if clock.step(tokens):
-                interruption.ask()
+                interruption.request()
 
         metrics = Metrics(Path(output) / "metrics.jsonl")
         fit = tuning.fit_of(one, model, store, None)

@@ -1,6 +1,6 @@
-"""Fields of a job that change nothing where it goes, though they are allowed.
+"""Fields of a job that are valid but have no effect with its connection.
 
-The operator tells them by an Event, and `finetune-trainer check` by a warning.
+The operator reports them in an Event, and `finetune-trainer check` as a warning.
 """
 
 from collections.abc import Iterator
@@ -11,19 +11,19 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.uris import parse_artifact_uri
 
 _UNSAID = Evaluation()
-"""Of a job that says nothing of it; one for all, as every look at every job compares."""
+"""The default evaluation; created once, as every reconcile of a job compares with it."""
 
 _IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
-"""Where data are that pods mount; all others they fetch, with keys, through proxies, or by certificates of a Secret."""
+"""Schemes of data that pods mount. Other data are fetched, with keys, proxies or certificates from a Secret."""
 
 
 def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> Iterator[str]:
-    """Sentences, each beginning with the field: what nobody is asked, keys that open nothing, services out of reach.
+    """Sentences, each beginning with the field: unused settings, keys that are not needed, services out of reach.
 
     Args:
-        spec: The job's. An adopted one is only observed, and nothing is said of it; code of its own finds all keys in
-            its environment.
-        connection: The job's, where it is known.
+        spec: of the job. For an adopted one, which is only observed, there are none. Custom code finds all keys in its
+            environment.
+        connection: of the job, if known.
     """
     if spec.adopt is not None:
         return
@@ -49,9 +49,9 @@ def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -
 
 
 def _asks_others(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> bool:
-    """Whether the pod that has the data's Secret may ask anybody else: by its proxy, its mirror of the hub, its keys.
+    """Whether the pod that gets the data's Secret may call other services, which may need its proxy, mirror or keys.
 
-    A hub is asked for the base model, a store for artifacts if the connection names no Secret of theirs.
+    It downloads the base model from a hub, and uses a store for artifacts if the connection names no Secret for it.
     """
     endpoints = any(one.endpoint is not None for one in spec.evaluation.baselines)
     if connection is None or endpoints or spec.evaluation.judge is not None:

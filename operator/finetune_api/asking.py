@@ -1,6 +1,6 @@
-"""What a pod asks a model at a provider, through the operator: OpenAI's chat completions, as far as measuring needs it.
+"""What a pod sends to a model at a provider, through the operator: the part of OpenAI's chat completions that it needs.
 
-The pod says which of its job's models is meant and never its name at the provider: no other model can be asked so.
+The pod names a candidate of its job, never a model at the provider, so no other model can be called.
 """
 
 from typing import Annotated, Any, Literal, get_args
@@ -14,25 +14,25 @@ Candidate = Literal["tuned", "base", "activeVersion"]
 CANDIDATES: tuple[Candidate, ...] = get_args(Candidate)
 
 QUESTION_MAX_BYTES = 1024 * 1024
-"""Of one question with its examples: more than any model's context takes."""
+"""Limit for a request with its examples: more than any model's context."""
 
 COMPLETIONS = "chat/completions"
-"""What OpenAI's clients put behind the root of an API."""
+"""The path that OpenAI's clients append to the base URL."""
 
 BYTES_PER_TOKEN = 4
-"""Of text in UTF-8, about: English has four letters to a token, other scripts fewer letters of more bytes."""
+"""Approximate bytes of UTF-8 per token: four letters in English, fewer letters with more bytes in other scripts."""
 
 
 def tokens_of(text: str) -> int:
-    """About how many tokens a text has."""
+    """Approximate number of tokens of a text."""
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
 class Asker(AttemptRef):
-    """Which attempt asks: the middle of the URL's path."""
+    """The attempt that sends the request: the middle of the URL's path."""
 
     def root(self, service: str) -> str:
-        """The root of the API that this attempt asks, of an operator whose Service has this DNS name."""
+        """The base URL for this attempt, of an operator whose Service has this DNS name."""
         return f"https://{service}{ANSWERS_PATH}/{self.namespace}/{self.name}/{self.uid}/{self.attempt}"
 
 
@@ -44,7 +44,7 @@ class Message(ApiModel):
 
 
 class Question(ApiModel):
-    """The body of a request. What else OpenAI's API knows is refused: it would be billed, or not be heeded."""
+    """The body of a request. Other fields of OpenAI's API are refused: they would be billed, or ignored."""
 
     model_config = ConfigDict(alias_generator=None)
     model: Candidate = Field(description="Which of the job's models is asked.")
@@ -54,7 +54,7 @@ class Question(ApiModel):
 
 
 class Reply(ApiModel):
-    """What the model said, and what is billed for it."""
+    """The model's answer, and the tokens that are billed for it."""
 
     text: str = Field(description="The answer; empty where the provider gave none.")
     prompt_tokens: Annotated[int, Field(ge=0)] = Field(0, description="Tokens of the conversation.")

@@ -27,7 +27,7 @@ InstanceType = Annotated[
     Field(max_length=64),
     shaped("^ml[.][a-z0-9-]+[.][a-z0-9-]+$", "write a type such as ml.g5.xlarge, in lower case, without white space"),
 ]
-"""Of SageMaker, which has new ones every month: their shape is all that is known here."""
+"""SageMaker adds types every month, so only their form is checked."""
 
 _KEY_ID = "[a-zA-Z0-9-]{36}"
 _KEY_ALIAS = "alias/[a-zA-Z0-9/_-]+"
@@ -52,21 +52,21 @@ _PARTITIONS = {
     "eusc-": ("aws-eusc", "amazonaws.eu"),
     "": (COMMERCIAL, "amazonaws.com"),
 }
-"""By how their regions begin: their names, as ARNs have them, and where the public addresses of their services end."""
+"""By prefix of the region: the partition's name in ARNs, and the domain of its public service addresses."""
 
 
 def partition_of(region: str) -> str:
-    """The partition of a region: accounts, roles, buckets and prices of one are nothing to another."""
+    """The partition of a region. Accounts, roles, buckets and prices of one partition do not exist in another."""
     return next(name for begins, (name, _) in _PARTITIONS.items() if region.startswith(begins))
 
 
 def domain_of(region: str) -> str:
-    """Where the public addresses of a region's services end."""
+    """The domain of the public addresses of a region's services."""
     return next(domain for begins, (_, domain) in _PARTITIONS.items() if region.startswith(begins))
 
 
 def _role_rule() -> tuple[str, str, str]:
-    """CEL: the role is of the region's partition; what is no ARN at all is told of by the field's own pattern."""
+    """CEL: the role is of the region's partition. For a text that is no ARN, only the field's own pattern reports."""
     of_others = (
         f"self.region.startsWith('{begins}') ? self.roleARN.startsWith('arn:{name}:')"
         for begins, (name, _) in _PARTITIONS.items()
@@ -85,11 +85,11 @@ _NO_BUCKET = Never(
     "[.][.]|^[0-9]+[.][0-9]+[.][0-9]+[.][0-9]+$",
     "not a bucket name: it must not contain two adjacent dots or be an IP address",
 )
-"""What no S3 takes, be it AWS's or another one's."""
+"""What no S3 service accepts, AWS's or another."""
 
 _LETTER = "0-9A-Za-z!_*()-"
 _SEGMENT = f"[.]*[{_LETTER}][.{_LETTER}]*"
-"""Of a key in S3, with what Bedrock takes in one. It has more than dots: `..` climbs."""
+"""A segment of a key in S3, with the characters that Bedrock allows. Not only dots, as `..` leads upwards."""
 
 
 class AwsCredentials(ApiModel):
@@ -149,7 +149,7 @@ class AwsEndpoints(ApiModel):
     """Addresses of AWS's services, for private endpoints."""
 
     service: ClassVar[str]
-    """boto3's name of the service that tunes; that of what answers is derived from it."""
+    """boto3's name of the service that tunes; that of the runtime service is derived from it."""
 
     control: CloudUrl | None = Field(None, description=f"Endpoint of the service that trains and deploys. {_AWS_OWN}")
     runtime: CloudUrl | None = Field(
@@ -167,7 +167,7 @@ class AwsEndpoints(ApiModel):
     )
 
     def by_service(self) -> dict[str, str]:
-        """Those that are set, by boto3's names of the services."""
+        """The endpoints that are set, by boto3's names of the services."""
         found = {
             self.service: self.control,
             f"{self.service}-runtime": self.runtime,
@@ -208,13 +208,13 @@ class Bedrock(ApiModel):
 
     @property
     def runtime_url(self) -> str:
-        """Where deployed models are asked."""
+        """The URL for requests to deployed models."""
         private = self.endpoints.runtime if self.endpoints else None
         return private or f"https://bedrock-runtime.{self.region}.{domain_of(self.region)}"
 
 
 class SageMakerSpot(ApiModel):
-    """Spare instances: cheaper, and taken away at any time; a job goes on from its last checkpoint."""
+    """Spare capacity: cheaper, but it can be reclaimed at any time. A job then resumes from its last checkpoint."""
 
     enabled: bool = Field(False, description="Train on spot instances.")
     max_wait_seconds: Annotated[int, Field(ge=1, le=2419200)] = Field(
@@ -329,6 +329,6 @@ class SageMaker(ApiModel):
 
     @property
     def runtime_url(self) -> str:
-        """Where endpoints are asked."""
+        """The URL for requests to endpoints."""
         private = self.endpoints.runtime if self.endpoints else None
         return private or f"https://runtime.sagemaker.{self.region}.{domain_of(self.region)}"

@@ -114,7 +114,7 @@ class AzureOpenAI(ApiModel):
 
 
 class AzureResolved(ApiModel):
-    """Where an AzureML workspace connection leads, as ARM said it last."""
+    """Where an AzureML workspace connection leads, by ARM's latest answer."""
 
     workspace: Name = Field(description="Name of the AzureML workspace.")
     connection: Name = Field(description="Name of the connection in the workspace.")

@@ -1,4 +1,4 @@
-"""What all kinds share: the model base, references, quantities, conditions."""
+"""What all kinds share: the base class of the models, references, quantities, conditions."""
 
 import re
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from finetune_api.uris import KEY_SHAPE, PLACEHOLDER, PLACEHOLDER_HELP
 
 
 def alias(name: str) -> str:
-    """CamelCase as Kubernetes spells it: acronyms keep their capitals at the end of a name."""
+    """CamelCase as Kubernetes spells it: an acronym at the end of a name keeps its capitals."""
     camel = to_camel(name)
     for plain, spelled in (
         ("Id", "ID"),
@@ -33,9 +33,9 @@ def alias(name: str) -> str:
 
 
 class ApiModel(BaseModel):
-    """A part of a manifest: snake_case in Python, camelCase on the wire, unknown fields refused.
+    """A part of a manifest: snake_case in Python, camelCase on the wire, unknown fields rejected.
 
-    What is refused is never quoted: it may be a row, or an answer, and errors end in logs.
+    Errors never quote the input: it may be a row, or an answer, and errors are logged.
     """
 
     model_config = ConfigDict(
@@ -43,19 +43,19 @@ class ApiModel(BaseModel):
     )
 
     def wire(self) -> dict[str, Any]:
-        """The part as JSON-ready camelCase, without fields that are unset."""
+        """The part as JSON-ready camelCase, without unset fields."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
 RULES = "x-kubernetes-validations"
-"""Where a schema has its CEL rules."""
+"""The schema's key for CEL rules."""
 
 CLOSED = "x-closed"
-"""Says of a part that it means more when a field of it is lost: one that it does not know is refused, not left out."""
+"""Marks a part that is more permissive without one of its fields, so unknown ones must be rejected, not dropped."""
 
 
 def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
-    """CEL rules that the API server enforces: (expression, message that says what to write instead, field to blame).
+    """CEL rules for the API server: (expression, message that says what to write instead, field to blame).
 
     The field is a path below the part that has the rule, such as `.lora.r`; without one the part itself is blamed.
     """
@@ -63,11 +63,11 @@ def rules(*told: tuple[str, str] | tuple[str, str, str]) -> dict[str, Any]:
 
 
 SHAPES: dict[str, str] = {}
-"""What is to be written by pattern, for whoever meets a text that no API server has compared with it."""
+"""The message for each pattern, for texts that were not checked by an API server."""
 
 
 def shaped(pattern: str, message: str) -> Any:
-    """A pattern whose refusal says what to write: pydantic checks it, and the API server as a CEL rule."""
+    """A pattern whose error says what to write: pydantic checks it, and the API server as a CEL rule."""
 
     def as_rule(schema: dict[str, Any]) -> None:
         schema.pop("pattern", None)
@@ -81,7 +81,7 @@ def shaped(pattern: str, message: str) -> Any:
 
 @dataclass(frozen=True)
 class Never:
-    """Of a text: a pattern that no part of it may have, and what to write instead. Pydantic's own cannot say no."""
+    """A pattern that must not match anywhere in a text, and what to write instead. Pydantic has no such pattern."""
 
     pattern: str
     message: str
@@ -103,7 +103,7 @@ class Never:
 
 @dataclass(frozen=True)
 class ReadBy(Never):
-    """The same of a text that a parser of ours reads: it has the last word, as it knows more than a pattern says."""
+    """The same for a text that one of our parsers reads. In Python the parser decides, as it checks more."""
 
     parse: Callable[[str], object]
 
@@ -113,10 +113,10 @@ class ReadBy(Never):
 
 
 TRIMMED = Never(r"^\s|\s$", "write it without white space at its ends, which would be part of it")
-"""Of a name that somebody else compares letter by letter: a block of YAML ends with a line break."""
+"""For a name that is compared exactly elsewhere: a YAML block ends with a line break."""
 
 FILLED_IN = Never(PLACEHOLDER, PLACEHOLDER_HELP)
-"""Of a text that examples leave to whoever copies them."""
+"""For a text with placeholders in the examples."""
 
 ONE_CALL = Never(
     "/(chat/completions|completions|responses|fine_tuning/jobs)/?$",
@@ -143,7 +143,7 @@ SecureUrl = Annotated[
     ),
     FILLED_IN,
 ]
-"""Of a service that answers by https only."""
+"""For a service that is only available over https."""
 
 CloudUrl = Annotated[
     HttpUrl,
@@ -152,13 +152,13 @@ CloudUrl = Annotated[
         "write https://: keys and data go there, and http keeps no secret",
     ),
 ]
-"""Of a service in the internet, or of one within reach that may be without TLS."""
+"""For a service on the internet, or a nearby one that may have no TLS."""
 
 ApiRoot = Annotated[CloudUrl, ONE_CALL]
-"""Where an API with OpenAI's calls begins."""
+"""Base URL of an API with OpenAI's calls."""
 
 SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
-"""Names of FineTunedModels and ModelDeployments. A Service gets them: DNS labels that begin with a letter."""
+"""Names of FineTunedModels and ModelDeployments: DNS labels that begin with a letter, as a Service gets the name."""
 
 MODEL_REF_RULE = (
     f"self.modelRef.name.matches('{SERVICE_NAME}')",
@@ -177,7 +177,7 @@ ObjectName = Annotated[
         "such as local-cpu",
     ),
 ]
-"""What an object can be called (RFC 1123)."""
+"""Name of an object (RFC 1123)."""
 
 KeyName = Annotated[
     str,
@@ -190,16 +190,16 @@ _RFC3339 = re.compile(r"\d{4}-\d{2}-\d{2}[Tt]\d{2}:\d{2}:\d{2}([.]\d+)?([Zz]|[+-
 
 
 def _moment(text: str) -> str:
-    """Refuses what the API server would refuse: a status with one such time could not be written at all."""
-    datetime.fromisoformat(text)  # the day is one of a calendar
-    if not _RFC3339.fullmatch(text):  # of ISO 8601 Python knows more than that
+    """Rejects what the API server would reject: a status with one such time could not be written at all."""
+    datetime.fromisoformat(text)  # rejects dates that do not exist
+    if not _RFC3339.fullmatch(text):  # Python accepts more of ISO 8601
         raise ValueError("a time is written as RFC 3339 has it, with its zone, such as 2026-01-31T12:00:00Z")
     return text
 
 
 Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "date-time"}), AfterValidator(_moment)]
 SIZES = ("memory", "ephemeral-storage")
-"""Resources that are counted in bytes."""
+"""Resources measured in bytes."""
 
 SUCH_AMOUNTS = "a quantity such as 2, 500m or 16Gi"
 SUCH_CORES = "a quantity of CPU such as 4 or 500m"
@@ -219,12 +219,12 @@ Quantity = Annotated[
 
 
 def _is(value: str, compared: str) -> str:
-    """CEL: whether it is a quantity, and one of which this is true."""
+    """CEL: whether it is a quantity for which this comparison is true."""
     return f"isQuantity(string({value})) && quantity(string({value})).{compared}"
 
 
 _TOO_SMALL, _TOO_MANY = "isLessThan(quantity('64Ki'))", f"isGreaterThan(quantity('{MOST_CORES // 1000}k'))"
-"""Of a size without its unit; of an amount of CPU with a unit of memory."""
+"""For a size without its unit; for an amount of CPU with a unit of memory."""
 _SIZE_HELP = "a number alone is bytes, and this is less than 64Ki: write the unit, such as 16Gi or 512Mi"
 Size = Annotated[
     str | int | float,
@@ -293,9 +293,9 @@ LabelKey = Annotated[
 Labels = Annotated[dict[str, LabelValue], Field(max_length=64)]
 StringMap = Annotated[dict[str, Annotated[str, Field(max_length=253)]], Field(max_length=64)]
 Nonce = Annotated[Annotated[str, Field(max_length=64)] | None, AfterValidator(lambda text: text or None)]
-"""A text that asks for something when it changes. An empty one, as templates leave it, is none."""
+"""A text whose change requests something. An empty one, as templates may leave it, counts as absent."""
 Account = Annotated[str, Field(max_length=128)]
-"""Whose account at a provider, in words."""
+"""The account at a provider, in words."""
 Money = Annotated[str, Field(max_length=24, pattern=r"^[0-9]{1,12}(\.[0-9]{1,6})?$")]
 
 
@@ -306,7 +306,7 @@ class ObjectRef(ApiModel):
 
 
 class ModelRef(ApiModel):
-    """A FineTunedModel by its name, whose shape MODEL_REF_RULE says in words."""
+    """A FineTunedModel by its name, whose form MODEL_REF_RULE explains."""
 
     name: Name = Field(
         description="Name of the FineTunedModel: at most 63 of a-z, 0-9 and -, beginning with a letter, because a "
@@ -329,7 +329,7 @@ class ConfigMapKeyRef(ApiModel):
 
 
 class AttemptRef(ApiModel):
-    """One attempt of a FineTuneJob: whoever speaks for it says so, and what is said to it begins so."""
+    """An attempt of a FineTuneJob, in everything that its pod sends or receives."""
 
     namespace: Annotated[str, Field(max_length=63)] = Field(description="Namespace of the FineTuneJob.")
     name: Annotated[str, Field(max_length=253)] = Field(description="Name of the FineTuneJob.")
@@ -356,7 +356,7 @@ _DEVICES_IN_LIMITS = (
     "requests the same or nothing",
     ".requests",
 )
-"""What Kubernetes' own schedulers count (kubernetes.io/batch-cpu) is no device: a request alone will do."""
+"""Resources that Kubernetes' own schedulers count (kubernetes.io/batch-cpu) are not devices: requests suffice."""
 
 
 class ResourceRequirements(ApiModel):
@@ -373,7 +373,7 @@ class ResourceRequirements(ApiModel):
 
 
 UNSEEN = 0
-"""status.observedGeneration, by the definitions' default, of an object that nobody has looked at yet."""
+"""Default status.observedGeneration, by the CRDs, of an object that was not reconciled yet."""
 
 
 class Condition(ApiModel):
@@ -390,7 +390,7 @@ class Condition(ApiModel):
 
 
 class Display(ApiModel):
-    """Columns of `kubectl get` that need text. Machines read the fields that they are made from."""
+    """Columns of `kubectl get` that need text. Programs read the original fields."""
 
     base: Annotated[str, Field(max_length=256)] | None = Field(None, description="Base model without its owner.")
     method: Annotated[str, Field(max_length=16)] | None = Field(

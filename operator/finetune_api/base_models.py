@@ -1,4 +1,4 @@
-"""What base models of this project's own trainer are called, on a hub and in a model cache."""
+"""Names of base models for this project's own trainer, on a hub and in a model cache."""
 
 import re
 
@@ -14,12 +14,12 @@ def is_safe_name(name: str) -> bool:
 
 
 def may_be_on_a_hub(name: str) -> bool:
-    """Whether a hub can have a model that is called so: by its name, or its owner's and its own."""
+    """Whether a model on a hub can have this name: NAME or OWNER/NAME."""
     return name.count("/") < _PARTS_ON_A_HUB
 
 
 def step_for(name: str) -> str:
-    """What to write in place of what is no name of a model; many write a revision, or a tag, behind one."""
+    """What to write instead of an invalid model name. Often a revision or a tag was appended."""
     if page := _OF_A_HUB.fullmatch(name):
         return f"Write {page[1]}, without the hub's host."
     step = "Write ORG/NAME with letters, digits, '.', '_' and '-'."

@@ -1,6 +1,6 @@
-"""What Bedrock's families of base models want: format of the data, and bounds of what a job may ask.
+"""What Bedrock's families of base models require: the data format, and limits of hyperparameters and rows.
 
-AWS's user guides as of November 2026. Bounds that the guides do not give are left to Bedrock, which checks them again.
+From AWS's user guides as of November 2026. Limits that are not in the guides are left to Bedrock, which checks again.
 """
 
 from dataclasses import dataclass
@@ -11,37 +11,37 @@ from finetune_api.catalogue import tuned_from
 from finetune_api.job import FineTuneJobSpec
 
 Format = Literal["Conversation", "Messages", "Pairs"]
-"""Bedrock's conversation schema; messages with a system text beside them; prompt and completion alone."""
+"""Bedrock's conversation schema; messages with a separate system text; prompt and completion only."""
 
 Bounds = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Family:
-    """Base models that are tuned alike."""
+    """Base models with the same requirements."""
 
     title: str
     globs: tuple[str, ...]
-    """Of model IDs."""
+    """Patterns of model IDs."""
     format: Format
     epochs: Bounds | None = None
     batch_size: Bounds | None = None
-    """None: the family takes none."""
+    """None: cannot be set."""
     learning_rate: Bounds | None = None
-    """None: the family takes none."""
+    """None: cannot be set."""
     learning_rate_multiplier: Bounds | None = None
-    """None: the family takes none."""
+    """None: cannot be set."""
     min_rows: int = 1
-    """Of training."""
+    """Training rows."""
     min_all_rows: int = 1
-    """Of training and validation together."""
+    """Training and validation rows together."""
     max_rows: int = 10_000
-    """Of the same; a quota of the account that AWS may raise."""
+    """The same; a quota of the account that AWS may raise."""
     max_validation_rows: int | None = None
     max_tokens: int | None = None
-    """Of a row; None: the guides give none."""
+    """Of a row; None: not in the guides."""
     reserved_words: bool = False
-    """Whether a row with a role's name and a colon, or a mark of the chat format, fails the job."""
+    """Whether a role's name with a colon, or a marker of the chat format, in a row fails the job."""
     validation: bool = True
 
 
@@ -64,7 +64,7 @@ FAMILIES = (
 
 
 def family_of(base_model: str) -> Family | None:
-    """The family of a model, by its ID or ARN, that of its base for what was tuned; the first that matches."""
+    """The first family that matches a model's ID or ARN; for a tuned model, that of its base."""
     name = tuned_from(base_model) or base_model.rpartition("/")[2]
     return next((one for one in FAMILIES if any(fnmatchcase(name, glob) for glob in one.globs)), None)
 
@@ -75,11 +75,11 @@ def known() -> str:
 
 
 def elsewhere(spec: FineTuneJobSpec, region: str | None) -> list[str]:
-    """That the base model's ARN is one of another region: Bedrock tunes those of its own alone.
+    """That the base model's ARN is of another region: Bedrock tunes only models of its own.
 
     Args:
-        spec: The job's.
-        region: The connection's; None where it is not known.
+        spec: of the job.
+        region: of the connection; None if it is not known.
     """
     parts = spec.base_model.split(":")
     if region is None or spec.adopt is not None or parts[0] != "arn" or len(parts) < 5 or parts[3] in {"", region}:
@@ -90,7 +90,7 @@ def elsewhere(spec: FineTuneJobSpec, region: str | None) -> list[str]:
 
 
 def out_of_bounds(spec: FineTuneJobSpec) -> list[str]:
-    """Which fields ask for what the family has not, with what to write; pods would be checked and paid for in vain."""
+    """Fields with values that the family does not support, and what to write: checked before pods run for nothing."""
     asked, family = spec.hyperparameters, family_of(spec.base_model)
     if family is None:
         return []

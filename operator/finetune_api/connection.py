@@ -90,9 +90,9 @@ class LabelSelectorRequirement(ApiModel):
 
 
 class LabelSelector(ApiModel):
-    """A label selector, as in meta/v1. Empty matches everything, so that a misspelt one must not become empty.
+    """A label selector, as in meta/v1. An empty one matches everything, so a misspelt one must not become empty.
 
-    `matchLabels: {finetune:yes}`, without a space, is a name without a value, which kubectl leaves out.
+    `matchLabels: {finetune:yes}`, without a space, is a name without a value, which kubectl drops.
     """
 
     model_config = ConfigDict(
@@ -117,7 +117,7 @@ class LabelSelector(ApiModel):
 
 
 class FineTuningPolicy(ApiModel):
-    """Who may tune what. What is not restricted is allowed, so that a misspelt restriction must not be lost."""
+    """Who may tune what. What is not restricted is allowed, so a misspelt restriction must not be dropped."""
 
     model_config = ConfigDict(json_schema_extra={CLOSED: True})
     enabled: bool = Field(
@@ -149,7 +149,7 @@ class LocalReference(ApiModel):
 
 
 class PodTemplate(ApiModel):
-    """What the connection adds to every pod that trains or serves."""
+    """Settings that the connection adds to every training and serving pod."""
 
     resources: ResourceRequirements | None = Field(
         None,
@@ -197,7 +197,7 @@ class PodTemplate(ApiModel):
 
 
 class ModelCache(ApiModel):
-    """Where base models are kept so that pods need not fetch them."""
+    """A volume with base models, so that pods need not download them."""
 
     volume: Annotated[OpenObject, Field(min_length=1, max_length=1)] = Field(
         description="Any core/v1 volume source, without a name, for example {persistentVolumeClaim: {claimName: "
@@ -369,14 +369,14 @@ class LLMConnectionSpec(ApiModel):
 
     @property
     def provider(self) -> str:
-        """Wire name of the one provider block."""
+        """Wire name of the provider block that is set."""
         return next(wire for name, wire in _BLOCKS if getattr(self, name) is not None)
 
     @property
     def place(self) -> str | None:
-        """Where at its provider it leads: what was made there is nowhere else. None on this cluster, or while unknown.
+        """The place at its provider: what was created there exists nowhere else. None on this cluster, or if unknown.
 
-        What may change without that is left out: keys, roles, addresses of an account.
+        It leaves out what may change for the same place: keys, roles, addresses of an account.
         """
         openai, azure, aws = self.open_ai, self.azure_open_ai, self.bedrock or self.sage_maker
         parts: tuple[str | None, ...] = ()
@@ -390,12 +390,12 @@ class LLMConnectionSpec(ApiModel):
 
     @property
     def place_of_models(self) -> str | None:
-        """Where models are that are tuned through it; None while that is not known."""
+        """Where the models are that are tuned through it; None while that is not known."""
         return THIS_CLUSTER if self.hugging_face is not None else place_of_models(self.provider, self.place)
 
 
 def place_of_models(provider: str | None, place: str | None) -> str | None:
-    """Of a place, the part that says where models are: a bucket is where data and results go, and may change."""
+    """The part of a place that tells where models are: without the bucket of data and results, which may change."""
     return f"{provider} at {place.partition(_BUCKET)[0]}" if provider and place else None
 
 

@@ -1,6 +1,6 @@
-"""The four CustomResourceDefinitions, made from the models: names, columns, and rules that concern whole objects.
+"""The four CustomResourceDefinitions, made from the models: names, columns, and rules about whole objects.
 
-`python -m finetune_api.crds FOLDER…` writes them; nothing is written by hand into those folders.
+`python -m finetune_api.crds FOLDER…` writes them; nothing in those folders is written by hand.
 """
 
 import sys
@@ -26,7 +26,7 @@ HEADER = "# Made by `make crds` from operator/finetune_api; change the models th
 
 @dataclass(frozen=True)
 class Column:
-    """One column of `kubectl get`; with `wide` one that only `-o wide` shows."""
+    """A column of `kubectl get`; with `wide` only `-o wide` shows it."""
 
     name: str
     path: str
@@ -44,7 +44,7 @@ class Column:
 
 @dataclass(frozen=True)
 class Kind:
-    """All that a definition says beside the schema of its spec and status."""
+    """What a CRD contains in addition to the schemas of spec and status."""
 
     kind: str
     plural: str
@@ -57,11 +57,11 @@ class Kind:
     names_service: bool = False
     """Whether a Service gets the object's name, which must then be a DNS label that begins with a letter."""
     spec_optional: bool = False
-    """Whether an object without a spec is a good one."""
+    """Whether an object without a spec is valid."""
     selectable: tuple[str, ...] = ()
-    """Fields that `--field-selector` takes, from Kubernetes 1.31 on; 1.30 leaves them out."""
+    """Fields for `--field-selector`, from Kubernetes 1.31 on; 1.30 ignores them."""
     scale: Mapping[str, str] = field(default_factory=dict)
-    """Paths of the scale subresource, by which `kubectl scale` and autoscalers set replicas."""
+    """Paths of the scale subresource, with which `kubectl scale` and autoscalers set replicas."""
 
 
 _AGE = Column("Age", ".metadata.creationTimestamp", "date")
@@ -239,7 +239,7 @@ def crd(kind: Kind) -> dict[str, Any]:
 
 
 def object_schema(kind: Kind) -> Schema:
-    """Schema of a whole object: what all kinds have, spec, status, and the rules on the object's name."""
+    """Schema of a whole object: the common parts, spec, status, and the rule for the object's name."""
     spec = structural_schema(kind.spec)
     if kind.kind == "FineTuneJob":
         spec = immutable(spec, MUTABLE_FIELDS)
@@ -248,7 +248,7 @@ def object_schema(kind: Kind) -> Schema:
         "kind": {"type": "string", "description": kind.kind},
         "metadata": {"type": "object"},
         "spec": spec,
-        # Who writes it writes all of it: fields one by one in managedFields were half of what the API server reads.
+        # Status has one writer: atomic, as per-field managedFields were half of what the API server reads.
         "status": structural_schema(kind.status, defaults=False)
         | {"x-kubernetes-map-type": "atomic", "default": unseen(kind.status)},
     }
@@ -261,7 +261,7 @@ def object_schema(kind: Kind) -> Schema:
 
 
 def unseen(status: type[ApiModel]) -> dict[str, Any]:
-    """Status of an object that nobody has looked at yet, by default: tools take one without a status for done."""
+    """Default status of an object that was not reconciled yet: tools consider an object without a status as done."""
     said = {"reason": Reason.PENDING.value, "message": "the operator has not reported on it yet", **_NEVER}
     conditions = [
         {"type": "Ready", "status": "False", **said},
@@ -276,10 +276,10 @@ _NEVER = {"lastTransitionTime": "1970-01-01T00:00:00Z", "observedGeneration": UN
 
 
 def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
-    """The schema with rules for each field that may not change; a field that comes or goes has changed too.
+    """The schema with a rule for each field that may not change. Adding or removing a field is a change, too.
 
-    The API server evaluates them at each write of a status: a rule of the field itself looks nothing up. What may be
-    absent needs one of the spec as well. All other rules of such a field are asked when it comes, and never again.
+    The API server evaluates the rules at each write of a status, and a rule of the field itself needs no look-up. An
+    optional field needs a rule of the spec as well. All other rules of these fields are evaluated only at creation.
     """
     unknown = set(mutable) - set(spec["properties"])
     if unknown:
@@ -301,7 +301,7 @@ def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
 
 
 def _with_rules_asked_once(part: Schema) -> Schema:
-    """The same of each part of it; the API server does not know which item of a list is which."""
+    """The same for each part of it, except list items, which the API server cannot match with the old ones."""
     made = {**part, RULES: _asked_once(part)} if RULES in part else dict(part)
     if "properties" in part:
         made["properties"] = {name: _with_rules_asked_once(inner) for name, inner in part["properties"].items()}
@@ -326,7 +326,7 @@ def _name_rule(kind: Kind) -> dict[str, Any]:
 
 
 class _WithoutAliases(yaml.SafeDumper):
-    """Writes out what stands twice, instead of anchors that no reader of a manifest expects."""
+    """Repeats equal parts instead of using anchors, which nobody expects in a manifest."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 - the signature is PyYAML's
         return True

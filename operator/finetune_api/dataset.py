@@ -1,4 +1,4 @@
-"""What a FineTuneJob learns from: where its files are, and how their columns are called."""
+"""What a FineTuneJob learns from: where its files are, and the names of their columns."""
 
 from typing import Annotated, Literal, Self
 
@@ -71,7 +71,7 @@ class DataFile(ApiModel):
 
 
 class Columns(ApiModel):
-    """How the columns of the data are called."""
+    """Names of the data's columns."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -105,12 +105,12 @@ class Columns(ApiModel):
 
     @property
     def needed(self) -> tuple[str, ...]:
-        """What a row has to have, by the names of these fields."""
+        """Columns that a row must have, by the names of these fields."""
         return ("prompt", "completion") if self.chosen is None else ("prompt", "chosen", "rejected")
 
     @property
     def are_apart(self) -> bool:
-        """Whether no column is to be two things at once."""
+        """Whether no column has two roles."""
         answers = (self.chosen, self.rejected)
         if any(answers):
             return answers[0] != answers[1]
@@ -118,19 +118,19 @@ class Columns(ApiModel):
 
     @property
     def named(self) -> dict[str, str]:
-        """What the columns of a row are called, by what they hold: one answer or, of a pair, two."""
+        """The names of a row's columns by role: with one answer or, for pairs, two."""
         names: dict[str, str] = self.model_dump(exclude_none=True)
         if self.chosen is not None:
             del names["completion"]
         return names
 
     def of_pairs(self) -> Self:
-        """The same for rows with two answers: both have a name."""
+        """The same for rows with two answers, both of which have a column."""
         return self.model_copy(update={"chosen": self.chosen or "chosen", "rejected": self.rejected or "rejected"})
 
 
 class Dataset(ApiModel):
-    """What is learnt from, and what the result is measured on."""
+    """Data to train on, and to validate and test with."""
 
     train: DataFile = Field(description="Training data.")
     validation: DataFile | None = Field(

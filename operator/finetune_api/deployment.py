@@ -1,4 +1,4 @@
-"""ModelDeployment: what answers."""
+"""ModelDeployment: serves a model."""
 
 from typing import Annotated, Literal
 
@@ -23,7 +23,7 @@ from finetune_api.base import (
 DeploymentPhase = Literal["Pending", "Deploying", "Ready", "Updating", "Idle", "Degraded", "Failed", "Deleting"]
 
 ENGINES = ("huggingFace", "azureOpenAI", "bedrock", "sageMaker")
-"""What may serve, as a spec names it."""
+"""Blocks of a spec that choose what serves."""
 _ENGINE_COUNT = " + ".join(f"(has(self.{name}) ? 1 : 0)" for name in ENGINES)
 ONE_ENGINE = (
     f"({_ENGINE_COUNT}) <= 1",
@@ -47,7 +47,7 @@ IntOrString = Annotated[int | str, Field(json_schema_extra={"x-kubernetes-int-or
 
 
 class Idle(ApiModel):
-    """What happens to a deployment that nobody asks anything."""
+    """What to do with a deployment that receives no requests."""
 
     after_seconds: Annotated[int, Field(ge=60, le=31536000)] = Field(
         7200, description="Seconds without a request after which the deployment is idle."
@@ -155,7 +155,7 @@ class SageMakerServing(ApiModel):
 
 
 class DeploymentTemplate(ApiModel):
-    """How to serve: what a FineTunedModel's template and a ModelDeployment have in common."""
+    """How to serve: the common part of a FineTunedModel's template and a ModelDeployment."""
 
     model_config = ConfigDict(json_schema_extra=rules(ONE_ENGINE, IDLE_ON_CLUSTER, IDLE_AT_PROVIDER))
     deletion_policy: Literal["Delete", "Retain"] | None = Field(
@@ -182,7 +182,7 @@ _NAME_AT_PROVIDER = shaped(
 
 
 class Attach(ApiModel):
-    """A deployment that exists already. It is looked at and asked once, and never changed."""
+    """A deployment that exists already. It is observed, tested with one request, and never changed."""
 
     id: Annotated[str, Field(min_length=1, max_length=64), _NAME_AT_PROVIDER] = Field(
         description="Name of the deployment at the provider, in the account of the version's LLMConnection. It "
@@ -234,7 +234,7 @@ class ModelDeploymentSpec(DeploymentTemplate):
 
     @property
     def keeps(self) -> bool:
-        """Whether what answers outlives the object. What somebody else has made does, unless they say otherwise."""
+        """Whether the deployment outlives the object. An attached one does, unless the user says otherwise."""
         return (self.deletion_policy or ("Retain" if self.attach else "Delete")) == "Retain"
 
 
@@ -253,7 +253,7 @@ class Endpoint(ApiModel):
 
 
 class HostedDeployment(ApiModel):
-    """A deployment at a provider that bills for it. Recorded before it is made, or when it was attached."""
+    """A deployment at a provider that bills for it. Recorded before it is created, or when it is attached."""
 
     name: Annotated[str, Field(max_length=64)] = Field(description="Its name at the provider.")
     version: Annotated[int, Field(ge=1)] = Field(description="Version of the model that it serves.")
@@ -289,7 +289,7 @@ class HostedDeployment(ApiModel):
 
 
 class DeploymentCost(ApiModel):
-    """What it costs while it stands. An estimate."""
+    """The cost of the deployments at a provider. An estimate."""
 
     per_hour: Money | None = Field(
         None, description="Price per hour; absent if unknown, or if nothing is billed by the hour."
@@ -312,7 +312,7 @@ class DeploymentCost(ApiModel):
 
 
 class DeploymentUsage(ApiModel):
-    """When it was last asked, as far as that is known."""
+    """When it last received a request, as far as known."""
 
     deployment: Annotated[str, Field(max_length=64)] | None = Field(
         None, description="Deployment at a provider that the figures belong to."
@@ -331,7 +331,7 @@ class DeploymentUsage(ApiModel):
 
 
 class Sleep(ApiModel):
-    """It was stopped because nobody asked it."""
+    """Present while it is stopped because it received no requests."""
 
     since: Timestamp = Field(description="Since when, RFC 3339.")
     generation: int = Field(description="Generation of the spec at that time: a newer one wakes it.")

@@ -1,4 +1,4 @@
-"""Was tuning worth it: how a job asks for the comparison on its test set, and what came out of it."""
+"""Evaluation on the test set, to tell whether tuning was worth it: how a job requests it, and the result."""
 
 import re
 from typing import Annotated, Any, Literal, Self, get_args
@@ -15,7 +15,7 @@ Verdict = Literal["Better", "Worse", "NoDifference"]
 
 BASELINES = ("zeroShot", "fewShot", "activeVersion", "endpoint")
 ENDPOINTS = 4
-"""Most endpoints of a job: status has to hold what came out for each."""
+"""Maximum endpoints of a job: status must have room for the result of each."""
 
 _BASELINE_LIMIT = ENDPOINTS + 3
 _ONE_KIND = f"write one of {', '.join(BASELINES)} for each baseline, such as - zeroShot: {{}}"
@@ -25,7 +25,7 @@ _ENDPOINT_TWICE = "give each endpoint a name of its own"
 
 _CLUSTER_HOST = r"([a-z0-9]([-a-z0-9]*[a-z0-9])?[.]){1,2}svc([.]cluster[.]local)?"
 CLUSTER_URL = f"^https?://{_CLUSTER_HOST}{PORT}(/.*)?$"
-"""URLs of Services: they stay within the cluster."""
+"""URLs of Services, which stay within the cluster."""
 
 _ENDPOINT_URL = shaped(
     rf"^(https://{HOST}|http://({_CLUSTER_HOST}|localhost|127[.]0[.]0[.]1){PORT})(/[^@?#\s]*)?$",
@@ -38,7 +38,7 @@ _NO_FIELDS = ConfigDict(json_schema_extra={"maxProperties": 0})
 
 
 def stays_in_cluster(url: str) -> bool:
-    """Whether a URL is that of a Service, by its name."""
+    """Whether the URL's host is the name of a Service."""
     return re.match(CLUSTER_URL, url) is not None
 
 
@@ -65,7 +65,7 @@ class ActiveVersion(ApiModel):
 
 
 class Service(ApiModel):
-    """Any service with OpenAI's chat completions."""
+    """A service with OpenAI's chat completions."""
 
     url: Annotated[str, Field(max_length=512), _ENDPOINT_URL, ONE_CALL] = Field(
         description="Base URL of its API, for example http://rag.team-a.svc/v1. Test data are sent there. An "
@@ -82,7 +82,7 @@ class Service(ApiModel):
 
 
 class Endpoint(Service):
-    """A service that answers: another model, or one with retrieval."""
+    """A service to compare with: another model, or one with retrieval."""
 
     name: Annotated[
         str,
@@ -101,7 +101,7 @@ class Judge(Service):
 
 
 class Output(ApiModel):
-    """Where a report is left."""
+    """Where to write a report."""
 
     uri: Annotated[
         str,
@@ -117,7 +117,7 @@ class Output(ApiModel):
 
 
 class Baseline(ApiModel):
-    """One thing that the tuned model is compared with."""
+    """Something to compare the tuned model with."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -135,7 +135,7 @@ class Baseline(ApiModel):
 
     @property
     def kind(self) -> str:
-        """Which of them it is, as the manifest spells it."""
+        """The kind of baseline, as the manifest spells it."""
         return next(iter(self.wire()))
 
     @model_validator(mode="after")
@@ -155,7 +155,7 @@ def _default_baselines() -> list[Baseline]:
 
 
 _ONE_BASELINE = "self.baselines.size() == 1"
-"""Most jobs name one: no more needs to be looked at."""
+"""True for most jobs, which then skips the rest of a rule."""
 
 
 def _once(field: str) -> str:
@@ -221,17 +221,17 @@ class Evaluation(ApiModel):
 
     @property
     def services(self) -> dict[str, Service]:
-        """All that is asked over HTTP, by what messages call it."""
+        """All services that are called over HTTP, by their names in messages."""
         named: dict[str, Service] = {f"endpoint {one.name}": one for one in self.endpoints}
         return named | ({"judge": self.judge} if self.judge else {})
 
     @property
     def few_shot(self) -> FewShot | None:
-        """The few-shot baseline, where there is one."""
+        """The few-shot baseline, if there is one."""
         return next((one.few_shot for one in self.baselines if one.few_shot is not None), None)
 
     def has(self, kind: str) -> bool:
-        """Whether a baseline of this kind is named."""
+        """Whether there is a baseline of this kind."""
         return any(one.kind == kind for one in self.baselines)
 
     @model_validator(mode="after")
@@ -250,7 +250,7 @@ class Evaluation(ApiModel):
 
 
 class Scores(ApiModel):
-    """Measures of one model on the test set, each the mean over its rows."""
+    """Scores of one model on the test set, each the mean over its rows."""
 
     exact_match: float | None = Field(None, description="Fraction of answers equal to the completion, 0 to 1.")
     token_f1: float | None = Field(None, description="Overlap of words with the completion, F1 as in SQuAD, 0 to 1.")
@@ -276,7 +276,7 @@ FIELD_OF_METRIC: dict[Metric, str] = {
 
 
 class Interval(ApiModel):
-    """Where a difference lies with 95 % confidence."""
+    """The 95 % confidence interval of a difference."""
 
     low: float = Field(description="Lower end.")
     high: float = Field(description="Upper end.")
@@ -294,7 +294,7 @@ class Differences(ApiModel):
 
 
 class Judged(ApiModel):
-    """What the judge said of the tuned model's answers beside a baseline's. A tie, too, where the order decided."""
+    """How the judge rated the tuned model's answers against a baseline's. If the order decided, it is a tie."""
 
     wins: int = Field(description="Rows in which the tuned model's answer is better.")
     ties: int = Field(description="Rows in which neither answer is better.")
@@ -308,7 +308,7 @@ class Judged(ApiModel):
 
 
 class Compared(Scores):
-    """A baseline's measures, and whether the tuned model is better than it."""
+    """A baseline's scores, and whether the tuned model is better than it."""
 
     verdict: Verdict | None = Field(
         None,
@@ -346,7 +346,7 @@ class EndpointScores(Compared):
 
 
 class Baselines(ApiModel):
-    """What the tuned model is compared with, on the same rows."""
+    """Results of the baselines, on the same rows."""
 
     zero_shot: Compared | None = Field(
         None,
@@ -359,13 +359,13 @@ class Baselines(ApiModel):
     )
 
     def all(self) -> list[Compared]:
-        """Those that are there."""
+        """The present ones."""
         named = (self.zero_shot, self.few_shot, self.active_version, *(self.endpoints or ()))
         return [one for one in named if one is not None]
 
 
 class TokensPerAnswer(ApiModel):
-    """Prompt tokens that an answer costs, the mean over the rows."""
+    """Prompt tokens per answer, mean over the rows."""
 
     tuned: float = Field(description="The tuned model.")
     few_shot: float | None = Field(None, description="The base model with examples.")
@@ -393,7 +393,7 @@ class EvaluationResult(ApiModel):
     )
 
     def compact(self) -> Self:
-        """What decides: the first metric, losses and verdicts. For places with little room."""
+        """What decisions need: the first metric, losses and verdicts. For places with little room."""
         kept = {"verdict", "version", "name", "rows", "errors", "loss", FIELD_OF_METRIC[self.metric]}
 
         def shortened(one: Any) -> Any:

@@ -1,4 +1,4 @@
-"""How `finetune-trainer` ends. The number alone tells the reason when no message came through."""
+"""Exit codes of `finetune-trainer`. The code alone tells the reason if no message was received."""
 
 from enum import IntEnum
 
@@ -6,42 +6,42 @@ from finetune_api.reasons import Reason
 
 
 class ExitCode(IntEnum):
-    """64 to 78 follow sysexits.h; the shell's own codes (1, 2, 126 and up) are left alone."""
+    """64 to 78 follow sysexits.h; the shell's own codes (1, 2, 126 and up) are not used."""
 
     OK = 0
     CRASHED = 1
-    """An exception that nobody foresaw: a bug."""
+    """An unexpected exception: a bug."""
     USAGE = 2
     """argparse's own: a wrong flag."""
     DATASET_INVALID = 65
-    """Number of rows that cannot be used."""
+    """Rows that cannot be used."""
     DATASET_NOT_FOUND = 66
     MODEL_NOT_FOUND = 67
-    """Neither in the cache nor, where it may be asked, on the hub."""
+    """Neither in the cache nor on the hub, if that may be used."""
     SERVICE_UNAVAILABLE = 69
     """A store or a hub did not answer: worth another attempt."""
     ARTIFACT_FAILED = 73
-    """The artifact or a checkpoint could not be written whole."""
+    """The artifact or a checkpoint could not be written completely."""
     INTERRUPTED = 75
-    """SIGTERM: a checkpoint was written, the next attempt goes on from it."""
+    """SIGTERM: a checkpoint was written, from which the next attempt resumes."""
     ACCESS_DENIED = 77
     SPEC_INVALID = 78
     OUT_OF_MEMORY = 79
     """The accelerator's memory; the kernel's OOM killer gives 137."""
     TRAINING_DIVERGED = 80
-    """The loss is no finite number."""
+    """The loss is not a finite number."""
     MODEL_UNUSABLE = 81
-    """The base model is there but cannot be tuned or served by this image."""
+    """The base model exists but cannot be tuned or served by this image."""
     CODE_FAILED = 82
-    """The user's own code ended badly, or left no model that can be served."""
+    """The user's own code failed, or produced no model that can be served."""
     INSUFFICIENT_MEMORY = 84
-    """The job cannot fit into this device's memory: nothing was tried, or the optimizer found no room."""
+    """The job does not fit into this device's memory: it was not started, or the optimizer found no room."""
     GPU_UNAVAILABLE = 85
-    """The pod has asked for GPUs and can use none, or one has failed on the way."""
+    """The pod requests GPUs and cannot use any, or one failed during the training."""
     BUDGET_EXCEEDED = 90
     PRICE_UNKNOWN = 91
     PROVIDER_REFUSED = 92
-    """The provider does not take the files; the message says why."""
+    """The provider does not accept the files; the message says why."""
 
 
 REASON_OF_EXIT_CODE = {

@@ -1,4 +1,4 @@
-"""FineTuneJob: one run of tuning. Its spec is immutable but for suspend, ttlSecondsAfterFinished and retryNonce."""
+"""FineTuneJob: one tuning run. Its spec is immutable except suspend, ttlSecondsAfterFinished and retryNonce."""
 
 from typing import Annotated, Literal, Self
 
@@ -88,13 +88,13 @@ class LoRA(ApiModel):
 
     @property
     def targets(self) -> str | list[str]:
-        """As peft takes it: `all-linear` or a list of names."""
+        """In peft's form: `all-linear` or a list of names."""
         names = [name.strip() for name in self.target_modules.split(",") if name.strip()]
         return names[0] if names == ["all-linear"] else names
 
 
 class Hyperparameters(ApiModel):
-    """How to learn."""
+    """How to train."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -169,7 +169,7 @@ class Hyperparameters(ApiModel):
         return self
 
     def asks_for(self, name: str) -> bool:
-        """Whether a field has another value than the API server fills in."""
+        """Whether a field has another value than the API server's default."""
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 
 
@@ -189,7 +189,7 @@ class ArtifactOptions(ApiModel):
 
 
 class Code(ApiModel):
-    """The user's own Python."""
+    """The user's own Python code."""
 
     config_map_ref: ConfigMapKeyRef = Field(
         description="ConfigMap of the job's namespace, and the key that is run. The other keys are in the same "
@@ -198,7 +198,7 @@ class Code(ApiModel):
 
 
 class Resources(ApiModel):
-    """What each trainer pod asks for; the connection's podTemplate fills what is left out."""
+    """Resources of each trainer pod; the connection's podTemplate provides those that are left out."""
 
     nodes: Annotated[int, Field(ge=1, le=1024)] = Field(
         1,
@@ -233,12 +233,12 @@ class Resources(ApiModel):
 
     @property
     def ranks(self) -> int:
-        """Processes that train, as far as the job itself says it."""
+        """Processes that train, as far as the job's own spec tells."""
         return self.nodes * max(self.gpus_per_node or 1, 1)
 
 
 class Adopt(ApiModel):
-    """A job that was made elsewhere."""
+    """A job that was created elsewhere."""
 
     job_id: Annotated[
         str,
@@ -251,7 +251,7 @@ class Adopt(ApiModel):
 
 
 class Budget(ApiModel):
-    """What the job may cost at a provider that bills for it."""
+    """The maximum cost at a provider that bills for the job."""
 
     max_cost: Annotated[
         str,
@@ -270,14 +270,14 @@ class Budget(ApiModel):
 
 
 _NO_DEFAULTS = "!has(self.suspend)"
-"""The API server fills in none where `kind` is written in other letters, and then only that is to be said."""
+"""If `kind` is misspelt in case, the API server sets no defaults, and only that is to be reported."""
 
 
 class FineTuneJobSpec(ApiModel):
     """What to tune, on what, and how."""
 
-    # The API server evaluates these at each write of a status, and each look-up in an object builds a map of all its
-    # fields. So a rule stands where it looks up least, and asks first for what most jobs do not have.
+    # The API server evaluates these rules at each write of a status, and each access to an object builds a map of all
+    # its fields. So each rule is where it needs the fewest accesses, and first tests what most jobs do not have.
     model_config = ConfigDict(
         json_schema_extra=rules(
             (
@@ -411,12 +411,12 @@ class FineTuneJobSpec(ApiModel):
 
     @property
     def adapters(self) -> LoRA | None:
-        """The adapters that are trained; None where all weights are."""
+        """The adapters to train; None if all weights are trained."""
         return None if self.method == "Full" else self.lora or LoRA()
 
     @property
     def data(self) -> Dataset:
-        """The dataset as it is read: with preference its columns name two answers."""
+        """The dataset as it is read: with preference, its columns name two answers."""
         if self.preference is None:
             return self.dataset
         return self.dataset.model_copy(update={"columns": self.dataset.columns.of_pairs()})

@@ -1,4 +1,4 @@
-"""Status of a FineTuneJob: how far it is, what it found, what it made."""
+"""Status of a FineTuneJob: its progress, what was found, and what was made."""
 
 from typing import Annotated, Any, Literal, Self
 
@@ -18,7 +18,7 @@ JobPhase = Literal[
 ]
 
 LOSS_POINTS = 100
-"""Most points of a loss curve that status carries; the whole record is in the artifact."""
+"""Limit for a loss curve in status; the artifact has the whole record."""
 
 
 class Progress(ApiModel):
@@ -79,7 +79,7 @@ class Loss(ApiModel):
 
     @property
     def last_rewards(self) -> dict[str, float | None]:
-        """How well two answers are told apart in the end, as fields of a result: on validation where there is one."""
+        """The last reward accuracy and margin, as fields of a result: of the validation set if there is one."""
         points = (self.validation or self.train)[-1:]
         return {name: getattr(last, name) for last in points for name in ("reward_accuracy", "reward_margin")}
 
@@ -98,12 +98,12 @@ class Failure(ApiModel):
 
     @classmethod
     def because(cls, reason: Reason, message: str) -> Self:
-        """A failure with the next step that its reason has; a message beyond the field's limit is cut."""
+        """A failure with its reason's usual next step; a message beyond the field's limit is truncated."""
         return cls(reason=reason, message=message[:4096], next_step=NEXT_STEP.get(reason))
 
     @property
     def sentences(self) -> str:
-        """Message and next step, for where there is one place for both."""
+        """Message and next step together, for where there is only one text."""
         told = (part for part in (self.message, self.next_step) if part)
         return " ".join(part if part.endswith("?") else part.rstrip(".") + "." for part in told)
 
@@ -138,20 +138,23 @@ class ArtifactRef(ApiModel):
 
 
 NOTHING_LEARNT = "the tuned model answers as its base model does"
-"""How the warning begins of a training that has moved no weight."""
+"""Beginning of the warning that the training has changed no weight."""
 
 TOO_LONG = "it was trained for too long"
-"""How the warning begins of a model that answered rows it had not learnt better before its end."""
+"""Beginning of the warning that the model was better before the end of the training, on rows it had not seen."""
 
 LITTLE_KEPT = "most of what was learnt is lost by rounding"
-"""How the warning begins of a model that is nearly its base once it is saved in 16 bits."""
+"""Beginning of the warning that the model is nearly its base once it is saved in 16 bits."""
 
 TOKENIZER_LEFT_OUT = "the tokenizer that the code has saved is not used"
-"""How the warning begins of code that saves another tokenizer, or chat template, than the base model's."""
+"""Beginning of the warning that the code saves another tokenizer, or chat template, than the base model's."""
+
+EXPERTS_LEFT = "the experts stay as they are"
+"""How the warning begins of adapters on a mixture of experts: it comes last, for it doubts nothing."""
 
 
 class TrainingResult(ApiModel):
-    """What a finished run made."""
+    """Result of a finished run."""
 
     artifact: ArtifactRef = Field(description="The weights.")
     steps: int = Field(description="Optimizer steps.")
@@ -174,7 +177,7 @@ class TrainingResult(ApiModel):
     warnings: Annotated[list[Annotated[str, Field(max_length=300)]], Field(max_length=2)] | None = Field(
         None,
         description="Signs that the training went wrong although it finished, such as a loss that rose or weights that "
-        "never moved.",
+        "never moved; and what part of a mixture of experts adapters do not reach.",
     )
     evaluation_failure: Failure | None = Field(
         None, description="Why the tuned model was not evaluated although the job has dataset.test."
@@ -213,7 +216,7 @@ class Cost(ApiModel):
 
 
 PartName = Literal[SplitName, "code"]
-"""What of a job is brought to its provider: its data and, where the provider runs it, code of one's own."""
+"""What of a job is uploaded to its provider: its data and, if the provider runs it, custom code."""
 
 
 class ProviderFile(ApiModel):
@@ -226,7 +229,7 @@ class ProviderFile(ApiModel):
 
 
 class Asked(ApiModel):
-    """What a model at a provider was asked, and what is billed for it."""
+    """Requests to a model at a provider, and the tokens that are billed for them."""
 
     answers: Annotated[int, Field(ge=0)] = Field(
         0, description="Number of requests that were passed on and may be billed."
@@ -245,7 +248,7 @@ class ComparedVersion(ApiModel):
 
 
 class EvaluationDeployment(ApiModel):
-    """A deployment that an evaluation asks, where models answer in deployments only. Recorded before it is made."""
+    """A deployment for an evaluation, where models answer only through deployments. Recorded before it is created."""
 
     candidate: Candidate = Field(description="Which of the job's models answers in it.")
     name: Annotated[str, Field(max_length=64)] = Field(description="Its name at the provider.")
@@ -271,7 +274,7 @@ class EvaluationDeployment(ApiModel):
 
 
 class ProviderEvaluation(ApiModel):
-    """The evaluation of a model that stays at its provider: a pod here asks it, through the operator."""
+    """The evaluation of a model that stays at its provider: a pod here sends it requests through the operator."""
 
     job_id: Annotated[str, Field(max_length=253)] | None = Field(None, description="Batch Job of the pod that asks.")
     tries: Annotated[int, Field(ge=1)] = Field(1, description="Number of the pod that asks, from 1.")
@@ -293,7 +296,7 @@ class ProviderEvaluation(ApiModel):
 
 
 class ProviderStatus(ApiModel):
-    """What runs the job. Written before it is made, so that nothing is ever made twice."""
+    """The attempts, and what runs them. Written before anything is created, so that nothing is created twice."""
 
     name: Annotated[str, Field(max_length=32)] | None = Field(None, description="Provider block of the connection.")
     job_id: Annotated[str, Field(max_length=1024)] | None = Field(
@@ -354,7 +357,7 @@ class ProviderStatus(ApiModel):
 
     @property
     def was_short_of_memory(self) -> bool:
-        """Whether the attempt before this one was ended for want of memory."""
+        """Whether the previous attempt ran out of memory."""
         last = self.last_failure
         return last is not None and last.reason is Reason.OUT_OF_MEMORY and last.attempt == self.attempt - 1
 
@@ -395,5 +398,5 @@ class FineTuneJobStatus(ApiModel):
     completion_time: Timestamp | None = Field(None, description="When the job ended, RFC 3339.")
 
     def with_provider(self, **fields: Any) -> Self:
-        """The status with these fields of its provider's part."""
+        """The status with these fields of status.provider."""
         return self.model_copy(update={"provider": (self.provider or ProviderStatus()).model_copy(update=fields)})

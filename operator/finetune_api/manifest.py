@@ -1,4 +1,4 @@
-"""An object of the cluster as it crosses the API: plain JSON, which the kinds of this package give a meaning."""
+"""An object of the cluster as plain JSON, as the API sends it."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -40,15 +40,15 @@ def has_condition(obj: Mapping[str, Any], kind: str, status: str) -> bool:
 
 
 def wants_deletion(obj: Mapping[str, Any]) -> bool:
-    """Whether it is on its way out."""
+    """Whether it is being deleted."""
     return "deletionTimestamp" in obj["metadata"]
 
 
 def kept_by(obj: Mapping[str, Any]) -> str:
-    """The finalizers that keep an object which is on its way out, as people list them; empty where it is not."""
+    """The finalizers that keep an object that is being deleted, as a list in words; empty for any other object."""
     return ", ".join(finalizers_of(obj)) if wants_deletion(obj) else ""
 
 
 def is_abandoned(obj: Mapping[str, Any]) -> bool:
-    """Whether somebody wants it let go, though what it has elsewhere cannot be deleted."""
+    """Whether a user wants it released although what it has elsewhere cannot be deleted."""
     return annotations_of(obj).get(ABANDON_ANNOTATION) == "true"

@@ -1,4 +1,4 @@
-"""What a job takes of a device's memory: thought before it starts, measured when it has run."""
+"""Device memory of a job: estimated before it starts, measured after it has run."""
 
 from typing import Annotated, Literal
 
@@ -10,7 +10,7 @@ Bytes = Annotated[int, Field(ge=0)]
 
 
 class MemoryParts(ApiModel):
-    """The estimate by what it is for, in bytes; together they are the whole."""
+    """The estimate by purpose, in bytes; the parts add up to the whole."""
 
     weights: Bytes = Field(description="Weights of the base model as stored in memory.")
     adapters: Bytes = Field(0, description="LoRA's own weights.")
@@ -21,7 +21,7 @@ class MemoryParts(ApiModel):
 
 
 class MemoryUse(ApiModel):
-    """Memory of one GPU, or of the pod where it trains on a CPU."""
+    """Memory of a GPU, or of the pod if it trains on a CPU."""
 
     device: Literal["GPU", "CPU"] = Field(description="Which memory: the GPU's, or the pod's on a CPU.")
     estimated_bytes: Bytes = Field(description="Estimated peak of the training, in bytes.")

@@ -51,7 +51,7 @@ class FineTunedModelSpec(ApiModel):
 
 
 class ModelVersion(ApiModel):
-    """What one job made."""
+    """A version, made by one job."""
 
     version: Annotated[int, Field(ge=1)] = Field(description="Number, from 1; never reused.")
     job: Annotated[str, Field(max_length=253)] = Field(description="FineTuneJob that made it.")
@@ -87,11 +87,11 @@ class ModelVersion(ApiModel):
 
 
 MOST_LET_GO = 200
-"""As many as a status of 64 KiB has room for beside its versions, by names as people give them."""
+"""The number that fits into a status of 64 KiB beside its versions, with names of usual length."""
 
 
 class LetGoVersion(ApiModel):
-    """A version that is no more, while its job is there."""
+    """A deleted version whose job still exists."""
 
     version: Annotated[int, Field(ge=1)] = Field(description="Its number.")
     job: Annotated[str, Field(max_length=253)] = Field(description="FineTuneJob that made it.")

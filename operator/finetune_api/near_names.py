@@ -1,28 +1,28 @@
-"""Which of the names that there are was probably meant by one that is none of them."""
+"""Suggests the existing name that an unknown one was probably meant to be."""
 
 import difflib
 import re
 from collections.abc import Collection
 
 _NEAR = 0.65
-"""How alike names are that may be one misspelt, as difflib counts: `url` and `uri` are, `namespace` and `name` not."""
+"""difflib's similarity from which a name counts as misspelt: `url` and `uri` do, `namespace` and `name` do not."""
 
 _PART_OF_A_NAME = 3
-"""Letters of a name with which another may begin or end, as `uri` ends trackingURI."""
+"""Minimum length for a name that is a prefix or suffix of another, as `uri` of trackingURI."""
 
 
 def plain(name: str) -> str:
-    """A name without what spellings differ in: `lora_r`, `lora-r` and `loraR` are one."""
+    """A name without differences in spelling: `lora_r`, `lora-r` and `loraR` are the same."""
     return re.sub("[-_. ]", "", name).lower()
 
 
 def like(name: str, names: Collection[str], needed: Collection[str] = ()) -> str | None:
-    """The name that may be meant: one that is alike, or one that begins or ends with the other, as `secretName` does.
+    """The name that may be meant: a similar one, or one that begins or ends with the other, as `secretName` does.
 
     Args:
         name: what was written.
-        names: those that there are.
-        needed: such as have to be there: of several they are likelier.
+        names: the existing ones.
+        needed: required ones: they are more likely than others.
     """
     by_lower = {one.lower(): one for one in names}
     sought = plain(name)

@@ -1,4 +1,4 @@
-"""Which LoRA adapters PEFT alone reads: what servers of adapters leave out, they would answer as another model for."""
+"""Finds LoRA adapters that only PEFT supports: other servers ignore some of their settings and answer differently."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,22 +14,22 @@ _FIELDS = (
     "use_qalora",
     "use_bdlora",
 )
-"""Of `adapter_config.json` what vLLM's `PEFTHelper` (0.33) does not read."""
+"""Fields of `adapter_config.json` that vLLM's `PEFTHelper` (0.33) does not read."""
 
 CHANGING_THE_BASE = ("pissa", "olora", "corda", "loftq", "lora_ga")
-"""How `init_lora_weights` begins where the base model is another one afterwards: what the adapter begins with is taken
-out of it, or it is rounded. PEFT does that again when it loads the adapter; others add it to the base as it was."""
+"""Prefixes of `init_lora_weights` that change the base model: the adapter's initial weights are subtracted from it, or
+it is rounded. PEFT repeats that when it loads the adapter; others add the adapter to the unchanged base."""
 
 
 def changes_the_base(config: Mapping[str, Any]) -> bool:
-    """Whether an adapter is meant for its base model as PEFT has changed it."""
+    """Whether an adapter needs its base model as changed by PEFT."""
     return str(config.get("init_lora_weights")).lower().startswith(CHANGING_THE_BASE)
 
 
 def peft_only(config: Mapping[str, Any]) -> list[str]:
-    """The fields of an adapter_config.json that PEFT alone heeds; vLLM refuses biases, and says nothing of the others.
+    """The fields of an adapter_config.json that only PEFT supports. vLLM rejects biases and silently ignores the rest.
 
-    DoRA is not among them: `ArtifactRef.use_dora` tells of it.
+    DoRA is not among them: `ArtifactRef.use_dora` records it.
     """
     biases = ["bias"] if config.get("bias") not in (None, "none") else []
     changing = ["init_lora_weights"] if changes_the_base(config) else []

@@ -1,7 +1,7 @@
-"""What core/v1 of Kubernetes 1.34 has in those parts of a connection that its definition leaves to Kubernetes.
+"""The core/v1 fields of Kubernetes 1.34 for those parts of a connection whose schema its CRD leaves to Kubernetes.
 
-The API server of the cluster has the last word, and is asked. This is for words: which name was probably meant, and
-what a connection's file lacks before it is applied anywhere.
+The cluster's API server decides about them. This table is for messages: suggestions for misspelt names, and what is
+missing in a connection's file before it is applied.
 """
 
 from collections.abc import Iterator, Mapping
@@ -10,25 +10,25 @@ from typing import Any, Literal, NamedTuple
 from finetune_api.quantities import amount
 
 Shape = Mapping[str, Any]
-"""Fields by name, those that have to be there with a `!`: below each its own, or the words that it takes, or None."""
+"""Fields by name, required ones with a `!`. The value has the field's own fields, its allowed words, or is None."""
 
 
 class InvalidPart(NamedTuple):
-    """One thing that does not fit."""
+    """An invalid part."""
 
     what: Literal["Name", "Word", "Missing", "NoFields", "Quantity"]
     path: tuple[str | int, ...]
     known: tuple[str, ...]
-    """Names that there are, words that are taken, or fields that belong below it."""
+    """Existing names, allowed words, or the fields that belong below it."""
 
     @property
     def place(self) -> str:
-        """The path as people write it."""
+        """The path as users write it."""
         return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in self.path).removeprefix(".")
 
 
 def _fields(names: str, **below: Any) -> Shape:
-    """Fields of that names; `below` are those of whose content something is known."""
+    """Fields of these names; `below` has the shapes of those whose content is known."""
     return {name: below.get(name.rstrip("!")) for name in names.split()}
 
 
@@ -110,12 +110,12 @@ _CONNECTION: Shape = {
 
 
 def invalid_parts(spec: Mapping[str, Any]) -> Iterator[InvalidPart]:
-    """What does not fit in the spec of a connection, as manifests write it, with its path there."""
+    """The invalid parts of a connection's spec, in manifest form, with their paths."""
     return _opened(spec, _CONNECTION, ("spec",))
 
 
 def _opened(part: Mapping[str, Any], shape: Shape, path: tuple[str | int, ...]) -> Iterator[InvalidPart]:
-    """The definition knows what else there is: only what it leaves open is looked into."""
+    """Checks only the parts that the CRD leaves open; it has a schema for everything else."""
     for name, below in shape.items():
         value = part.get(name)
         if below in (TOLERATION, AFFINITY, VOLUME):

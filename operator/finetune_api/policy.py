@@ -1,6 +1,6 @@
-"""What a connection allows: whose jobs, which models, whether at all. Each check returns a failure or None.
+"""What a connection allows: which namespaces, which models, whether at all. Each check returns a failure or None.
 
-The operator refuses by it, and `finetune-trainer check` tells it where it is given the connection's manifest too.
+The operator refuses jobs by it; `finetune-trainer check` reports the same if it is given the connection's manifest.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -24,7 +24,7 @@ REASONS = frozenset(
         Reason.ENDPOINT_NOT_ALLOWED,
     }
 )
-"""What a refusal by a connection can say."""
+"""The reasons of a refusal by a connection."""
 
 
 Check = Callable[["Request"], Failure | None]
@@ -46,7 +46,7 @@ class Request:
 
 
 def selects(selector: LabelSelector | None, labels: Mapping[str, str]) -> bool:
-    """Whether a label selector matches; absent matches nothing, empty everything (meta/v1)."""
+    """Whether a label selector matches; an absent one matches nothing, an empty one everything (meta/v1)."""
     if selector is None:
         return False
     wanted = (selector.match_labels or {}).items()
@@ -69,7 +69,7 @@ def _expression_holds(expression: LabelSelectorRequirement, labels: Mapping[str,
 
 
 def model_allowed(allowed: list[str] | None, model: str) -> bool:
-    """Whether a base model matches one of the globs; no list allows all."""
+    """Whether a base model matches one of the globs; without a list all do."""
     return allowed is None or any(fnmatchcase(model, glob) for glob in allowed)
 
 
@@ -77,7 +77,7 @@ _CASE = "; names are case-sensitive: write it as there"
 
 
 def namespace_may_use(request: Request) -> Failure | None:
-    """The connection's namespaceSelector matches the job's namespace."""
+    """The connection's namespaceSelector must match the job's namespace."""
     if selects(request.connection.namespace_selector, request.namespace_labels):
         return None
     said = f"spec.connectionRef: {request.named} does not serve namespace {request.namespace}"
@@ -85,7 +85,7 @@ def namespace_may_use(request: Request) -> Failure | None:
 
 
 def fine_tuning_is_on(request: Request) -> Failure | None:
-    """The connection's switch."""
+    """Fine-tuning must be enabled on the connection."""
     if request.connection.fine_tuning.enabled:
         return None
     said = f"spec.connectionRef: fine-tuning is switched off on {request.named}"
@@ -96,7 +96,7 @@ _UNDER_A_NEW_NAME = "Then apply the job under a new name."
 
 
 def base_model_can_be_called_so(request: Request) -> Failure | None:
-    """What this project's own trainer finds: names of a hub, or of the connection's model cache."""
+    """Our own trainer accepts names of models on a hub or in the connection's model cache."""
     name, own = request.spec.base_model, request.connection.hugging_face or request.connection.sage_maker
     if own is None or request.spec.adopt is not None:
         return None
@@ -110,7 +110,7 @@ def base_model_can_be_called_so(request: Request) -> Failure | None:
 
 
 def base_model_is_allowed(request: Request) -> Failure | None:
-    """The connection's list of models."""
+    """The base model must be in the connection's list."""
     allowed = request.connection.fine_tuning.allowed_models
     if model_allowed(allowed, request.spec.base_model):
         return None
@@ -123,7 +123,7 @@ def base_model_is_allowed(request: Request) -> Failure | None:
 
 
 def code_is_allowed(request: Request) -> Failure | None:
-    """Own code runs where our trainer does, and where an admin has said so."""
+    """Custom code runs only where our own trainer does, and if an admin allows it."""
     if request.spec.code is None:
         return None
     if request.connection.hugging_face is None and request.connection.sage_maker is None:
@@ -139,7 +139,7 @@ def code_is_allowed(request: Request) -> Failure | None:
 
 
 def fields_fit_the_provider(request: Request) -> Failure | None:
-    """What only a provider outside of the cluster can heed."""
+    """Fields that only apply at a provider outside of the cluster."""
     if request.connection.hugging_face is None:
         return None
     fields = {"adopt": request.spec.adopt, "budget": request.spec.budget}
@@ -157,7 +157,7 @@ def fields_fit_the_provider(request: Request) -> Failure | None:
 
 
 def pushes_are_possible(request: Request) -> Failure | None:
-    """Artifacts of a provider outside of the cluster stay there, and an air-gapped site reaches no hub."""
+    """Models at a provider outside of the cluster stay there, and an air-gapped site cannot reach a hub."""
     push, local = request.spec.artifact.push, request.connection.hugging_face
     if push is None:
         return None
@@ -174,7 +174,7 @@ def pushes_are_possible(request: Request) -> Failure | None:
 
 
 def endpoints_are_allowed(request: Request) -> Failure | None:
-    """Where the test set may be sent to. Without network nothing leaves the cluster unless the admin says so."""
+    """Where the test set may be sent. From an air-gapped site nothing leaves the cluster unless the admin allows it."""
     connection = request.connection
     globs = connection.fine_tuning.allowed_endpoints
     if globs is None:
@@ -199,19 +199,19 @@ OF_THE_JOB: tuple[Check, ...] = (
     endpoints_are_allowed,
     pushes_are_possible,
 )
-"""What needs no namespace but the job alone."""
+"""Checks that depend only on the job, not on its namespace."""
 
 CHECKS = (namespace_may_use, *OF_THE_JOB)
-"""In this order: who may not use a connection at all learns nothing about what it allows."""
+"""In this order: a namespace that may not use a connection learns nothing about what it allows."""
 
 
 def refusal(request: Request) -> Failure | None:
-    """The first check that says no, or None."""
+    """The first failed check, or None."""
     return _first(CHECKS, request)
 
 
 def refusal_of(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> Failure | None:
-    """What the connection says to such a job of a namespace that it serves."""
+    """What the connection does not allow in such a job, in a namespace that may use it."""
     return _first(OF_THE_JOB, Request(spec, "", {}, connection))
 
 

@@ -1,4 +1,4 @@
-"""spec.preference: learning which of two answers is the better one, instead of the answers themselves."""
+"""spec.preference: learn which of two answers is better, instead of learning the answers."""
 
 from typing import Annotated
 
@@ -8,7 +8,7 @@ from finetune_api.base import ApiModel
 
 
 class Preference(ApiModel):
-    """Direct preference optimisation (DPO): without a reward model, and near the base model."""
+    """Direct preference optimisation (DPO): without a reward model, and staying near the base model."""
 
     beta: Annotated[float, Field(gt=0, le=10)] = Field(
         0.1,
@@ -22,6 +22,6 @@ class Preference(ApiModel):
     )
 
     def __str__(self) -> str:
-        """As reports say it."""
+        """As reports show it."""
         smoothing = f", label smoothing {self.label_smoothing:g}" if self.label_smoothing else ""
         return f"DPO, beta {self.beta:g}{smoothing}"

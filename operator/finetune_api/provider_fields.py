@@ -1,4 +1,4 @@
-"""Fields of a job that its provider could not heed: the operator refuses them, and `finetune-trainer check` tells."""
+"""Fields of a job that its provider would ignore: the operator and `finetune-trainer check` refuse them."""
 
 from collections.abc import Callable, Collection, Iterator
 
@@ -13,7 +13,7 @@ SEED_LIMIT = 2**31 - 1
 BETA_LIMIT = 2
 EPOCHS_LIMIT = 50
 BATCH_LIMIT = 256
-"""OpenAI's own, by its API's reference; services with its API have theirs."""
+"""OpenAI's own limits, by its API reference; compatible services have their own."""
 
 Check = tuple[Callable[[FineTuneJobSpec], bool], str]
 
@@ -44,7 +44,7 @@ _CHECKS: tuple[Check, ...] = (
     ),
     _DATA_OF_ADOPTED,
 )
-"""In the order of the manifest: whether it is in the way, and the field with what to write."""
+"""In the order of the manifest: whether the field is set in vain, and a message with what to write."""
 
 _OF_OUR_RECIPE = (
     "micro_batch_size",
@@ -57,7 +57,7 @@ _OF_OUR_RECIPE = (
     "packing",
     "checkpoint_steps",
 )
-"""Hyperparameters that no provider takes: it has its own recipe. What the API server fills in asks for nothing."""
+"""Hyperparameters that no provider accepts, as it has its own recipe. Defaults from the API server do not count."""
 
 _OF_OPENAI: tuple[Check, ...] = (
     (
@@ -101,12 +101,12 @@ _OF_BEDROCK: tuple[Check, ...] = (
 
 
 def not_heeded(spec: FineTuneJobSpec, provider: str, connection: LLMConnectionSpec | None = None) -> list[str]:
-    """The fields that a provider outside of the cluster could not heed, each with what to write instead.
+    """The fields that a provider outside of the cluster would ignore, each with what to write instead.
 
     Args:
-        spec: The job's.
-        provider: The connection's block, such as openAI; of a service that is compatible the rules are OpenAI's.
-        connection: Where it leads; None where that is not known.
+        spec: of the job.
+        provider: the connection's block, such as openAI; compatible services have OpenAI's rules.
+        connection: of the job; None if it is not known.
     """
     if provider == "sageMaker":
         checks = _sagemaker_checks(
@@ -137,7 +137,7 @@ def _of_our_recipe(asked: Hyperparameters) -> Iterator[str]:
 
 
 def _sagemaker_checks(instance_types: Collection[str] | None) -> tuple[Check, ...]:
-    """Our own trainer runs there, so most has a meaning; it has neither this cluster nor this namespace at hand."""
+    """Our own trainer runs there, so most fields apply, except those that need this cluster or this namespace."""
     types = ", ".join(instance_types or ())
     return (
         (

@@ -1,4 +1,4 @@
-"""Where a job's artifact goes besides the place where it is kept: a registry, a hub. And what came of it."""
+"""Where a job's artifact is pushed in addition to its own place: a registry, a hub. And the results of that."""
 
 from typing import Annotated
 
@@ -55,7 +55,7 @@ class PushToHub(ApiModel):
 
 
 class Push(ApiModel):
-    """Where the artifact is pushed to, once it is whole."""
+    """Where to push the finished artifact."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -67,7 +67,7 @@ class Push(ApiModel):
 
 
 class Pushed(ApiModel):
-    """What came of a push. The version stands either way."""
+    """The result of a push. The version is valid either way."""
 
     target: Annotated[str, Field(max_length=512)] = Field(description="oci://…, or hf://OWNER/NAME.")
     revision: Annotated[str, Field(max_length=128)] | None = Field(

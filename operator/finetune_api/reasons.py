@@ -1,16 +1,15 @@
-"""The closed set of reasons that conditions, failures and events carry.
+"""The closed set of reasons in conditions, failures and Events.
 
-A reason is for machines; its `next_step` is for the person who reads it, used where the place that found the
-problem knows nothing better.
+A reason is for programs. Its `next_step` is for users, unless the code that found the problem has a better one.
 """
 
 from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """Why an object is in the state it is in. One word per state that asks for its own action."""
+    """Why an object is in its state. One word per state that needs an action of its own."""
 
-    # On its way, or where it should be.
+    # In progress, or as wanted.
     PENDING = "Pending"
     VALIDATING = "Validating"
     QUEUED = "Queued"
@@ -26,7 +25,7 @@ class Reason(StrEnum):
     NO_VERSION = "NoVersion"
     AWAITING_CONFIGURATION = "AwaitingConfiguration"
 
-    # The connection says no.
+    # The connection does not allow it.
     CONNECTION_NOT_FOUND = "ConnectionNotFound"
     NAMESPACE_NOT_ALLOWED = "NamespaceNotAllowed"
     MODEL_NOT_ALLOWED = "ModelNotAllowed"

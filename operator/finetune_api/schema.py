@@ -1,6 +1,6 @@
-"""Pydantic model in, structural OpenAPI v3 schema out, as a CustomResourceDefinition wants it.
+"""Converts a pydantic model to a structural OpenAPI v3 schema, as CustomResourceDefinitions require it.
 
-Knows Kubernetes' rules for schemas and no kind of ours; names, columns and scope of the kinds stand in `crds`.
+Knows Kubernetes' rules for schemas but none of our kinds; `crds` has names, columns and scope of the kinds.
 """
 
 from itertools import combinations
@@ -25,11 +25,11 @@ _EXCLUSIVE = {"exclusiveMinimum": "minimum", "exclusiveMaximum": "maximum"}
 
 
 class SchemaError(TypeError):
-    """A model that has no structural schema; the message names what Kubernetes has no word for."""
+    """The model has no structural schema; the message names what Kubernetes cannot express."""
 
 
 class _WithFactories(GenerateJsonSchema):
-    """Pydantic's own generator, but defaults that a factory makes are shown too."""
+    """Pydantic's own generator, which also shows defaults from factories."""
 
     def get_default_value(self, schema: core_schema.WithDefaultSchema) -> Any:
         if "default_factory" in schema and not schema.get("default_factory_takes_data"):
@@ -39,18 +39,18 @@ class _WithFactories(GenerateJsonSchema):
 
 
 def _as_wire(default: Any) -> Any:
-    """A default as a manifest spells it."""
+    """A default in manifest form."""
     if isinstance(default, list):
         return [_as_wire(one) for one in default]
     return default.wire() if isinstance(default, ApiModel) else default
 
 
 def structural_schema(model: type[BaseModel], *, defaults: bool = True) -> Schema:
-    """The model as a structural schema, all references written out.
+    """The model as a structural schema, with all references resolved.
 
     Args:
         model: What the schema describes.
-        defaults: Let the API server fill defaults in. Without, for status: what nobody wrote shall not be there.
+        defaults: Whether the API server fills in defaults. Not for status, which has only what was written.
 
     Raises:
         SchemaError: the model uses a construct that structural schemas do not have.
@@ -77,7 +77,7 @@ def _structural(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Sch
 
 
 def _resolved(node: Schema, defs: dict[str, Schema]) -> Schema:
-    """The node without `$ref` and without `X or null`: what stands beside them wins over what they point at."""
+    """The node without `$ref` and without `X or null`. Keys beside a reference override those of its target."""
     while True:
         beside = {key: value for key, value in node.items() if key not in ("$ref", "anyOf", "title")}
         if "$ref" in node:
@@ -120,10 +120,10 @@ def _children(node: Schema, defs: dict[str, Schema], *, defaults: bool) -> Schem
 
 
 def _closed(parts: Schema) -> Schema:
-    """Nothing but these names, whoever writes the object: only clients that ask for it have unknown fields refused.
+    """No other names, whoever writes the object: unknown fields are rejected only if the client asks for that.
 
-    Structural schemas have no word for it, but they count. The first choice is the one that refusals speak of: no
-    object is a text, so that it only says which names there are, beside the object as it was written.
+    Structural schemas cannot express it except by counting. The first choice appears in error messages: as no object is
+    a string, it never matches, and only lists the names beside the object as written.
     """
     names = tuple(parts)
     choices = [one for size in (*range(1, len(names) + 1), 0) for one in combinations(names, size)]
@@ -135,7 +135,7 @@ def _closed(parts: Schema) -> Schema:
 
 
 def _described(out: Schema) -> Schema:
-    """The schema with default and range told in words: `kubectl explain` shows neither by itself."""
+    """The schema with default and range in its description: `kubectl explain` shows neither."""
     if "description" not in out:
         return out
     return out | {"description": out["description"] + _default_told(out) + _range_told(out)}

@@ -1,4 +1,4 @@
-"""Experiment trackers that a job's training is followed in, and what became of that."""
+"""Experiment trackers for a job's training, and how they are doing."""
 
 from typing import Annotated, Literal
 
@@ -30,7 +30,7 @@ class TensorBoard(ApiModel):
 
 
 class WandB(ApiModel):
-    """A project of Weights & Biases. Losses, learning rate and settings go there, and nothing of the data."""
+    """A project of Weights & Biases. It gets losses, learning rate and settings, and nothing of the data."""
 
     secret_ref: ObjectRef = Field(description="Secret of the job's namespace with WANDB_API_KEY.")
     entity: Annotated[str, Field(min_length=1, max_length=128), TRIMMED] | None = Field(
@@ -43,7 +43,7 @@ class WandB(ApiModel):
 
 
 class Trackers(ApiModel):
-    """Where losses and learning rate are written to besides the job's own record."""
+    """Where losses and learning rate are written in addition to the job's own record."""
 
     model_config = ConfigDict(
         json_schema_extra=rules(
@@ -59,7 +59,7 @@ class Trackers(ApiModel):
 
 
 class Tracked(ApiModel):
-    """How a tracker is doing. Trouble with one never stops a training."""
+    """The state of a tracker. A failing tracker never stops a training."""
 
     name: TrackerName = Field(description="Which tracker.")
     url: Annotated[str, Field(max_length=1024)] | None = Field(
@@ -71,4 +71,4 @@ class Tracked(ApiModel):
 
 
 Followers = Annotated[list[Tracked], Field(max_length=4)]
-"""All of a job, in a report as in status: what is more would keep the whole status unwritten."""
+"""All trackers of a job, in reports and in status: with more of them the whole status could not be written."""

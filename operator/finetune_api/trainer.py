@@ -1,4 +1,4 @@
-"""What passes between operator and trainer: the job that a pod gets, and what it reports."""
+"""What operator and trainer exchange: the job that a pod gets, and what it reports."""
 
 import re
 from functools import partial
@@ -19,29 +19,29 @@ from finetune_api.trackers import Followers
 from finetune_api.verdict import SPLITS, DatasetVerdict
 
 _SUSPECT = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}|\d{19}")
-"""What a text has that holds such a number: most have nothing of it, and need no second look."""
+"""Appears in every text with such a number. Most texts have no match, and need no further check."""
 
 LARGEST_NUMBER = 2**63
-"""Whole numbers from here on are none to the API server."""
+"""The API server rejects integers from here on."""
 
 T = TypeVar("T")
 RunPhase = Literal["Validating", "Checked", "Running", "Evaluating", "Measured", "Succeeded", "Failed", "Interrupted"]
 
 DONE: frozenset[RunPhase] = frozenset({"Checked", "Measured", "Succeeded"})
-"""Phases of a run that has done what it was for: what comes of it is kept, and nothing that follows takes it back."""
+"""Phases of a run that has completed its task: its result is kept, and nothing that follows revokes it."""
 
 
 class ReportTarget(ApiModel):
-    """Where a pod reports to. The CA comes by REPORT_CA_VARIABLE, the token from TOKEN_PATH."""
+    """Where a pod sends its reports. The CA is in REPORT_CA_VARIABLE, the token at TOKEN_PATH."""
 
     url: str = Field(description="https URL of the operator's report endpoint.")
 
 
 class StoreRef(ApiModel):
-    """A folder of an object store. Its keys come by variables that begin with ARTIFACTS_PREFIX."""
+    """A folder of an object store. Its keys are in variables that begin with ARTIFACTS_PREFIX."""
 
     uri: str = Field(description="URI of the folder.")
-    endpoint: str | None = Field(None, description="URL of a store that is not the scheme's own.")
+    endpoint: str | None = Field(None, description="URL of the store, if it is not the scheme's default.")
 
 
 class ActiveVersionRef(ApiModel):
@@ -49,22 +49,22 @@ class ActiveVersionRef(ApiModel):
 
     version: Annotated[int, Field(ge=1)] = Field(description="Its number.")
     folder: str | None = Field(
-        None, description="Folder of its artifact, mounted read-only; none where it is kept elsewhere."
+        None, description="Folder of its artifact, mounted read-only; none if it is not on a volume."
     )
-    store: StoreRef | None = Field(None, description="Its artifact, where it is kept in a store.")
+    store: StoreRef | None = Field(None, description="Its artifact, if it is in a store.")
     sha256: str | None = Field(None, alias="sha256", description="SHA-256 of its manifest.")
 
 
 class AttemptJob(AttemptRef):
-    """One attempt of a FineTuneJob: what every pod of one needs to know."""
+    """An attempt of a FineTuneJob: what each of its pods needs to know."""
 
     spec: FineTuneJobSpec = Field(description="The job's spec as it was applied.")
-    report: ReportTarget | None = Field(None, description="Where to report to; without a cluster nowhere.")
+    report: ReportTarget | None = Field(None, description="Where to report to; none without a cluster.")
 
     def wire(self) -> dict[str, Any]:
-        """The job as JSON, without what is as if nobody had said it: an older image refuses fields that it lacks.
+        """The job as JSON, without fields at their defaults: an older image rejects fields that it does not know.
 
-        The spec is whole: its defaults may be others in another release.
+        The spec is complete, as its defaults may differ in another release.
         """
         fields = type(self).model_fields.items()
         unsaid = {name for name, field in fields if name != "spec" and getattr(self, name) == field.default}
@@ -72,26 +72,26 @@ class AttemptJob(AttemptRef):
 
 
 class PrepareJob(AttemptJob):
-    """An attempt that a provider outside of the cluster runs: its data are checked, converted and passed on here."""
+    """An attempt at a provider outside of the cluster: a pod here checks, converts and uploads its data."""
 
     rules: Annotated[str, Field(max_length=32)] = Field(description="Which provider's rules the data must meet.")
     upload_url: str = Field(description="https URL of the operator's upload endpoint.")
-    price: Price | None = Field(None, description="Price of tuning the base model, where it is known.")
+    price: Price | None = Field(None, description="Price of tuning the base model, if known.")
 
 
 class MeasureJob(AttemptJob):
-    """An attempt whose model stays at its provider: it is asked the test set from here."""
+    """An attempt whose model stays at its provider: a pod here sends it the test set."""
 
-    answers_url: str = Field(description="https root of the operator's API for this attempt's models.")
-    dataset: DatasetVerdict = Field(description="What was found in the data before the training.")
+    answers_url: str = Field(description="https base URL of the operator's API for this attempt's models.")
+    dataset: DatasetVerdict = Field(description="Result of the data check before the training.")
     active_version: Annotated[int, Field(ge=1)] | None = Field(
-        None, description="Number of the version that the tuned model is compared with, where there is one to ask."
+        None, description="Number of the version to compare the tuned model with, if it can be called."
     )
     missing: Annotated[str, Field(max_length=300)] | None = Field(
-        None, description="Why the active version cannot be asked, where it is to be compared with."
+        None, description="Why the active version cannot be called, if it should be compared with."
     )
-    progress: Progress | None = Field(None, description="How far the training came.")
-    output: str | None = Field(None, description="Folder for answers and report, where the job names one.")
+    progress: Progress | None = Field(None, description="Progress of the training.")
+    output: str | None = Field(None, description="Folder for answers and report, if the job names one.")
 
 
 class TrainerJob(AttemptJob):
@@ -100,74 +100,74 @@ class TrainerJob(AttemptJob):
     output: str = Field(
         description="Folder for checkpoints/, metrics.jsonl and the finished artifact in model/; survives the pod."
     )
-    artifact_uri: str = Field(description="What status calls the artifact's folder.")
+    artifact_uri: str = Field(description="URI of the artifact's folder in status.")
     artifact_folder: str | None = Field(
-        None, description="Folder of the artifact where a platform takes it from there. Default: `output`/model."
+        None, description="Folder of the artifact, if a platform collects it from there. Default: `output`/model."
     )
     store: StoreRef | None = Field(
-        None, description="Where `output` outlives the pod, if it does not by itself: it is the pod's scratch then."
+        None, description="Store that keeps `output`, if it does not survive the pod and is only scratch space."
     )
-    model_cache: str | None = Field(None, description="Folder of the model cache, where the connection has one.")
-    air_gapped: bool = Field(False, description="Never reach a hub.")
-    trust_remote_code: bool = Field(False, description="Let models bring code of their own.")
+    model_cache: str | None = Field(None, description="Folder of the model cache, if the connection has one.")
+    air_gapped: bool = Field(False, description="Never contact a hub.")
+    trust_remote_code: bool = Field(False, description="Whether models may run code of their own.")
     code: str | None = Field(None, description="File with the code that spec.code names.")
     nodes: Annotated[int, Field(ge=1)] = Field(1, description="Pods of the attempt.")
     ranks_per_node: Annotated[int, Field(ge=1)] = Field(
-        1, description="Processes that train in each pod: one for each GPU, on CPU one."
+        1, description="Processes that train in each pod: one per GPU, or one on CPU."
     )
-    rendezvous: str | None = Field(None, description="HOST:PORT at which the pods of several nodes meet: the first's.")
+    rendezvous: str | None = Field(None, description="HOST:PORT of the first node's pod, where several nodes meet.")
     active_version: ActiveVersionRef | None = Field(
-        None, description="What the tuned model is compared with, where the job or its model asks for it."
+        None, description="Version to compare the tuned model with, if the job or its model requires it."
     )
     short_of_memory: bool = Field(
-        False, description="Whether the attempt before was ended for want of memory: by the kernel, if it said nothing."
+        False, description="Whether the kernel may have ended the previous attempt for lack of memory."
     )
 
 
 class UploadTarget(AttemptRef):
-    """Which file a pod sends: the query of an upload's URL. The body is the file, its length stands in the head."""
+    """The file that a pod uploads, as the query of the URL. The body is the file, with its length in the header."""
 
     split: PartName = Field(description="Which split it is, or code.")
     sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] = Field(alias="sha256", description="Of the body.")
 
 
 class EvaluationSize(ApiModel):
-    """How much is asked of each model that is measured, estimated from the text's length."""
+    """The tokens that each evaluated model processes, estimated from the text's length."""
 
     rows: Annotated[int, Field(ge=0)] = Field(description="Rows of the test set.")
-    prompt_tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of its questions.")
-    completion_tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of its answers.")
+    prompt_tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of its prompts.")
+    completion_tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of its completions.")
 
 
 class Checked(ApiModel):
-    """What a check for a provider has come to."""
+    """Result of a data check for a provider."""
 
     files: Annotated[list[ProviderFile], Field(min_length=1, max_length=4)] = Field(
         description="The converted files at the provider."
     )
-    tokens: Annotated[int, Field(ge=0)] = Field(description="Tokens of one pass over the training set, estimated.")
-    evaluation: EvaluationSize | None = Field(None, description="What the test set comes to, where there is one.")
+    tokens: Annotated[int, Field(ge=0)] = Field(description="Estimated tokens of one epoch of the training set.")
+    evaluation: EvaluationSize | None = Field(None, description="Size of the evaluation, if there is a test set.")
 
 
 class Report(AttemptRef):
-    """The whole state of one attempt, each time anew: a lost or doubled report changes nothing."""
+    """The complete state of an attempt in each report, so that lost or repeated reports do no harm."""
 
     phase: RunPhase = Field(description="What the trainer is doing.")
     progress: Progress | None = Field(None, description="Progress of training and evaluation.")
     loss: Loss | None = Field(None, description="Loss curves so far, thinned.")
     dataset: DatasetVerdict | None = Field(None, description="Result of the data check.")
-    memory: MemoryUse | None = Field(None, description="What training takes of memory.")
+    memory: MemoryUse | None = Field(None, description="Estimated and measured memory of the training.")
     evaluation: EvaluationResult | None = Field(
         None, description="Scores of the tuned model and its baselines on the test set."
     )
-    trackers: Followers | None = Field(None, description="How experiment trackers are doing.")
-    checked: Checked | None = Field(None, description="What a provider has been given; with phase Checked.")
-    result: TrainingResult | None = Field(None, description="What the run made; with phase Succeeded.")
+    trackers: Followers | None = Field(None, description="State of each experiment tracker.")
+    checked: Checked | None = Field(None, description="What was uploaded to the provider; with phase Checked.")
+    result: TrainingResult | None = Field(None, description="Result of the run; with phase Succeeded.")
     failure: Failure | None = Field(None, description="What went wrong; with phase Failed.")
 
 
 def termination_message(report: Report) -> str:
-    """The report in the kubelet's 4096 bytes: curves thinned, rows, log and measures shortened as needed."""
+    """The report in the kubelet's 4096 bytes: curves, rows, log and scores are shortened as needed."""
     body = report.wire()
     for shorten in (_shorten_curves, _shorten_problems, _drop_details, partial(_compact, report), _shorten_failure):
         text = orjson.dumps(body)
@@ -178,10 +178,10 @@ def termination_message(report: Report) -> str:
 
 
 def read_report(text: str | bytes) -> Report:
-    """The report in what a pod has sent, without what no status could hold: figures that are not finite, or too large.
+    """A pod's report, without what no status could hold: figures that are not finite, or too large.
 
     Raises:
-        ValueError: it is no report; pydantic's ValidationError, where that says which field is wrong.
+        ValueError: it is not a report; pydantic's ValidationError if a field of it is wrong.
     """
     report = Report.model_validate_json(text)
     if not _SUSPECT.search(text.encode() if isinstance(text, str) else text) or _storable(report.wire()):
@@ -193,7 +193,7 @@ def read_report(text: str | bytes) -> Report:
 
 
 def _storable(value: Any) -> bool:
-    """Whether the API server takes all numbers of it: one that it refuses would keep the whole status unwritten."""
+    """Whether the API server accepts all its numbers: one that it rejects would prevent the whole status write."""
     if isinstance(value, dict):
         return all(map(_storable, value.values()))
     if isinstance(value, list):
@@ -204,7 +204,7 @@ def _storable(value: Any) -> bool:
 
 
 def read_termination_message(text: str) -> Report | None:
-    """The report in a termination message, or None where it is none (a log tail, or cut off by the kubelet)."""
+    """The report in a termination message; None if it has none (a log tail, or truncated by the kubelet)."""
     try:
         return read_report(text)
     except ValueError:
@@ -245,7 +245,7 @@ def _compact(report: Report, body: dict[str, Any]) -> None:
 
 
 def _shorten_failure(body: dict[str, Any]) -> None:
-    """Last of all: letters outside ASCII take up to four bytes each, and control characters six in JSON."""
+    """The last resort: characters outside ASCII take up to four bytes each, and control characters six in JSON."""
     result = body.get("result") or {}
     if "warnings" in result:
         result["warnings"] = [text if len(text) <= 200 else text[:197] + "..." for text in result["warnings"][:1]]
@@ -256,7 +256,7 @@ def _shorten_failure(body: dict[str, Any]) -> None:
 
 
 def thin(points: list[T], limit: int) -> list[T]:
-    """At most `limit` of the points, evenly spread, the first and the last always among them."""
+    """At most `limit` of the points, evenly spaced, including the first and the last."""
     if len(points) <= limit:
         return points
     last = len(points) - 1

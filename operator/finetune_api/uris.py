@@ -1,4 +1,4 @@
-"""Where datasets and artifacts live: one parser for the operator (which mounts) and the trainer (which reads)."""
+"""URIs of datasets and artifacts: one parser for the operator (which mounts) and the trainer (which reads)."""
 
 import re
 from dataclasses import dataclass
@@ -11,11 +11,10 @@ from finetune_api.names import CLAIMS_PATH, CONFIG_MAPS_PATH
 
 DATASET_SCHEMES = ("pvc", "configmap", "s3", "gs", "abfs", "hf", "https")
 OBJECT_SHAPE = "[a-z0-9]([-a-z0-9.]*[a-z0-9])?"
-"""What a claim or a ConfigMap can be called, as a regular expression."""
+"""Name of a claim or a ConfigMap, as a regular expression."""
 
 KEY_SHAPE = "[.]?[-_a-zA-Z0-9][-._a-zA-Z0-9]*"
-"""What a key of a Secret or a ConfigMap can be called, as a regular expression: neither `.` nor `..`, with which no
-pod is taken."""
+"""Key of a Secret or a ConfigMap, as a regular expression: neither `.` nor `..`, with which pods are rejected."""
 
 ARTIFACT_SHAPES = {
     "pvc": OBJECT_SHAPE,
@@ -23,10 +22,10 @@ ARTIFACT_SHAPES = {
     "gs": "[a-z0-9][-_a-z0-9.]{1,220}[a-z0-9]",
     "abfs": "[a-z0-9][-a-z0-9]{1,61}[a-z0-9]@[a-z0-9]{3,24}[.]dfs[.][-a-z0-9.]+",
 }
-"""What stands between scheme and path of the places that artifacts are kept in, as regular expressions."""
+"""What is between scheme and path in the URI of an artifact, as regular expressions."""
 
 ARTIFACT_PLACE = f"^({'|'.join(f'{scheme}://{shape}' for scheme, shape in ARTIFACT_SHAPES.items())})(/.*)?$"
-"""Such a place with its path, as a regular expression."""
+"""The URI of an artifact, with its path, as a regular expression."""
 
 ARTIFACT_HELP = (
     "write pvc://CLAIM, s3://BUCKET, gs://BUCKET or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net, "
@@ -38,7 +37,7 @@ SITE_HELP = (
     "write pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, gs://BUCKET/KEY, abfs://CONTAINER/PATH or "
     "https://HOST/PATH"
 )
-"""The places of a dataset that a site without a way to a hub may have."""
+"""Places for a dataset on a site without access to a hub."""
 
 SCHEME_HELP = SITE_HELP.replace(" or ", ", hf://datasets/OWNER/NAME/PATH or ")
 HUB_HELP = (
@@ -48,20 +47,20 @@ HUB_HELP = (
 
 
 HUB_PLACE = "datasets/[-._A-Za-z0-9]+/[-._A-Za-z0-9]+(@[^/]+)?/.+"
-"""A file of a hub behind `hf://`, perhaps of a revision, as a regular expression: owners and names have no space."""
+"""What follows `hf://` for a file, optionally of a revision, as a regular expression: names have no spaces."""
 
 PAGE_OF_A_HUB = "^https://(www[.])?(huggingface|hf)[.]co/datasets/[^/]+/[^/?#]+/?($|[?#]|(tree|blob|viewer)/)"
-"""What a browser shows of a data set, as a regular expression; a file of it is below `resolve`."""
+"""A dataset's page as shown in a browser, as a regular expression; its files are below `resolve`."""
 
 PAGE_HELP = f"this is a page of a hub, not a file: {HUB_HELP}"
 
 WEB_PLACE = f"^https://([^/]*@)?{HOST}/"
-"""How a dataset on the web begins, as a regular expression; credentials are refused in words of their own."""
+"""The beginning of an https:// dataset, as a regular expression; credentials are rejected with another message."""
 
 WEB_HELP = "this is not a valid address: write https://HOST/PATH or https://HOST:PORT/PATH, with a port of 1 to 65535"
 
 SIGNED = "^https://.*[?&](?i:sig|signature|x-(amz|goog|oss)-signature|([a-z]+_)?token|api_?key)="
-"""An address with a signature or a key in its query, as a regular expression: whoever reads the job could use it."""
+"""A URL with a signature or a key in its query, as a regular expression: all who can read the job could use it."""
 
 SIGNED_HELP = (
     "the uri holds a signature or a key, which everybody who may read the job could use; name the file as "
@@ -69,7 +68,7 @@ SIGNED_HELP = (
 )
 
 PLACEHOLDER = "<[^<>]*>|[$][{(]|[{][{]"
-"""What nobody has filled in: `<bucket>`, `${BUCKET}`, `{{ bucket }}`."""
+"""A placeholder that was not replaced: `<bucket>`, `${BUCKET}`, `{{ bucket }}`."""
 
 PLACEHOLDER_HELP = "write what the placeholder stands for, without the brackets around it"
 
@@ -78,10 +77,10 @@ _OTHER_NAMES = {
     "gcs": "gs", "azure": "abfs", "http": "https", "huggingface": "hf", "claim": "pvc", "cm": "configmap",
     "minio": "s3",
 }  # fmt: skip
-"""What others call the schemes."""
+"""Other names of the schemes."""
 
 _WITHOUT_MARK = re.compile(r"(?P<scheme>[A-Za-z0-9]+)(//|:(?!//)/?)(?=[^/\\])")
-"""A scheme that lacks a part of what separates it from the place: `s3//bucket`, `s3:/bucket`, `s3:bucket`."""
+"""A scheme with an incomplete separator: `s3//bucket`, `s3:/bucket`, `s3:bucket`."""
 
 _PAGE = re.compile(r"(www\.)?(huggingface|hf)\.co/")
 _DRIVE = re.compile(r"[A-Za-z]:[\\/]")
@@ -90,11 +89,11 @@ AROUND = (
     " \t'\"`\N{LEFT SINGLE QUOTATION MARK}\N{RIGHT SINGLE QUOTATION MARK}\N{SINGLE LOW-9 QUOTATION MARK}"
     "\N{LEFT DOUBLE QUOTATION MARK}\N{RIGHT DOUBLE QUOTATION MARK}\N{DOUBLE LOW-9 QUOTATION MARK}"
 )
-"""What word processors and copied text leave around a uri."""
+"""What word processors and copying leave around a URI."""
 
 _ENDS = "".join(rf"\x{{{ord(mark):X}}}" for mark in AROUND)
 ODD_CHARACTERS = rf"\p{{C}}|[^\P{{Z}} ]|[{_ENDS}]$"
-"""What nobody sees, and the end of a copied text, as a regular expression of the API server."""
+"""Invisible characters, and leftovers at the end of a copied text, as a regular expression of the API server."""
 
 ODD_CHARACTERS_HELP = (
     "write it without a line break, a quotation mark or a space at its end or another character that is not seen"
@@ -121,16 +120,16 @@ class Uri:
 
     @property
     def is_claim(self) -> bool:
-        """Whether it is on a volume, which pods mount; else it is in a store, from which they fetch."""
+        """Whether it is on a volume, which pods mount; otherwise it is in a store, from which they download."""
         return self.scheme == "pvc"
 
     @property
     def file_name(self) -> str:
-        """The name that messages show: the last part, so that no credential in a URI is ever printed."""
+        """The name for messages: only the last part, so that no credentials in a URI are printed."""
         return basename(self.path.rstrip("/")) or self.root
 
     def mounted_path(self) -> str | None:
-        """Where a pod finds it: an absolute path for volumes and local files, None for what is fetched."""
+        """Where a pod finds it: an absolute path for volumes and local files, None for what is downloaded."""
         if self.scheme == "pvc":
             return f"{CLAIMS_PATH}/{self.root}/{self.path}"
         if self.scheme == "configmap":
@@ -139,7 +138,7 @@ class Uri:
 
 
 def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
-    """Parse a dataset URI. That of a local file is percent-decoded (RFC 8089), as `Path.as_uri` writes it.
+    """Parse a dataset URI. For a local file it is percent-decoded (RFC 8089), as `Path.as_uri` writes it.
 
     Raises:
         UriError: unknown scheme, no path, a `..` segment, or credentials inside the URI.
@@ -170,7 +169,7 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
 
 
 def without_mark(text: str) -> str | None:
-    """What is wrong with a text that is a URI but for its `://`, or a path of Windows; the place is never repeated."""
+    """What is wrong if only the `://` is incomplete, or it is a Windows path; the text itself is never repeated."""
     if _DRIVE.match(text):
         return "a Windows path does not exist in a pod: copy the file to a volume, and write pvc://CLAIM/PATH"
     if _PAGE.match(text):
@@ -182,10 +181,10 @@ def without_mark(text: str) -> str | None:
 
 
 def _path(text: str, split: SplitResult) -> str:
-    """The part after the place, as its scheme reads it.
+    """The part after the place, as its scheme defines it.
 
     Raises:
-        UriError: a character that is not seen, or a `..` segment.
+        UriError: an invisible character, or a `..` segment.
     """
     path = text.split("://", 1)[1].partition("/")[2]
     if split.scheme == "https":
@@ -200,7 +199,7 @@ def _path(text: str, split: SplitResult) -> str:
 
 
 def _hint(split: SplitResult) -> str:
-    """What is known of a scheme that is none of ours."""
+    """A hint for a scheme that is not supported."""
     if split.scheme == LOCAL_SCHEME:
         return " (file:// works in `finetune-trainer check` and `run` only)"
     own = _OTHER_NAMES.get(split.scheme)
@@ -208,10 +207,10 @@ def _hint(split: SplitResult) -> str:
 
 
 def _require_its_form(uri: Uri) -> None:
-    """What stands in it is as its scheme has it.
+    """Require the form that its scheme defines.
 
     Raises:
-        UriError: it is not.
+        UriError: it has another form.
     """
     objects = {"pvc": "claim", "configmap": "ConfigMap"}
     if uri.scheme in objects and not re.fullmatch(OBJECT_SHAPE, uri.root):
@@ -228,7 +227,7 @@ def _require_its_form(uri: Uri) -> None:
 
 @lru_cache(maxsize=256)
 def parse_artifact_uri(text: str) -> Uri:
-    """Parse where tuned weights are kept: a claim or a bucket, with or without a prefix. An Azure account is named.
+    """Parse where tuned weights are kept: a claim or a bucket, with or without a prefix. Azure URIs name the account.
 
     Raises:
         UriError: another scheme, credentials inside the URI, a `..` segment, or a `?` or `#`.
@@ -248,7 +247,7 @@ def parse_artifact_uri(text: str) -> Uri:
 
 
 def artifact_place(text: str | None) -> Uri | None:
-    """Where tuned weights are kept; None where nobody says, or what somebody has written says nothing."""
+    """Where tuned weights are kept; None if it is not given, or what is given is not valid."""
     try:
         return parse_artifact_uri(text) if text is not None else None
     except UriError:
@@ -262,5 +261,5 @@ def _split(text: str) -> SplitResult:
         raise UriError("the uri has a character that is not seen, such as a line break; write it without")
     try:
         return urlsplit(text)
-    except ValueError as error:  # a bracket that is not closed, as in an address of IPv6
+    except ValueError as error:  # a bracket that is not closed, as in an IPv6 address
         raise UriError(f"the uri cannot be read; {SCHEME_HELP}") from error

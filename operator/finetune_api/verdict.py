@@ -1,4 +1,4 @@
-"""The verdict on a dataset: what `finetune-trainer check` prints, and what ends in status.dataset."""
+"""The verdict on a dataset: what `finetune-trainer check` prints, and what status.dataset contains."""
 
 from typing import Annotated, Literal
 
@@ -8,7 +8,7 @@ from finetune_api.base import ApiModel
 from finetune_api.reasons import Reason
 
 NAMED_PROBLEMS = 20
-"""How many bad rows are named one by one; all are counted."""
+"""How many bad rows are listed; all are counted."""
 
 SplitName = Literal["train", "validation", "test"]
 SPLITS: tuple[SplitName, ...] = ("train", "validation", "test")
@@ -17,7 +17,7 @@ ProblemKind = Literal["Missing", "Empty", "NotText", "Malformed", "NoCompletion"
 
 
 class RowProblem(ApiModel):
-    """One row that cannot be used. Points at the row and never quotes it: rows may hold personal data."""
+    """A row that cannot be used. Refers to the row without quoting it: rows may contain personal data."""
 
     file: Annotated[str, Field(max_length=256)] = Field(description="File name.")
     line: int | None = Field(None, description="Line of the file, from 1; for formats that have lines.")
@@ -29,7 +29,7 @@ class RowProblem(ApiModel):
 
 
 class SplitVerdict(ApiModel):
-    """What one file holds."""
+    """What one file contains."""
 
     file: Annotated[str, Field(max_length=256)] = Field(description="File name.")
     format: Annotated[str, Field(max_length=64)] = Field(description="How the file was read.")
@@ -52,7 +52,7 @@ class SplitVerdict(ApiModel):
 
 
 class SharedRows(ApiModel):
-    """Rows that stand in two splits: the model would be measured on what it has learnt by heart."""
+    """Rows that are in two splits: the model would be evaluated on what it was trained on."""
 
     splits: Annotated[list[SplitName], Field(min_length=2, max_length=2)] = Field(description="The two splits.")
     rows: int = Field(description="Number of rows of the second split that are in the first too.")

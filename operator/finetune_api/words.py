@@ -1,12 +1,12 @@
-"""How messages, which people read, put numbers into words, and have others' words in them."""
+"""Text helpers for messages: numbers with nouns, and texts of other programs."""
 
 import re
 
 _COLOURS = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
-"""What gives a terminal colours, or moves its cursor."""
+"""Terminal escape sequences: colours and cursor movements."""
 _CONTROLS = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNSEEN = re.compile(r"[\s\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
-"""White space, what steers terminals, and what cannot be seen."""
+"""White space, control characters, and invisible characters."""
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:
@@ -15,10 +15,10 @@ def counted(number: int, noun: str, plural: str | None = None) -> str:
 
 
 def cut(text: str, limit: int, *, as_bytes: bool = False) -> str:
-    """The text, or as much of its beginning as leaves room to say that there is more.
+    """The text, truncated if necessary with an ellipsis.
 
-    A command, which stands between two backticks, is shown whole or not at all: somebody may run what is left of one.
-    `as_bytes`: the limit is one of UTF-8's bytes.
+    A command between two backticks is kept whole or removed, as somebody might run a part of it.
+    `as_bytes`: the limit is in bytes of UTF-8.
     """
     whole = text.encode() if as_bytes else text
     if len(whole) <= limit:
@@ -31,10 +31,10 @@ def cut(text: str, limit: int, *, as_bytes: bool = False) -> str:
 
 
 def unstyled(text: str) -> str:
-    """A program's words without what steers terminals, as its colours do; what it wrote over one line are several."""
+    """A program's output without control sequences such as colours. A line that it rewrote becomes several lines."""
     return _CONTROLS.sub("", _COLOURS.sub("", text).replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def one_line(text: str) -> str:
-    """Others' words on one line: lists of kubectl end at a line's end."""
+    """Another program's text on one line: kubectl's lists show only the first line."""
     return _UNSEEN.sub(" ", _COLOURS.sub("", text)).strip()

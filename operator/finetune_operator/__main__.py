@@ -1,4 +1,4 @@
-"""The process: connects, leads, watches, reconciles, and ends without leaving anything half done.
+"""The process: connects, leads, watches, reconciles, and shuts down cleanly.
 
 probe server ─▶ API server answers ─▶ report server ─▶ Lease ─▶ first listing ─▶ queue and watches ─▶ until SIGTERM,
 or the Lease is lost
@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -35,7 +35,7 @@ from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of
 from finetune_operator.runtime.errors import KubeError, LeadershipLost, NoCluster, WentBack
-from finetune_operator.runtime.events import record
+from finetune_operator.runtime.events import Recorder
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.leadership.leader_label import LeaderLabel
 from finetune_operator.runtime.leadership.lease import unique_identity
@@ -52,7 +52,7 @@ STUCK_SECONDS = 120
 """A queue that makes no progress for this long needs a restart."""
 
 YOUNG_OBJECTS = 5_000
-"""The collector begins when there are so many new ones. Python's 700 are those of one job, and each run stops all."""
+"""Garbage collection threshold. Python's 700 objects are those of one job, and each collection stops all work."""
 
 OK, FAILED, MISCONFIGURED = 0, 1, 2
 
@@ -82,7 +82,7 @@ class Operator:
         context = Context(
             kube=self._guarded,
             store=self._store,
-            announce=self._announce,
+            announce=Recorder(self._guarded, settings.pod_name).post,
             enqueue=self._queue.add,
             enqueue_after=self._queue.add_after,
             guard=self._leadership.assert_held,
@@ -126,7 +126,7 @@ class Operator:
             return await self._work(stop)
 
     async def _start_probes(self, stack: AsyncExitStack) -> None:
-        """First of all: a process that waits for its API server is alive."""
+        """Started first: a process that waits for its API server is alive."""
         probes = ProbeServer(
             self._settings.probe_bind,
             self._settings.probe_port,
@@ -155,11 +155,11 @@ class Operator:
         stack.callback(renewal.cancel)
 
     async def _work(self, stop: asyncio.Event) -> int:
-        """Lead: list, watch, reconcile. The queue is empty of running work before kopf ends its tasks."""
+        """Lead: list, watch, reconcile. Running reconciles end before kopf's tasks do."""
         settings = self._settings
         stop_kopf = asyncio.Event()
         shell, watching = await start(settings, self._observer, stop_kopf)
-        _on_signals(stop)  # kopf has put its own handlers in place, which would end our work in the middle
+        _on_signals(stop)  # replaces kopf's handlers, which would stop in the middle of reconciles
         leading = asyncio.create_task(self._lead(), name="lead")
         over = asyncio.wait([shell, watching, leading], return_when=asyncio.FIRST_COMPLETED)
         ended = await _first(stop.wait(), self._leadership.lost(), over)
@@ -173,13 +173,13 @@ class Operator:
         await asyncio.wait([shell, watching], timeout=settings.shutdown_seconds)
         for task in (watching, leading):
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
-                # A sentence says it all of what the API server refuses, and a traceback of what nobody foresaw.
+                # For a refusal of the API server a sentence is enough; an unexpected error needs its traceback.
                 foreseen = isinstance(error, CannotWatch | WentBack)
                 logger.error("cannot continue: %s", _with_step(error), exc_info=None if foreseen else error)
         return OK if ended == 0 else FAILED
 
     async def _lead(self) -> None:
-        """Work, once the cluster is known."""
+        """Reconcile, once the store is synced."""
         await self._observer.begun()
         self._queue.start()
         self._working = True
@@ -187,27 +187,22 @@ class Operator:
 
     async def _reconcile(self, key: Key) -> Requeue | None:
         if self._observer.is_shut(key.namespace):
-            return None  # once it is known again, everything there is looked at
-        with logs.about(key.kind, key.namespace, key.name):
-            return await self._reconcilers.reconcile(key)
-
-    async def _announce(self, regarding: Mapping[str, Any], event_type: str, reason: str, note: str) -> None:
-        kind: Any = event_type
-        await record(self._guarded, dict(regarding), kind, reason, note, action="Reconcile")
+            return None  # once it is watched again, everything there is reconciled
+        return await self._reconcilers.reconcile(key)
 
     def _is_taking_over(self) -> str | None:
-        """A standby is ready to take over; a leader is ready when it knows the cluster."""
+        """A standby is ready to take over; a leader is ready when its store is synced."""
         return "the first listing is not done" if self._leadership.is_held() and not self._working else None
 
     def _queue_is_stuck(self) -> str | None:
-        """What waits long because there is much of it is not stuck: a restart would only begin anew."""
+        """A long backlog is not stuck as long as it makes progress: a restart would only start over."""
         health = self._queue.health()
         stuck = self._working and health.seconds_without_progress > STUCK_SECONDS
         return f"{health.ready} objects wait, and none was done for {STUCK_SECONDS} s" if stuck else None
 
 
 async def _first(*waits: Coroutine[Any, Any, Any]) -> int:
-    """Wait for the first of them, cancel the others, and return its place."""
+    """Wait for the first of them, cancel the others, and return its index."""
     tasks = [asyncio.create_task(wait) for wait in waits]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -220,7 +215,7 @@ async def _first(*waits: Coroutine[Any, Any, Any]) -> int:
 
 
 def _with_step(error: BaseException) -> str:
-    """What the process ends for, and what to do where it is the operator's own rights."""
+    """The error, and what to do if the operator's own rights are the cause."""
     step = step_of_write(str(error))
     return f"{error}. {step}" if step else str(error)
 
@@ -248,7 +243,7 @@ async def _main(settings: Settings) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line. Without a command it is the operator itself, which takes its settings from the environment."""
+    """The command line. Without a command it is the operator itself, with settings from the environment."""
     top = Parser(
         prog="finetune-operator",
         description="Without a command this starts the operator, as in its pod: it takes its settings from "
@@ -268,7 +263,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         except KeyboardInterrupt:
             return ask.INTERRUPTED
     if not any(name.startswith(PREFIX) for name in os.environ):
-        # Whoever types the bare name looks for help, and not for a second operator by the kubeconfig of a laptop.
+        # Someone who types the bare name wants help, and no second operator for the kubeconfig of a laptop.
         parser().error(f"name a command; the operator itself runs in a pod, which has {PREFIX}NAMESPACE from the chart")
     try:
         settings = Settings.from_environment()
@@ -276,10 +271,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)  # noqa: T201 - there is no logging yet
         return MISCONFIGURED
     logs.configure(settings.log_level)
-    # What has been imported stays: without this the collector walks over all of it, again and again.
+    # Imported modules stay for ever: without this the collector walks over all of them, again and again.
     gc.collect()
     gc.freeze()
-    # It works the more seldom the more it found the last time: now that is nothing.
+    # The more the last collection found, the rarer full ones become: now it finds nothing.
     gc.collect()
     gc.set_threshold(YOUNG_OBJECTS)
     return asyncio.run(_main(settings))

@@ -1,7 +1,7 @@
 """`finetune-operator ask MODEL QUESTION`: one way to ask a ModelDeployment, wherever it is served.
 
-A Service of the cluster is asked through the API server, so neither port-forward nor the pods' network is needed; a
-provider is asked with a key of one's own: that of the connection is the operator's alone.
+A Service of the cluster is called through the API server's proxy, without port-forward or access to the pod network. A
+provider is called with the user's own key: the connection's key is only for the operator.
 """
 
 import argparse
@@ -33,19 +33,19 @@ if TYPE_CHECKING:
 
 KEY_VARIABLE = "OPENAI_API_KEY"
 REGION_VARIABLE = "AWS_REGION"
-"""As AWS's other tools read it; boto3 itself reads AWS_DEFAULT_REGION, and the profile."""
+"""As other AWS tools read it; boto3 itself reads AWS_DEFAULT_REGION, and the profile."""
 SERVICE_PORT = "http"
 DEFAULT_NAMESPACE = "default"
 _NAME = re.compile("[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?")
 _KINDS = frozenset(
     {"md", "modeldeployment", "modeldeployments", f"modeldeployment.{GROUP}", f"modeldeployments.{GROUP}"}
 )
-"""What `kubectl get -o name` and its users write before a name."""
+"""Prefixes of names, as `kubectl get -o name` prints them and users type them."""
 _HOTTEST = 2
 _MOST_TOLD = 300
 OK, FAILED, INTERRUPTED = 0, 1, 130
 ANSWER_SECONDS = 120.0
-"""For one answer: long ones are written word by word."""
+"""For one answer: a model writes a long one word by word."""
 _HINTS = {
     403: "it lets this key do other things alone",
     404: "it is not there (any more): kubectl get md shows what is served",
@@ -53,15 +53,15 @@ _HINTS = {
     502: "nothing answers at the address: ask again in a while",
     503: "no server is ready: kubectl get md shows why",
 }
-"""What to do about an answer that is a refusal, by its status."""
+"""What to do about an error, by HTTP status."""
 
 
 class CannotAsk(Exception):
-    """The question reached nobody; the message says why and what to do."""
+    """The question could not be sent; the message says why and what to do."""
 
 
 def add_arguments(commands: Any) -> None:
-    """The command's flags."""
+    """Add the command and its flags."""
     ask = commands.add_parser("ask", help="ask a model that is deployed, and print its answer")
     ask.add_argument("model", type=_name, metavar="MODEL", help="name of a ModelDeployment")
     ask.add_argument("question", type=_text, metavar="QUESTION", help="what to ask")
@@ -77,10 +77,10 @@ def add_arguments(commands: Any) -> None:
 
 
 def _name(text: str) -> str:
-    """A name of an object, for argparse.
+    """Parse the name of an object, for argparse.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: it is invalid.
     """
     namespace, _, name = text.rpartition("/")
     if namespace in _KINDS and _NAME.fullmatch(name):
@@ -93,10 +93,10 @@ def _name(text: str) -> str:
 
 
 def _text(text: str) -> str:
-    """What is not blank, for argparse: a variable that is not set would be asked, and paid for.
+    """Require a text, for argparse: an unset variable would be sent as a question, and paid for.
 
     Raises:
-        ArgumentTypeError: it is.
+        ArgumentTypeError: it is blank.
     """
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty: write the question in quotes")
@@ -104,7 +104,7 @@ def _text(text: str) -> str:
 
 
 def _positive(text: str) -> int:
-    """A whole number above 0, for argparse.
+    """Parse a whole number above 0, for argparse.
 
     Raises:
         ArgumentTypeError: it is none.
@@ -115,7 +115,7 @@ def _positive(text: str) -> int:
 
 
 def _temperature(text: str) -> float:
-    """A number from 0 to 2, for argparse.
+    """Parse a number from 0 to 2, for argparse.
 
     Raises:
         ArgumentTypeError: it is none.
@@ -146,7 +146,7 @@ async def main(args: argparse.Namespace, environment: Mapping[str, str] = os.env
 
 
 def _current_namespace() -> str:
-    """As kubectl: in a pod its own, else that of the kubeconfig's current context.
+    """As kubectl: the pod's namespace, or that of the kubeconfig's current context.
 
     Raises:
         NoCluster: there is no kubeconfig, or it cannot be read.
@@ -195,7 +195,7 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
 
 
 def _completion(model: str | None, args: argparse.Namespace) -> dict[str, Any]:
-    """The question, as the chat completions of OpenAI's API take it."""
+    """The request body in the form of OpenAI's chat completions."""
     system = [{"role": "system", "content": args.system}] if args.system else []
     body: dict[str, Any] = {"model": model, "messages": [*system, {"role": "user", "content": args.question}]}
     if args.max_tokens:
@@ -206,7 +206,7 @@ def _completion(model: str | None, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _why(status: Mapping[str, Any]) -> str:
-    """Its phase, and what its condition Ready says."""
+    """Its phase, and the message of its condition Ready."""
     if not status.get("phase"):
         return "it has no status: see whether the operator runs"
     said = (one.get("message") for one in status.get("conditions") or () if one.get("type") == "Ready")
@@ -215,10 +215,10 @@ def _why(status: Mapping[str, Any]) -> str:
 
 @contextmanager
 def _read(endpoint: Endpoint) -> Iterator[None]:
-    """Around the reading of a reply.
+    """Wrap the parsing of a reply.
 
     Raises:
-        CannotAsk: it is of another shape.
+        CannotAsk: it has an unexpected form.
     """
     try:
         yield
@@ -228,7 +228,7 @@ def _read(endpoint: Endpoint) -> Iterator[None]:
 
 
 def _content(reply: bytes) -> str:
-    """What a reply in the shape of OpenAI's API says."""
+    """The answer in a reply of OpenAI's API."""
     return str(orjson.loads(reply)["choices"][0]["message"]["content"] or "")
 
 
@@ -241,14 +241,14 @@ async def _in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, 
             said = f"{error.message}: does it write so long? --max-tokens limits its answer"
             raise CannotAsk(f"ModelDeployment {args.model}: {said}") from None
         if error.status == 0:
-            raise  # the API server itself has gone
+            raise  # the API server itself does not answer
         raise CannotAsk(f"ModelDeployment {args.model}: {_hinted(error.status, error.message)}") from None
     with _read(endpoint):
         return _content(reply)
 
 
 def _hinted(status: int, said: str) -> str:
-    """Somebody's words, with what there is to be done about them."""
+    """A server's error message, with a hint what to do about it."""
     words = "it answers with a page" if said.lstrip().startswith("<") else said[:_MOST_TOLD] or "it refuses"
     hint = _HINTS.get(status, "")
     return f"{words} ({status}){f'; {hint}' if hint else ''}"
@@ -261,7 +261,7 @@ async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> st
 
     provider = openai.AsyncOpenAI(base_url=endpoint.url, api_key=key, max_retries=1, timeout=ANSWER_SECONDS)
     async with provider as client:
-        with _read(endpoint):  # the SDK lets through what JSON's own parser raises
+        with _read(endpoint):  # the SDK does not catch errors of the JSON parser
             try:
                 reply = await client.chat.completions.create(**body)
             except openai.OpenAIError as error:
@@ -272,7 +272,7 @@ async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> st
 
 
 def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
-    """Of bedrock-runtime."""
+    """Ask through bedrock-runtime."""
     import boto3
 
     asked: dict[str, Any] = {
@@ -292,7 +292,7 @@ def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
 
 
 def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | None) -> str:
-    """Of sagemaker-runtime, with a body of OpenAI's API. Of a private endpoint the caller says the region."""
+    """Ask through sagemaker-runtime, in OpenAI's format. For a private endpoint the caller names the region."""
     import boto3
 
     public = re.search(r"//runtime\.sagemaker\.([a-z0-9-]+)\.", endpoint.url)
@@ -304,7 +304,7 @@ def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | 
 
 
 async def _beside(call: Callable[[], str]) -> str:
-    """In a thread that ends with the process: asyncio's own are waited for, even after Ctrl-C."""
+    """Run in a daemon thread: asyncio waits for the threads of its own executor, even after Ctrl-C."""
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[str] = loop.create_future()
 
@@ -321,7 +321,7 @@ async def _beside(call: Callable[[], str]) -> str:
 
 
 def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
-    """With credentials of one's own, from wherever boto3 finds them."""
+    """Ask with the user's own credentials, from wherever boto3 finds them."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, NoRegionError
 
     try:
@@ -343,7 +343,7 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
 
 
 def _said(error: "openai.OpenAIError") -> str:
-    """The provider's words; not those of a refused key, which hold parts of it."""
+    """The provider's message, except for a refused key, where it contains parts of the key."""
     import openai
 
     if isinstance(error, openai.AuthenticationError):

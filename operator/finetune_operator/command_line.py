@@ -1,4 +1,4 @@
-"""`finetune-operator`'s command line: a parser that says which command or flag was meant, and the way of a result."""
+"""The command line of `finetune-operator`: a parser that suggests the command or flag that was meant, and output."""
 
 import argparse
 import os
@@ -14,25 +14,25 @@ _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse's own, with a word on misspelt names. Its commands are of the same class."""
+    """argparse's parser, with suggestions for misspelt names. Subcommands use the same class."""
 
     def parse_known_args(  # type: ignore[override]  # typeshed has it three times
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """See argparse; a command tells what it does not know itself, since the whole line's parser knows no flags."""
+        """See argparse; a subcommand reports its unknown flags itself, since the top-level parser knows none."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown and self._subparsers is None:
             self.error(f"unrecognized arguments: {shlex.join(unknown)}{self._meant(unknown)}")
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """See argparse; behind a command that is none stands the one that was probably meant."""
+        """See argparse; suggests the command that was probably meant."""
         choice = _CHOICE.search(message)
         near = like(choice[1], re.findall(r"[\w-]+", choice[2])) if choice else None
         super().error(message + (f"; did you mean {near}?" if near else ""))
 
     def _meant(self, unknown: Sequence[str]) -> str:
-        """The flag that the first unknown one may be, else what to do with words that belong together."""
+        """A hint: the flag that was probably meant, else to quote a text of several words."""
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         if unknown[0].startswith("-"):
             name = unknown[0].partition("=")[0]
@@ -42,9 +42,9 @@ class Parser(argparse.ArgumentParser):
 
 
 def print_result(text: str) -> str | None:
-    """A result to stdout, what its encoding has not escaped; why not, where it cannot be written.
+    """Print a result to stdout, escaping what its encoding lacks; returns why it could not be written.
 
-    A reader that has left, as `head` does, has had enough.
+    A reader that has closed the pipe, as `head` does, is no error.
     """
     out = sys.stdout
     if out is None:
@@ -53,6 +53,6 @@ def print_result(text: str) -> str | None:
     try:
         print(text.encode(encoding, "backslashreplace").decode(encoding), file=out, flush=True)
     except OSError as error:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # Python would try once more when it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())  # Python would flush it again at exit
         return None if isinstance(error, BrokenPipeError) else f"standard output could not be written: {error.strerror}"
     return None

@@ -13,7 +13,7 @@ import pytest
 from finetune_api.names import TOKEN_AUDIENCE
 from finetune_operator.runtime.certificates import OwnAuthority
 from finetune_operator.runtime.errors import Conflict, Invalid, NotFound
-from finetune_operator.runtime.events import record
+from finetune_operator.runtime.events import Recorder
 from finetune_operator.runtime.kube import (
     EVENTS,
     FINE_TUNE_JOBS,
@@ -187,7 +187,7 @@ async def test_a_pods_token_is_recognised_for_its_audience_alone(cluster, kube, 
 
 async def test_an_event_is_posted_about_a_job(kube):
     job = await kube.create(FINE_TUNE_JOBS, JOB | {"metadata": {"name": "told", "namespace": "default"}})
-    await record(kube, job, "Warning", "DatasetInvalid", "train.jsonl line 17: completion is empty", "Check")
+    await Recorder(kube, "pod").post(job, "Warning", "DatasetInvalid", "train.jsonl line 17: completion is empty")
     (event,) = [e for e in await kube.list(EVENTS, "default") if e["regarding"]["name"] == "told"]
     assert (event["reason"], event["type"], event["regarding"]["uid"]) == (
         "DatasetInvalid",
@@ -198,7 +198,7 @@ async def test_an_event_is_posted_about_a_job(kube):
 
 async def test_an_event_about_a_cluster_scoped_object_is_taken(kube):
     namespace = {"apiVersion": "v1", "kind": "Namespace"} | await kube.get(NAMESPACES, "kube-public")
-    await record(kube, namespace, "Normal", "Checked", "as a connection would be", "Check")
+    await Recorder(kube, "pod").post(namespace, "Normal", "Checked", "as a connection would be")
     assert [e for e in await kube.list(EVENTS, "default") if e["regarding"]["name"] == "kube-public"]
 
 

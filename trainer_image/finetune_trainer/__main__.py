@@ -20,10 +20,10 @@ from finetune_trainer.command_line import Parser, place, port, positive, quantit
 COMMANDS = (
     "check", "run", "train", "prepare", "measure", "sagemaker", "serve", "cache", "prune", "fetch", "base", "push",
 )  # fmt: skip
-"""Each is a module of the same name."""
+"""Each is the module of the same name."""
 
 PROVIDERS = ("openAI", "openAICompatible", "azureOpenAI", "sageMaker", "bedrock")
-"""Names of data.provider.rules, which is not imported before it is needed."""
+"""The names in data.provider.rules, which is imported only when needed."""
 
 _ABOUT = "Fine-tune a language model on rows of prompt and completion, and serve the result."
 EXAMPLES = {
@@ -35,7 +35,7 @@ EXAMPLES = {
     "fetch": "fetch s3://models/team-a/tuned --to tuned",
     "push": "push tuned/model --to oci://registry.example.com/team-a/tuned:1",
 }
-"""A whole command line of each that a person types."""
+"""A complete command line for each command that people type."""
 _WAY = ("cache", "check", "run", "serve")
 _EXAMPLE = f"""\
 from data to an answering model on this machine:
@@ -52,7 +52,7 @@ class _CommandLine(Parser):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The whole command line."""
+    """The parser of the whole command line."""
     top = _CommandLine(prog="finetune-trainer", description=_ABOUT, epilog=_EXAMPLE, formatter_class=_Raw)
     top.add_argument("--version", action="version", version=f"%(prog)s {RELEASE}", help="show the release and exit")
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -199,24 +199,24 @@ def _push_flags(push: argparse.ArgumentParser) -> None:
 
 
 def with_flags(argv: Sequence[str], environment: Mapping[str, str]) -> list[str]:
-    """The command line; a platform that says `serve` and no more, as SageMaker does, gives flags by a variable."""
+    """The command line. A platform that can only pass `serve`, such as SageMaker, gives flags by a variable."""
     given = environment.get(SERVE_FLAGS_VARIABLE, "") if list(argv) == ["serve"] else ""
     return [*argv, *shlex.split(given)]
 
 
-def _too_small(command: str, package: str) -> str:
-    """For an installation, or an image, that has what `check` needs and no more."""
+def _package_missing(command: str, package: str) -> str:
+    """For an installation, or an image, with only the dependencies of `check`."""
     return (
         f"`finetune-trainer {command}` needs more than is installed here: {package} is missing. Install all of it with "
         "`pip install './trainer_image[full]'`; on a cluster the connection's trainerImage has to be the whole image.\n"
     )
 
 
-def _for_want_of_memory(command: str, error: Exception) -> int:
-    """How a command ends that had too little memory before, or outside of, what reports its end.
+def _out_of_memory(command: str, error: Exception) -> int:
+    """The exit code of a command that ran out of memory before, or outside of, the code that reports its end.
 
     Raises:
-        Exception: the error itself, where it is another one.
+        Exception: the error itself, if it is a different one.
     """
     from finetune_api.reasons import Reason
     from finetune_trainer.attempt.outcome import complain
@@ -234,7 +234,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser().parse_args(with_flags(sys.argv[1:] if argv is None else argv, os.environ))
     try:
         if argv is None:
-            # The first process of a container gets no signal that it has not asked for, and importing takes seconds.
+            # PID 1 of a container gets no signal without a handler, and importing takes seconds.
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             import_module("finetune_trainer.attempt.interruption").Interruption.ends_the_process = True
         command: Callable[[argparse.Namespace], int] = import_module(f"finetune_trainer.{args.command}").main
@@ -243,11 +243,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         package = (error.name or "").partition(".")[0]
         if not package or package.startswith("finetune_"):
             raise
-        sys.stderr.write(_too_small(args.command, package))
+        sys.stderr.write(_package_missing(args.command, package))
         return ExitCode.USAGE
     except (MemoryError, ImportError, OSError, RuntimeError) as error:
-        return _for_want_of_memory(args.command, error)
-    except KeyboardInterrupt:  # before a command takes signals itself, or where it has nothing to lose
+        return _out_of_memory(args.command, error)
+    except KeyboardInterrupt:  # before a command installs its handlers, or one with nothing to lose
         sys.stderr.write("Interrupted.\n")
         return ExitCode.INTERRUPTED
 

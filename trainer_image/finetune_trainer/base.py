@@ -1,6 +1,6 @@
-"""`finetune-trainer base`: a link to an adapter's base model, for a server that does not look for it.
+"""`finetune-trainer base`: links an adapter's base model to a fixed path, for a server that does not look it up.
 
-It runs before vLLM starts. What is wrong with the adapter, or with its base, is said here in words.
+Runs before vLLM starts, so that problems with the adapter or its base get a readable error.
 """
 
 import argparse
@@ -14,7 +14,7 @@ from finetune_trainer.serving.artifact import open_artifact
 
 
 def main(args: argparse.Namespace) -> int:
-    """Find the base, or bring it, and lay the link; one that an earlier try has left is replaced."""
+    """Find or download the base, and create the link, replacing one of an earlier try."""
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     if not args.allow_hub:
         stay_offline()

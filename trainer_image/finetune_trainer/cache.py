@@ -1,7 +1,7 @@
 """`finetune-trainer cache MODEL`: puts a base model into a model cache, from hub, folder, archive or GGUF file.
 
-The model ends as DIR/ORG/NAME/: safetensors, configuration, tokenizer, and a manifest that is written last. A model
-that is there and whole is left alone. Looking models up is `model_cache.py`.
+The model ends up as DIR/ORG/NAME/: safetensors, configuration, tokenizer, and a manifest that is written last. A model
+that is already complete is left alone. Looking models up is in `model_cache.py`.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from finetune_trainer.storage.archive import unpack
 from finetune_trainer.storage.durable import UNFINISHED, read_manifest, remove_unfinished, whole_folder, write_errors
 
 _WANTED = ("*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.py", "LICENSE*", "NOTICE*")
-"""What is taken from a folder: never pickled weights (.bin, .pt, .pth, .ckpt)."""
+"""What is copied from a folder: never pickled weights (.bin, .pt, .pth, .ckpt)."""
 
 _NEXT_STEP = {
     Reason.ACCESS_DENIED: "Set HF_TOKEN to a token that may read the model.",
@@ -35,11 +35,11 @@ _NEXT_STEP = {
     "or --from-gguf.",
     Reason.ARTIFACT_FAILED: "Make room there, or name a folder that you may write to with --model-cache.",
 }
-"""What to do in a shell, where the reason's own next step speaks of jobs."""
+"""Next steps for a shell, where the reason's own next step assumes a job."""
 
 
 def main(args: argparse.Namespace) -> int:
-    """Cache one model; the exit code says why it could not be done."""
+    """Cache one model; the exit code says why that failed."""
     os.environ.update(pod_log.without_bars())
     try:
         folder = cache(args)
@@ -50,36 +50,36 @@ def main(args: argparse.Namespace) -> int:
 
 
 def cache(args: argparse.Namespace) -> Path:
-    """Put the model into the cache unless it is there and whole; returns its folder.
+    """Put the model into the cache unless it is complete there; returns its folder.
 
     Raises:
         TrainerError: SpecInvalid (the name), ModelUnusable, ModelNotInCache (not on the hub), AccessDenied,
             StoreUnavailable, ArtifactFailed (the cache cannot be written).
     """
     final = model_path(args.model_cache, args.model)
-    if read_manifest(final) is not None:  # it may be a cache that only an admin can write to
+    if read_manifest(final) is not None:  # before any write: the cache may be read-only here
         return final
-    with _turn(final, args.model):
-        remove_unfinished(final.parent, final.name)  # another model of the same owner may be on its way in
-        return final if read_manifest(final) is not None else _brought(args, final)
+    with _exclusively(final, args.model):
+        remove_unfinished(final.parent, final.name)  # of this model only: others of the owner may be in progress
+        return final if read_manifest(final) is not None else _fetch_into_cache(args, final)
 
 
-def _brought(args: argparse.Namespace, final: Path) -> Path:
+def _fetch_into_cache(args: argparse.Namespace, final: Path) -> Path:
     with _source(args, final) as (source, origin), whole_folder(final, model=args.model, **origin) as folder:
         if args.from_gguf:
             _convert_gguf(source, folder)
         else:
             _copy(_model_folder(source, given=args.from_folder or args.from_archive or source), folder)
-        with _called(args.model, folder):
+        with _errors_named(args.model, folder):
             _require_usable(folder)
     return final
 
 
 @contextmanager
-def _turn(final: Path, model: str) -> Iterator[None]:
-    """Whoever brings the same model meanwhile waits, and finds it there; on volumes without locks nobody waits.
+def _exclusively(final: Path, model: str) -> Iterator[None]:
+    """Serialise writers of the same model: later ones wait and then find it there. Volumes without locks do not wait.
 
-    A lock ends with its process, however that ends.
+    The kernel drops the lock when the process ends, however it ends.
     """
     path = final.parent / f".{final.name}.lock"
     with ExitStack() as stack:
@@ -89,7 +89,7 @@ def _turn(final: Path, model: str) -> Iterator[None]:
                 file = stack.enter_context(path.open("w"))
                 _lock(file, model)
                 if path.exists() and path.stat().st_ino == os.fstat(file.fileno()).st_ino:
-                    break  # else the one before has taken it away with its name
+                    break  # otherwise the previous holder has unlinked the file
         stack.callback(path.unlink, missing_ok=True)
         yield
 
@@ -105,8 +105,8 @@ def _lock(file: IO[str], model: str) -> None:
 
 
 @contextmanager
-def _called(model: str, folder: Path) -> Iterator[None]:
-    """Errors speak of the model by its name: the folder goes away with them."""
+def _errors_named(model: str, folder: Path) -> Iterator[None]:
+    """Replace the folder by the model's name in errors: the temporary folder is deleted with them."""
     try:
         yield
     except TrainerError as error:
@@ -116,9 +116,9 @@ def _called(model: str, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _source(args: argparse.Namespace, final: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """The folder or file to take the model from, and what the manifest says about its origin.
+    """The folder or file to take the model from, and what the manifest records about its origin.
 
-    Fetched and unpacked files lie beside the target: /tmp of a pod is too small for a model.
+    Downloaded and unpacked files are kept beside the target: a pod's /tmp is too small for a model.
     """
     given = args.from_folder or args.from_gguf or args.from_archive
     if given is not None:
@@ -166,7 +166,7 @@ def _model_folder(source: Path, given: Path) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """Copy the files that a model needs. Links are followed: a hub's cache is made of them."""
+    """Copy the files that a model needs. Follows links, which a hub cache consists of."""
     for pattern in _WANTED:
         for path in sorted(source.glob(pattern)):
             if path.is_file():
@@ -181,7 +181,7 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _convert_gguf(source: Path, target: Path) -> None:
-    """Write the model in a GGUF file as an ordinary folder: dequantised float32 weights, tokenizer, chat template."""
+    """Convert a GGUF file to an ordinary folder: dequantised float32 weights, tokenizer, chat template."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base_model.quiet_libraries()
@@ -194,7 +194,7 @@ def _convert_gguf(source: Path, target: Path) -> None:
         line = (str(error).strip().splitlines() or [type(error).__name__])[0][:400]
         raise TrainerError(Reason.MODEL_UNUSABLE, f"{name} cannot be converted: {line}") from error
     config = quantised.config
-    # With it the folder would claim to be quantised, which it no longer is.
+    # Otherwise the folder would claim to be quantised.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     plain = AutoModelForCausalLM.from_config(config, dtype=quantised.dtype)  # type: ignore[no-untyped-call]
@@ -206,10 +206,10 @@ def _convert_gguf(source: Path, target: Path) -> None:
 
 @contextmanager
 def _read_once() -> Iterator[None]:
-    """Within it a GGUF file is read once, and its tensors' names are looked up in one table.
+    """Read the GGUF file once, and build the table of its tensors' names once.
 
-    transformers reads all words of the vocabulary again for tokenizer, configuration and weights, and makes the table
-    anew for each module: together half of what a conversion took.
+    transformers reads the whole vocabulary again for tokenizer, configuration and weights, and builds the table again
+    for each module: together half of the time of a conversion.
     """
     import gguf
 
@@ -224,7 +224,7 @@ def _read_once() -> Iterator[None]:
 
 
 def _require_usable(folder: Path) -> None:
-    """A model that jobs could not use must not get into the cache."""
+    """Keep models out of the cache that jobs could not use."""
     base_model.require_language_model(folder)
     ChatTokenizer.from_folder(folder)
     base_model.load_tokenizer(folder)
@@ -244,7 +244,7 @@ def _require_usable(folder: Path) -> None:
 
 
 def _require_all_shards(folder: Path) -> None:
-    """A copy that broke off between two files has whole files only: the index tells which are wanted."""
+    """Check for missing shards by the index: an interrupted copy may consist of complete files."""
     index = folder / "model.safetensors.index.json"
     if (folder / "model.safetensors").is_file():
         return

@@ -1,9 +1,9 @@
 """`finetune-trainer check`: reads the datasets of a FineTuneJob manifest and prints the verdict as JSON.
 
-Fields of the other kinds in the same files are looked at too; a job whose connection is among them is checked for it.
+Manifests of other kinds in the same files are checked too, and a job is checked against its connection if given.
 
-Neither a cluster nor the base model is needed: without the model's tokenizer there are no token counts, and the
-verdict says so. Imports no torch and no transformers.
+Needs neither a cluster nor the base model: without the model's tokenizer there are no token counts, and the verdict
+says so. Imports neither torch nor transformers.
 """
 
 import argparse
@@ -49,14 +49,14 @@ _NEXT_STEP_HERE = {
     Reason.ACCESS_DENIED: "Check the credentials in this shell's environment (AWS_…, HF_TOKEN), and their rights.",
     Reason.STORE_UNAVAILABLE: "Check the network and the proxy of this shell, and check again.",
 }
-"""What to do at a shell, where the reason's own next step speaks of a job on a cluster."""
+"""Next steps for a shell, where the reason's own next step assumes a job on a cluster."""
 
 
-_AS_IT_IS = (
-    "the manifest is valid; only the cluster knows whether what it names exists, and what may be changed: kubectl "
-    "apply --dry-run=server -f FILE"
+_VALID_ALONE = (
+    "the manifest is valid; only the cluster knows whether what it names exists, and what may be changed: kubectl apply "
+    "--dry-run=server -f FILE"
 )
-"""Of kinds other than jobs."""
+"""For kinds other than jobs."""
 
 _BRINGS_CODE = (
     "spec.baseModel: {} is of the kind {}, which transformers has no language model of: it needs Python code of its "
@@ -74,17 +74,17 @@ _ADOPTED = "the manifest is valid; its data were not read: spec.adopt names a jo
 
 @dataclass(frozen=True)
 class Destination:
-    """Where a job is meant to run, as far as that is known."""
+    """Where a job will run, as far as that is known."""
 
     provider: str | None = None
     """Name of its rules in data.provider.rules; None for this project's trainer on the cluster, or if unknown."""
     connection: LLMConnectionSpec | None = None
     doubt: str | None = None
-    """Why it may be another one."""
+    """Why the job may run somewhere else."""
 
     @property
     def is_air_gapped(self) -> bool:
-        """Whether hubs are out of reach there, or here."""
+        """Whether hubs are unreachable, from there or from here."""
         local = self.connection and self.connection.hugging_face
         return is_air_gapped() or bool(local and local.air_gapped)
 
@@ -93,7 +93,7 @@ _ANYWHERE = Destination()
 
 
 def main(args: argparse.Namespace) -> int:
-    """Print one verdict for each object of ours in the files; the exit code is that of the first bad one."""
+    """Print one verdict for each of our objects in the files; the exit code is that of the first invalid one."""
     try:
         given = read_given(args.files)
         codes = [_show(*verdict) for file in given for verdict in _verdicts(file, given, args)]
@@ -108,13 +108,13 @@ def _verdicts(
     if file.wrong is not None:
         yield failed(file.wrong), shown(file.path), []
     for other in file.others:
-        said, doubts = f"{other.title}: {_AS_IT_IS}", file.doubts.get((other.kind, other.name), [])
-        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=said, warnings=doubts), other.title, []
+        message, doubts = f"{other.title}: {_VALID_ALONE}", file.doubts.get((other.kind, other.name), [])
+        yield DatasetVerdict(valid=True, reason=Reason.VALID, message=message, warnings=doubts), other.title, []
     for job in file.jobs:
         destination = _destination(job, file, given, args.provider)
         verdict, memory = _verdict(job, destination, args)
         more = filter(
-            None, (*asked_in_vain(job.spec, destination.connection), _beyond_any_node(job.spec), destination.doubt)
+            None, (*asked_in_vain(job.spec, destination.connection), _larger_than_any_node(job.spec), destination.doubt)
         )
         empty = file.doubts.get((job.kind, job.metadata.name), [])
         verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *empty, *more]})
@@ -123,8 +123,8 @@ def _verdicts(
             _show_rows(job, args.model_cache, args.show_rows)
 
 
-def _beyond_any_node(spec: FineTuneJobSpec) -> str | None:
-    """A warning and no refusal: a cluster may have a node that is not known here."""
+def _larger_than_any_node(spec: FineTuneJobSpec) -> str | None:
+    """A warning instead of an error: the cluster may have a larger node than we know of."""
     asked = spec.resources.memory
     if asked is None or (amount(asked) or 0) <= LARGEST_NODE:
         return None
@@ -134,7 +134,7 @@ def _beyond_any_node(spec: FineTuneJobSpec) -> str | None:
 def _destination(
     job: FineTuneJobManifest, file: GivenFile, given: Sequence[GivenFile], provider: str | None
 ) -> Destination:
-    """Where the connection leads, if it was given, else what the flag says; the flag counts before the connection."""
+    """The given connection decides, otherwise the flag; a flag that contradicts the connection wins."""
     found = connection_of(job, file, given)
     if found is None:
         return Destination(provider, doubt=None if provider else not_given(job, given))
@@ -148,15 +148,15 @@ def _verdict(
     job: FineTuneJobManifest, destination: Destination, args: argparse.Namespace
 ) -> tuple[DatasetVerdict, list[MemoryUse]]:
     if args.manifest_only or job.spec.adopt is not None:
-        return _by_itself(job.spec, destination), []
+        return _verdict_without_data(job.spec, destination), []
     verdict = check_job(job, args.model_cache, destination)
     if not verdict.valid or destination.provider:
         return verdict, []
     return by_memory(job.spec, verdict, args.model_cache, args.gpu_memory)
 
 
-def _by_itself(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdict:
-    """The verdict where no data are read, by their names alone. What only these commands take is told."""
+def _verdict_without_data(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdict:
+    """The verdict without reading data, from the file names alone. Warns of URIs that only these commands accept."""
     if (refused := _refused_at(destination, spec)) is not None:
         return refused
     named = {split: data for split in SPLITS if (data := getattr(spec.dataset, split)) is not None}
@@ -168,19 +168,19 @@ def _by_itself(spec: FineTuneJobSpec, destination: Destination) -> DatasetVerdic
             warnings += [doubt for split, data in named.items() for doubt in file_names.require_rows(data, split)]
     except TrainerError as error:
         return failed(error)
-    said = _WITHOUT_DATA if spec.adopt is None else _ADOPTED
-    return DatasetVerdict(valid=True, reason=Reason.VALID, message=said, warnings=warnings)
+    message = _WITHOUT_DATA if spec.adopt is None else _ADOPTED
+    return DatasetVerdict(valid=True, reason=Reason.VALID, message=message, warnings=warnings)
 
 
 def by_memory(
     spec: FineTuneJobSpec, verdict: DatasetVerdict, model_cache: Path | None, gpu_memory: int | None
 ) -> tuple[DatasetVerdict, list[MemoryUse]]:
-    """The verdict that the training pod would come to, and what it would take on devices that it may be meant for."""
+    """The verdict that the training pod would reach, and the memory needed on each device that the job may run on."""
     folder = find_model(model_cache, spec.base_model) if model_cache else None
     if folder is None or spec.code:
         why = "the job brings its own code" if spec.code else f"{spec.base_model} is in no model cache that was given"
-        said = f"whether it fits on the GPU was not estimated: {why}"
-        warnings = [*verdict.warnings, said] if gpu_memory else verdict.warnings
+        message = f"whether it fits on the GPU was not estimated: {why}"
+        warnings = [*verdict.warnings, message] if gpu_memory else verdict.warnings
         return verdict.model_copy(update={"warnings": warnings}), []
     found = [judged(spec, folder, verdict, room) for room in rooms_meant(spec, gpu_memory)]
     refusals = [refused for _, refused in found if refused]
@@ -196,17 +196,17 @@ def _fields(error: TrainerError) -> dict[str, Any]:
 def check_job(
     job: FineTuneJobManifest, model_cache: Path | None, destination: Destination = _ANYWHERE
 ) -> DatasetVerdict:
-    """The verdict on the datasets of one manifest, by the rules of where it goes too; file:// is allowed."""
+    """The verdict on the datasets of one manifest, including the destination's rules; allows file://."""
     if (refused := _refused_at(destination, job.spec)) is not None:
         return refused
     provider = destination.provider
-    if (refused := _by_its_files(job.spec, model_cache, destination)) is not None:
+    if (refused := _refused_by_base_files(job.spec, model_cache, destination)) is not None:
         return refused
-    counted = _counted_by(job.spec, provider) if provider else None
+    counted = _token_counter(job.spec, provider) if provider else None
     try:
         tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     except TrainerError as error:
-        if counted is None:  # else the provider's own model has another one
+        if counted is None:  # otherwise the provider counts with its own tokenizer
             return failed(error)
         tokenizer, why_not = None, error.message
     verdict = check_dataset(
@@ -219,38 +219,42 @@ def check_job(
     if provider and verdict.valid:
         verdict = by_rules(job.spec, verdict, provider)
     elif verdict.valid and tokenizer is not None and job.spec.code is None:
-        verdict = _by_its_vocabulary(job.spec, verdict, tokenizer, model_cache, air_gapped=destination.is_air_gapped)
+        verdict = _with_vocabulary_checked(
+            job.spec, verdict, tokenizer, model_cache, air_gapped=destination.is_air_gapped
+        )
     step = step_by(_NEXT_STEP_HERE, verdict.reason, verdict.next_step)
-    kind = _lacks_leave(job.spec, model_cache, destination)
+    kind = _type_that_needs_code(job.spec, model_cache, destination)
     warnings = [*verdict.warnings, *([_BRINGS_CODE.format(job.spec.base_model, kind)] if kind else [])]
     return verdict.model_copy(update={"next_step": step, "warnings": warnings})
 
 
 def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdict | None:
-    """What the operator would say of the job's fields before its data are read; None where all have a meaning."""
+    """What the operator would object to in the job's fields before reading its data; None if nothing."""
     connection, provider = destination.connection, destination.provider
     if connection is not None and (refusal := policy.refusal_of(spec, connection)) is not None:
         return failed(TrainerError(refusal.reason, refusal.message, refusal.next_step))
     found = not_heeded(spec, provider, connection) if provider else []
-    said = f"for {provider} connections: {'; '.join(found)}"
-    return failed(TrainerError(Reason.SPEC_INVALID, said, "Correct the manifest.")) if found else None
+    message = f"for {provider} connections: {'; '.join(found)}"
+    return failed(TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.")) if found else None
 
 
-def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> DatasetVerdict | None:
-    """What the trainer would say of the base model's files and of what the job names in them.
+def _refused_by_base_files(
+    spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination
+) -> DatasetVerdict | None:
+    """What the trainer would object to in the base model's files, and in what the job names in them.
 
-    None where they are right, and where no model is at hand to tell. Of a base of code of one's own, which reads files
-    as it likes, only its kind and its numbers count.
+    None if they are valid, or if the model is not in the cache. With the job's own code, which reads files as it likes,
+    only the model's type and numbers are checked.
     """
     try:
         if spec.code is not None and model_cache and not destination.provider:
-            _of_own_code(spec, find_model(model_cache, spec.base_model))
-        folder = _base_of(spec, model_cache, destination)
+            _require_base_for_own_code(spec, find_model(model_cache, spec.base_model))
+        folder = _cached_base(spec, model_cache, destination)
         if folder is not None:
             base_refusals.require_no_adapter(folder)
-            if destination.connection is not None and (kind := _lacks_leave(spec, model_cache, destination)):
-                said = _BRINGS_CODE.format(spec.base_model, kind)
-                return failed(TrainerError(Reason.MODEL_UNUSABLE, said, _WITHOUT_CODE))
+            if destination.connection is not None and (kind := _type_that_needs_code(spec, model_cache, destination)):
+                message = _BRINGS_CODE.format(spec.base_model, kind)
+                return failed(TrainerError(Reason.MODEL_UNUSABLE, message, _WITHOUT_CODE))
         if folder is not None and (folder / "config.json").is_file():
             base_refusals.require_whole_files(folder)
             config_file.require_for(spec, folder)
@@ -263,27 +267,27 @@ def _by_its_files(spec: FineTuneJobSpec, model_cache: Path | None, destination: 
     return None
 
 
-def _of_own_code(spec: FineTuneJobSpec, folder: Path | None) -> None:
+def _require_base_for_own_code(spec: FineTuneJobSpec, folder: Path | None) -> None:
     if folder is not None and (folder / "config.json").is_file():
         config_file.require_for_own_code(folder)
         if spec.artifact.merge:
             base_refusals.require_plain_weights(folder)
 
 
-def _base_of(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> Path | None:
-    """The folder of the base model that our trainer would load by itself, where it is at hand."""
+def _cached_base(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> Path | None:
+    """The folder of the base model that our own trainer would load, if it is in the cache."""
     looked_at = model_cache and not destination.provider and spec.code is None
     return find_model(model_cache, spec.base_model) if model_cache and looked_at else None
 
 
-def _lacks_leave(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> str | None:
-    """The kind of a base model that needs code of its own, where nobody says that this may run."""
+def _type_that_needs_code(spec: FineTuneJobSpec, model_cache: Path | None, destination: Destination) -> str | None:
+    """The type of a base model that needs its own Python code, if nothing is known to allow that."""
     local = destination.connection and destination.connection.hugging_face
-    folder = None if local and local.trust_remote_code else _base_of(spec, model_cache, destination)
+    folder = None if local and local.trust_remote_code else _cached_base(spec, model_cache, destination)
     return config_file.kind_of_its_own(folder) if folder is not None else None
 
 
-def _by_its_vocabulary(
+def _with_vocabulary_checked(
     spec: FineTuneJobSpec,
     verdict: DatasetVerdict,
     tokenizer: ChatTokenizer,
@@ -291,7 +295,7 @@ def _by_its_vocabulary(
     *,
     air_gapped: bool,
 ) -> DatasetVerdict:
-    """The verdict, or what the trainer would say where rows have tokens that the base model does not know."""
+    """The verdict, or the trainer's error if rows have tokens that are not in the base model's vocabulary."""
     folder = find_model(model_cache, spec.base_model) if model_cache else None
     try:
         if folder is not None:
@@ -301,16 +305,16 @@ def _by_its_vocabulary(
     return verdict
 
 
-def _counted_by(spec: FineTuneJobSpec, provider: str) -> str | None:
-    """Why the tokens of a provider's own model need no cache, as the pod says it; None where the trainer trains."""
-    with suppress(TrainerError):  # what it could not tune at all is told with the rows
+def _token_counter(spec: FineTuneJobSpec, provider: str) -> str | None:
+    """Why a provider's own model needs no cache to count tokens, in the pod's words; None if the trainer trains."""
+    with suppress(TrainerError):  # a model it cannot tune is reported with the rows
         rules = rules_for(provider, spec)
         return f"{rules.title} counts them" if rules.billed_by_tokens else None
     return None
 
 
 def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> DatasetVerdict:
-    """The verdict that the pod would come to which prepares the data for the provider; a budget needs its price."""
+    """The verdict of the pod that prepares the data for the provider, except for the budget, which needs its price."""
     try:
         rules = rules_for(provider, spec)
         require_rows(rules, verdict)
@@ -319,8 +323,8 @@ def by_rules(spec: FineTuneJobSpec, verdict: DatasetVerdict, provider: str) -> D
     except TrainerError as error:
         return verdict.model_copy(update=_fields(error))
     size, tokens = sum(file.bytes for file in files), files[0].tokens
-    said = f"{verdict.message}; {rules.title} gets {size:,} bytes, about {tokens:,} tokens for each epoch"
-    return warned(verdict, files).model_copy(update={"message": said})
+    message = f"{verdict.message}; {rules.title} gets {size:,} bytes, about {tokens:,} tokens for each epoch"
+    return warned(verdict, files).model_copy(update={"message": message})
 
 
 def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[ChatTokenizer | None, str]:
@@ -340,7 +344,7 @@ def cached_tokenizer(spec: FineTuneJobSpec, model_cache: Path | None) -> tuple[C
 
 
 def _show_rows(job: FineTuneJobManifest, model_cache: Path | None, count: int) -> None:
-    """A few rows of the training set with the tokens that carry loss, to stderr: they are the data's own text."""
+    """Print a few training rows with the tokens that carry loss to stderr; they contain text of the dataset."""
     tokenizer, why_not = cached_tokenizer(job.spec, model_cache)
     if tokenizer is None:
         outcome.say(f"  rows cannot be shown as tokens: {why_not}")
@@ -353,16 +357,16 @@ def _show_rows(job: FineTuneJobManifest, model_cache: Path | None, count: int) -
 
 
 def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
-    """The verdict as JSON to stdout, the same for people to stderr.
+    """Print the verdict as JSON to stdout, and in readable form to stderr.
 
     Raises:
         TrainerError: ArtifactFailed, stdout cannot be written.
     """
     taken = {"memory": [use.wire() for use in memory]} if memory else {}
     outcome.print_result(json.dumps(verdict.wire() | taken, indent=2, ensure_ascii=False))
-    said = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
+    message = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
     lines = [
-        said.replace("; line ", "\n  line "),  # each where an eye finds it; the JSON has them in one piece
+        message,
         *(f"  warning: {warning}" for warning in verdict.warnings),
         *(f"  {in_words(use)}" for use in memory),
     ]
@@ -372,5 +376,5 @@ def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
     outcome.say("\n".join(lines))
     if verdict.valid:
         return ExitCode.OK
-    # What a connection refuses is no end that a trainer comes to: at a shell the manifest is what is wrong.
+    # A refusal by the connection's policy is no exit code of the trainer: at a shell the manifest is wrong.
     return ExitCode.SPEC_INVALID if verdict.reason in policy.REASONS else TrainerError(verdict.reason, "").exit_code

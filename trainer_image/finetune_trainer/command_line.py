@@ -1,6 +1,6 @@
-"""How a command line is read: as by argparse, and what is wrong with it is said with what was probably meant.
+"""The argument parser: argparse, with errors that suggest what was probably meant.
 
-Which commands and flags there are is `__main__.py`.
+The commands and their flags are in `__main__.py`.
 """
 
 import argparse
@@ -11,27 +11,27 @@ from math import inf
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
-_IN_OTHER_WORDS = {
+_ALIASES = {
     "run": ("finetune", "tune", "sft", "lora", "evaluate", "eval", "test"),
     "serve": ("chat", "generate", "infer", "predict", "deploy"),
     "check": ("validate", "lint", "verify"),
     "cache": ("download", "pull"),
     "push": ("upload", "publish"),
 }
-"""Commands of other tools, by the one here that does it: `run` evaluates as well, where the job has a test set."""
+"""Commands of other tools for each of ours: `run` evaluates too, if the job has a test set."""
 
 _AS_JSON = re.compile("unrecognized arguments: (-o|-j|--(output|format|json)[a-z-]*)\\b")
-"""Flags by which other tools are asked for JSON, which `check` always prints."""
+"""Flags that ask other tools for JSON, which `check` always prints."""
 _LAST_PORT = 65535
 
 
 class _Once(argparse.Action):
-    """A flag with one value: argparse itself takes the last of several, and says nothing of the others."""
+    """A flag with one value. argparse itself silently uses the last one if a flag is repeated."""
 
     def __call__(
         self, _: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, option: str | None = None
     ) -> None:
-        """See argparse; what has been given is remembered beside the values, which only this reading has."""
+        """See argparse. The flags seen are kept in the namespace, which belongs to this one parse."""
         given = vars(namespace).setdefault("given", set())
         if option is not None and self.dest in given:
             raise argparse.ArgumentError(self, "it occurs twice, and takes one value")
@@ -40,31 +40,31 @@ class _Once(argparse.Action):
 
 
 def _choice_meant(message: str) -> str:
-    """The command or value that was probably meant, of those that argparse lists."""
+    """The command or value that was probably meant, among argparse's choices."""
     from finetune_api.near_names import like
 
     if not (found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)):
         return ""
     choices = re.findall(r"[\w-]+", found[2])
-    known = (ours for ours, words in _IN_OTHER_WORDS.items() if ours in choices and found[1].lower() in words)
+    known = (ours for ours, words in _ALIASES.items() if ours in choices and found[1].lower() in words)
     near = next(known, None) or like(found[1], choices)
     return f"; did you mean {near}?" if near else ""
 
 
 def _flag_for_letters(letters: str, flags: Sequence[str]) -> str | None:
-    """The flag that `-o` or `-output` may mean where no flag is written with one dash: the only one that begins so."""
+    """The flag meant by `-o` or `-output` if no flag has one dash: the only one that starts with these letters."""
     begin_so = [flag for flag in flags if flag.startswith(f"--{letters}")]
     return begin_so[0] if len(begin_so) == 1 else None
 
 
 class Parser(argparse.ArgumentParser):
-    """One whose flags are `_Once`, unless they say otherwise, and that says what to type for what it does not know.
+    """A parser whose flags are `_Once` unless declared otherwise, and whose errors suggest a correction.
 
-    Its commands are of the same class.
+    Its subcommands use the same class.
     """
 
     examples: ClassVar[Mapping[str, str]] = {}
-    """A whole line of each command that a person types."""
+    """A complete command line for each command that people type."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
         super().__init__(*args, **settings)
@@ -74,7 +74,7 @@ class Parser(argparse.ArgumentParser):
     def parse_known_args(  # type: ignore[override]  # typeshed has it three times
         self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
     ) -> tuple[argparse.Namespace, list[str]]:
-        """See argparse; a command tells what it does not know itself, since the whole line's parser knows no flags."""
+        """See argparse. A subcommand reports unknown flags itself: the top parser does not know its flags."""
         self._line = list(args or ())
         found, unknown = super().parse_known_args(args, namespace)
         if unknown and self._subparsers is None:
@@ -82,7 +82,7 @@ class Parser(argparse.ArgumentParser):
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
-        """See argparse; what was probably meant stands behind it, or a line that has all that the command needs."""
+        """See argparse. Appends what was probably meant, or an example with all required flags."""
         meant, example = _choice_meant(message) or self._meant(), self.examples.get(self.prog.rpartition(" ")[2])
         if not meant and example and "arguments are required" in message:
             meant = f"; for example: finetune-trainer {example}"
@@ -91,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         super().error(message + meant)
 
     def _meant(self) -> str:
-        """The line as it was probably meant: a word in front of which its flag is missing, or a misspelt flag."""
+        """A suggestion: a missing flag before a word, or a misspelt flag."""
         from finetune_api.near_names import like
 
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
@@ -114,7 +114,7 @@ class Parser(argparse.ArgumentParser):
         return ""
 
     def _flag_for_words(self) -> str | None:
-        """The first flag that has to be there, and may still be given, of a command that takes no words without one."""
+        """The first required flag that can still be given, if the command has no positional arguments."""
         if any(not one.option_strings for one in self._actions):
             return None
         given = {word.partition("=")[0] for word in self._line}
@@ -123,7 +123,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def place(text: str) -> Path:
-    """A file or a folder, for argparse. A variable that is not set would be the folder that one happens to be in.
+    """A file or a folder, for argparse. Rejects "", an unset shell variable: it would be the current folder.
 
     Raises:
         ArgumentTypeError: it is empty.
@@ -137,7 +137,7 @@ def positive(text: str) -> int:
     """A whole number above 0, for argparse.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: it is not.
     """
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
@@ -148,7 +148,7 @@ def quantity(text: str) -> int:
     """Bytes from a Kubernetes quantity, for argparse.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: it is not.
     """
     from finetune_api.quantities import LEAST_SIZE, amount
 
@@ -164,7 +164,7 @@ def port(text: str) -> int:
     """A port to listen on, for argparse; 0 lets the system choose.
 
     Raises:
-        ArgumentTypeError: it is none.
+        ArgumentTypeError: it is not.
     """
     if not text.isdecimal() or int(text) > _LAST_PORT:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port: write 0 to {_LAST_PORT}")

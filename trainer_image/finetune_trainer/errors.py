@@ -1,6 +1,6 @@
-"""The trainer's one error type: what a person can cause and mend. Whatever else is raised is a bug (TrainerCrashed).
+"""The trainer's one error type, for problems that a user can fix. Any other exception is a bug (TrainerCrashed).
 
-It does not print, report or exit: the commands do, with `failure()` and `exit_code`.
+Raising it prints and reports nothing and does not exit: the commands do, using `failure()` and `exit_code`.
 """
 
 import errno
@@ -19,7 +19,7 @@ ANOTHER_OUTPUT = (
     "Choose another output folder, or delete that one; in a cluster bring the data back as they were and set "
     "spec.retryNonce, or apply the job under a new name."
 )
-"""The next step where a folder holds what another job, or other data, left there."""
+"""The next step if a folder holds files of another job, or of other data."""
 
 _SHORT_OF_MEMORY = re.compile(
     r"DefaultCPUAllocator: can't allocate memory|shared object.*: Cannot allocate memory"
@@ -30,17 +30,16 @@ _SHORT_OF_DEVICE_MEMORY = re.compile(
 )
 
 _ANOTHER_JOB, _AGAIN = "pply the job under a new name", "un the same command again"
-"""Without their first letters, which may begin a sentence."""
+"""Without their first letters, which may start a sentence."""
 _EXIT_CODE_OF_REASON = {reason: code for code, reason in REASON_OF_EXIT_CODE.items()}
 _MESSAGE_LIMIT, _STEP_LIMIT = 4096, 1024  # of Failure's fields
 
 
 class TrainerError(Exception):
-    """A run that cannot go on, for a reason that the person who reads it can act on.
+    """A run cannot continue, for a reason that its reader can act on.
 
-    `reason` has to be one that an exit code stands for (see REASON_OF_EXIT_CODE). `message` says what is wrong and
-    where (field, file, line), never with text of the dataset. `next_step` is only given where this place knows better
-    than the reason's own next step.
+    `reason` must have an exit code (see REASON_OF_EXIT_CODE). `message` says what is wrong and where (field, file,
+    line), never with text of the dataset. Pass `next_step` only if the code knows better than the reason's own.
     """
 
     def __init__(self, reason: Reason, message: str, next_step: str | None = None) -> None:
@@ -62,9 +61,9 @@ class TrainerError(Exception):
 
 
 def step_by(steps: Mapping[Reason, str], reason: Reason, step: str | None) -> str | None:
-    """A next step for a shell: that of `steps` where the reason's own is all of it, or its beginning.
+    """A next step for a shell: replaces the reason's own next step, alone or at the beginning, by that of `steps`.
 
-    Nothing was applied there: what a place says of its own for jobs, another name, is the same command once more.
+    Nothing was applied there, so the advice to use another job name becomes: run the same command again.
     """
     general = NEXT_STEP.get(reason)
     if general and step and step.startswith(general):
@@ -75,9 +74,10 @@ def step_by(steps: Mapping[Reason, str], reason: Reason, step: str | None) -> st
 
 
 def is_short_of_memory(error: BaseException) -> bool:
-    """Whether the machine's own memory was not enough: by Python, the system, its loader or torch's allocator.
+    """Whether the host's memory was not enough, as Python, the system, its loader or torch's allocator report it.
 
-    A thread that does not start may lack room for its stack, or be one too many: the former only where room is limited.
+    A thread may fail to start because its stack has no room, or because there are too many: the former only if the
+    address space is limited.
     """
     if isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM:
         return True
@@ -88,10 +88,10 @@ def is_short_of_memory(error: BaseException) -> bool:
 
 
 def is_short_of_device_memory(error: BaseException) -> bool:
-    """Whether a GPU's memory was not enough: in the words of torch's allocator, or in those of what stands beside it.
+    """Whether a GPU's memory was not enough, as torch's allocator or the libraries beside it report it.
 
-    The driver, its libraries and Triton take memory of their own, and find none where torch or a neighbour has it all:
-    for them it is one error of many. By name and by words, so that nobody need import torch who has not.
+    The driver, its libraries and Triton allocate memory of their own, and raise generic errors if torch or another
+    process has it all. Matched by name and text, so that torch need not be imported.
     """
     names = {kind.__name__ for kind in type(error).mro() if kind.__module__.startswith("torch")}
     if "OutOfMemoryError" in names:
@@ -100,5 +100,5 @@ def is_short_of_device_memory(error: BaseException) -> bool:
 
 
 def places(error: ValidationError) -> str:
-    """Where something does not fit its model: fields alone, for their values may be anybody's."""
+    """Which fields do not match the model. Without their values, which may be confidential."""
     return ", ".join(".".join(map(str, one["loc"])) or "all of it" for one in error.errors())

@@ -1,7 +1,7 @@
-"""`finetune-trainer fetch URI --to FOLDER`: a tuned model from an object store, compared with its checksums.
+"""`finetune-trainer fetch URI --to FOLDER`: downloads a tuned model from an object store and verifies its checksums.
 
-Keys come by the environment: FINETUNE_ARTIFACTS_AWS_ACCESS_KEY_ID and so on, else as the provider's own
-tools find them.
+Credentials come from the environment: FINETUNE_ARTIFACTS_AWS_ACCESS_KEY_ID and so on, otherwise from where the
+provider's own tools look for them.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from finetune_trainer.storage.store import Store
 
 
 def main(args: argparse.Namespace) -> int:
-    """Fetch the model; the folder is whole or not there afterwards."""
+    """Download the model; afterwards the folder is complete or does not exist."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         store = Store(StoreRef(uri=require_store(args.uri), endpoint=args.endpoint))
@@ -34,7 +34,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _require_replaceable(folder: Path) -> None:
-    """Refuse to take the place of a folder that is no model: whatever it holds would be lost.
+    """Refuse to replace a folder that is not a model, whose files would be lost.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -45,7 +45,7 @@ def _require_replaceable(folder: Path) -> None:
 
 
 def require_store(uri: str) -> str:
-    """The URI without a slash at its end, once it is known to be a store's.
+    """The URI without its trailing slash, after a check that it is an object store's.
 
     Raises:
         TrainerError: SpecInvalid.

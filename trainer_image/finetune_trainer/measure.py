@@ -1,8 +1,8 @@
-"""`finetune-trainer measure`: what a pod does for a model that stays at its provider, once that has made it.
+"""`finetune-trainer measure`: the pod that evaluates a model that stays at its provider.
 
 read the test set → ask the tuned model and its baselines through the operator → compare → report
 
-Needs no torch; the pod holds no credentials of the provider. With evaluation.output, answers and report outlive it.
+Needs no torch; the pod has no provider credentials. With evaluation.output, answers and report outlive the pod.
 """
 
 import argparse
@@ -48,10 +48,10 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
 
 
 def measure(job: MeasureJob, way: Way, reporter: Reporter, interruption: Interruption) -> None:
-    """Afterwards the report says Measured, with what came out.
+    """Evaluate the model; afterwards the report says Measured, with the results.
 
     Raises:
-        TrainerError: the test set cannot be read or has changed, or asking came to an end before it was done.
+        TrainerError: the test set cannot be read or has changed, or the evaluation stopped early.
     """
     reporter.update(phase="Evaluating", progress=job.progress)
     asked = prepare_by_length(job)
@@ -68,7 +68,7 @@ def measure(job: MeasureJob, way: Way, reporter: Reporter, interruption: Interru
 
 @contextmanager
 def _folder(job: MeasureJob) -> Iterator[Path]:
-    """Where answers are kept: where the job says, else on the pod's scratch, which ends with it."""
+    """Where answers are kept: the folder that the job names, otherwise scratch space that is deleted with the pod."""
     if job.output is not None:
         yield Path(job.output)
         return
@@ -77,7 +77,7 @@ def _folder(job: MeasureJob) -> Iterator[Path]:
 
 
 def leave_report(job: MeasureJob, folder: Path, contest: Contest) -> None:
-    """report.html, evaluation.jsonl and evaluation.json, all of them or none.
+    """Write report.html, evaluation.jsonl and evaluation.json, all of them or none.
 
     Raises:
         TrainerError: ArtifactFailed.

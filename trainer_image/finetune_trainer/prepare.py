@@ -1,8 +1,7 @@
-"""`finetune-trainer prepare`: what a pod does for a job that a provider outside of the cluster runs.
+"""`finetune-trainer prepare`: the pod that prepares the data of a job at a provider outside of the cluster.
 
-check the data → the provider's rules → may answers be kept? → convert → estimate → budget? → pass the files on → report
-
-Nothing leaves the pod before all of it has been checked. Needs no torch; the pod holds no credentials of the provider.
+check the data → the provider's rules → may answers be kept? → convert → estimate → budget? → upload the files → report
+Nothing leaves the pod before every check has passed. Needs no torch; the pod has no provider credentials.
 """
 
 import argparse
@@ -53,10 +52,10 @@ def _job() -> PrepareJob:
 
 
 def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
-    """Afterwards the report says Checked, and the provider has the files.
+    """Check, convert and upload the data; afterwards the report says Checked, and the provider has the files.
 
     Raises:
-        TrainerError: what the user, or the provider's account, can mend.
+        TrainerError: a problem with the job or the provider's account that the user can fix.
     """
     rules = rules_for(job.rules, job.spec)
     verdict = check_dataset(job.spec, tokenizer=None, no_tokens=f"{rules.title} counts them")
@@ -77,7 +76,7 @@ def prepare(job: PrepareJob, reporter: Reporter, scratch: Path) -> None:
 
 
 def require_place_for_answers(spec: FineTuneJobSpec) -> None:
-    """Go on only where the evaluation can write where it is told to, once the tuning is paid for.
+    """Check that the evaluation will be able to write to its output, before the tuning is paid for.
 
     Raises:
         TrainerError: ArtifactFailed, or StoreUnavailable.
@@ -86,7 +85,7 @@ def require_place_for_answers(spec: FineTuneJobSpec) -> None:
     if output is None:
         return
     folder = parse_uri(output.uri).mounted_path()
-    assert folder is not None  # noqa: S101 - the definition lets nothing but claims through
+    assert folder is not None  # noqa: S101 - the CRD allows only claims
     try:
         require_writable(Path(folder))
     except TrainerError as error:
@@ -96,7 +95,7 @@ def require_place_for_answers(spec: FineTuneJobSpec) -> None:
 def convert_all(
     spec: FineTuneJobSpec, verdict: DatasetVerdict, rules: ProviderRules, scratch: Path, *, allow_local: bool = False
 ) -> list[ConvertedFile]:
-    """The splits that a provider gets, as files.
+    """The splits that the provider gets, as files.
 
     Raises:
         TrainerError: a file is too large, has changed since it was checked, or does not fit into the scratch folder.
@@ -117,13 +116,13 @@ def convert_all(
 
 
 def warned(verdict: DatasetVerdict, files: list[ConvertedFile]) -> DatasetVerdict:
-    """The verdict with what the provider does to rows of the files, before what is said of them otherwise."""
+    """The verdict with warnings about what the provider does to rows, before its other warnings."""
     found = [warning for file in files for warning in file.warnings]
     return verdict.model_copy(update={"warnings": [*found, *verdict.warnings][:MOST_WARNINGS]})
 
 
 def evaluation_size(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> EvaluationSize | None:
-    """How much each model is asked once there is one, by the length of the test set's text.
+    """How much each model will be asked, from the length of the test set's text.
 
     Raises:
         TrainerError: the file has changed since it was checked.
@@ -140,7 +139,7 @@ def evaluation_size(spec: FineTuneJobSpec, verdict: DatasetVerdict) -> Evaluatio
 
 
 def require_budget(spec: FineTuneJobSpec, tokens: int, price: Price | None) -> None:
-    """Go on only where the estimate is within the budget.
+    """Check that the estimated cost is within the budget.
 
     Raises:
         TrainerError: BudgetExceeded with both figures, or PriceUnknown.

@@ -1,7 +1,7 @@
-"""`finetune-trainer prune FOLDER... --root DIR`: deletes output folders that nothing uses any more.
+"""`finetune-trainer prune FOLDER... --root DIR`: deletes output folders that are no longer used.
 
-Folders are those of a volume, or URIs of a store. What is used is the operator's knowledge; here each folder only has
-to lie inside the root.
+Folders are paths on a volume, or URIs of a store. The operator knows what is used; here each folder only has to be
+inside the root.
 """
 
 import argparse
@@ -21,10 +21,10 @@ from finetune_trainer.storage.store import Store
 
 
 def main(args: argparse.Namespace) -> int:
-    """Delete the folders, or none of them where one lies outside the root."""
+    """Delete the folders, or none of them if one is outside the root."""
     try:
-        doomed = [_deletion(str(folder), str(args.root), args.endpoint) for folder in args.folders]
-        for folder, delete_one in zip(args.folders, doomed, strict=True):
+        deletions = [_deletion(str(folder), str(args.root), args.endpoint) for folder in args.folders]
+        for folder, delete_one in zip(args.folders, deletions, strict=True):
             outcome.say(f"{folder} {'was deleted' if delete_one() else 'was not there'}")
     except TrainerError as error:
         return outcome.complain(error)
@@ -39,7 +39,7 @@ def _deletion(folder: str, root: str, endpoint: str | None) -> Callable[[], bool
 
 
 def inside(folder: Path, root: Path) -> Path:
-    """The folder without symbolic links on its way, once it is known to lie inside the root, and not to be it.
+    """The folder's path without symbolic links, after a check that it is below the root.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -51,7 +51,7 @@ def inside(folder: Path, root: Path) -> Path:
 
 
 def inside_store(folder: str, root: str) -> str:
-    """The URI of a store's folder, once it is known to lie inside the root, and not to be it.
+    """The URI of a store's folder, after a check that it is below the root.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -63,7 +63,7 @@ def inside_store(folder: str, root: str) -> str:
 
 
 def delete(folder: Path) -> bool:
-    """Delete a folder, a file, or a link (never what it leads to). One that is gone already is fine: False.
+    """Delete a folder, a file, or a link (never its target). Returns False if it does not exist.
 
     Raises:
         TrainerError: ArtifactFailed.
@@ -79,10 +79,10 @@ def delete(folder: Path) -> bool:
 
 
 def delete_in_store(folder: StoreRef) -> bool:
-    """Delete all objects below a folder. One that is gone already is fine: False.
+    """Delete all objects below a folder. Returns False if there are none.
 
     Raises:
-        TrainerError: what Store raises.
+        TrainerError: as `Store` raises it.
     """
     store = Store(folder)
     objects = list(store.objects())

@@ -1,8 +1,8 @@
-"""`finetune-trainer push FOLDER --to URI`: a whole artifact that is there already goes to a registry or a hub.
+"""`finetune-trainer push FOLDER --to URI`: pushes a complete artifact to a registry or a hub.
 
     finetune-trainer push FOLDER --to oci://REGISTRY/REPOSITORY:TAG | hf://OWNER/NAME
 
-after a push that failed, or for a version that nobody wanted elsewhere at first.
+after a failed push, or for a version that was not pushed by its job.
 """
 
 import argparse
@@ -19,13 +19,13 @@ from finetune_trainer.output.pushes import push_all
 from finetune_trainer.storage.durable import read_manifest
 
 _KEYS = ("what `docker login` has left here", "HF_TOKEN or `hf auth login`")
-"""Of a registry, and of the hub: nobody has a Secret here, as a job has."""
+"""Credentials for a registry and for the hub: there is no Secret here as for a job."""
 
 logger = logging.getLogger(__name__)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Push a folder and say what it is called there."""
+    """Push a folder and print its revision there."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         done = _push_one(_asked(args), args.folder)
@@ -47,7 +47,7 @@ def _push_one(push: Push, folder: Path) -> Pushed:
 
 
 def _asked(args: argparse.Namespace) -> Push:
-    """The flags as a job would spell them.
+    """The flags as fields of a job's spec.
 
     Raises:
         TrainerError: SpecInvalid.

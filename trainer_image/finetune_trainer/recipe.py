@@ -1,14 +1,14 @@
-"""What the code of `spec.code` works with: its context, and the built-in recipe in pieces.
+"""What the code of `spec.code` works with: its context, and the built-in recipe in parts.
 
     from finetune_trainer import recipe
 
-    run = recipe.context()                      # paths, spec, reports, the wish to stop
+    run = recipe.context()                      # paths, spec, reports, stop requests
     model = recipe.load_model(run)              # the base, with adapters unless spec.method is Full
-    recipe.fit(run, model)                      # trains from the newest checkpoint; reports by itself
+    recipe.fit(run, model)                      # trains from the newest checkpoint; sends the reports
     recipe.save(run, model)                     # into run.output
 
-Each piece can be replaced. The one demand is that a model stands in `run.output` at the end, as safetensors: a LoRA
-adapter on the base or all weights, as `save_pretrained` writes them. The tokenizer is the base's, and is added later.
+Each part can be replaced. The only requirement is a model in `run.output` at the end, as safetensors: a LoRA adapter
+on the base or all weights, as `save_pretrained` writes them. The base's tokenizer is added afterwards.
 """
 
 import contextlib
@@ -36,48 +36,48 @@ if TYPE_CHECKING:
 
 
 class Context:
-    """What the code is told, and how it tells."""
+    """What the job's code is given, and how it reports."""
 
-    def __init__(self, told: CodeContext) -> None:
-        self._reports = Writer(Path(told.reports))
+    def __init__(self, given: CodeContext) -> None:
+        self._reports = Writer(Path(given.reports))
         self.interruption = Interruption()
-        self._signals = contextlib.ExitStack()  # as long as this lives, signals are asked for, not obeyed
-        # Processes that the code starts are ended by whoever started them; only the main thread may take signals.
-        if os.getppid() == told.trainer and threading.current_thread() is threading.main_thread():
+        self._signals = contextlib.ExitStack()  # while open, a signal requests a stop instead of ending the process
+        # Whoever starts child processes of the code ends them; only the main thread may install handlers.
+        if os.getppid() == given.trainer and threading.current_thread() is threading.main_thread():
             self._signals.enter_context(self.interruption.install())
             self._signals.enter_context(self.interruption.deferred())
-        self.told: int | None = None
-        """Lines of the recipe's own record that were reported by this process."""
-        self.job = told.job
-        self.spec: FineTuneJobSpec = told.job.spec
-        """The job's spec: hyperparameters, method, lora and all else as it was applied."""
-        self.base_model = Path(told.base_model)
+        self.reported_lines: int | None = None
+        """How many lines of the recipe's record this process has reported."""
+        self.job = given.job
+        self.spec: FineTuneJobSpec = given.job.spec
+        """The job's spec: hyperparameters, method, lora and all other fields as applied."""
+        self.base_model = Path(given.base_model)
         """Folder of the base model."""
-        self.data = {split: Path(path) for split, path in told.data.items()}
-        """JSON Lines files of `train` and, where the job has them, `validation` and `test`. They are checked."""
-        self.output = Path(told.output)
-        """Where the finished model has to stand: an empty folder."""
-        self.checkpoints = Path(told.checkpoints)
-        """A folder that outlives the pod: what is in it is there when the job goes on."""
-        self.moment = told.moment
-        """When the job's first attempt began: what time chat templates write, in every attempt, where they write one.
+        self.data = {split: Path(path) for split, path in given.data.items()}
+        """Validated JSON Lines files: `train` and, if the job has them, `validation` and `test`."""
+        self.output = Path(given.output)
+        """Where to write the finished model: an empty folder."""
+        self.checkpoints = Path(given.checkpoints)
+        """A folder that outlives the pod: its contents are there when the job resumes."""
+        self.moment = given.moment
+        """When the job's first attempt began: the time that chat templates write, the same in every attempt.
 
-        transformers' own `apply_chat_template` asks the clock; most templates take a `date_string` instead."""
+        transformers' own `apply_chat_template` uses the clock; most templates accept a `date_string` instead."""
 
-    def leave_signals(self) -> None:
-        """Obey signals again as before."""
+    def restore_handlers(self) -> None:
+        """Restore the previous signal handling."""
         self._signals.close()
 
     @property
     def stop_requested(self) -> bool:
-        """Whether the pod is to end: write a checkpoint, then call `stop`, within 100 seconds.
+        """Whether the pod is about to end: write a checkpoint, then call `stop`, within 100 seconds.
 
-        Processes that the code starts know it as well.
+        Child processes of the code see it as well.
         """
-        return self.interruption.asked or self._reports.is_asked_to_stop
+        return self.interruption.is_requested or self._reports.is_asked_to_stop
 
     def stop(self) -> None:
-        """End here, after a checkpoint; the next attempt starts the code anew.
+        """Exit after writing a checkpoint; the next attempt starts the code again.
 
         Raises:
             SystemExit: always.
@@ -85,7 +85,7 @@ class Context:
         raise SystemExit(int(ExitCode.INTERRUPTED))
 
     def rows(self, split: SplitName = "train") -> Iterator[dict[str, Any]]:
-        """Rows of a split: `prompt`, `completion` and perhaps `system`; longer conversations have `messages`."""
+        """Rows of a split: `prompt`, `completion` and optionally `system`; longer conversations have `messages`."""
         with self.data[split].open(encoding="utf-8") as file:
             yield from map(json.loads, file)
 
@@ -99,18 +99,18 @@ class Context:
         validation_loss: float | None = None,
         tokens: int = 0,
     ) -> None:
-        """Tell how far the training is: it shows in the job's status, curves and record.
+        """Report progress: it appears in the job's status, curves and record.
 
         Args:
             step: Steps done.
-            total_steps: Steps in all; without it there is no percentage and no time left.
-            epoch: Passes over the data done.
+            total_steps: Total number of steps; without it no percentage and no remaining time are shown.
+            epoch: Completed passes over the data.
             loss: Training loss of this step, nats per completion token.
             validation_loss: Loss on the validation set after this step.
-            tokens: Tokens of this step, without padding; the losses of steps are weighted by them in the curve.
+            tokens: Tokens of this step, without padding; the curve weights the losses of steps by them.
 
         Raises:
-            ValueError: a loss is no finite number, or a number is negative or too large.
+            ValueError: a loss is not a finite number, or a number is negative or too large.
         """
         for name, value in (("loss", loss), ("validation_loss", validation_loss)):
             if value is not None and not math.isfinite(value):
@@ -125,7 +125,7 @@ class Context:
 def context() -> Context:
     """The context of this process; from now on SIGTERM sets `stop_requested`.
 
-    Who calls it first in another thread than the main one has SIGTERM end the process as before.
+    If the first call is not made on the main thread, SIGTERM ends the process as before.
 
     Raises:
         RuntimeError: the code was not started by `finetune-trainer`.
@@ -137,7 +137,7 @@ def context() -> Context:
 
 
 class _Fork(threading.local):
-    """A thread's signals as they were before it forked."""
+    """A thread's signal mask from before it forked."""
 
     mask: Iterable[int] = ()
 
@@ -145,32 +145,32 @@ class _Fork(threading.local):
 _fork = _Fork()
 
 
-def _hold_signals() -> None:
-    """One that comes before the forked process obeys it again would be lost."""
+def _block_signals() -> None:
+    """A signal that arrives before the child process has restored its handling would be lost."""
     _fork.mask = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGTERM, signal.SIGINT))
 
 
-def _let_signals_go() -> None:
+def _restore_mask() -> None:
     signal.pthread_sigmask(signal.SIG_SETMASK, _fork.mask)
 
 
-def _as_a_process_of_its_own() -> None:
-    """A forked process ends by SIGTERM as it would without us: who ends one by it waits until it is gone."""
+def _restore_handlers_in_child() -> None:
+    """Let a forked process end by SIGTERM as usual: whoever sends it waits for the process to exit."""
     if context.cache_info().currsize:
-        context().leave_signals()
-    _let_signals_go()
+        context().restore_handlers()
+    _restore_mask()
 
 
-os.register_at_fork(before=_hold_signals, after_in_parent=_let_signals_go, after_in_child=_as_a_process_of_its_own)
+os.register_at_fork(before=_block_signals, after_in_parent=_restore_mask, after_in_child=_restore_handlers_in_child)
 
 
 def chat_tokenizer(run: Context) -> ChatTokenizer:
-    """The base model's tokenizer with its chat template, as the built-in recipe and the server use it."""
+    """The base model's tokenizer with its chat template, as in the built-in recipe and the server."""
     return ChatTokenizer.from_folder(run.base_model, moment=run.moment)
 
 
 def load_model(run: Context) -> Any:
-    """The base model as spec.method wants it: with new adapters, in 4 bits for QLoRA, in float32 for Full."""
+    """The base model as spec.method needs it: with new adapters, in 4 bits for QLoRA, in float32 for Full."""
     from finetune_trainer.models.base_model import quiet_libraries
     from finetune_trainer.training.tuning import tunable_model
 
@@ -198,16 +198,16 @@ def _as_row(fields: dict[str, Any]) -> Row:
 
 
 def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | None" = None) -> None:
-    """The built-in training: order, schedule, checkpoints, validation and reports, from the newest checkpoint on.
+    """The built-in training (order, schedule, checkpoints, validation, reports), from the newest checkpoint on.
 
     Args:
         run: The context.
-        model: What `load_model` gave, or another model on the base's tokenizer.
-        loss_sum: Loss of one forward pass, summed over the positions whose `batch["targets"]` are not -100; default:
+        model: The result of `load_model`, or another model with the base's tokenizer.
+        loss_sum: Loss of one forward pass, summed over the positions whose `batch["targets"]` is not -100. Default:
             negative log likelihood (`passes.loss_sum`).
 
     Raises:
-        SystemExit: the pod is to end; a checkpoint was written.
+        SystemExit: the pod is about to end; a checkpoint was written.
     """
     from finetune_trainer.attempt.metrics import FILE, Metrics
     from finetune_trainer.output.finished import fingerprint
@@ -222,7 +222,7 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
     origin = Origin(fingerprint(run.job, *map(sha256_of, run.data.values())))
 
     def tell(*_: int) -> None:
-        _pass_on(run, record.lines, trainer.course.plan.total_steps)
+        _report_new_lines(run, record.lines, trainer.course.plan.total_steps)
 
     trainer = build_trainer(
         run.job,
@@ -240,23 +240,23 @@ def fit(run: Context, model: Any, *, loss_sum: "Callable[[Any, Pass], Any] | Non
         run.stop()
 
 
-def _pass_on(run: Context, lines: Sequence[Mapping[str, Any]], total_steps: int) -> None:
-    """Report what is new in the record, and at first all of its last step, which an earlier attempt may have done.
+def _report_new_lines(run: Context, lines: Sequence[Mapping[str, Any]], total_steps: int) -> None:
+    """Report new lines of the record. The first call reports the whole last step, maybe of an earlier attempt.
 
-    The trainer keeps what that one has reported before the first step that this one reports.
+    The trainer keeps that attempt's reports up to the first step that this one reports.
     """
-    if run.told is None and lines:
-        run.told = next(index for index, line in enumerate(lines) if line["step"] == lines[-1]["step"])
-    for line in lines[run.told :]:
+    if run.reported_lines is None and lines:
+        run.reported_lines = next(index for index, line in enumerate(lines) if line["step"] == lines[-1]["step"])
+    for line in lines[run.reported_lines :]:
         about: dict[str, Any] = {"step": line["step"], "total_steps": total_steps, "epoch": line["epoch"]}
         run.report(
             **about, loss=line.get("loss"), validation_loss=line.get("validationLoss"), tokens=line.get("tokens", 0)
         )
-    run.told = len(lines)
+    run.reported_lines = len(lines)
 
 
 def save(run: Context, model: Any) -> None:
-    """Adapter or whole model into `run.output`."""
+    """Write the adapter or the whole model to `run.output`."""
     from finetune_trainer.output.artifact import save_weights
 
     save_weights(run.output, model)

@@ -1,6 +1,6 @@
-"""`finetune-trainer run`: a FineTuneJob manifest done here, without a cluster, by the same code as in the pod.
+"""`finetune-trainer run`: runs a FineTuneJob manifest without a cluster, with the same code as the pod.
 
-Datasets may be file:// here. A run that was stopped goes on from its checkpoint when it is started again.
+Datasets may be file:// here. A run that was stopped resumes from its checkpoint when it is started again.
 """
 
 import argparse
@@ -36,10 +36,10 @@ from finetune_trainer.train import execute
 
 _LOCK = ".running"
 _MARKS = (_LOCK, fence.FILE)
-"""What is in an output folder from the first moment of a run on: here, and on a cluster."""
+"""Files that an output folder has from the start of a run, here or on a cluster."""
 
-_LONGEST_ADDRESS = 1024
-"""Of an artifact, in a job's status: a run would end in vain once all is done."""
+_LONGEST_URI = 1024
+"""Limit of an artifact URI in a job's status: checked first, since the run would fail only at its very end."""
 
 _PATIENCE = (
     "Stopping as soon as a checkpoint is written. Ctrl-C again stops at once and loses what came after the last one."
@@ -62,11 +62,11 @@ _NEXT_STEP_HERE = {
     Reason.ARTIFACT_FAILED: "Make room on the disk, or name a folder that you may write to with --output; then "
     + _AGAIN,
 }
-"""What to do without a cluster, where the reason's own next step speaks of one."""
+"""Next steps without a cluster, where the reason's own next step assumes one."""
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do the job and say where the model is; the exit code is that of `train`."""
+    """Run the job and print where the model is; the exit code is that of `train`."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
     try:
         job = local_job(read_job(args.file), args.output, args.model_cache, args.code)
@@ -78,7 +78,7 @@ def main(args: argparse.Namespace) -> int:
     reporter = Reporter(job, listener=display.show, interval=0.2)
     code = outcome.run_to_end(lambda: _execute_here(job, reporter, interruption, display), reporter, interruption)
     if code == ExitCode.OK:
-        return _say_what_is_next(job)
+        return _print_next_steps(job)
     if code == ExitCode.INTERRUPTED:
         outcome.say(f"Run the same command again to continue in {args.output}.")
     return code
@@ -86,27 +86,27 @@ def main(args: argparse.Namespace) -> int:
 
 def _execute_here(job: TrainerJob, reporter: Reporter, interruption: Interruption, display: "Display") -> None:
     try:
-        with _alone_in(Path(job.output)) as short_of_memory:
-            known = job.model_copy(update={"short_of_memory": short_of_memory})
-            execute(known, reporter, interruption, allow_local=True)
+        with _locked(Path(job.output)) as short_of_memory:
+            informed = job.model_copy(update={"short_of_memory": short_of_memory})
+            execute(informed, reporter, interruption, allow_local=True)
     except TrainerError as error:
         raise outcome.with_next_step(error, _NEXT_STEP_HERE) from error
     finally:
-        display.close()  # before anything else is said: the bar's line has no end
+        display.close()  # before any other output: the bar's line has no newline
 
 
 @contextmanager
-def _alone_in(folder: Path) -> Iterator[bool]:
-    """Keep the output folder from a second run. The lock goes with the process, however that ends.
+def _locked(folder: Path) -> Iterator[bool]:
+    """Lock the output folder against a second run. The kernel drops the lock when the process ends, however it ends.
 
-    Yields whether the run before was ended for want of memory: it has left the kernel's count of such ends, and that
-    has grown since.
+    Yields whether the previous run was killed for lack of memory: a run leaves the kernel's OOM-kill count in the lock
+    file until it ends, and that count has grown since.
 
     Raises:
         TrainerError: ArtifactFailed, another run has the folder, or it cannot be written.
     """
     with write_errors(folder):
-        _require_own(folder)
+        _require_no_other_files(folder)
         folder.mkdir(parents=True, exist_ok=True)
     with write_errors(folder / _LOCK):
         if (folder / _LOCK).exists():
@@ -119,24 +119,24 @@ def _alone_in(folder: Path) -> Iterator[bool]:
             message = f"{folder} is being written by another run"
             raise TrainerError(Reason.ARTIFACT_FAILED, message, "Wait for its end, or name another folder.") from None
         lock.seek(0)
-        left, now = lock.read().strip(), _ended_for_memory()
+        before, now = lock.read().strip(), _oom_kills()
         with write_errors(folder):
-            _leave(lock, str(now))
+            _overwrite(lock, str(now))
         try:
-            yield left.isdecimal() and now > int(left)
+            yield before.isdecimal() and now > int(before)
         finally:
             with suppress(OSError):
-                _leave(lock, "")
+                _overwrite(lock, "")
 
 
-def _leave(lock: TextIO, text: str) -> None:
+def _overwrite(lock: TextIO, text: str) -> None:
     lock.truncate(0)
     lock.write(text)
     lock.flush()
 
 
-def _ended_for_memory() -> int:
-    """How many processes the kernel has ended for want of memory since this machine started; 0 where none is told."""
+def _oom_kills() -> int:
+    """How many processes the kernel has OOM-killed since this machine started; 0 if it does not say."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/vmstat").read_text(encoding="ascii").splitlines():
             if line.startswith("oom_kill "):
@@ -144,8 +144,8 @@ def _ended_for_memory() -> int:
     return 0
 
 
-def _require_own(folder: Path) -> None:
-    """Refuse a folder in which something else has a name that a run writes or, at its end, deletes.
+def _require_no_other_files(folder: Path) -> None:
+    """Refuse a folder that holds foreign files under names that a run writes, or deletes at its end.
 
     Raises:
         TrainerError: ArtifactFailed.
@@ -159,7 +159,7 @@ def _require_own(folder: Path) -> None:
 
 
 def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | None, code: Path | None) -> TrainerJob:
-    """The job as the operator would hand it to a pod, with folders of this machine.
+    """The job as the operator would give it to a pod, with folders of this machine.
 
     Raises:
         TrainerError: SpecInvalid, spec.code and --code do not go together, or libraries cannot open a folder.
@@ -167,7 +167,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
     folder = output.resolve()
     _require_utf8(folder, *([model_cache.resolve()] if model_cache else []))
     _require_code(manifest, code)
-    _require_heeded(manifest.spec)
+    _require_effective(manifest.spec)
     return TrainerJob(
         namespace=manifest.metadata.namespace or "local",
         name=manifest.metadata.name,
@@ -175,7 +175,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
         attempt=1,
         spec=manifest.spec,
         output=str(folder),
-        artifact_uri=_address_of(folder / ARTIFACT_FOLDER),
+        artifact_uri=_uri_of(folder / ARTIFACT_FOLDER),
         model_cache=str(model_cache.resolve()) if model_cache else None,
         air_gapped=is_air_gapped(),
         code=str(code.resolve()) if code else None,
@@ -183,7 +183,7 @@ def local_job(manifest: FineTuneJobManifest, output: Path, model_cache: Path | N
 
 
 def _require_utf8(*folders: Path) -> None:
-    """Refuse names that Python opens and libraries do not: what they write last would end hours of training."""
+    """Refuse names that Python can open but libraries cannot: the last file they write would fail after hours."""
     for folder in folders:
         if os.fsencode(folder) == str(folder).encode(errors="replace"):
             continue
@@ -194,23 +194,23 @@ def _require_utf8(*folders: Path) -> None:
         )
 
 
-def _address_of(artifact_folder: Path) -> str:
-    """What the result calls it, where each byte of a letter that is not of ASCII takes three characters."""
+def _uri_of(artifact_folder: Path) -> str:
+    """The URI in the result, in which every byte of a non-ASCII character takes three characters."""
     address = artifact_folder.as_uri()
-    if len(address) > _LONGEST_ADDRESS:
-        said = f"--output: as an address it has {len(address):,} characters, of at most {_LONGEST_ADDRESS:,}"
-        raise TrainerError(Reason.SPEC_INVALID, said, "Name a folder with a shorter path.")
+    if len(address) > _LONGEST_URI:
+        message = f"--output: as an address it has {len(address):,} characters, of at most {_LONGEST_URI:,}"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Name a folder with a shorter path.")
     return address
 
 
-def _require_heeded(spec: FineTuneJobSpec) -> None:
-    """Refuse what would be another training without a word: a provider's own learning rate, or a job made elsewhere."""
+def _require_effective(spec: FineTuneJobSpec) -> None:
+    """Refuse fields that would silently have no effect: a provider's learning rate, or an adopted job."""
     named = ["spec.adopt"] if spec.adopt is not None else []
     if spec.hyperparameters.learning_rate_multiplier is not None:
         named.append("spec.hyperparameters.learningRateMultiplier")
     if named:
-        said = f"{' and '.join(named)}: only a provider heeds it, and `run` trains on this machine"
-        raise TrainerError(Reason.SPEC_INVALID, said, "Leave it out here, and say hyperparameters.learningRate.")
+        message = f"{' and '.join(named)}: only a provider heeds it, and `run` trains on this machine"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Leave it out here, and say hyperparameters.learningRate.")
 
 
 def _require_code(manifest: FineTuneJobManifest, code: Path | None) -> None:
@@ -230,15 +230,15 @@ def _require_code(manifest: FineTuneJobManifest, code: Path | None) -> None:
 
 
 class Display:
-    """What a person sees: a line when something new begins, and a bar while the model learns."""
+    """Terminal output: a line when a new phase begins, and a progress bar during training."""
 
     def __init__(self) -> None:
         self._bar: Any = None
-        self._said: set[str] = set()
+        self._printed: set[str] = set()
         self._ran = False
 
     def show(self, report: Report) -> None:
-        """Show what is new in the report."""
+        """Print what is new in the report."""
         if report.dataset and report.dataset.train:
             self._once(f"Data: {report.dataset.message}", *(f"  warning: {text}" for text in report.dataset.warnings))
         if report.phase == "Validating":
@@ -251,14 +251,14 @@ class Display:
         elif report.phase == "Evaluating":
             self._once("Asking the tuned model and its baselines the test set.")
             self._count_answers(report)
-        self._once(*map(_followed, report.trackers or ()))
+        self._once(*map(_tracker_line, report.trackers or ()))
         if report.evaluation:
             self._once(*_scores(report.evaluation))
         if report.result:
-            self._once(*(f"warning: {said}" for said in report.result.warnings or ()), *_not_evaluated(report.result))
+            self._once(*(f"warning: {text}" for text in report.result.warnings or ()), *_not_evaluated(report.result))
 
     def close(self) -> None:
-        """Leave the bar as it is."""
+        """Close the bar and leave it on the screen."""
         if self._bar is not None:
             self._bar.close()
             self._bar = None
@@ -291,13 +291,13 @@ class Display:
 
     def _once(self, *lines: str) -> None:
         for line in lines:
-            if line not in self._said:
-                self._said.add(line)
+            if line not in self._printed:
+                self._printed.add(line)
                 self.close()
                 outcome.say(line)
 
 
-def _followed(one: Tracked) -> str:
+def _tracker_line(one: Tracked) -> str:
     if one.problem:
         return f"warning: spec.trackers.{one.name}: {one.problem}"
     return f"{one.name} has the run: {one.url or 'its server does not say where'}"
@@ -309,7 +309,7 @@ def _not_evaluated(result: TrainingResult) -> list[str]:
 
 
 def _scores(found: EvaluationResult) -> list[str]:
-    """The deciding metric of everybody, and the verdicts."""
+    """The deciding metric of every model, and the verdicts."""
     baselines = found.baselines
     named: list[tuple[str, Compared | None]] = [
         ("base model", baselines.zero_shot),
@@ -318,19 +318,22 @@ def _scores(found: EvaluationResult) -> list[str]:
         *((one.name, one) for one in baselines.endpoints or ()),
     ]
     head = f"{found.metric} on {counted(found.rows, 'row')}: {_number(found.tuned.of(found.metric))} tuned model"
-    return [head, *(_beside(name, one, found.metric) for name, one in named if one and (one.verdict or one.problem))]
+    return [
+        head,
+        *(_baseline_line(name, one, found.metric) for name, one in named if one and (one.verdict or one.problem)),
+    ]
 
 
-def _beside(name: str, one: Compared, metric: Metric) -> str:
-    said = [one.verdict and f"the tuned model is: {one.verdict}", one.problem]
-    return f"  {_number(one.of(metric))} {name}; " + "; ".join(part for part in said if part)
+def _baseline_line(name: str, one: Compared, metric: Metric) -> str:
+    parts = [one.verdict and f"the tuned model is: {one.verdict}", one.problem]
+    return f"  {_number(one.of(metric))} {name}; " + "; ".join(part for part in parts if part)
 
 
 def _number(value: float | None) -> str:
     return "  -  " if value is None else f"{value:.3f}"
 
 
-def _say_what_is_next(job: TrainerJob) -> int:
+def _print_next_steps(job: TrainerJob) -> int:
     folder = artifact.folder_of(job)
     serve = ["finetune-trainer", "serve", "--model", str(folder)]
     if job.model_cache:

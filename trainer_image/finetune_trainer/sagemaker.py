@@ -1,20 +1,19 @@
-"""`finetune-trainer sagemaker`: what a training container of SageMaker runs. The recipe is that of `train`.
+"""`finetune-trainer sagemaker`: what a SageMaker training container runs, with the same recipe as `train`.
 
     /opt/ml/input/data/job/*          the job                           ─┐
     /opt/ml/input/data/train/* …      its data, as JSON lines            ├ channels, which SageMaker fills before
     /opt/ml/input/data/base/          the base model, where there is one  │
     /opt/ml/input/data/active/        the active version, to compare with  │
-    /opt/ml/input/data/code/          code of one's own, as one file      ─┘
+    /opt/ml/input/data/code/          the job's own code, as one file     ─┘
     /opt/ml/input/config/resourceconfig.json   the job's instances, and which of them this one is
-    /opt/ml/checkpoints/              the run's output; SageMaker keeps it in S3, and brings it back to a new instance
-    /opt/ml/checkpoints/report.json   how it goes: nobody here reaches the operator, and it reads this in S3
-    /opt/ml/model/model/              the artifact, and its report.json beside it; SageMaker takes them at the end
+    /opt/ml/checkpoints/              the run's output; SageMaker keeps it in S3 and restores it on a new instance
+    /opt/ml/checkpoints/report.json   progress: the operator cannot be reached from here, and reads it in S3
+    /opt/ml/model/model/              the artifact, with its report.json beside it; SageMaker uploads them at the end
     /opt/ml/output/failure            why it failed: SageMaker's FailureReason quotes it
 
-An instance with several GPUs is paid for whole: one process trains on each, and they get the job from the one that
-SageMaker has started. Several instances are the nodes of one torchrun; all get the same channels and checkpoints, and
-the first alone writes.
-Data and model get links of fixed names, so that a checkpoint of an earlier attempt is known again.
+An instance is paid for with all its GPUs, so one process trains on each; they get the job from the process that
+SageMaker started. Several instances are the nodes of one torchrun; all have the same channels and checkpoints, and only
+the first one writes. Data and model are linked under fixed names, so that the checkpoints of an earlier attempt match.
 """
 
 import argparse
@@ -46,28 +45,28 @@ from finetune_trainer.storage.durable import sha256_of
 from finetune_trainer.train import execute
 
 REPORT_SECONDS = 10.0
-"""Least time between two reports: SageMaker copies each of them to S3."""
+"""Minimum time between two reports: SageMaker copies each of them to S3."""
 
 FAILURE_BYTES = 1024
-"""What SageMaker quotes of the failure file."""
+"""How much of the failure file SageMaker quotes."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Hosts:
-    """The instances of a job, as each of them is told in resourceconfig.json; the first one speaks for all."""
+    """The instances of a job according to resourceconfig.json; the first one reports for all."""
 
     names: tuple[str, ...] = ("",)
     current: str = ""
     interface: str = ""
-    """Network interface that they reach one another by."""
+    """Network interface between the instances."""
     kind: str | None = None
     """The type of this instance."""
 
     @classmethod
     def of(cls, root: Path) -> Self:
-        """Those that the file names; without it, and where it names one, that one alone."""
+        """The hosts in the file; this one alone if there is no file or only one host."""
         path = root / "input" / "config" / "resourceconfig.json"
         told = orjson.loads(path.read_bytes()) if path.is_file() else {}
         names = tuple(sorted(told.get("hosts") or ("",), key=_by_number))
@@ -78,16 +77,16 @@ class Hosts:
 
     @property
     def number(self) -> int:
-        """Which of them this one is, from 0."""
+        """The index of this host, from 0."""
         return self.names.index(self.current)
 
     @property
     def rendezvous(self) -> str | None:
-        """Where they meet; None for one alone."""
+        """The rendezvous address of torchrun; None for a single host."""
         return f"{self.names[0]}:{RENDEZVOUS_PORT}" if len(self.names) > 1 else None
 
-    def tell_torch(self) -> None:
-        """Its number and its network, by the variables that torchrun, gloo and NCCL read."""
+    def export_to_torch(self) -> None:
+        """Set node number and network in the variables that torchrun, gloo and NCCL read."""
         os.environ[NODE_VARIABLE] = str(self.number)
         if self.interface:
             os.environ.setdefault("GLOO_SOCKET_IFNAME", self.interface)
@@ -95,13 +94,13 @@ class Hosts:
 
 
 def _by_number(host: str) -> tuple[int, str]:
-    """algo-10 comes after algo-9: which host is the first must not depend on how many there are."""
+    """Sorts algo-10 after algo-9: the first host must not depend on how many there are."""
     number = host.rpartition("-")[2]
     return (int(number) if number.isdecimal() else 0, host)
 
 
 def main(args: argparse.Namespace) -> int:
-    """Do the job that the channels hold; the exit code is that of `train`."""
+    """Run the job in the channels; the exit code is that of `train`."""
     pod_log.begin()
     root: Path = args.root
     failure = root / "output" / "failure"
@@ -117,9 +116,9 @@ def main(args: argparse.Namespace) -> int:
         return _train(root, job, failure)
     hosts = Hosts.of(root)
     if hosts.rendezvous is not None:
-        hosts.tell_torch()
+        hosts.export_to_torch()
     if hosts.number:
-        # A report that was brought from an earlier instance is the first host's: this one must not bring it back.
+        # A report restored from an earlier instance belongs to the first host: this one must not upload it again.
         (root / "checkpoints" / REPORT_FILE).unlink(missing_ok=True)
     os.environ[JOB_VARIABLE] = job.model_dump_json(by_alias=True, exclude_none=True)
     try:
@@ -129,18 +128,21 @@ def main(args: argparse.Namespace) -> int:
 
 
 def _train(root: Path, job: TrainerJob, failure: Path) -> int:
-    """Do the job, or a rank's share of it; rank 0 leaves the reports of all."""
-    report_file, speaks = root / "checkpoints" / REPORT_FILE, launch.speaks()  # known now: training forgets its rank
+    """Run the job, or one rank's share of it; rank 0 writes the reports."""
+    report_file, reports = (
+        root / "checkpoints" / REPORT_FILE,
+        launch.is_reporting_rank(),
+    )  # asked now: training clears the rank
     log = pod_log.PodLog()
 
     def tell(report: Report) -> None:
         leave_report(report_file, report)
         log(report)
 
-    reporter = Reporter(job, listener=tell if speaks else None, interval=REPORT_SECONDS)
+    reporter = Reporter(job, listener=tell if reports else None, interval=REPORT_SECONDS)
     interruption = Interruption()
     code = outcome.run_to_end(lambda: execute(job, reporter, interruption, allow_local=True), reporter, interruption)
-    if code == ExitCode.OK and speaks:
+    if code == ExitCode.OK and reports:
         leave_report(root / "model" / REPORT_FILE, reporter.report)
     if reporter.report.failure is not None:
         why = reporter.report.failure
@@ -149,10 +151,10 @@ def _train(root: Path, job: TrainerJob, failure: Path) -> int:
 
 
 def trainer_job(root: Path) -> TrainerJob:
-    """The job of the channels, with the container's folders.
+    """The job from the channels, with the container's folders.
 
     Raises:
-        TrainerError: SpecInvalid, a channel is missing or holds no job that this image can do.
+        TrainerError: SpecInvalid, a channel is missing or holds no job for this image.
     """
     try:
         job = ContainerJob.model_validate_json(_only_file(root, JOB_CHANNEL).read_bytes())
@@ -162,7 +164,7 @@ def trainer_job(root: Path) -> TrainerJob:
     inputs, hosts = root / "output" / "inputs", Hosts.of(root)
     files = {split: _linked(root, split, inputs) for split in SPLITS if getattr(job.spec.dataset, split) is not None}
     cache = _cache(root, job.spec.base_model, inputs)
-    # What is advised where memory lacks is another type, also where the job has left it to the connection.
+    # The next step for too little memory names another type, so use the actual one if the connection chose it.
     asked = job.spec.resources
     resources = asked.model_copy(update={"instance_type": asked.instance_type or hosts.kind})
     return TrainerJob(
@@ -187,7 +189,7 @@ def trainer_job(root: Path) -> TrainerJob:
 
 
 def _ranks(spec: FineTuneJobSpec, nodes: int) -> int:
-    """One for each GPU of an instance, if each of them gets a row of every step; code of one's own uses them all."""
+    """One per GPU of an instance, as long as each gets a row of every step; the job's own code uses all GPUs itself."""
     return 1 if spec.code is not None else max(1, min(gpus(), spec.hyperparameters.batch_size // nodes))
 
 
@@ -200,7 +202,7 @@ def _code(root: Path, spec: FineTuneJobSpec, inputs: Path) -> str | None:
 
 
 def gpus() -> int:
-    """GPUs of the instance; torch counts them without touching them."""
+    """Number of GPUs of the instance; torch counts them without initialising them."""
     import torch
 
     return torch.cuda.device_count()
@@ -221,14 +223,14 @@ def _only_file(root: Path, channel: str) -> Path:
 
 
 def _linked(root: Path, split: str, inputs: Path) -> DataFile:
-    """A split's file by a name that does not change with the attempt: what is learnt from is known by it."""
+    """A split's file under a fixed name, since checkpoints identify their data by it."""
     link = inputs / f"{split}.jsonl"
     _link(link, _only_file(root, split))
     return DataFile(uri=link.as_uri(), format="JSONLines")
 
 
 def _cache(root: Path, base_model: str, inputs: Path) -> Path | None:
-    """A model cache with the base model, where a channel brings it."""
+    """A model cache with the base model, if there is a channel with it."""
     folder = root / "input" / "data" / BASE_CHANNEL
     if not folder.is_dir():
         return None
@@ -238,7 +240,7 @@ def _cache(root: Path, base_model: str, inputs: Path) -> Path | None:
 
 
 def _active(root: Path, told: ActiveVersionRef | None) -> ActiveVersionRef | None:
-    """What is compared with; its folder only where the channel brought that version's own files."""
+    """The version to compare with; with a folder only if the channel contains exactly that version."""
     if told is None:
         return None
     folder = root / "input" / "data" / ACTIVE_CHANNEL
@@ -256,7 +258,7 @@ def _link(link: Path, target: Path) -> None:
 
 
 def leave_report(path: Path, report: Report) -> None:
-    """Write the report whole or not at all. Trouble with it never reaches the training."""
+    """Write the report atomically. Errors are logged and never reach the training."""
     _leave(path, orjson.dumps(report.wire()).decode())
 
 
@@ -271,5 +273,5 @@ def _leave(path: Path, text: str) -> None:
 
 
 def _sentence(reason: Reason, message: str, next_step: str | None) -> str:
-    """The failure in one line; its reason comes first, and the operator reads it there."""
+    """The failure in one line, starting with its reason, which the operator reads."""
     return cut(outcome.sentence(reason, message, next_step), FAILURE_BYTES, as_bytes=True)

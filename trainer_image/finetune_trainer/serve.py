@@ -1,12 +1,12 @@
 """`finetune-trainer serve`: an OpenAI-compatible server for a tuned or a base model.
 
-The server listens at once and answers /health with 503; a thread loads the model; then /health says 200. On SIGTERM
-clients that keep a connection are asked to close it, then no new connection is taken, answers under way are finished
-(up to --drain-seconds), and the process ends with 0. Kubernetes' preStop hook gives the endpoints time to forget the
-pod before that; a connection that was open stays with the pod all the same.
+The server listens at once and answers /health with 503 until a thread has loaded the model, then with 200. On SIGTERM
+it asks clients with open connections to close them, accepts no new ones, finishes running answers (for up to
+--drain-seconds), and exits with 0. Kubernetes' preStop hook gives the endpoints time to drop the pod before that; a
+connection that was already open stays with the pod.
 
-CPU threads follow the container's CPU quota (OMP_NUM_THREADS overrides it). No hub is asked, but with
---allow-hub for an adapter's base model that the cache lacks.
+CPU threads follow the container's CPU quota (OMP_NUM_THREADS overrides it). No hub is contacted, except with
+--allow-hub for an adapter's base model that is not in the cache.
 """
 
 import argparse
@@ -36,17 +36,17 @@ from finetune_trainer.serving.app import Room, build_app
 from finetune_trainer.serving.artifact import open_artifact, unpacked
 
 _log = logging.getLogger(__name__)
-_KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep idle connections, so that they end them, not we
+_KEEP_ALIVE_SECONDS = 75  # longer than proxies and clients keep idle connections, so that they close them, not we
 _NO_ROOM = "the memory that the server may take was not enough to load the model"
 _MORE_ROOM = "Raise the limit (the container's memory, ulimit -v), or serve a smaller model."
-_FAREWELL_SECONDS = 6
-"""Longer than httpx keeps an idle connection: who sends no request meanwhile will not use the connection again."""
+_CLOSE_SECONDS = 6
+"""Longer than httpx keeps an idle connection: a client without a request in this time will not reuse it."""
 
 
 def main(args: argparse.Namespace) -> int:
-    """Serve until a signal comes; the exit code says how it ended."""
+    """Serve until a signal arrives; the exit code says how it ended."""
     pod_log.begin()
-    logging.getLogger("uvicorn").setLevel(logging.INFO)  # when it listens and ends; requests are in its metrics
+    logging.getLogger("uvicorn").setLevel(logging.INFO)  # logs start and end; requests are in the metrics
     prepare_environment(allow_hub=args.allow_hub)
     try:
         key = KeyFile(args.api_key_file) if args.api_key_file else None
@@ -57,7 +57,7 @@ def main(args: argparse.Namespace) -> int:
     except TrainerError as error:
         return _say(error)
     room = Room()
-    server = PoliteServer(
+    server = DrainingServer(
         uvicorn.Config(
             build_app(room, key, sagemaker=args.sagemaker),
             port=args.port,
@@ -69,16 +69,16 @@ def main(args: argparse.Namespace) -> int:
     )
     loading = _Loading(args, room, server)
     loading.start()
-    _leave_signals_to(server, listening)
+    _run_server(server, listening)
     if loading.error is not None:
-        _say(loading.error)  # last, so that no line of the server stands below it
+        _say(loading.error)  # at the end, so that it is the log's last line
     if room.served is not None:
         room.served.engine.close(timeout=5)
     return loading.exit_code
 
 
 def listen(host: str | None, port: int) -> socket.socket:
-    """The socket that the server takes its connections from. Without a host: of all addresses, also of IPv6 alone.
+    """The listening socket. Without a host it listens on all addresses, also on a host with IPv6 only.
 
     Raises:
         TrainerError: SpecInvalid, the address is in use, or none of this machine.
@@ -96,22 +96,22 @@ def listen(host: str | None, port: int) -> socket.socket:
 
 
 def prepare_environment(*, allow_hub: bool) -> None:
-    """Settings that libraries read when they are imported: no hub, no telemetry, threads as the quota allows."""
+    """Settings that libraries read on import: no hub, no telemetry, as many threads as the quota allows."""
     if not allow_hub:
         os.environ["HF_HUB_OFFLINE"] = os.environ["TRANSFORMERS_OFFLINE"] = "1"
     os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
     torch_settings.prepare(cpu_threads())
 
 
-class PoliteServer(uvicorn.Server):
-    """Closes no idle connection under a request that is on its way, which would fail (RFC 9112, section 9.6)."""
+class DrainingServer(uvicorn.Server):
+    """Does not close an idle connection while a request may be in flight: it would fail (RFC 9112, section 9.6)."""
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Answer with `Connection: close` until no connection is idle, for a few seconds; then shut down."""
         _log.info("stopping: clients that keep a connection are asked to close it")
         self.server_state.default_headers = [*self.server_state.default_headers, (b"connection", b"close")]
-        until = time.monotonic() + _FAREWELL_SECONDS
-        while (  # noqa: ASYNC110 - uvicorn tells nobody when a connection goes
+        until = time.monotonic() + _CLOSE_SECONDS
+        while (  # noqa: ASYNC110 - uvicorn has no event for a closed connection
             self._some_idle() and not self.force_exit and time.monotonic() < until
         ):
             await asyncio.sleep(0.1)
@@ -123,7 +123,7 @@ class PoliteServer(uvicorn.Server):
 
 
 class _Loading(threading.Thread):
-    """Loads the model beside the listening server; stops the server where that fails."""
+    """Loads the model while the server already listens; stops the server if that fails."""
 
     def __init__(self, args: argparse.Namespace, room: Room, server: uvicorn.Server) -> None:
         super().__init__(name="loading", daemon=True)
@@ -134,17 +134,19 @@ class _Loading(threading.Thread):
         self.error: TrainerError | None = None
 
     def run(self) -> None:
-        """Put the model into the room, or end the server with the reason's exit code."""
+        """Set the loaded model in the room, or stop the server with the reason's exit code."""
         try:
             self._load()
         except TrainerError as error:
             self._end(error)
-        except Exception as error:  # noqa: BLE001 - a bug; the process must not go on as if it were loading
+        except Exception as error:  # noqa: BLE001 - a bug; the process must not look as if it were still loading
             if is_short_of_memory(error):
                 self._end(TrainerError(Reason.OUT_OF_MEMORY, _NO_ROOM, _MORE_ROOM))
                 return
             self._room.problem = "it could not be loaded; the server's log says why"
-            _leave_word(f"the model could not be loaded ({type(error).__name__}); the server's log says why")
+            _write_termination_message(
+                f"the model could not be loaded ({type(error).__name__}); the server's log says why"
+            )
             _log.exception("the model could not be loaded")
             self.exit_code = int(ExitCode.CRASHED)
             self._server.should_exit = True
@@ -164,7 +166,7 @@ class _Loading(threading.Thread):
             allow_hub=args.allow_hub,
         )
         gpus.require()
-        garbage.import_for_good("finetune_trainer.serving.load")  # seconds: only for what can be served
+        garbage.import_for_good("finetune_trainer.serving.load")  # takes seconds: only once the model passed the checks
         from finetune_trainer.serving.load import LoadOptions, load
 
         quiet_libraries()
@@ -180,8 +182,8 @@ class _Loading(threading.Thread):
         self._room.served = load(artifact, options)
 
 
-def _leave_signals_to(server: uvicorn.Server, listening: socket.socket) -> None:
-    """Run the server. uvicorn raises the signal that ended it once more afterwards: by then it means nothing."""
+def _run_server(server: uvicorn.Server, listening: socket.socket) -> None:
+    """Run the server. Afterwards uvicorn raises the signal that ended it again, which must have no effect then."""
 
     def ignore(_signal: int, _frame: FrameType | None) -> None:
         _log.info("stopped")
@@ -195,12 +197,12 @@ def _say(error: TrainerError) -> int:
     _log.error("%s: %s", error.reason, error.message)
     if error.next_step:
         _log.error("next step: %s", error.next_step)
-    _leave_word(outcome.sentence(error.reason, error.message, error.next_step))
+    _write_termination_message(outcome.sentence(error.reason, error.message, error.next_step))
     return int(error.exit_code)
 
 
-def _leave_word(sentence: str) -> None:
-    """For the pod's status, which has the end of the log else; where there is no kubelet, there is no such file."""
+def _write_termination_message(sentence: str) -> None:
+    """For the pod's status, which otherwise shows the end of the log; without a kubelet the file does not exist."""
     path = Path(TERMINATION_MESSAGE_PATH)
     if path.is_file():
         with contextlib.suppress(OSError):

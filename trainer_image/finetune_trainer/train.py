@@ -1,9 +1,10 @@
-"""`finetune-trainer train`: what the pod runs. `execute` is the whole recipe, top to bottom; `run` calls it too.
+"""`finetune-trainer train`: what the training pod runs. `execute` is the whole recipe, top to bottom, also for `run`.
 
     finished before? → find the model → check the data → load → tokenise → train → measure → write the artifact
                                                          └── or the user's own code ──┘
 
-The job comes from the environment; how it goes leaves by the report. Each step's how is in the file it is named after.
+The job comes from the environment; progress and the result are sent as reports. Each step is implemented in the module
+it is named after.
 """
 
 import argparse
@@ -13,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune_api.job_status import ArtifactRef, Failure, TrainingResult
+from finetune_api.job_status import EXPERTS_LEFT, ArtifactRef, Failure, TrainingResult
 from finetune_api.names import CHECKPOINTS_FOLDER
 from finetune_api.reasons import Reason
 from finetune_api.trainer import TrainerJob
@@ -37,11 +38,12 @@ from finetune_trainer.evaluation.models import Model, Tuned, require_answers
 from finetune_trainer.evaluation.page import page
 from finetune_trainer.job.given import job_given
 from finetune_trainer.models import base_alike, base_model, base_place, base_refusals, memory, memory_fit
+from finetune_trainer.models.adapters import beside_experts
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.models.validation import config_file
 from finetune_trainer.output import artifact, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
-from finetune_trainer.output.keeping import Keeping, followed, kept
+from finetune_trainer.output.keeping import OutputFolder, output_of_other_rank, output_of_rank_0
 from finetune_trainer.storage.durable import write_errors
 from finetune_trainer.training import (
     code_before,
@@ -89,91 +91,92 @@ def main(args: argparse.Namespace) -> int:  # noqa: ARG001 - it has no flags
         return outcome.complain(error)
     if launch.is_needed(job):
         return launch.main(job)
-    reporter, interruption = pod_reporter(launch.told_to_report(job), launch.message_path()), Interruption()
+    reporter, interruption = pod_reporter(launch.job_for_reporter(job), launch.message_path()), Interruption()
     return outcome.run_to_end(lambda: execute(job, reporter, interruption), reporter, interruption)
 
 
 def execute(job: TrainerJob, reporter: Reporter, interruption: Interruption, *, allow_local: bool = False) -> None:
-    """Do the job: afterwards the report of rank 0 says Succeeded and the artifact is whole.
+    """Run the job: afterwards rank 0's report says Succeeded and the artifact is complete.
 
-    `allow_local` lets datasets be files of this machine.
+    `allow_local` permits datasets that are files of this machine.
 
     Raises:
-        TrainerError: what the user can mend.
-        Interrupted: somebody asked to stop; the newest checkpoint is whole.
+        TrainerError: a problem that the user can fix.
+        Interrupted: a stop was requested; the newest checkpoint is complete.
     """
-    if job.spec.code is None:  # which may be for other devices
+    if job.spec.code is None:  # own code may run on other devices
         gpus.require()
     torch_settings.prepare(max(1, cpu_threads() // job.ranks_per_node))
     world = join(job.ranks_per_node)
-    with kept(job) if world.is_first else followed(job, world.rank) as keeping:
-        reporter.saved_step = keeping.saved_step
-        followers = trackers.Trackers(keeping.job)
-        _execute(keeping, Attempt(keeping.job, reporter, interruption, world, followers, allow_local=allow_local))
+    with output_of_rank_0(job) if world.is_first else output_of_other_rank(job, world.rank) as output:
+        reporter.saved_step = output.saved_step
+        found = trackers.Trackers(output.job)
+        _execute(output, Attempt(output.job, reporter, interruption, world, found, allow_local=allow_local))
 
 
-def _execute(keeping: Keeping, attempt: Attempt) -> None:
+def _execute(output: OutputFolder, attempt: Attempt) -> None:
     job, world, interruption = attempt.job, attempt.world, attempt.interruption
-    if world.is_first:  # first of all: what an earlier attempt is writing at the moment goes, and must not come after
+    if world.is_first:  # before anything else: writes of an earlier attempt must not land after ours
         with write_errors(Path(job.output)):
-            interruption.stop_when_passed(keeping.fence)
-    if world.tell("finished", lambda: _was_finished(attempt)):
+            interruption.stop_when_superseded(output.fence)
+    if world.broadcast("finished", lambda: _was_finished(attempt)):
         return
     attempt = replace(attempt, moment=moment.of_run(Path(job.output), world))
     trackers.require(job)
     pushes.require_keys(job.spec.artifact.push)
-    attempt.tell_tracked()  # before the model is loaded: whoever wants trackers may still stop it
-    with attempt.followed():
-        folder, verdict = _inputs(attempt)
+    attempt.report_trackers()  # before the model is loaded: a missing tracker can still stop the run cheaply
+    with attempt.trackers_informed():
+        folder, verdict = _model_and_data(attempt)
         train = _train_by_own_code if job.spec.code else _train_by_recipe
         run, result = train(attempt, folder, verdict)
         if world.is_first:
-            _finish(run, result, keeping)
+            _finish(run, result, output)
 
 
-def _inputs(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
-    """Where the base model is, and the data, which can be used."""
+def _model_and_data(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
+    """The base model's folder, and the verdict on data that passed the check."""
     job, world = attempt.job, attempt.world
     folder = base_place.locate(job)
     config_file.require_for(job.spec, folder)
     if job.spec.method != "QLoRA":
         four_bit.leave_out(folder)
     base_alike.require(world, folder)
-    told = world.tell("data", lambda: _checked_data(attempt, folder).wire())
-    attempt.interruption.check()  # a signal may have come where Python passes its exception over, as in a destructor
-    return folder, DatasetVerdict.model_validate(told)
+    checked = world.broadcast("data", lambda: _checked_data(attempt, folder).wire())
+    attempt.interruption.check()  # Python drops exceptions raised in destructors: a signal may have been missed
+    return folder, DatasetVerdict.model_validate(checked)
 
 
 def _was_finished(attempt: Attempt) -> bool:
-    """Whether an earlier attempt wrote the artifact; killed right then, it has left what it needed on the way."""
+    """Whether an earlier attempt wrote the artifact. If it was killed right after, its intermediate files remain."""
     found = was_finished(attempt.job, attempt.reporter, allow_local=attempt.allow_local)
     if found:
-        attempt.interruption.over()  # the result was told, and stands: what follows is not left half done
-        attempt.tell_followers("Finished")
-        _clear(attempt.job)
+        attempt.interruption.ignore_from_now_on()  # the result is final: complete the clean-up
+        attempt.end_trackers("Finished")
+        _delete_intermediate_files(attempt.job)
     return found
 
 
-def _finish(run: "Run", result: TrainingResult, keeping: Keeping) -> None:
-    """Measure, merge, write the artifact and tell of it."""
+def _finish(run: "Run", result: TrainingResult, output: OutputFolder) -> None:
+    """Evaluate, merge, write the artifact and report it."""
     job, interruption = run.job, run.attempt.interruption
     contest, failure = _evaluate(run)
     result = result.model_copy(update={"evaluation_failure": failure})
     interruption.check()
-    result = _with(result, _merge(run))
+    result = _with_warnings(result, _merge(run))
     interruption.check()
     interruption.before_writing()
-    reference = keeping.publish(_written(run, result, contest))
-    run.attempt.tell_followers("Finished")
-    _clear(job)
+    reference = output.publish(_write_artifact(run, result, contest))
+    run.attempt.end_trackers("Finished")
+    _delete_intermediate_files(job)
     result = result.model_copy(update={"artifact": reference})
     run.attempt.reporter.update(phase="Succeeded", result=with_pushes(job, result))
 
 
-def _clear(job: TrainerJob) -> None:
-    """What was needed on the way to the artifact goes.
+def _delete_intermediate_files(job: TrainerJob) -> None:
+    """Delete the intermediate files.
 
-    One that a platform has yet to take may be lost: then all of this makes it again, and nothing is done twice.
+    Not while a platform has yet to pick up the artifact: if it is lost, the next attempt makes it again from these
+    files without repeating any work.
     """
     if not job.artifact_folder:
         kept = (CHECKPOINTS_FOLDER, ANSWERS, own_code.MODEL_FOLDER, mlflow_run.RUNS_FOLDER, trackers.TENSORBOARD_FOLDER)
@@ -183,7 +186,7 @@ def _clear(job: TrainerJob) -> None:
         code_before.forget(Path(job.output))
 
 
-def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
+def _write_artifact(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
     curves, found = artifact.loss_svg(run.metrics, run.job), contest.result if contest else None
     return artifact.write(
         run.job,
@@ -199,11 +202,11 @@ def _written(run: "Run", result: TrainingResult, contest: Contest | None) -> Art
 
 @dataclass
 class Run:
-    """All that a run works with once its data is known to be good."""
+    """Everything a run works with once its data has passed the check."""
 
     attempt: Attempt
     folder: Path
-    """Of the base model."""
+    """The base model's."""
     verdict: DatasetVerdict
     model: Any
     tokenizer: Any
@@ -214,39 +217,39 @@ class Run:
     fit: memory.Fit
     compute_dtype: Any
     base: Probe
-    """Of the base model, where what is learnt is an adapter on it."""
+    """Probe of the base model, if an adapter on it is trained."""
     metrics: Metrics
-    """Rank 0's is the run's record; the others' go with their pods."""
+    """Rank 0's is the record of the run; the other ranks' are discarded with their pods."""
     test: TokenStore | None
     asked: Material | None
-    """The test set, where the job has one."""
+    """The test set, if the job has one."""
     padded: str | None
-    """Why rows are not packed; None where they are."""
+    """Why rows are padded instead of packed; None if they are packed."""
     audited: list[Audited]
-    """A few rows of the training set, with the tokens that carry loss."""
+    """A few training rows with the tokens that carry loss."""
     shards: int
-    """Ranks among which the model was shared out while it was trained."""
+    """Number of ranks that the model was sharded over during training."""
     code_sha256: str | None = None
-    """Of the job's own code, as it was when it was begun."""
+    """SHA-256 of the job's own code, as it was at its start."""
 
     @property
     def job(self) -> TrainerJob:
-        """The attempt's."""
+        """The job of the attempt."""
         return self.attempt.job
 
     @property
     def answering(self) -> Model:
-        """The model as it is now, with what it is asked through."""
+        """The model in its current state, with its tokenizers."""
         return Model(self.model, self.tokenizer, self.chat)
 
     @property
     def learnt(self) -> str:
-        """What it learns from, as a hash."""
+        """Hash of the spec and the data that the model is trained on."""
         return fingerprint(self.job, *data_hashes(self.verdict))
 
 
 def _checked_data(attempt: Attempt, folder: Path) -> DatasetVerdict:
-    """The verdict on the data, reported; no model is loaded for data that cannot be used."""
+    """Check the data and report the verdict, so that no model is loaded for unusable data."""
     job, chat = attempt.job, ChatTokenizer.from_folder(folder, moment=attempt.moment)
     verdict = check_dataset(job.spec, tokenizer=chat, allow_local=attempt.allow_local, air_gapped=job.air_gapped)
     attempt.reporter.update(dataset=verdict)
@@ -255,42 +258,42 @@ def _checked_data(attempt: Attempt, folder: Path) -> DatasetVerdict:
 
 
 def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
-    """The built-in recipe. All that takes long and asks nobody comes before the ranks meet."""
+    """The built-in recipe. Everything slow that needs no other rank runs before the ranks meet."""
     garbage.import_for_good("finetune_trainer.training.step_trainer", "peft", "matplotlib.figure")
     base_model.quiet_libraries()
     job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize
-    shards = world.tell(
+    shards = world.broadcast(
         "shards", lambda: memory_fit.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
     held = Held.of(job, folder, world, shards)
     run = _prepare(attempt, folder, verdict, held.model, shards=shards)
-    if shards == 1:  # shared out it has no weights yet
+    if shards == 1:  # a sharded model has no weights yet
         require_works(job, folder, run.model, run.chat.decoder_start)
         if run.asked is not None:
             require_answers(folder, run.answering)
         run.padded = why_padded(job, run.model)
     attempt.interruption.check()
-    with world.formed():
+    with world.connected():
         if shards > 1:
-            held.spread(run.compute_dtype)
+            held.shard(run.compute_dtype)
             require_works(
                 job, folder, run.model, run.chat.decoder_start
-            )  # every rank computes in it, and comes to the same
+            )  # a collective call with the same result on every rank
             padded = why_padded(job, run.model)
-            run.padded = world.tell("padded", lambda: padded)
+            run.padded = world.broadcast("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
         trainer = _train(run)
         memory_fit.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
         run.model = held.released(trainer, run.compute_dtype)
     if world.is_first and job.spec.method == "Full":
-        result = _with(result, rounded.little_kept(folder, run.model, run.compute_dtype))
+        result = _with_warnings(result, rounded.little_kept(folder, run.model, run.compute_dtype))
     return run, result
 
 
 def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
-    """The user's code; no model is loaded here before it has ended. It has its pod to itself: there are no ranks."""
+    """The user's code; no model is loaded here until it has ended. It has the pod to itself: there are no ranks."""
     job = attempt.job
     own_model.require_base(job, folder)
     if job.spec.artifact.merge:
@@ -299,8 +302,8 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     base_model.quiet_libraries()
     left = Path(job.output) / own_code.MODEL_FOLDER
     model = own_model.load(job, folder, left, compute_dtype_of(job))
-    result = _with(result, unchanged.nothing_learnt(folder, left, model))
-    result = _with(result, left_tokenizer.left_out(folder, left))
+    result = _with_warnings(result, unchanged.nothing_learnt(folder, left, model))
+    result = _with_warnings(result, left_tokenizer.left_out(folder, left))
     own_code.found_good(job, code, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
     run.code_sha256 = code.sha256
@@ -309,12 +312,12 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
 
 
 def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any, *, shards: int = 1) -> Run:
-    """Tokenise the data, and decide how model and data go together."""
+    """Tokenise the data, check that model and data fit together, and collect everything for the run."""
     job, world = attempt.job, attempt.world
     chat = ChatTokenizer.from_folder(folder, moment=attempt.moment)
     data = Tokenised(job, chat, verdict, world, allow_local=attempt.allow_local)
     train, validation = data.learnt("train"), data.learnt("validation")
-    test = data.answers("test") if world.is_first else None  # the others do not measure
+    test = data.answers("test") if world.is_first else None  # only rank 0 evaluates
     asked = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
     assert train is not None  # noqa: S101 - dataset.train is required
     stores = [store for store in (train, validation, test) if store]
@@ -345,21 +348,21 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
 
 
 def _train(run: Run) -> "StepTrainer":
-    """Train from the newest checkpoint or the start to the end.
+    """Train to the end, from the newest checkpoint or from the start.
 
     Raises:
-        Interrupted: somebody asked to stop; a checkpoint of the last whole step was written.
+        Interrupted: a stop was requested; a checkpoint of the last complete step was written.
     """
     reporter, interruption, world = run.attempt.reporter, run.attempt.interruption, run.attempt.world
-    followers, pulse = run.attempt.followers, Pulse(run.plan)
+    job_trackers, pulse = run.attempt.trackers, Pulse(run.plan)
 
     def on_step(step: int, tokens: int) -> None:
         if tokens:
             pulse.saw(step, tokens)
         if reporter.due() or not tokens or step == run.plan.total_steps:
-            reporter.update(progress=pulse.progress(step), loss=run.metrics.curves(), trackers=followers.tracked)
+            reporter.update(progress=pulse.progress(step), loss=run.metrics.curves(), trackers=job_trackers.tracked)
         if world.is_first:
-            followers.log(run.metrics.lines)
+            job_trackers.log(run.metrics.lines)
 
     trainer = build_trainer(
         run.job,
@@ -371,19 +374,19 @@ def _train(run: Run) -> "StepTrainer":
         around=Surroundings(Origin(run.learnt, run.base), run.metrics, interruption, on_step, world),
     )
     reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
-    followers.follow(trainer.args, run.model)
+    job_trackers.follow(trainer.args, run.model)
     try:
         with interruption.deferred():
             trainer.run(measure_end=True)
         if world.is_first:
-            followers.catch_up(run.metrics.lines)
+            job_trackers.catch_up(run.metrics.lines)
     finally:
         reached = max(trainer.state.global_step, _saved_step(run))
         reporter.update(progress=pulse.progress(reached))
     interruption.check()
-    followers.trained()
-    told = {"loss": run.metrics.curves(), "trackers": followers.tracked}
-    reporter.update(progress=pulse.progress(run.plan.total_steps), **told)
+    job_trackers.trained()
+    progress = pulse.progress(run.plan.total_steps)
+    reporter.update(progress=progress, loss=run.metrics.curves(), trackers=job_trackers.tracked)
     tokens = run.model.get_input_embeddings().num_embeddings
     diverged.require_sense(run.metrics.lines, tokens)
     diverged.require_sound_end(run.metrics.lines, tokens, trainer.loss_at_end)
@@ -391,7 +394,7 @@ def _train(run: Run) -> "StepTrainer":
 
 
 def _saved_step(run: Run) -> int:
-    """Where this attempt goes on, by the newest checkpoint; 0 at the start."""
+    """The step this attempt resumes from, by the newest checkpoint; 0 without one."""
     return min(run.attempt.reporter.saved_step() or 0, run.plan.total_steps)
 
 
@@ -406,32 +409,39 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
         **curves.last_rewards,
         runtime_seconds=round(trainer.seconds),
         dataset_sha256=run.verdict.train.sha256 if run.verdict.train else None,
-        warnings=diverged.warnings(run.job.spec, run.metrics.lines, tokens, trainer.loss_at_end),
+        warnings=[
+            *(diverged.warnings(run.job.spec, run.metrics.lines, tokens, trainer.loss_at_end) or ()),
+            *beside_experts(run.model),
+        ]
+        or None,
     )
 
 
-def _with(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:
-    """The result with these warnings, unless there are some that say more."""
-    return result if result.warnings else result.model_copy(update={"warnings": warnings})
+def _with_warnings(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:
+    """The result with these warnings, unless it already has others that say more than which experts were left out."""
+    told = result.warnings or []
+    if not warnings or not all(said.startswith(EXPERTS_LEFT) for said in told):
+        return result
+    return result.model_copy(update={"warnings": [*warnings, *told]})
 
 
 def _merge(run: Run) -> list[str] | None:
-    """Make one model of base and adapter, where the job asks for it and there is an adapter; what to say of it."""
+    """Merge the adapter into the base model if the job asks for it and there is an adapter; returns warnings."""
     from finetune_trainer.training.passes import padded
 
     if not run.job.spec.artifact.merge or not hasattr(run.model, "peft_config"):
         return None
     texts = run.train if isinstance(run.train, TokenStore) else run.train.documents
-    shortest = texts.lengths.argsort(kind="stable")[:4]  # nothing is left here of what a pass may hold
+    shortest = texts.lengths.argsort(kind="stable")[:4]  # the memory of a pass is unknown by now
     sample = padded(texts, shortest.tolist())
     run.model, warnings = merge.merged(run.job, run.folder, run.model, sample)
     return warnings
 
 
 def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
-    """The tuned model beside its baselines on dataset.test, or why it cannot be asked; nothing where there is none."""
+    """Compare the tuned model with its baselines on dataset.test, or say why not; (None, None) without a test set."""
     if run.job.spec.method == "Full" and run.job.spec.code is None:
-        run.model.to(run.compute_dtype)  # measured as it is saved
+        run.model.to(run.compute_dtype)  # evaluate it in the dtype it is saved in
     if run.asked is None or run.test is None:
         return None, None
     tuned = Tuned(
@@ -450,7 +460,7 @@ def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
         interruption=run.attempt.interruption,
     )
     try:
-        if run.shards > 1:  # before its training it could not be asked
+        if run.shards > 1:  # a sharded model could not generate before training
             require_answers(run.folder, run.answering)
         contest = measuring.measure()
     except TrainerError as error:

@@ -1,4 +1,4 @@
-"""Conditions as kstatus reads them: Ready, Reconciling and Stalled from the first write on, never two at once."""
+"""Conditions as kstatus reads them: Ready, Reconciling and Stalled from the first write on, never two True at once."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ State = Literal["True", "False", "Unknown"]
 
 @dataclass(frozen=True)
 class Fact:
-    """One condition before it knows when it last changed."""
+    """A condition without its transition time."""
 
     type: str
     status: State
@@ -26,37 +26,37 @@ class Fact:
 
 
 def timestamp(moment: datetime) -> str:
-    """A moment as the API writes it: RFC 3339, UTC, whole seconds."""
+    """A time in the API's format: RFC 3339, UTC, whole seconds."""
     return moment.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def moment(text: str) -> datetime:
-    """A moment from the API's text. What is far from any time of an object is brought near: it can be added to."""
+    """A time from the API's text. Extreme values are clamped, so that arithmetic with them is safe."""
     return min(max(datetime.fromisoformat(text), _FIRST), _LAST)
 
 
 def ready(reason: Reason, message: str = "") -> list[Fact]:
-    """Where it should be. kstatus: Current."""
+    """As wanted. kstatus: Current."""
     return _of_three("Ready", reason, message)
 
 
 def reconciling(reason: Reason, message: str = "") -> list[Fact]:
-    """On its way. kstatus: InProgress."""
+    """In progress. kstatus: InProgress."""
     return _of_three("Reconciling", reason, message)
 
 
 def stalled(reason: Reason, message: str) -> list[Fact]:
-    """Stays as it is until somebody changes something. kstatus: Failed."""
+    """Needs somebody to change something. kstatus: Failed."""
     return _of_three("Stalled", reason, message)
 
 
 def resting(reason: Reason, message: str) -> list[Fact]:
-    """Stopped on request: neither ready, nor on its way, nor in need of help."""
+    """Stopped on request: neither ready, nor in progress, nor in need of help."""
     return _of_three(None, reason, message)
 
 
 def _of_three(holds: str | None, reason: Reason, message: str) -> list[Fact]:
-    """The one that `holds` is True; of the other two Ready alone, or what else people wait for, says why."""
+    """The condition `holds` is True. Ready has the message, and so has Stalled if it holds, else Reconciling."""
     trouble = holds == "Stalled"
     return [
         Fact("Ready", "True" if holds == "Ready" else "False", reason, message),
@@ -66,12 +66,12 @@ def _of_three(holds: str | None, reason: Reason, message: str) -> list[Fact]:
 
 
 def leaving(finalizers: str, ends: str = "", way_out: str = "") -> list[Fact]:
-    """On its way out, and not gone: finalizers keep it.
+    """The object is being deleted, and kept by finalizers.
 
     Args:
-        finalizers: as people list them.
-        ends: what of it has to end before.
-        way_out: what lets it go, where it is known.
+        finalizers: as a list in words.
+        ends: what must end first.
+        way_out: how to release it, if known.
     """
     if ends:
         message = f"it is being deleted: {ends}, and then the finalizers {finalizers} are to go"
@@ -81,7 +81,7 @@ def leaving(finalizers: str, ends: str = "", way_out: str = "") -> list[Fact]:
 
 
 def retiring(said: str | None, before: list[Condition] | None) -> list[Fact]:
-    """What of a provider ends on a day that is known; once nothing does any more, the condition says that."""
+    """What a provider retires on a known date. Once nothing is retired, the condition says so."""
     if said:
         return [Fact("Retiring", "True", Reason.MODEL_RETIRES, said)]
     return [Fact("Retiring", "False", Reason.READY, "no last day is known")] if is_true(before, "Retiring") else []
@@ -90,9 +90,9 @@ def retiring(said: str | None, before: list[Condition] | None) -> list[Fact]:
 def merge(
     previous: list[Condition] | None, facts: Iterable[Fact], *, generation: int, now: datetime
 ) -> list[Condition]:
-    """The facts as conditions; a condition whose status stays keeps its transition time, one not named stays.
+    """The facts as conditions. One whose status is unchanged keeps its transition time; conditions not named are kept.
 
-    All of them speak of this generation: `kubectl wait` passes over a condition of an older one, for ever.
+    All get the current generation: `kubectl wait` ignores a condition of an older one, for ever.
     """
     current = {"observed_generation": generation}
     merged = {
@@ -114,15 +114,15 @@ def merge(
 
 
 def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
-    """Whether the condition is there and True."""
+    """Whether the condition exists and is True."""
     return any(c.type == condition_type and c.status == "True" for c in conditions or ())
 
 
 def turn(old: list[Condition] | None, new: list[Condition] | None) -> tuple[str, str, str] | None:
-    """Type, reason and note of the Event when it begins to need help, or to need another, or needs none any more."""
+    """Type, reason and note of the Event when the object becomes stalled, is stalled by another reason, or recovers."""
     was, now = _true(old, "Stalled"), _true(new, "Stalled")
     if now is None:
-        well = _true(new, "Ready") if was is not None else None  # else its last Event stays a Warning that is over
+        well = _true(new, "Ready") if was is not None else None  # else its last Event would stay an outdated Warning
         return ("Normal", well.reason, well.message) if well is not None else None
     return ("Warning", now.reason, now.message) if was is None or was.reason != now.reason else None
 
@@ -132,21 +132,21 @@ def _true(known: list[Condition] | None, kind: str) -> Condition | None:
 
 
 _MOST_NAMES = 10
-"""As many as help whoever has misspelt one."""
+"""More names would not help to correct a misspelt one."""
 
 
 def nearest(names: Sequence[str], like: str) -> list[str]:
-    """Names, those first that are like one that was written; the others stay in their order."""
+    """The names, those similar to `like` first. The others keep their order."""
     near = get_close_matches(like, names, n=_MOST_NAMES)
     return [*near, *(name for name in names if name not in near)]
 
 
 def some_of(names: Sequence[str], like: str) -> str:
-    """Names as a message lists them, not more than help; empty where there are none.
+    """Names as a message lists them, limited to a useful number; empty if there are none.
 
     Args:
-        names: all there are.
-        like: the one that was written: those that are like it come first.
+        names: all of them.
+        like: what was written; similar names come first.
     """
     listed = nearest(names, like)
     more = f" and {len(listed) - _MOST_NAMES} more" if len(listed) > _MOST_NAMES else ""

@@ -1,4 +1,4 @@
-"""What an LLMConnection's status says."""
+"""What to report in an LLMConnection's status."""
 
 import re
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from finetune_operator.decide.conditions import (
 from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
-"""How long a check's result is believed."""
+"""How long the result of a good, and of a bad, check is valid."""
 
 PASSES_WITHIN = timedelta(minutes=10)
-"""What passes by itself does so within this time, or something is wrong that somebody has to look at."""
+"""A temporary obstacle is over within this time; one that lasts longer needs a person."""
 
 _READ_ITS_CONDITIONS = "Ask an admin: its own conditions say why (kubectl describe llmc)."
 
@@ -32,13 +32,13 @@ NOBODY = "no namespace may use it: none that the operator watches has the labels
 
 
 def lacking(name: str, *, is_there: bool, field: str = "", of: str = "") -> Failure:
-    """Why nothing can be done with a connection by its name: there is none, or one that this release cannot read.
+    """Why a connection cannot be used: it does not exist, or this release cannot read it.
 
     Args:
-        name: the connection's.
-        is_there: whether there is one of this name.
+        name: of the connection.
+        is_there: whether it exists.
         field: of the spec that names it.
-        of: what it is needed for, after its name.
+        of: what it is needed for, to append to its name.
     """
     place = f"{field}: " if field else ""
     if not is_there:
@@ -49,13 +49,13 @@ def lacking(name: str, *, is_there: bool, field: str = "", of: str = "") -> Fail
 
 @dataclass(frozen=True)
 class Checked:
-    """How a check of credentials, or of the pods that a connection to this cluster has, went."""
+    """The result of a check of credentials, or of the pods of a connection to this cluster."""
 
     failure: Failure | None = None
 
 
 def with_resolved(spec: LLMConnectionSpec, status: LLMConnectionStatus) -> LLMConnectionSpec:
-    """The spec with endpoint and account of its workspace, as far as they were found; what is written counts."""
+    """The spec with the endpoint and account that its workspace was resolved to. Those in the spec take precedence."""
     azure, found = spec.azure_open_ai, status.azure_open_ai
     workspace = azure.workspace if azure else None
     if azure is None or workspace is None or found is None:
@@ -70,25 +70,25 @@ def with_resolved(spec: LLMConnectionSpec, status: LLMConnectionStatus) -> LLMCo
 def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime, doubted: bool = False) -> float:
     """Seconds until the credentials are to be checked, 0 for now.
 
-    Rarely while they are good, unless they are `doubted`: a call of a job or a deployment has met a bad key since.
+    Rarely while they are good, unless they are `doubted`: a job or deployment has had an authentication failure since.
     """
     if status.last_checked is None or status.observed_generation != generation:
         return 0.0
     good = is_true(status.conditions, "Ready") and not any(one.message == NOBODY for one in status.conditions or ())
     every = GOOD_FOR if good and not doubted else BAD_FOR
     left = moment(status.last_checked) + every - now
-    return left.total_seconds() if timedelta() < left <= every else 0.0  # more: another clock has written that
+    return left.total_seconds() if timedelta() < left <= every else 0.0  # a longer time was written by another clock
 
 
 def good_by_another(status: LLMConnectionStatus, now: datetime) -> float:
-    """Seconds for which a good check counts that another operator has made, and makes again within its hour."""
+    """Seconds for which another operator's good check counts. It repeats the check within the hour."""
     if status.last_checked is None or not is_true(status.conditions, "Ready"):
         return 0.0
     return (moment(status.last_checked) + GOOD_FOR + PASSES_WITHIN - now).total_seconds()
 
 
 def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool:
-    """Whether a change of status, such as the time of a check, is none to the connection's jobs and deployments."""
+    """Whether a change of status, such as the time of a check, does not affect its jobs and deployments."""
 
     def said(status: LLMConnectionStatus) -> object:
         return status.observed_generation, is_true(status.conditions, "Ready"), status.azure_open_ai
@@ -97,14 +97,14 @@ def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool
 
 
 _OF_A_TRIAL = re.compile(r'^Job\.batch "[^"]*" is invalid: |^Job in version "[^"]*" cannot be handled as a Job: ')
-"""Of an object that was never there, under a name that is another one each time."""
+"""Prefix that names an object of a dry run, which has another name each time."""
 
 
 def pod_refused(message: str, *, elsewhere: bool = False) -> Failure:
-    """The API server would take none of the connection's pods, for what `message` says.
+    """The failure when the API server would refuse the connection's pods.
 
     Args:
-        message: the server's, by the connection's own fields as far as it is about one.
+        message: of the server, with the connection's own fields where it is about one.
         elsewhere: whether these pods only check data, and training is at a provider.
     """
     parts = "checkPod.podTemplate" if elsewhere else "huggingFace.podTemplate, or modelCache.volume,"
@@ -116,14 +116,14 @@ _STEPS = {
     Reason.PROVIDER_REFUSED: "Correct the connection: its address, its place there, what its identity may do.",
     Reason.SPEC_INVALID: "Correct what the message names; the connection is looked at again automatically.",
 }
-"""What there is to be done about a connection, where that is not what is to be done about a job."""
+"""Next steps for connections, where those of jobs do not apply."""
 
 _TO_USERS = "Ask an admin to "
-"""Who reads a connection is the admin."""
+"""A connection's status is read by the admin, so this is removed from next steps."""
 
 
 def _of_connection(failure: Failure) -> Failure:
-    """With what there is to be done about a connection, where whoever found the problem knows nothing better."""
+    """With a connection's next step, if the failure has only the usual one of its reason."""
     reason, step = Reason(failure.reason), failure.next_step or ""
     if step == NEXT_STEP.get(reason):
         step = _STEPS.get(reason, step)
@@ -144,17 +144,17 @@ def decide(
     retires: str | None = None,
     nobody: bool = False,
 ) -> LLMConnectionStatus:
-    """Ready where jobs can use it.
+    """Ready if jobs can use it.
 
     Args:
-        spec: None where it cannot be read, for the reason `spec_error`.
-        spec_error: which fields do not fit.
+        spec: None if it cannot be read, for the reason `spec_error`.
+        spec_error: which fields are invalid.
         status: the present one.
         generation: of the spec.
         now: the time.
-        checked: what a check of credentials, or of pods, came to; None where none was made.
-        retires: what of the provider ends on a day that is known.
-        nobody: whether there is no namespace that its selector selects.
+        checked: the result of a check of credentials, or of pods; None if there was none.
+        retires: what the provider retires on a known date.
+        nobody: whether its selector selects no namespace.
     """
     facts = stalled(Reason.SPEC_INVALID, spec_error)
     if spec is not None:
@@ -172,7 +172,7 @@ def decide(
 
 
 def _was_good(status: LLMConnectionStatus, generation: int, now: datetime) -> bool:
-    """Whether it is Ready by this spec, or was a moment ago: what lasts for longer needs somebody."""
+    """Whether it is Ready with this spec, or was so within `PASSES_WITHIN`: longer trouble needs a person."""
     if status.last_checked is None or status.observed_generation != generation or is_true(status.conditions, "Stalled"):
         return False
     told = next((one for one in status.conditions or () if one.type == "Ready"), None)
@@ -180,7 +180,7 @@ def _was_good(status: LLMConnectionStatus, generation: int, now: datetime) -> bo
 
 
 def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool, good: bool) -> list[Fact]:
-    """Whether jobs can use it, or why they cannot. `good`: it could be used, so that its address is no mistake."""
+    """Whether jobs can use it, or why not. `good`: it worked before, so its address cannot be wrong."""
     if checked is not None and checked.failure is not None:
         say = reconciling if good and checked.failure.reason in CHANGES_BY_ITSELF else stalled
         return say(checked.failure.reason, _of_connection(checked.failure).sentences)
@@ -192,7 +192,7 @@ def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool, g
 
 
 def _for_whom(spec: LLMConnectionSpec, *, nobody: bool) -> str:
-    """Who may use it for what, where it can be used."""
+    """Which namespaces may use a working connection, and for what."""
     if spec.namespace_selector is None:
         return "no namespace may use it: spec.namespaceSelector is not set"
     if nobody:

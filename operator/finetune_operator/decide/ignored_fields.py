@@ -1,7 +1,7 @@
-"""What an object's owner has written that changes nothing, though it is allowed: told by an Event. Pure.
+"""Finds what is valid in an object but has no effect, to report it in an Event. Pure.
 
-What a provider could not heed is refused (`cloud_policy`). Here is what a definition cannot see, and what may be
-written before it comes to mean something: annotations, and fields beside which another one decides.
+What a provider would ignore is refused (`cloud_policy`). This covers what a CRD cannot see and what may take effect
+later: annotations, and fields that another field overrides.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -26,7 +26,7 @@ from finetune_operator.decide.omitted_fields import left_out
 
 EVENT = "NoEffect"
 _SHOWN = 32
-"""Letters of a value that are repeated."""
+"""How many characters of a value are repeated."""
 
 Connection = LLMConnectionSpec | None
 
@@ -42,11 +42,11 @@ def of_job(
     """Sentences, each beginning with the field.
 
     Args:
-        spec: The job's.
-        annotations: The job's.
-        connection: The job's, where it is there.
-        labels: Names of the job's.
-        asked_again: Whether retryNonce has changed though the job is under way.
+        spec: of the job.
+        annotations: of the job.
+        connection: of the job, if it exists.
+        labels: names of the job's labels.
+        asked_again: whether retryNonce has changed while the job is under way.
     """
     found = [
         *left_out(annotations, FineTuneJobSpec),
@@ -73,7 +73,7 @@ def _of_job(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:
 
 
 def _asked(spec: FineTuneJobSpec) -> Iterator[str]:
-    """The fields that say how a job is made, paid and ended; what the API server fills in says nothing."""
+    """The fields about how a job is created, paid and ended, except those at their defaults."""
     fields = {
         "lora": spec.lora is not None,
         "preference": spec.preference is not None,
@@ -103,7 +103,7 @@ def of_model(spec: FineTunedModelSpec, annotations: Mapping[str, str]) -> list[s
 
 
 def of_deployment(spec: ModelDeploymentSpec, annotations: Mapping[str, str], connection: Connection) -> list[str]:
-    """Sentences, each beginning with the field. `connection`: that of the version, where it is known."""
+    """Sentences, each beginning with the field. `connection`: of the version, if known."""
     known = (ABANDON_ANNOTATION, WAKE_ANNOTATION)
     found = [
         *left_out(annotations, ModelDeploymentSpec),
@@ -135,7 +135,7 @@ def of_connection(spec: LLMConnectionSpec, annotations: Mapping[str, str]) -> li
 
 
 def _labels_of_pods(spec: LLMConnectionSpec) -> Iterator[str]:
-    """Those that are the operator's own to give."""
+    """Labels that only the operator may set."""
     templates = {
         "huggingFace": spec.hugging_face.pod_template if spec.hugging_face else None,
         "checkPod": spec.check_pod.pod_template if spec.check_pod else None,
@@ -148,7 +148,7 @@ def _labels_of_pods(spec: LLMConnectionSpec) -> Iterator[str]:
 def _annotations(
     kind: str, annotations: Mapping[str, str], known: Iterable[str], connection: Connection = None
 ) -> Iterator[str]:
-    """Those of our group that nobody reads on this kind, or whose value says nothing."""
+    """Annotations of our group that this kind does not use, or whose value has no effect."""
     for name, value in annotations.items():
         if not name.startswith(f"{GROUP}/") or name in {DIGEST_ANNOTATION, BEGUN_ANNOTATION}:
             continue

@@ -1,6 +1,6 @@
-"""What was to be deleted at its place, and cannot be for now: said, tried again ever more rarely, let go of on request.
+"""What was to be deleted and cannot be deleted now: reported, retried at growing intervals, abandoned on request.
 
-The condition `Cleaned` is there from the first failure on; without one, all went well. Pure.
+The condition `Cleaned` exists from the first failure on; without it, all went well. Pure.
 """
 
 from collections.abc import Iterable
@@ -20,19 +20,19 @@ Conditions = Iterable[Condition] | None
 
 
 def left(what: str, failure: Failure, way_out: str) -> Fact:
-    """What is left, why, and what else can be done than to mend that."""
+    """What is left, why, and what can be done other than resolving that."""
     step = f" {failure.next_step}" if failure.next_step else ""
     state = "is not deleted yet" if failure.reason in CHANGES_BY_ITSELF else "cannot be deleted"
     return Fact(CONDITION, "False", failure.reason, f"{what} {state}: {failure.message.rstrip('.')}.{step} {way_out}")
 
 
 def way_out(kind: str) -> str:
-    """How an object is let go of. `kind`: as people call it."""
+    """How to abandon it. `kind`: the user's word for the object."""
     return f"Or annotate the {kind} with {ABANDON_ANNOTATION}=true to leave it there."
 
 
 def nothing_left(conditions: Conditions) -> list[Fact]:
-    """The condition once it is gone, where that was in doubt."""
+    """The condition once everything is gone, if it was not True before."""
     found = _of(conditions)
     doubt = found is not None and found.status != "True"
     return [Fact(CONDITION, "True", Reason.SUCCEEDED, "what was to be deleted is gone")] if doubt else []
@@ -45,7 +45,7 @@ def is_left(conditions: Conditions) -> bool:
 
 
 def let_go(conditions: Conditions) -> list[Fact]:
-    """The condition once nobody is to try any more."""
+    """The condition once it is abandoned."""
     found = _of(conditions)
     if found is None or found.status != "False":
         return []
@@ -54,7 +54,7 @@ def let_go(conditions: Conditions) -> list[Fact]:
 
 
 def pause(conditions: Conditions, failure: Failure, now: datetime) -> float:
-    """Seconds until it is tried again: as long as it has failed already; where nobody has to do anything, briefly."""
+    """Seconds until the next try: as long as it has failed already, or briefly if the obstacle passes unaided."""
     found = _of(conditions)
     failing = found is not None and found.status == "False" and failure.reason not in CHANGES_BY_ITSELF
     elapsed = (now - moment(found.last_transition_time)).total_seconds() if found is not None and failing else 0.0
@@ -62,7 +62,7 @@ def pause(conditions: Conditions, failure: Failure, now: datetime) -> float:
 
 
 def headline(old: Conditions, new: Conditions) -> tuple[str, str, str] | None:
-    """Type, reason and note of the Event when something begins to be in the way that does not pass by itself."""
+    """Type, reason and note of the Event for a new obstacle that does not pass unaided."""
     before, found = _of(old), _of(new)
     if found is None or found.status != "False" or found.reason in CHANGES_BY_ITSELF:
         return None

@@ -1,4 +1,4 @@
-"""What to do about a FineTunedModel: which version is active, whether it is served, which weights may go."""
+"""What to do about a FineTunedModel: which version is active, whether it is deployed, which weights to delete."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,20 +14,20 @@ from finetune_operator.decide.job.versions import latest_of, there_are
 from finetune_operator.decide.pending_versions import version_to_come
 
 _AWAITED = frozenset({Reason.CONNECTION_NOT_FOUND, Reason.AWAITING_CONFIGURATION})
-"""What a deployment waits for that its model's message is to name: it does not come by itself."""
+"""Reasons for which a deployment waits and that the model's message must mention: only a user can resolve them."""
 
 
 @dataclass(frozen=True)
 class DeploymentView:
-    """One ModelDeployment of the model."""
+    """A ModelDeployment of the model."""
 
     name: str
     owned: bool
-    """Whether this FineTunedModel made it."""
+    """Whether this FineTunedModel created it."""
     spec: ModelDeploymentSpec
     status: ModelDeploymentStatus
     standing: frozenset[int] = frozenset()
-    """Versions of its server on this cluster, by the server itself: status may have lost them."""
+    """Versions that its server on this cluster has by its pods: status may have lost them."""
 
 
 @dataclass(frozen=True)
@@ -41,48 +41,48 @@ class ModelView:
     spec_error: str
     status: FineTunedModelStatus
     deployments: Sequence[DeploymentView]
-    """The model's deployments, and whatever else has the name of the automatic one."""
+    """The model's deployments, and any other deployment with the name of the automatic one."""
     pruned: frozenset[int]
     """Versions whose weights are confirmed to be deleted."""
     pruning: frozenset[int]
-    """Versions whose weights are being deleted: no pin and no activation brings them back."""
+    """Versions whose weights are being deleted: they cannot be pinned or activated any more."""
     now: datetime
     standing: frozenset[int] = frozenset()
-    """Versions of servers on this cluster whose ModelDeployments may be gone already."""
+    """Versions of servers on this cluster, even if their ModelDeployments are gone."""
     makers: frozenset[str] = frozenset()
-    """Jobs that have made versions and are there, by their UIDs."""
+    """UIDs of the existing jobs that have made versions."""
     under_way: Sequence[str] = ()
-    """Jobs that have not ended and make the next versions, where one is pinned that is not there."""
+    """Jobs that have not ended and may make a version that is pinned and does not exist yet."""
 
     @property
     def serving(self) -> list[DeploymentView]:
-        """The model's own: what serves another one serves none of its versions, whatever their numbers."""
+        """The model's deployments: those of other models serve none of its versions, though numbers may be equal."""
         return [one for one in self.deployments if one.spec.model_ref.name == self.name]
 
     @property
     def versions(self) -> list[ModelVersion]:
-        """Versions whose weights are there, oldest first; some may be on their way out."""
+        """Versions whose weights exist, oldest first. Some may be about to be deleted."""
         return [version for version in self.status.versions or () if version.version not in self.pruned]
 
     @property
     def usable(self) -> list[ModelVersion]:
-        """Versions that may be active."""
+        """Versions that may become active."""
         return [version for version in self.versions if version.version not in self.pruning]
 
 
 @dataclass(frozen=True)
 class ModelDecision:
-    """What the model's status should be, and what is to be done."""
+    """The model's new status, and what to do."""
 
     status: FineTunedModelStatus
     deploy: bool = False
     """Apply the automatic ModelDeployment."""
     prune: tuple[ModelVersion, ...] = ()
-    """Versions whose weights are to be deleted."""
+    """Versions whose weights to delete."""
 
 
 def decide(view: ModelView) -> ModelDecision:
-    """Active version, automatic deployment, history and conditions, in that order: each rests on the one before."""
+    """Active version, automatic deployment, history and conditions, in this order: each depends on the one before."""
     if view.deleting:
         return ModelDecision(view.status)
     if view.spec is None:
@@ -99,22 +99,22 @@ def decide(view: ModelView) -> ModelDecision:
 
 
 def is_pinned_in_vain(view: ModelView) -> bool:
-    """Whether the version that is to be active is not there: jobs that make it, or do not, come and go."""
+    """Whether the pinned version does not exist: jobs that may make it come and go."""
     pin = view.spec.active_version if view.spec else None
     return pin is not None and all(one.version != pin for one in view.usable)
 
 
 def not_deployed(view: ModelView, status: FineTunedModelStatus, failure: Failure) -> FineTunedModelStatus:
-    """The status that was decided, where the automatic deployment cannot be made: what serves goes on serving."""
+    """The decided status if the automatic deployment cannot be applied. What is served stays so."""
     facts = stalled(failure.reason, failure.sentences)
     conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
     return status.model_copy(update={"conditions": conditions})
 
 
 def active_version(spec: FineTunedModelSpec, versions: Sequence[ModelVersion], present: int | None) -> int | None:
-    """The one active version: a pin that exists, else what the activation chooses.
+    """The active version: a pinned one that exists, else by the activation.
 
-    A pin on a version that does not exist leaves the active one as it is: what serves goes on serving.
+    A pin on a version that does not exist changes nothing: what is served stays so.
     """
     numbers = {version.version for version in versions}
     if spec.active_version is not None:
@@ -127,10 +127,10 @@ def active_version(spec: FineTunedModelSpec, versions: Sequence[ModelVersion], p
 
 
 def _best(versions: Sequence[ModelVersion], present: int | None) -> int | None:
-    """The version that is active, then each later one that beats it: what works is taken out of service for no less.
+    """The active version, replaced by each later one that beats it: nothing worse replaces a working version.
 
-    Where none is active, from the first version on. When history has let the first one go, a version that was found
-    worse does not become active for being the oldest.
+    If none is active, start from the first version. If history has deleted that, a version that was found worse does
+    not become active just because it is the oldest.
     """
     active = next((version for version in versions if version.version == present), None)
     for version in versions:
@@ -145,9 +145,8 @@ def _best(versions: Sequence[ModelVersion], present: int | None) -> int | None:
 def beats(new: EvaluationResult | None, active: ModelVersion | None) -> bool:
     """Whether a version's evaluation found it better than the active version.
 
-    It was compared with the version that was active when its job started. Where that is another one by now, the first
-    metric decides, if both were measured by the same one on the same rows. Without an active version: better than the
-    base model.
+    It was compared with the version that was active when its job started. If another one is active now, the first
+    metric decides, if both have the same one and the same test rows. Without an active version: better than the base.
     """
     if new is None:
         return False
@@ -159,7 +158,7 @@ def beats(new: EvaluationResult | None, active: ModelVersion | None) -> bool:
 
 
 def _verdict_against(new: EvaluationResult, active: ModelVersion) -> Verdict | None:
-    """That of the comparison with this very version; None where it was another one, or could not be asked."""
+    """The verdict against this version; None if it was compared with another one, or the comparison failed."""
     compared = new.baselines.active_version
     return compared.verdict if compared is not None and compared.version == active.version else None
 
@@ -169,14 +168,14 @@ def _beats_base(new: EvaluationResult) -> bool:
 
 
 def _verdict_of(new: EvaluationResult) -> Verdict | None:
-    """That against the base model; where it was not asked, that against all baselines."""
+    """The verdict against the base model or, if that was not evaluated, against all baselines."""
     base = new.baselines.zero_shot
     return base.verdict if base is not None and base.verdict is not None else new.verdict
 
 
 def _scores_higher(new: EvaluationResult, old: EvaluationResult | None) -> bool:
     if old is None:
-        return True  # the active version was never measured: beating the base model is more than is known of it
+        return True  # the active version was never evaluated: beating the base model is more than is known of it
     if not _compare(new, old):
         return False
     before, after = old.tuned.of(new.metric), new.tuned.of(new.metric)
@@ -184,14 +183,14 @@ def _scores_higher(new: EvaluationResult, old: EvaluationResult | None) -> bool:
 
 
 def _compare(new: EvaluationResult, old: EvaluationResult) -> bool:
-    """Whether scores of the two are of one metric on the same rows."""
+    """Whether both scores are of the same metric on the same rows."""
     return (new.metric, new.test_sha256) == (old.metric, old.test_sha256)
 
 
 def prunable(view: ModelView, active: int | None) -> list[ModelVersion]:
-    """Versions beyond historyLimit that are neither active nor served, nor asked for by a deployment.
+    """Versions beyond historyLimit that are neither active nor served, nor requested by a deployment.
 
-    A job that is adopted makes another version of a model that may be there already: it goes with the last of them.
+    An adopted job may make a second version of the same weights: these are deleted with the last such version.
     """
     limit = view.spec.history_limit if view.spec else len(view.versions)
     used = {active, view.status.active_version, *view.standing}
@@ -214,10 +213,10 @@ def _of_its_name(view: ModelView) -> DeploymentView | None:
 
 
 def _automatic(view: ModelView) -> DeploymentView | None:
-    """The deployment of the model's name that follows its active version, whoever made it.
+    """The deployment with the model's name that follows its active version, whoever created it.
 
-    Objects of one commit come in any order: one that was applied before the model is the same one as would have been
-    configured after it. Beside a template that says otherwise it is not.
+    Objects of one commit are applied in any order, so one created before the model counts as the model's own, unless
+    the model's template says otherwise.
     """
     found = _of_its_name(view)
     if found is None or found.owned:
@@ -252,7 +251,7 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
 
 
 def _none_yet(view: ModelView) -> str:
-    """Why there is no version. What is served has been made, though status and jobs say nothing of it any more."""
+    """Why there is no version. One that is served was made, even if status and jobs no longer tell of it."""
     served = next((found for found in view.deployments if found.status.served_version is not None), None)
     if served is None or view.versions:
         return "no job has made a version yet"
@@ -263,7 +262,7 @@ def _none_yet(view: ModelView) -> str:
 
 
 def _passed_over(view: ModelView, active: int) -> str:
-    """Why the newest version is not the active one, where that was to be found out by comparing."""
+    """Why the newest version is not the active one, if activation depends on comparing."""
     compares = view.spec is not None and view.spec.activation == "IfBetter" and view.spec.active_version is None
     newest = view.usable[-1] if view.usable else None
     if not compares or newest is None or newest.version <= active:
@@ -274,7 +273,7 @@ def _passed_over(view: ModelView, active: int) -> str:
 
 
 def _why_no_better(new: EvaluationResult | None, active: ModelVersion | None) -> str:
-    """What is known of a version that `beats` says no of: it may be better, and nobody has been able to tell."""
+    """Why `beats` is False for a version. It may still be better, without anything to tell."""
     if new is None:
         return "was not measured (dataset.test)"
     if active is None or _verdict_against(new, active) is not None:
@@ -333,7 +332,7 @@ def _status(
 
 
 def _let_go(view: ModelView, kept: set[int]) -> list[LetGoVersion]:
-    """What history has let go and a job that is there may tell of again: of no other does anybody."""
+    """Versions deleted by history, as long as their jobs exist: only these could register them again."""
     before, versions = view.status.let_go or (), view.status.versions or ()
     new = [LetGoVersion(version=v.version, job=v.job, job_uid=v.job_uid) for v in versions if v.version not in kept]
     return [one for one in (*before, *new) if one.job_uid in view.makers][-MOST_LET_GO:]

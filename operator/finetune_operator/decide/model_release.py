@@ -1,4 +1,4 @@
-"""A model that is deleted with its weights: its deployments go first, then the weights, then the object. Pure."""
+"""Deletes a model with its weights: first its deployments, then the weights, then the object. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,14 +11,14 @@ Step = Literal["EndOwn", "WaitForOthers", "DeleteWeights"]
 
 @dataclass(frozen=True)
 class NextStep:
-    """What comes next, and the deployments that it is about."""
+    """What to do next, and for which deployments."""
 
     step: Step
     deployments: tuple[str, ...] = ()
 
 
 def next_step(serving: Sequence[DeploymentView]) -> NextStep:
-    """Weights are never deleted while something serves them: who made a deployment by hand ends it by hand."""
+    """Weights are not deleted while something serves them. Users delete the deployments that they created."""
     own = tuple(one.name for one in serving if one.owned)
     if own:
         return NextStep("EndOwn", own)

@@ -1,7 +1,7 @@
-"""Keeps a FineTunedModel's status within its size: what decides nothing any more goes, from the oldest on. Pure.
+"""Keeps a FineTunedModel's status within its size limit by dropping what no decision needs, oldest first. Pure.
 
-What came out for a version that is older than the active one is asked by nobody: a later one is compared with that. Its
-job, and the report beside its weights, have it too. No version goes for its size: one for which there is no room waits.
+Evaluations of versions older than the active one are no longer needed: later versions are compared with that one. The
+jobs, and the reports beside the weights, keep them. No version is dropped: one without room waits.
 """
 
 from bisect import bisect_left
@@ -14,10 +14,10 @@ from finetune_api.model import FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_operator.decide.job.status_size import LIMIT_BYTES
 
 FEW = 10
-"""So many versions always fit: of most models nothing need be measured."""
+"""This many versions always fit, so most models need not be measured."""
 
 REMEMBERED = 20
-"""So many of those that history has let go are remembered whatever there is beside them."""
+"""This many versions deleted by history are remembered, whatever else is in status."""
 
 _SCORES = {"evaluation": None}
 _FIGURES = {"train_loss": None, "eval_loss": None, "dataset_sha256": None}
@@ -25,7 +25,7 @@ _FIGURES = {"train_loss": None, "eval_loss": None, "dataset_sha256": None}
 
 
 def room(status: FineTunedModelStatus, new: Sequence[ModelVersion]) -> int:
-    """How many of new versions, the first ones, the status has room for."""
+    """How many of these new versions, counted from the first, the status has room for."""
     present = status.versions or []
 
     def is_too_large(count: int) -> bool:
@@ -39,7 +39,7 @@ def room(status: FineTunedModelStatus, new: Sequence[ModelVersion]) -> int:
 
 
 def fit(status: FineTunedModelStatus) -> FineTunedModelStatus:
-    """The status without what decides nothing, then the oldest of those let go, then all scores that need not be."""
+    """The status without what no decision needs, then without the oldest deleted versions, then without more scores."""
     versions, let_go = status.versions or (), status.let_go or ()
     if len(versions) + len(let_go) / 4 <= FEW:
         return status
@@ -57,12 +57,12 @@ def fit(status: FineTunedModelStatus) -> FineTunedModelStatus:
 def _without(
     fields: Mapping[str, Any], versions: Sequence[ModelVersion], over: int, may: Callable[[int], bool]
 ) -> tuple[list[ModelVersion], int]:
-    """The versions without the fields, oldest first, as far as it has to be, and by how many bytes they are too many.
+    """The versions without the fields, as many of the oldest as necessary, and the excess in bytes that is left.
 
     Args:
-        fields: what goes.
+        fields: to drop.
         versions: oldest first.
-        over: by how many bytes they are too many.
+        over: the excess in bytes.
         may: whether a version, by its number, may lose them.
     """
     found = []

@@ -1,8 +1,7 @@
-"""What was left out of a manifest without a word. Pure.
+"""Finds what was silently dropped from a manifest. Pure.
 
-`{epochs:5}` is one name without a value, which kubectl leaves out; a name that is no field is left out by the API
-server, where the client does not have it refused (`--validate=false`). Defaults take their place. kubectl notes in an
-annotation what it was given.
+`{epochs:5}` is a name without a value, which kubectl drops. An unknown field is dropped by the API server if the client
+does not have it refused (`--validate=false`). Defaults take their place. kubectl records its input in an annotation.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,16 +14,16 @@ from finetune_api.words import counted
 
 GIVEN_ANNOTATION = "kubectl.kubernetes.io/last-applied-configuration"
 _FEW, _SHOWN = 3, 64
-"""Names that are told of one object, before the rest are counted, and letters of each."""
+"""How many names are listed per object before the rest are counted, and how many characters of each."""
 _RESTRICTING = ("spec.namespaceSelector", "spec.fineTuning")
-"""Parts of a connection that allow more without a field of theirs: elsewhere `epochs:` alone is how tools unset one."""
+"""Parts of a connection where a missing field allows more. Elsewhere an empty `epochs:` is how tools unset a field."""
 
 
 def left_out(annotations: Mapping[str, str], model: type[BaseModel]) -> list[str]:
-    """A sentence for each name that was left out of the spec, beginning with the field that it stands in.
+    """A sentence for each name that was dropped from the spec, beginning with its parent field.
 
     Args:
-        annotations: the object's.
+        annotations: of the object.
         model: of its spec.
     """
     given = _given(annotations)
@@ -34,7 +33,7 @@ def left_out(annotations: Mapping[str, str], model: type[BaseModel]) -> list[str
 
 
 def lacks_some(annotations: Mapping[str, str], spec: Any) -> bool:
-    """Whether there is less in a stored spec than kubectl was given, whyever: this is quickly told of every object."""
+    """Whether a stored spec lacks something that kubectl was given, for any reason. Fast enough for every object."""
     given = _given(annotations)
     return bool(given) and _lacks(spec, given)
 
@@ -57,7 +56,7 @@ def _lacks(stored: Any, given: Any) -> bool:
 
 
 def _empty(part: Any, place: str) -> Iterator[str]:
-    """Of each name with nothing behind it where that is a slip, or opens what was to be closed."""
+    """For each name without a value where that is a slip, or lifts a restriction."""
     if isinstance(part, dict):
         for name, below in part.items():
             if below is None and (":" in name or place in _RESTRICTING):
@@ -76,7 +75,7 @@ def _told(place: str, name: str) -> str:
 
 
 def _unknown(given: Any, model: type[BaseModel]) -> Iterator[str]:
-    """Of each name that is no field; one with a colon in it has been told of already."""
+    """For each unknown field, except those with a colon, which `_empty` reports."""
     try:
         model.model_validate(given, by_alias=True, by_name=False)
     except ValidationError as found:

@@ -1,10 +1,10 @@
-"""Models and versions that are named before the jobs that make them have ended: objects of one commit come together."""
+"""Models and versions that are named before their jobs have ended: objects of one commit are applied together."""
 
 from collections.abc import Sequence
 
 
 def made_by(makers: Sequence[str]) -> str:
-    """When a model comes, or its next version.
+    """When a model, or its next version, is made.
 
     Args:
         makers: the model's jobs that have not ended; at least one.
@@ -14,11 +14,11 @@ def made_by(makers: Sequence[str]) -> str:
 
 
 def version_to_come(number: int, latest: int, makers: Sequence[str]) -> str:
-    """When a version comes that is not there; "" where no job that is under way can make it.
+    """When a missing version is made; "" if no job that is under way can make it.
 
     Args:
-        number: the version's.
-        latest: the last number that a version has had: no number is given twice.
+        number: of the version.
+        latest: the highest number given so far: no number is given twice.
         makers: the model's jobs that have not ended.
     """
     after = number - latest

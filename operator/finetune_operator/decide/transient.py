@@ -1,4 +1,4 @@
-"""Which reasons pass by themselves, and which of them the next attempt may not meet again."""
+"""Which reasons are temporary, and which of them another attempt may avoid."""
 
 from finetune_api.reasons import Reason
 
@@ -13,12 +13,12 @@ RETRIED = frozenset(
         Reason.NO_CAPACITY,
     }
 )
-"""Failures that the next attempt may not meet again. A data error or a crash is met again: it is not retried."""
+"""Failures that the next attempt may avoid. A data error or a crash would happen again, so it is not retried."""
 
 INTERRUPTIONS = frozenset({Reason.EVICTED, Reason.NODE_LOST, Reason.INTERRUPTED, Reason.GPU_UNAVAILABLE})
 
 CHANGES_BY_ITSELF = frozenset({Reason.PROVIDER_UNAVAILABLE, Reason.RATE_LIMITED, Reason.PROVIDER_BUSY})
-"""Obstacles that pass without anybody doing something."""
+"""Obstacles that pass unaided."""
 
 PASSING = frozenset({Reason.UNSCHEDULABLE, Reason.VOLUME_UNAVAILABLE, Reason.POD_NOT_STARTED})
-"""Obstacles of a pod that may pass without anybody doing something: another pod ends, a node gets well."""
+"""Obstacles to a pod that may pass unaided: another pod ends, a node recovers."""

@@ -1,1 +1,1 @@
-"""Pure builders, one file per child object: kind in, manifest out. No client, no clock."""
+"""Pure builders, one module per child object: spec in, manifest out. No client, no clock."""

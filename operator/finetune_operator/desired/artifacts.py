@@ -1,4 +1,4 @@
-"""How pods reach tuned weights: on a claim that they mount, or in a store that they fetch from with its keys."""
+"""How pods access tuned weights: on a mounted claim, or in an object store with its credentials."""
 
 from finetune_api.base import ObjectRef
 from finetune_api.connection import Artifacts
@@ -10,9 +10,9 @@ from finetune_api.uris import parse_artifact_uri
 
 
 def store(uri: str, artifacts: Artifacts) -> StoreRef | None:
-    """The folder at `uri` as a store's; None where it is on a claim.
+    """The folder at `uri` in an object store; None if it is on a claim.
 
-    The endpoint is the connection's of today: it may have moved to another kind of place, and the versions stay.
+    Uses the connection's current endpoint, unless the connection now stores artifacts in another kind of location.
     """
     return None if parse_artifact_uri(uri).is_claim else StoreRef(uri=uri, endpoint=_endpoint(uri, artifacts))
 
@@ -20,10 +20,10 @@ def store(uri: str, artifacts: Artifacts) -> StoreRef | None:
 def environment(
     artifacts: Artifacts | None, data_secret: ObjectRef | None = None, trackers: Trackers | None = None
 ) -> Manifest:
-    """`envFrom` of a container, where there is any: keys of data, store and trackers, each with a prefix of their own.
+    """A container's `envFrom`, if any: credentials of data, store and trackers, each with its own prefix.
 
-    The Secrets may call their keys alike. And the trainer takes only what it knows of them: as a variable of the
-    process, a key called PYTHONPATH or LD_PRELOAD would be code that no connection has allowed.
+    Prefixes keep equal keys of different Secrets apart. They also make the keys harmless, as the trainer reads only
+    those it knows: a key named PYTHONPATH or LD_PRELOAD would otherwise run code that no connection has allowed.
     """
     sources: list[Manifest] = []
     if data_secret is not None:
@@ -39,12 +39,12 @@ def environment(
 
 
 def endpoint_flag(uri: str | None, artifacts: Artifacts) -> list[str]:
-    """The flag of `finetune-trainer`'s commands that names the address of the store with `uri`."""
+    """The `finetune-trainer` flag with the endpoint of the store at `uri`."""
     endpoint = _endpoint(uri, artifacts) if uri else None
     return ["--endpoint", endpoint] if endpoint else []
 
 
 def _endpoint(uri: str, artifacts: Artifacts) -> str | None:
-    """The connection's, where it is one of such a store."""
+    """The connection's endpoint, if it is of the same kind of store."""
     same_kind = parse_artifact_uri(uri).scheme == parse_artifact_uri(artifacts.uri).scheme
     return artifacts.endpoint_url if same_kind else None

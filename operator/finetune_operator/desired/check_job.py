@@ -1,4 +1,4 @@
-"""The batch/v1 Job of the pod that checks, converts and passes on the data of an attempt that runs elsewhere."""
+"""The batch/v1 Job of the pod that checks, converts and uploads the data of an attempt at a provider."""
 
 from finetune_api.connection import CheckPod
 from finetune_api.manifest import Manifest
@@ -9,13 +9,13 @@ from finetune_operator.desired.pod import Volumes
 from finetune_operator.desired.training_job import keys_of_services
 
 GRACE_SECONDS = 10
-"""It has nothing to lose: what was passed on is found again by its name."""
+"""Short, as nothing is lost: uploaded files are found again by name."""
 
 
 def build(owner: Manifest, job: PrepareJob, pod: CheckPod, *, default_image: str, report_ca: str) -> Manifest:
-    """The Job of an attempt's check. It has the name of the attempt's Job, as where an attempt trains here.
+    """The Job of an attempt's check. It has the same name as the Job of an attempt that trains on this cluster.
 
-    It lacks nothing that the evaluation's pod will: what is missing then would be seen when the tuning is paid for.
+    It also gets what the evaluation pod will need, so that something missing is noticed before the tuning is paid for.
     """
     volumes, dataset, evaluation = Volumes(), job.spec.dataset, job.spec.evaluation
     volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.validation, dataset.test) if file)

@@ -1,4 +1,4 @@
-"""Whether an object is as it should be, defaults of the API server aside."""
+"""Compares an object with its desired state, ignoring the API server's defaults."""
 
 from collections.abc import Iterator, Mapping
 from functools import reduce
@@ -11,11 +11,14 @@ from finetune_api.manifest import Manifest, labels_of
 from finetune_api.names import DIGEST_ANNOTATION, FIELD_MANAGER, MANAGED_BY_LABEL
 
 _WHOLE = frozenset({"spec.selector", "spec.template.spec.nodeSelector"})
-"""Maps whose every key narrows what is chosen: one that somebody has added leaves a Service without its pods."""
+"""Maps in which an added key matters, as it narrows a selection: for example, a Service would lose its pods."""
+
+_CONTAINERS = "spec.template.spec.containers["
+"""What somebody adds to a list that has nothing of ours (`kubectl set env`) is a difference all the same."""
 
 
 def stamped(wanted: Manifest) -> Manifest:
-    """The object with its own digest in an annotation: a field that is not wanted any more shows as a difference."""
+    """The object with its own digest as an annotation, so that a removed field shows as a difference, too."""
     metadata = wanted["metadata"]
     digest = sha256(orjson.dumps(wanted, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
     annotations = {**metadata.get("annotations", {}), DIGEST_ANNOTATION: digest}
@@ -23,29 +26,28 @@ def stamped(wanted: Manifest) -> Manifest:
 
 
 def unstamped(wanted: Manifest) -> Manifest:
-    """The object without its digest: what is applied so has not come to its end."""
+    """The object without its digest, which marks an apply that is not complete yet."""
     annotations = {key: value for key, value in wanted["metadata"]["annotations"].items() if key != DIGEST_ANNOTATION}
     return {**wanted, "metadata": {**wanted["metadata"], "annotations": annotations}}
 
 
 def is_managed(present: Manifest) -> bool:
-    """Whether an object has the label by which the operator watches what it has made."""
+    """Whether an object has the label by which the operator watches its own objects."""
     return labels_of(present).get(MANAGED_BY_LABEL) == FIELD_MANAGER
 
 
 def is_ours(present: Manifest) -> bool:
-    """Whether the operator has made an object: by its label or, where somebody has taken that off, by who wrote it."""
+    """Whether the operator created an object: by its label or, if that was removed, by its managedFields."""
     if is_managed(present):
         return True
     return any(map(_is_applied, present["metadata"].get("managedFields") or ()))
 
 
 def handed_over(present: Manifest) -> list[Manifest] | None:
-    """Its managedFields, in which what others have written of a copy of it is ours; None where nobody has.
+    """Its managedFields with fields of a restored copy transferred to us; None if there are none.
 
-    Whoever has written our label has written the whole object, as somebody does who restores it, or the API server for
-    one whose managedFields were taken off. What the copy has and is not wanted any more would stay for ever: applying
-    takes away only what is ours alone.
+    A manager that wrote our label wrote a copy of the whole object: a restore, or the API server after managedFields
+    were removed. Unwanted fields of the copy would stay for ever, as apply removes only fields that we alone own.
     """
     managed: list[Manifest] = present["metadata"].get("managedFields") or []
     copies = [one for one in managed if _is_copy(one)]
@@ -62,27 +64,29 @@ def _is_applied(writer: Manifest) -> bool:
 
 
 def _is_copy(writer: Manifest) -> bool:
-    """Who applies a copy again and again, as a tool that syncs from Git, keeps its fields: it would take them back."""
+    """Whether a manager wrote a copy once, by Update. One that applies it, such as a Git sync, would claim it again."""
     labels = writer.get("fieldsV1", {}).get("f:metadata", {}).get("f:labels", {})
     return writer.get("operation") == "Update" and f"f:{MANAGED_BY_LABEL}" in labels
 
 
 def _joined(one: Manifest, other: Manifest) -> Manifest:
-    """Fields that are in either of two sets."""
+    """The union of two sets of fields."""
     return {key: _joined(one.get(key, {}), other.get(key, {})) for key in one | other}
 
 
 def covers(present: Any, wanted: Any) -> bool:
-    """Whether all that is wanted is present; what the server has added does not matter."""
+    """Whether everything wanted is present; the server's additions are ignored."""
     return next(differences(present, wanted), None) is None
 
 
 def differences(present: Any, wanted: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Where something else is than what is wanted, and what.
+    """Paths that differ from what is wanted, and their present values.
 
-    Quantities that the server spells anew (1000m as 1) count as a difference.
+    Quantities that the server normalizes (1000m to 1) count as a difference.
     """
     if isinstance(wanted, Mapping) and wanted and isinstance(present, Mapping):
+        if path.startswith(_CONTAINERS) and path.endswith("]"):
+            wanted = {"env": [], **wanted}
         if path in _WHOLE and present.keys() - wanted.keys():
             yield path, repr(present)
         for key, value in wanted.items():
@@ -95,7 +99,7 @@ def differences(present: Any, wanted: Any, path: str = "") -> Iterator[tuple[str
 
 
 def _is_same(present: Any, wanted: Any) -> bool:
-    """The server leaves out what is empty."""
+    """Whether two values are equal; empty values count as absent, as the server omits them."""
     if isinstance(wanted, Mapping) and not wanted:
         return present is None or isinstance(present, Mapping)
     return not present if wanted == [] else bool(present == wanted)

@@ -1,7 +1,7 @@
-"""The PodDisruptionBudget of a server with several replicas: whoever drains nodes ends one pod at a time.
+"""The PodDisruptionBudget of a server with several replicas: a drain evicts one pod at a time.
 
-It waits for the next pod to answer, which takes minutes where a model is large. A single pod gets none: nothing else
-answers meanwhile, whatever a budget says.
+The drain then waits until the replacement is ready, which takes minutes for a large model. A single pod gets no budget:
+nothing else could answer meanwhile anyway.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,9 +15,9 @@ from finetune_operator.desired.compare import is_ours
 
 
 def build(server: Manifest) -> Manifest | None:
-    """The budget of a Deployment, with its name and its owners; None where it has not several pods.
+    """The budget of a Deployment, with its name and owners; None for fewer than two pods.
 
-    Where there is one already, a server of one pod keeps it: that pod may be ended, whether it answers or not.
+    A server scaled to one pod keeps an existing budget, which allows that pod's eviction, ready or not.
     """
     if server["spec"]["replicas"] < 2:
         return None
@@ -27,7 +27,7 @@ def build(server: Manifest) -> Manifest | None:
         "metadata": dict(server["metadata"]),
         "spec": {
             "maxUnavailable": 1,
-            # What does not answer is no loss, and must not hold up a drain.
+            # An unready pod is no loss, and must not block a drain.
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
             "selector": server["spec"]["selector"],
         },
@@ -35,7 +35,7 @@ def build(server: Manifest) -> Manifest | None:
 
 
 def is_theirs(budgets: Iterable[Manifest], server: Manifest) -> bool:
-    """Whether one of these is somebody else's, for these pods: Kubernetes evicts no pod that has two."""
+    """Whether another owner's budget selects these pods: Kubernetes evicts no pod with two budgets."""
     labels = server["spec"]["template"]["metadata"]["labels"]
     return any(not is_ours(one) and _selects(one["spec"].get("selector"), labels) for one in budgets)
 
@@ -44,4 +44,4 @@ def _selects(selector: Manifest | None, labels: Mapping[str, str]) -> bool:
     try:
         return selects(None if selector is None else LabelSelector.model_validate(selector), labels)
     except ValidationError:
-        return True  # it is longer than ours are: left to whoever has made it
+        return True  # beyond our schema's limits: assume that it selects them

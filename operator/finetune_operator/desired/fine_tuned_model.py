@@ -1,4 +1,4 @@
-"""The FineTunedModel that the first job makes when it names one that does not exist. It outlives the job."""
+"""The FineTunedModel that a job creates if its model does not exist. It outlives the job."""
 
 from finetune_api.manifest import Manifest
 from finetune_api.names import API_VERSION

@@ -1,7 +1,7 @@
-"""The JobSet of one attempt on several nodes: one batch Job with a pod for each, which find each other by name.
+"""The JobSet of one attempt on several nodes: one batch Job with a pod per node, which find each other by name.
 
-JobSet (sigs.k8s.io/jobset) makes the Job and the Service that gives pods their names, and Kueue takes it as a whole. It
-restarts nothing: the operator's next attempt does, and knows why the last one ended.
+JobSet (sigs.k8s.io/jobset) creates the Job and the Service that gives pods their names, and Kueue admits it as a whole.
+Restarts are off: the operator starts the next attempt, since it knows why the last one ended.
 """
 
 from finetune_api.connection import HuggingFace
@@ -15,7 +15,7 @@ KIND = "JobSet"
 
 
 def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: training_job.Attempt) -> Manifest:
-    """The JobSet of an attempt. `spec.suspend` is left out: it is Kueue's."""
+    """The JobSet of an attempt. `spec.suspend` is not set: Kueue owns it."""
     own = training_job.own_labels(owner, spec, attempt)
     own |= {JOB_UID_LABEL: owner["metadata"]["uid"], MADE_BY_LABEL: training_job.made_by(connection)}
     job = training_job.job_spec(owner, spec, connection, attempt)
@@ -24,7 +24,7 @@ def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attem
         "kind": KIND,
         "metadata": training_job.metadata(owner, spec, connection, attempt),
         "spec": {
-            # Names have to be known before pods are ready: they become ready by meeting there.
+            # Pods must resolve each other before they are ready: they become ready by connecting.
             "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
             "failurePolicy": {"maxRestarts": 0},
             "replicatedJobs": [

@@ -1,4 +1,4 @@
-"""The batch/v1 Job of the pod that asks a model at a provider the test set: no torch, and no credentials of anybody."""
+"""The batch/v1 Job of the pod that evaluates a provider's model on the test set: no torch, no provider credentials."""
 
 from posixpath import join
 
@@ -17,14 +17,14 @@ from finetune_operator.desired.pod import Volumes
 from finetune_operator.desired.training_job import keys_of_services
 
 COMPONENT = "evaluation"
-"""By this label a pod may ask models: no other pod of the job may."""
+"""Label value of the job's pods that may query models."""
 
 GRACE_SECONDS = 30
-"""Answers that are on their way are paid for: they are waited for, and kept."""
+"""Time to receive and keep answers that are already requested, and so paid for."""
 
 
 def described(asker: Asker, spec: FineTuneJobSpec, status: FineTuneJobStatus, service: str) -> MeasureJob:
-    """What the pod is told; `service`: DNS name of the operator's Service."""
+    """The pod's job; `service`: DNS name of the operator's Service."""
     evaluation = (status.provider or ProviderStatus()).evaluation or ProviderEvaluation()
     active = evaluation.active_version
     unknown = DatasetVerdict(valid=True, reason=Reason.VALID, message="it was not recorded")
@@ -48,7 +48,7 @@ def described(asker: Asker, spec: FineTuneJobSpec, status: FineTuneJobStatus, se
 def build(
     owner: Manifest, job: MeasureJob, pod: CheckPod, *, number: int, default_image: str, report_ca: str
 ) -> Manifest:
-    """The Job of the evaluation's pod with this number."""
+    """The Job of the evaluation pod with this number."""
     volumes, dataset = Volumes(), job.spec.dataset
     volumes.dataset(parse_uri(file.uri) for file in (dataset.train, dataset.test) if file)
     if output := _output(job.spec):

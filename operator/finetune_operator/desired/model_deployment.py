@@ -1,4 +1,4 @@
-"""The ModelDeployment that a FineTunedModel makes of its template."""
+"""The ModelDeployment that a FineTunedModel creates from its template."""
 
 from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelSpec
@@ -8,7 +8,7 @@ from finetune_operator.desired.pod import labels, owner_reference
 
 
 def build(owner: Manifest, spec: FineTunedModelSpec) -> Manifest:
-    """A ModelDeployment of the model's name that follows the active version."""
+    """A ModelDeployment with the model's name that follows the active version."""
     metadata = owner["metadata"]
     return {
         "apiVersion": API_VERSION,

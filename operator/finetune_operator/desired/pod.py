@@ -1,4 +1,4 @@
-"""What all pods of ours share: the restricted Pod Security Standard, volumes, and what the connection adds."""
+"""Shared by all our pods: the restricted Pod Security Standard, volumes, and the connection's podTemplate."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from hashlib import sha256
@@ -24,7 +24,7 @@ from finetune_api.names import (
 from finetune_api.uris import Uri
 
 PodSettings = HuggingFace | CheckPod
-"""What a connection says of its pods."""
+"""A connection's pod settings."""
 
 USER_ID = 65532
 
@@ -33,14 +33,14 @@ POD_SECURITY: Manifest = {
     "runAsUser": USER_ID,
     "runAsGroup": USER_ID,
     "fsGroup": USER_ID,
-    # Without this the kubelet walks through every file of a large volume each time a pod starts.
+    # Without this the kubelet visits every file of a large volume each time a pod starts.
     "fsGroupChangePolicy": "OnRootMismatch",
     "seccompProfile": {"type": "RuntimeDefault"},
 }
 
 TRUST_FILE = "bundle.pem"
 TRUST_VARIABLES = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE")
-"""Where OpenSSL and what stands on it look for certificates; requests, libcurl and botocore look for their own."""
+"""CA bundle variables of OpenSSL and libraries that use it, and of requests, libcurl and botocore."""
 
 CONTAINER_SECURITY: Manifest = {
     "allowPrivilegeEscalation": False,
@@ -50,23 +50,23 @@ CONTAINER_SECURITY: Manifest = {
 
 
 def labels(**more: str) -> dict[str, str]:
-    """Labels of everything that the operator makes."""
+    """Labels of everything that the operator creates."""
     return {MANAGED_BY_LABEL: FIELD_MANAGER, **more}
 
 
 def labels_of_work(**more: str) -> dict[str, str]:
-    """Labels of batch Jobs and their pods. A backup that brought one back would have it train beside its successor."""
+    """Labels of batch Jobs and their pods, with an exclusion from backups: a restored Job would train a second time."""
     return labels(**{NO_BACKUP_LABEL: "true", **more})
 
 
 def digest(settings: ApiModel, leaving_out: Iterable[str] = ()) -> str:
-    """A digest of what a connection says of pods: where that is another one, they would be made otherwise."""
+    """A digest of a connection's pod settings; if it differs, new pods would differ."""
     said = settings.model_dump(mode="json", exclude=set(leaving_out), exclude_defaults=True)
     return sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
 def owner_reference(owner: Mapping[str, Any]) -> Manifest:
-    """The reference by which the cluster deletes a child with its owner."""
+    """The owner reference, by which a child is garbage-collected with its owner."""
     return {
         "apiVersion": owner["apiVersion"],
         "kind": owner["kind"],
@@ -78,30 +78,30 @@ def owner_reference(owner: Mapping[str, Any]) -> Manifest:
 
 
 def from_secret(name: str, key: SecretKeyRef) -> Manifest:
-    """A variable of a container, from a Secret of its namespace."""
+    """A container's environment variable from a Secret in its namespace."""
     return {"name": name, "valueFrom": {"secretKeyRef": {"name": key.name, "key": key.key}}}
 
 
 class Volumes:
-    """Volumes and mounts of one pod, each place mounted once."""
+    """Volumes and mounts of one pod, each path mounted once."""
 
     def __init__(self) -> None:
-        """Every pod has a scratch folder: its root is read-only."""
+        """Start with the scratch folder that every pod has, since its root file system is read-only."""
         self._places: dict[str, tuple[Manifest, bool]] = {SCRATCH_PATH: ({"emptyDir": {}}, False)}
 
     def claim(self, name: str, *, read_only: bool) -> None:
-        """A PersistentVolumeClaim at CLAIMS_PATH/NAME; writable where anyone needs to write."""
+        """Mount a PersistentVolumeClaim at CLAIMS_PATH/NAME; writable if any call asks for that."""
         path = f"{CLAIMS_PATH}/{name}"
         before = self._places.get(path)
         read_only = read_only and (before is None or before[1])
         self._places[path] = ({"persistentVolumeClaim": {"claimName": name}}, read_only)
 
     def config_map(self, name: str) -> None:
-        """A ConfigMap's keys as files at CONFIG_MAPS_PATH/NAME."""
+        """Mount a ConfigMap's keys as files at CONFIG_MAPS_PATH/NAME."""
         self._places[f"{CONFIG_MAPS_PATH}/{name}"] = ({"configMap": {"name": name}}, True)
 
     def dataset(self, uris: Iterable[Uri]) -> None:
-        """What a dataset's files need; stores that are fetched from need nothing."""
+        """Mount what a dataset's files need; object stores need nothing."""
         for uri in uris:
             if uri.scheme == "pvc":
                 self.claim(uri.root, read_only=True)
@@ -109,20 +109,20 @@ class Volumes:
                 self.config_map(uri.root)
 
     def model_cache(self, connection: HuggingFace) -> None:
-        """The connection's cache of base models, read-only."""
+        """Mount the connection's cache of base models, read-only."""
         if connection.model_cache is not None:
             self.at(MODEL_CACHE_PATH, connection.model_cache.volume, read_only=True)
 
     def at(self, path: str, source: Mapping[str, Any], *, read_only: bool) -> None:
-        """Any volume source at a path."""
+        """Mount any volume source at a path."""
         self._places[path] = (dict(source), read_only)
 
     def shared_memory(self) -> None:
-        """Room for what libraries share between processes; the default of 64 MiB is too small for GPU work."""
+        """Mount a larger /dev/shm: the default of 64 MiB is too small for GPU work."""
         self.at("/dev/shm", {"emptyDir": {"medium": "Memory"}}, read_only=False)  # noqa: S108 - the kernel's own path
 
     def sources(self) -> list[Manifest]:
-        """The pod's volumes. One claim at two paths is one volume each: the API allows it."""
+        """The pod's volumes. A claim at two paths gives two volumes, which the API allows."""
         return [{"name": f"v{index}", **source} for index, (source, _) in enumerate(self._places.values())]
 
     def mounts(self) -> list[Manifest]:
@@ -136,9 +136,9 @@ class Volumes:
 def pod_spec(
     connection: PodSettings, container: Manifest, volumes: Volumes, *, before: Sequence[Manifest] = ()
 ) -> Manifest:
-    """A restricted pod with one container, without API rights, with what the connection's podTemplate adds.
+    """A restricted pod with one container, without API access, with the additions of the connection's podTemplate.
 
-    `before` are containers that have to end well, one after another, before it starts; they have the same volumes.
+    `before` are init containers; they have the same volumes.
     """
     template = connection.pod_template
     trust = _trusted(template.ca_bundle_ref if template else None, volumes)
@@ -169,7 +169,7 @@ def pod_spec(
 
 
 def _trusted(bundle: ConfigMapKeyRef | None, volumes: Volumes) -> list[Manifest]:
-    """Variables that lead libraries to the connection's bundle of certificates, which is mounted for them."""
+    """Mount the connection's CA bundle, and return the variables that point libraries to it."""
     if bundle is None:
         return []
     items = [{"key": bundle.key, "path": TRUST_FILE}]
@@ -183,14 +183,14 @@ def _with(container: Manifest, variables: list[Manifest]) -> Manifest:
 
 
 def _literal(part: Any) -> Any:
-    """An argument, or a variable, as it is written: Kubernetes makes `$` of `$$`, and a value of `$(NAME)`."""
+    """Escape an argument or variable: Kubernetes would turn `$$` into `$`, and expand `$(NAME)`."""
     if isinstance(part, str):
         return part.replace("$", "$$")
     return part | {"value": _literal(part["value"])} if "value" in part else part
 
 
 def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Manifest:
-    """Labels and annotations of a pod: the connection's, and our own labels, which nobody else gives."""
+    """Labels and annotations of a pod: the connection's, and our own labels, which it cannot override."""
     template = connection.pod_template
     chosen = (template.labels if template else None) or {}
     foreign = {name: value for name, value in chosen.items() if not is_own_label(name)}
@@ -203,13 +203,13 @@ def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Mani
 def batch_job(
     metadata: Manifest, connection: PodSettings, own_labels: Mapping[str, str], pod: Manifest, **more: Any
 ) -> Manifest:
-    """A batch/v1 Job around a pod's spec; its containers are not started anew. `more`: of the Job's spec."""
+    """A batch/v1 Job for a pod spec, without container restarts. `more`: further fields of the Job's spec."""
     template = {"metadata": pod_metadata(connection, own_labels), "spec": pod | {"restartPolicy": "Never"}}
     return {"apiVersion": "batch/v1", "kind": "Job", "metadata": metadata, "spec": {**more, "template": template}}
 
 
 def queue_label(connection: PodSettings) -> dict[str, str]:
-    """Kueue's label where the connection names a queue. It belongs to the Job, or the JobSet, and not to its pods."""
+    """Kueue's label, if the connection names a queue. It is set on the Job or JobSet, not on pods."""
     template = connection.pod_template
     return {QUEUE_LABEL: template.queue_name} if template and template.queue_name else {}
 

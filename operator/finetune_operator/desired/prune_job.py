@@ -1,4 +1,4 @@
-"""The batch/v1 Job that deletes output folders of versions that history has let go."""
+"""The batch/v1 Job that deletes output folders of versions that were dropped from history."""
 
 from hashlib import sha256
 from posixpath import dirname
@@ -22,14 +22,14 @@ def name(model: str, version: int) -> str:
 
 
 def release_name(owner: Manifest, version: int) -> str:
-    """The name of a Job for a model that is being deleted: one per model and version, whatever bears its name later."""
+    """The Job's name for a model that is being deleted; by its UID, so that a later model of the name has another."""
     metadata = owner["metadata"]
     digest = sha256(f"{metadata['uid']}/{version}".encode()).hexdigest()[:8]
     return f"{names.fit(metadata['name'], 44)}-prune-{digest}"
 
 
 def for_release(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Manifest | None:
-    """The Job for a model that is being deleted. It has no owner: garbage collection may end it before it is done."""
+    """The Job for a model that is being deleted; without an owner, as garbage collection might delete it too early."""
     job = build(owner, version, connection)
     if job is None:
         return None
@@ -38,9 +38,9 @@ def for_release(owner: Manifest, version: ModelVersion, connection: HuggingFace)
 
 
 def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Manifest | None:
-    """The Job, or None where the version's weights are not in a folder of this model's.
+    """The Job; None if the version's weights are not in one of this model's folders.
 
-    Where the weights are was told by the pod that made them: nothing else is ever deleted on its word.
+    The URI was reported by a pod, so nothing outside of the model's folders may be deleted by it.
     """
     uri = artifact_place(version.artifact.uri)
     if uri is None:
@@ -61,7 +61,7 @@ def build(owner: Manifest, version: ModelVersion, connection: HuggingFace) -> Ma
         "args": ["prune", folder, "--root", dirname(folder), *flags],
         **artifacts.environment(None if uri.is_claim else connection.artifacts),
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        # All that a quota of CPU and memory counts: nobody else can say it of this container.
+        # Complete requests and limits for quotas, as they cannot be configured for this container.
         "resources": {"requests": {"cpu": "50m", "memory": "128Mi"}, "limits": {"cpu": "1", "memory": "512Mi"}},
     }
     made = {

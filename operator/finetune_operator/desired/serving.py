@@ -1,4 +1,4 @@
-"""The Deployment and the Service that answer for a ModelDeployment."""
+"""The Deployment and the Service of a ModelDeployment."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -37,42 +37,42 @@ PORT = 8000
 KEY_PATH = "/var/run/secrets/finetune.dev/server"
 
 PROGRESS_DEADLINE_SECONDS = 900
-"""After that the roll-out counts as failed, until its pods are up all the same; the old pods stay."""
+"""After this a rollout counts as failed, unless its pods become ready later; the old pods stay."""
 
 STARTUP_SECONDS = 3600
-"""Hundreds of gigabytes on a slow volume need their time. A server that is not up by then is started anew."""
+"""Loading hundreds of gigabytes from a slow volume takes long. A server not up by then is restarted."""
 
 PRE_STOP_SECONDS = 10
-"""Between a pod's removal from the Service and SIGTERM: until then every kube-proxy has heard of it."""
+"""Between a pod's removal from the Service and SIGTERM, so that every kube-proxy has updated by then."""
 
 ANSWER_SECONDS = 100
-"""For the answers that are being given at SIGTERM: a long one takes a server on a CPU minutes."""
+"""To finish requests running at SIGTERM: a long answer takes minutes on a CPU."""
 
 GRACE_SECONDS = PRE_STOP_SECONDS + ANSWER_SECONDS + 20
-"""For both, and for the server's farewell and its own end. A namespace that is deleted waits half of it."""
+"""For both, and for the server's shutdown. The deletion of a namespace waits half of it."""
 
 _SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
-"""Of a container before the server: all that a quota of CPU and memory counts, which nobody else can say of it."""
+"""For containers before a server that names no resources: complete requests and limits, as quotas demand."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
-"""Ranks that vLLM's --max-lora-rank takes (vLLM 0.33)."""
+"""Ranks that vLLM's --max-lora-rank accepts (vLLM 0.33)."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What is served, with which engine and where from."""
+    """The version to serve, its engine and connection."""
 
     version: ModelVersion
     engine: Literal["vLLM", "Transformers"]
     connection: HuggingFace
     asleep: bool = False
-    """Whether no pod is to run, because nobody asks."""
+    """Whether it is scaled to zero because it is idle."""
     ipv6: bool = False
-    """Whether the cluster's pods have addresses of IPv6, alone or first: the kubelet looks there."""
+    """Whether IPv6 is the only or primary address family of pods, which the kubelet's probes use."""
 
 
 def deployment(owner: Manifest, spec: ModelDeploymentSpec, served: Served) -> Manifest:
-    """The Deployment. A new version is a new pod template: Kubernetes brings up the new pods before the old go."""
+    """The Deployment. A new version changes the pod template: Kubernetes starts new pods before it stops old ones."""
     name = owner["metadata"]["name"]
     local = spec.hugging_face or LocalServing()
     selector = {DEPLOYMENT_LABEL: name}
@@ -103,7 +103,7 @@ def deployment(owner: Manifest, spec: ModelDeploymentSpec, served: Served) -> Ma
 
 
 def without_pods(present: Manifest) -> Manifest:
-    """The Deployment as it stands, but for its pods: its version is served elsewhere by now."""
+    """The present Deployment scaled to zero, as its version is served elsewhere by now."""
     known = ("name", "namespace", "labels", "ownerReferences")
     metadata = {key: present["metadata"][key] for key in known if key in present["metadata"]}
     spec = {**present["spec"], "replicas": 0}
@@ -124,7 +124,7 @@ def service(owner: Manifest, spec: ModelDeploymentSpec) -> Manifest:
 
 
 def _metadata(owner: Manifest, spec: ModelDeploymentSpec) -> Manifest:
-    """With deletionPolicy Retain the server outlives the object: it gets no owner."""
+    """Shared metadata. With deletionPolicy Retain the server outlives the object, so it gets no owner."""
     name = owner["metadata"]["name"]
     owners = [] if spec.deletion_policy == "Retain" else [owner_reference(owner)]
     return {
@@ -139,16 +139,18 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
     volumes = Volumes()
     folder = _folder(served)
     volumes.model_cache(served.connection)
+    resources = _resources(local, served.connection)
     before: list[Manifest] = []
+    small = {"resources": _before(resources)}
     if served.version.artifact.uri:
         uri = parse_artifact_uri(served.version.artifact.uri)
         if uri.is_claim:
             volumes.claim(uri.root, read_only=True)
         else:
             volumes.at(FETCHED_PATH, {"emptyDir": {}}, read_only=False)
-            before.append(_fetch(served, folder))
+            before.append(_fetch(served, folder) | small)
     if served.engine == "vLLM" and _is_adapter(served):
-        before.append(_base(served, folder))
+        before.append(_base(served, folder) | small)
     if spec.api_key_secret_ref is not None:
         key = spec.api_key_secret_ref
         source = {"secret": {"secretName": key.name, "items": [{"key": key.key, "path": "api-key"}]}}
@@ -159,7 +161,7 @@ def _pod(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Serv
     container: Manifest = {
         "name": SERVER_CONTAINER,
         "ports": [{"name": "http", "containerPort": PORT}],
-        "resources": _resources(local, served.connection),
+        "resources": resources,
         "terminationMessagePolicy": "FallbackToLogsOnError",
         "startupProbe": {**_probe(2), "failureThreshold": STARTUP_SECONDS // 2},
         "readinessProbe": {**_probe(5), "failureThreshold": 2},
@@ -179,7 +181,7 @@ def _folder(served: Served) -> str:
 
 
 def _fetch(served: Served, folder: str) -> Manifest:
-    """The container that brings the weights from their store and compares them with their checksums."""
+    """The container that downloads the weights from their store and verifies their checksums."""
     connection, artifact = served.connection, served.version.artifact
     checksum = ["--sha256", artifact.sha256] if artifact.sha256 else []
     flags = [*checksum, *artifacts.endpoint_flag(artifact.uri, connection.artifacts)]
@@ -188,15 +190,14 @@ def _fetch(served: Served, folder: str) -> Manifest:
         "image": connection.check_image or connection.trainer_image,
         "args": ["fetch", artifact.uri, "--to", folder, *flags],
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": _SMALL,
         **artifacts.environment(connection.artifacts),
     }
 
 
 def _base(served: Served, folder: str) -> Manifest:
-    """The container that finds an adapter's base for vLLM, or brings it, and says in words what is wrong with either.
+    """The container that finds or downloads an adapter's base for vLLM, with clear errors about either.
 
-    vLLM takes a folder that is not there for a model's name on a hub, and compares nothing with a manifest.
+    vLLM would take a missing folder for a hub model's name, and does not check manifests.
     """
     args = ["base", "--model", folder, "--link", BASE_PATH]
     if served.connection.model_cache is not None:
@@ -208,7 +209,6 @@ def _base(served: Served, folder: str) -> Manifest:
         "image": served.connection.trainer_image,
         "args": args,
         "terminationMessagePolicy": "FallbackToLogsOnError",
-        "resources": _SMALL,
     }
 
 
@@ -240,7 +240,7 @@ def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Ser
         rank = next((r for r in VLLM_RANKS if r >= (served.version.lora_rank or VLLM_RANKS[-1])), VLLM_RANKS[-1])
         # The base keeps its own name, so that a request for the tuned model never falls back to it.
         args += ["--served-model-name", base, "--enable-lora", "--max-lora-rank", str(rank)]
-        # vLLM takes the base's by itself: that may have no template, and other ends of answers.
+        # vLLM's default is the base's tokenizer, which may lack a chat template or have other stop tokens.
         args += ["--lora-modules", f"{name}={folder}", "--tokenizer", folder, "--generation-config", folder]
     else:
         args += ["--served-model-name", name]
@@ -251,7 +251,7 @@ def _vllm(name: str, spec: ModelDeploymentSpec, local: LocalServing, served: Ser
     if served.connection.trust_remote_code:
         args.append("--trust-remote-code")
     if served.ipv6:
-        args += ["--host", "::"]  # without it vLLM takes connections by IPv4 alone; with it by both
+        args += ["--host", "::"]  # without it vLLM listens on IPv4 only; with it on both
     environment: list[Manifest] = [{"name": "HOME", "value": "/tmp"}]  # noqa: S108 - the pod's own scratch folder
     if served.connection.air_gapped:
         environment.append({"name": "HF_HUB_OFFLINE", "value": "1"})
@@ -275,8 +275,14 @@ def _resources(local: LocalServing, connection: HuggingFace) -> Manifest:
     return _as_text({"requests": requests, "limits": limits})
 
 
+def _before(resources: Manifest) -> Manifest:
+    """What runs before the server may use what that does, but for GPUs: it needs no more room, and no other limits."""
+    plain = {kind: {name: amounts[name] for name in amounts if "/" not in name} for kind, amounts in resources.items()}
+    return _as_text(plain) or _SMALL
+
+
 def _as_text(resources: Manifest) -> Manifest:
-    """Quantities as the API server gives them back: a number would look like a difference each time."""
+    """Quantities as strings, as the API server returns them: a number would always look like a difference."""
     return {
         kind: {name: str(amount) for name, amount in amounts.items()} for kind, amounts in resources.items() if amounts
     }

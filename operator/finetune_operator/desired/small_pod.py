@@ -1,6 +1,6 @@
-"""The batch/v1 Job of one pod of the small image, which works for an attempt that runs at a provider.
+"""The batch/v1 Job of one pod with the small image, for an attempt at a provider.
 
-What it is told is in its environment; it reports with a token of its own, and has no other rights.
+The pod reads its job from its environment. Its only credential is the token for its reports.
 """
 
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ from finetune_operator.desired.pod import Volumes, batch_job, digest, pod_spec, 
 from finetune_operator.desired.training_job import hub_token, labels_of_attempt, metadata_of, token_volume
 
 RESOURCES: Manifest = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
-"""Where the connection names none. The data are streamed: their size does not matter."""
+"""Defaults if the connection names none. Data are streamed, so their size does not matter."""
 
 
 def made_by(pod: CheckPod, default_image: str) -> str:
-    """A digest of what a connection, and the chart, say of these pods."""
+    """A digest of the settings of these pods in connection and chart."""
     return digest(pod.model_copy(update={"image": pod.image or default_image}))
 
 
@@ -38,7 +38,7 @@ def build(
     grace_seconds: int,
     keys: Iterable[Manifest],
 ) -> Manifest:
-    """The Job of that name, tried once: `command` of the trainer with its job; `keys`: variables from Secrets."""
+    """The Job, without retries. `command`: of the trainer; `keys`: variables from Secrets."""
     volumes.at(TOKEN_PATH.rpartition("/")[0], token_volume(), read_only=True)
     container: Manifest = {
         "name": TRAINER_CONTAINER,

@@ -1,4 +1,4 @@
-"""The batch/v1 Job of one attempt of a FineTuneJob: one pod, or one for each node, and no retries of its own."""
+"""The batch/v1 Job of one attempt of a FineTuneJob: one pod per node, without retries of its own."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -52,7 +52,7 @@ from finetune_operator.desired.pod import (
 )
 
 GRACE_SECONDS = 120
-"""From SIGTERM on the trainer finishes its step and writes a checkpoint. A deleted namespace waits half of it."""
+"""For the trainer to finish its step and write a checkpoint. The deletion of a namespace waits half of it."""
 
 TOKEN_SECONDS = 3600
 
@@ -69,20 +69,20 @@ class Active(ApiModel):
 
 
 class Attempt(ApiModel):
-    """What one attempt needs to know beside the job's own manifest."""
+    """The data of one attempt in addition to the job's manifest."""
 
     number: int
     output_uri: str
     report_url: str
     report_ca: str
     active: Active | None = None
-    """What the tuned model is to be compared with."""
+    """The version to compare the tuned model with."""
     short_of_memory: bool = False
-    """Whether the attempt before was ended for want of memory."""
+    """Whether the previous attempt ran out of memory."""
 
 
 def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
-    """The Job of an attempt on one node. `spec.suspend` is left out: it is Kueue's."""
+    """The Job of an attempt on one node. `spec.suspend` is not set: Kueue owns it."""
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -92,13 +92,13 @@ def build(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attem
 
 
 def metadata(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> Manifest:
-    """Metadata of the object that is made for an attempt."""
+    """Metadata of an attempt's Job or JobSet."""
     name = names.attempt(owner["metadata"]["name"], attempt.number, spec.resources.nodes)
     return metadata_of(owner, name, own_labels(owner, spec, attempt), made_by(connection), connection)
 
 
 def metadata_of(owner: Manifest, name: str, labels: dict[str, str], made_by: str, pods: PodSettings) -> Manifest:
-    """Metadata of a Job of the owner's, whichever pods it is of."""
+    """Metadata of any of the owner's Jobs."""
     metadata = owner["metadata"]
     return {
         "name": name,
@@ -110,17 +110,17 @@ def metadata_of(owner: Manifest, name: str, labels: dict[str, str], made_by: str
 
 
 def made_by(connection: HuggingFace) -> str:
-    """A digest of what a connection says of the pods that train."""
+    """A digest of the connection's settings of training pods."""
     return digest(connection, leaving_out=("max_retries",))
 
 
 def own_labels(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> dict[str, str]:
-    """Labels of all that is made for an attempt that trains here."""
+    """Labels of all objects of an attempt that trains on this cluster."""
     return labels_of_attempt(owner, spec, attempt.number, "trainer")
 
 
 def labels_of_attempt(owner: Manifest, spec: FineTuneJobSpec, attempt: int, component: str) -> dict[str, str]:
-    """Labels of what is made for an attempt, by its part in it."""
+    """Labels of an attempt's objects, by component."""
     return labels_of_work(
         **{
             JOB_LABEL: names.fit(owner["metadata"]["name"]),
@@ -148,7 +148,7 @@ def job_spec(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, at
 
 
 def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attempt: Attempt) -> TrainerJob:
-    """The attempt as the trainer reads it."""
+    """The trainer's job for the attempt."""
     store = artifacts.store(attempt.output_uri, connection.artifacts)
     folder = artifact_folder(attempt.number) if store else ARTIFACT_FOLDER
     return TrainerJob(
@@ -174,7 +174,7 @@ def trainer_job(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace,
 
 
 def _ranks_per_node(spec: FineTuneJobSpec, connection: HuggingFace) -> int:
-    """One for each GPU that the pod asks for, itself or by the connection; code of one's own uses them as it likes."""
+    """One rank per GPU that the job or the connection requests; 1 for custom code, which manages GPUs itself."""
     return max(_gpus(spec, connection), 1) if spec.code is None else 1
 
 
@@ -188,7 +188,7 @@ def _rendezvous(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> str
 
 
 def _code(spec: FineTuneJobSpec) -> str | None:
-    """Where the pod finds the user's code: a key of a mounted ConfigMap, never a copy."""
+    """The path of the user's code in the pod: a key of a mounted ConfigMap, never a copy."""
     reference = spec.code.config_map_ref if spec.code else None
     return f"{CONFIG_MAPS_PATH}/{reference.name}/{reference.key}" if reference else None
 
@@ -209,7 +209,7 @@ def _active_version(active: Active | None, connection: HuggingFace) -> ActiveVer
 
 
 def _claim_of(uri: str) -> Uri | None:
-    """Where it is, if it is on a claim that a pod of this namespace can mount."""
+    """The parsed URI, if it is on a claim."""
     found = parse_artifact_uri(uri)
     return found if found.is_claim else None
 
@@ -226,7 +226,7 @@ def _pod(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace, attemp
     if attempt.active and attempt.active.artifact_uri and (active := _claim_of(attempt.active.artifact_uri)):
         volumes.claim(active.root, read_only=True)
     volumes.at(TOKEN_PATH.rpartition("/")[0], token_volume(), read_only=True)
-    # Code of one's own loads its data in processes of its own, on a CPU too.
+    # Custom code may load data in worker processes, on a CPU too.
     if _gpus(spec, connection) or spec.code is not None:
         volumes.shared_memory()
     container: Manifest = {
@@ -258,7 +258,7 @@ def _environment(owner: Manifest, spec: FineTuneJobSpec, connection: HuggingFace
 
 
 def hub_token(spec: FineTuneJobSpec) -> Iterator[Manifest]:
-    """The key of a hub, for a gated model or dataset."""
+    """The token of a hub, for a gated model or dataset."""
     if spec.hub_token_secret_ref is not None:
         yield from_secret("HF_TOKEN", spec.hub_token_secret_ref)
 
@@ -272,7 +272,7 @@ def _keys_of_pushes(push: Push | None) -> Iterator[Manifest]:
 
 
 def keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:
-    """Bearer keys of the services that an evaluation asks, as variables from Secrets of the job's namespace."""
+    """API keys of the services that an evaluation calls, as variables from Secrets of the job's namespace."""
     for endpoint in evaluation.endpoints:
         if endpoint.api_key_secret_ref is not None:
             yield from_secret(endpoint_key_variable(endpoint.name), endpoint.api_key_secret_ref)
@@ -281,13 +281,13 @@ def keys_of_services(evaluation: Evaluation) -> Iterator[Manifest]:
 
 
 def token_volume() -> Manifest:
-    """The token by which a pod proves to the report server whose it is."""
+    """The service-account token with which a pod authenticates to the report server."""
     token = {"audience": TOKEN_AUDIENCE, "expirationSeconds": TOKEN_SECONDS, "path": TOKEN_PATH.rpartition("/")[2]}
     return {"projected": {"sources": [{"serviceAccountToken": token}]}}
 
 
 def resources(spec: FineTuneJobSpec, connection: HuggingFace) -> Manifest:
-    """The job's resources over the connection's: what the job names is both request and limit."""
+    """The connection's resources, overridden by the job's, which are used as both request and limit."""
     asked: dict[str, Any] = {
         "cpu": spec.resources.cpu,
         "memory": spec.resources.memory,

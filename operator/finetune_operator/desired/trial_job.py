@@ -1,4 +1,4 @@
-"""A batch/v1 Job with what a connection adds to every pod. It is never made: the API server says whether it can be."""
+"""A batch/v1 Job with a connection's pod settings, for a dry run: the API server says whether it is valid."""
 
 from finetune_api.connection import CheckPod, HuggingFace
 from finetune_api.manifest import Manifest
@@ -7,20 +7,19 @@ from finetune_operator.desired.pod import Volumes, batch_job, labels, pod_spec, 
 
 _TEMPLATE = "spec.template"
 _NOT_READ = "cannot be handled as a Job: "
-"""Of what is no Job at all, such as one with a quantity that is none: of all that is in it, only the connection's words
-are free."""
-
+"""In the API server's error if it cannot parse the Job, for example because of an invalid quantity. Only the
+connection's fields are free text, so these must be the cause."""
 
 _ANY_IMAGE = "finetune-trainer-check"
-"""Stands for the chart's image in a connection that names none: nothing is pulled."""
+"""Placeholder for the chart's image if the connection names none: nothing is pulled."""
 
 
 def build(namespace: str, connection: HuggingFace | CheckPod) -> Manifest:
-    """The Job, as it would be in a namespace; without a name, so that none can be taken.
+    """The Job for a namespace, with a generated name, so that it cannot conflict.
 
     Args:
-        namespace: where its pod would be.
-        connection: what the connection says of the pods that train here, or of those that check data for a provider.
+        namespace: of the Job.
+        connection: the settings of training pods, or of check pods for a provider.
     """
     volumes = Volumes()
     if isinstance(connection, HuggingFace):
@@ -43,5 +42,5 @@ def build(namespace: str, connection: HuggingFace | CheckPod) -> Manifest:
 
 
 def is_about_its_pod(refusal: str) -> bool:
-    """Whether the API server means the connection's words, and not a rule of the namespace."""
+    """Whether the API server's error is about the connection's fields, and not about a policy of the namespace."""
     return _TEMPLATE in refusal or _NOT_READ in refusal

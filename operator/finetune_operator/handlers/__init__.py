@@ -1,4 +1,4 @@
-"""kopf only: events to the queue and the store, login. Nothing is decided here."""
+"""The only package that uses kopf: login, and events into the queue and the store. Nothing is decided here."""
 
 import sys
 
@@ -6,8 +6,8 @@ import sys
 def _import_kopf_alone() -> None:
     """Import kopf as if the official client were not installed.
 
-    Where it is, kopf imports all of it to know its classes, which nobody here uses: 26 MiB, and half of the start. A
-    module that is None cannot be imported; that of the client can be afterwards, for a kubeconfig.
+    If it is, kopf imports all of it for its classes, which are not used here: 26 MiB, and half of the start-up time. A
+    module that is None in sys.modules cannot be imported; a kubeconfig can import the client later.
     """
     if "kubernetes" in sys.modules:
         return

@@ -1,12 +1,12 @@
-"""Keeps the store as the cluster is, and wakes the objects that a change concerns: by watches, and by listing anew.
+"""Keeps the store in step with the cluster, and enqueues the objects that a change affects: by watches and resyncs.
 
-    kopf lists ──▶ begun: everything is looked at ──▶ kopf watches ── broken, and too old to go on ──▶ kopf lists
-                                                      └── deletions here are told by nobody ─────────┘
+    kopf lists ──▶ synced: everything is reconciled ──▶ kopf watches ── broken, and too old to resume ──▶ kopf lists
+                                                        └── no event tells of deletions in this gap ───┘
 
-So whenever kopf has listed, what the store had before and the listing has not is gone.
+So whenever kopf has listed, what the store had before and the listing lacks is gone.
 
-One of several namespaces that may not be watched (any more) takes nothing from the others: it is shut, which is to say
-that nothing of it is known and nothing is done there, until all of it is listed again.
+Where the operator watches several namespaces and may not watch one of them (any more), the others go on. The refused
+one is shut: nothing is known of it and nothing is done there until all of it has been listed again.
 """
 
 import asyncio
@@ -27,21 +27,21 @@ from finetune_operator.runtime.store import Listing, Store
 logger = logging.getLogger(__name__)
 
 AT_ONCE = 25
-"""Objects of a listing that are taken in before other work gets its turn."""
+"""Objects of a listing that are stored before other tasks get their turn."""
 
 OF_MANY = frozenset({CONNECTIONS, NAMESPACES})
-"""One change of these may concern thousands of jobs."""
+"""A change of one of these may affect thousands of jobs."""
 
 
 class Observer:
-    """Feeds store and queue.
+    """Feeds the store and the queue.
 
     Args:
         kube: for the listings.
         store: what reconcilers read.
-        enqueue: takes the key of an object that is to be looked at, in how many seconds, and the lane where it waits.
-        namespaces: to look after; empty for all.
-        gone: told of each object of ours that was deleted, as it was last seen.
+        enqueue: takes the key of an object to reconcile, the delay in seconds, and its lane.
+        namespaces: the watched ones; empty for all.
+        gone: called with each object of our kinds that was deleted, as it was last seen.
     """
 
     def __init__(
@@ -62,23 +62,23 @@ class Observer:
         self._begun = asyncio.Event()
 
     def places(self) -> Iterator[tuple[Resource, str | None]]:
-        """Every kind, in each namespace that is looked after."""
+        """Every kind, in each watched namespace."""
         for resource in WATCHED:
             for namespace in self._namespaces if self._namespaces and resource.namespaced else (None,):
                 yield resource, namespace
 
     async def begun(self) -> None:
-        """Wait until the cluster is known: every kind was listed once. Nothing is looked at before."""
+        """Wait until every kind was listed once. Nothing is reconciled before that."""
         await self._begun.wait()
 
     def listing(self, resource: Resource, namespace: str | None) -> Listing:
-        """A listing begins, whose objects are `seen` before it is `listed`."""
+        """Start a listing: its objects are passed to `seen`, then the listing to `listed`."""
         return self._store.listing(resource, namespace)
 
     def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
-        """One event of a watch; None is the type of what its listing has found."""
+        """Handle one event of a watch; the type is None for objects of its initial listing."""
         if event_type == "DELETED":
-            self._wake(resource, obj)  # while the store still knows whose it was
+            self._wake(resource, obj)  # while the store still knows its owner
             self._store.discard(resource, obj)
             self._gone(resource, obj)
         elif self._store.hear(resource, obj):
@@ -87,7 +87,7 @@ class Observer:
             self._wake(resource, obj, lane_of(resource, event_type, obj), pause(resource, obj, self._store))
 
     def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
-        """A listing is over."""
+        """Handle the end of a listing."""
         self._take_out(resource, listing)
         self._unlisted.discard((resource, namespace))
         if namespace in self._shut and not any(place == namespace for _, place in self._unlisted):
@@ -99,18 +99,18 @@ class Observer:
         self._begin_where_all_is_listed()
 
     def shut(self, namespace: str) -> bool:
-        """A namespace may not be watched; whether there is another one that may be."""
+        """Note that a namespace may not be watched; returns whether another one still may be."""
         self._shut.add(namespace)
         metrics.UNWATCHED.labels(namespace).set(1)
         for resource, place in self.places():
             if place == namespace:
                 self._unlisted.add((resource, place))
-                self._store.listing(resource, namespace).end()  # half of it, or as it was: nobody is to go by that
+                self._store.listing(resource, namespace).end()  # incomplete or outdated: nobody may rely on it
         self._begin_where_all_is_listed()
         return not self._shut.issuperset(self._namespaces)
 
     def is_shut(self, namespace: str) -> bool:
-        """Whether nothing is known of a namespace, and nothing is to be done there."""
+        """Whether the namespace cannot be watched, so that nothing is done there."""
         return namespace in self._shut
 
     def _begin_where_all_is_listed(self) -> None:
@@ -120,7 +120,7 @@ class Observer:
             self._look_at_everything()
 
     async def list_all(self) -> None:
-        """Take everything in as it is now, and look at every object of ours.
+        """List everything again, and enqueue every object of our kinds.
 
         Raises:
             KubeError: a listing failed.
@@ -130,20 +130,20 @@ class Observer:
                 if namespace not in self._shut:
                     await self._list(resource, namespace)
         finally:
-            # Also of half a listing: what it has brought is news to nobody any more.
+            # Also after half a listing: the store has its objects, so no watch event reports them as news.
             self._look_at_everything()
 
     async def keep_up(self, resync_seconds: float) -> None:
-        """Look at everything every `resync_seconds`, with jitter, until cancelled."""
+        """Resync every `resync_seconds`, with jitter, until cancelled."""
         while True:
-            await asyncio.sleep(resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - so that operators do not march
+            await asyncio.sleep(resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreads several operators
             try:
                 await self.list_all()
             except KubeError as error:
                 logger.warning("the resync could not list everything: %s", error)
 
     async def _list(self, resource: Resource, namespace: str | None) -> None:
-        """Page by page, a few objects at a time: all pods at once would be several times what is kept of them."""
+        """Page by page, a few objects at a time: all pods at once take several times the memory of what is kept."""
         listing = self._store.listing(resource, namespace)
         selector = CHILD_SELECTOR if resource in CHILDREN else None
         async for page in self._kube.pages(resource, namespace, label_selector=selector):
@@ -157,21 +157,21 @@ class Observer:
         self._take_out(resource, listing)
 
     def _take_out(self, resource: Resource, listing: Listing) -> None:
-        """What a listing lacks is gone. Only of what was being deleted that was somebody's wish: etcd may be older."""
+        """Drop what a listing lacks. `gone` hears of it only if deletion was requested: etcd may have been restored."""
         for gone in listing.end():
             self._wake(resource, gone)
             if wants_deletion(gone):
                 self._gone(resource, gone)
 
     def _look_at_everything(self, alone: str | None = None) -> None:
-        """At all objects of ours, or at those of one namespace."""
+        """Enqueue all objects of our kinds, or those of one namespace."""
         for resource in OWN_KINDS:
             for namespace, name in self._store.addresses(resource):
                 if namespace not in self._shut and alone in {None, namespace}:
                     self._enqueue(Key(resource.kind, namespace, name), 0, Lane.SWEEP)
 
     def _wake(self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS, seconds: float = 0) -> None:
-        """Until everything is known, nothing is looked at; then everything is."""
+        """Enqueue what a change affects. Before the first sync there is no need: everything is enqueued then."""
         if self._begun.is_set():
             for key in affected(resource, obj, self._store):
                 if key.namespace not in self._shut:
@@ -180,7 +180,7 @@ class Observer:
 
 
 def lane_of(resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> Lane:
-    """Where those whom the event concerns wait for their look."""
+    """The lane for the objects that an event affects."""
     if event_type == "ADDED" and resource is FINE_TUNE_JOBS:
         return Lane.NEW
     return Lane.ENDED if resource in CHILDREN and has_ended(obj) else Lane.OTHERS

@@ -1,7 +1,7 @@
-"""kopf as informer: its login, its watches, its end. What watches tell goes to the observer; nothing is decided here.
+"""kopf as informer: login, watches, shutdown. Watch events go to the observer; nothing is decided here.
 
-Its handlers of events are not used. Each event would pass a queue and a task of its object, copies, causes and a dozen
-records that serve handlers of changes, of which there are none here: half of the operator's work, and of its memory.
+kopf's event handlers are not used. Each event would pass a queue and a task per object, copies, causes and a dozen
+records for change handlers, of which there are none here: half of the operator's work, and of its memory.
 """
 
 import asyncio
@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, cast
 
@@ -28,46 +29,44 @@ from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.repeats import Repeats
 from finetune_operator.runtime.service_account import ServiceAccount, is_in_cluster
 from finetune_operator.runtime.settings import Settings
-from finetune_operator.runtime.store import Listing
 
 logger = logging.getLogger(__name__)
 
-IN_A_ROW = 25
-"""Events that are told before other work gets its turn: a listing comes by the hundreds."""
+YIELD_EVERY = 25
+"""Events that are handled before other tasks get their turn: a listing has hundreds."""
 
 PAUSE_SECONDS = 1.0
-"""Before what has just been begun is begun anew: whatever ends listings or watches at once would have us ask without
-an end."""
+"""Minimum time between two starts of a listing or watch: something that ends them at once would cause a busy loop."""
 
 SHUT_SECONDS = 30.0
-"""Before a namespace that may not be watched is tried again."""
+"""Seconds until a namespace that may not be watched is tried again."""
 
 CHANGES = {"ADDED", "MODIFIED", "DELETED"}
 
 
 class _Broken(Exception):
-    """A watch says that it cannot go on; the message is the server's."""
+    """A watch ended with an error; the message is the server's."""
 
 
 class CannotWatch(Exception):
-    """The API server refuses to list or watch a kind: rights were taken away, or the kind is gone."""
+    """The API server refuses to list or watch a kind: the operator lost its rights, or the kind is gone."""
 
 
 class _Shut(CannotWatch):
-    """It refuses that in one namespace: that is gone, and its role binding with it, or its rights were taken away."""
+    """One namespace is refused: it was deleted together with its role binding, or the operator lost its rights."""
 
 
 async def start(
     own: Settings, observer: Observer, stop: asyncio.Event
 ) -> tuple[asyncio.Task[None], asyncio.Task[None]]:
-    """Begin: kopf itself, which ends when `stop` is set, and the watches, which end when they are cancelled or fail."""
+    """Start kopf itself, which ends when `stop` is set, and the watches, which end when they are cancelled or fail."""
     settings = make_settings(own)
     before = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=make_registry(own),
         settings=settings,
         standalone=True,
-        # Unless it is told who it is, kopf asks the system for its user's name; a pod's user has none.
+        # Without an identity kopf asks the system for the user's name; a pod's user has none.
         identity=cast("Any", own.pod_name),
         clusterwide=True,
         stop_flag=stop,
@@ -77,65 +76,107 @@ async def start(
 
 
 async def watch_all(settings: kopf.OperatorSettings, observer: Observer) -> None:
-    """Tell of everything that is watched, until cancelled.
+    """Watch everything, until cancelled.
 
-    To be called in the context of `kopf.spawn_tasks`, whose login is used.
+    Call it in the context of `kopf.spawn_tasks`, whose login is used.
 
     Raises:
         CannotWatch: a watch cannot go on.
     """
+    watches = _Watches(settings, observer)
     places: dict[str | None, list[Resource]] = defaultdict(list)
     for resource, namespace in observer.places():
         places[namespace].append(resource)
-    watching = (
-        _watch_kinds(settings, observer, kinds, None)
-        if namespace is None
-        else _watch_namespace(settings, observer, kinds, namespace)
+    await _run_all(
+        watches.of_kinds(kinds, None) if namespace is None else watches.of_namespace(kinds, namespace)
         for namespace, kinds in places.items()
     )
-    await _beside_each_other(watching)
 
 
-async def _watch_namespace(
-    settings: kopf.OperatorSettings, observer: Observer, kinds: Iterable[Resource], namespace: str
-) -> None:
-    """Watch one of several namespaces: where that is refused, the others are watched as before.
+@dataclass(frozen=True)
+class _Watches:
+    """Lists and watches by kopf's client, whose events go to an observer."""
+
+    settings: kopf.OperatorSettings
+    observer: Observer
+
+    async def of_namespace(self, kinds: Iterable[Resource], namespace: str) -> None:
+        """Watch one of several namespaces: if it is refused, the others are still watched.
+
+        Raises:
+            CannotWatch: it is the last one, or it failed for another reason than missing rights.
+        """
+        clock = asyncio.get_running_loop().time
+        refusals = Repeats(clock)
+        while True:
+            began = clock()
+            try:
+                await self.of_kinds(kinds, namespace)
+            except _Shut as error:
+                if not self.observer.shut(namespace):
+                    raise
+                if clock() - began > SHUT_SECONDS:
+                    refusals.over()  # it was watched in between
+                # Not by kind: any one of them may be refused first.
+                if refusals.is_news(namespace):
+                    logger.error(  # noqa: TRY400 - a sentence says it all
+                        "namespace %s cannot be watched: nothing is done there, and it is tried again every %g s. Was "
+                        "it deleted, or recreated? helm upgrade gives the operator its rights there: %s",
+                        namespace, SHUT_SECONDS, error,
+                    )  # fmt: skip
+            await asyncio.sleep(SHUT_SECONDS)
+
+    async def of_kinds(self, kinds: Iterable[Resource], namespace: str | None) -> None:
+        """Watch kinds, until one of them cannot go on.
+
+        Raises:
+            CannotWatch: of that kind.
+        """
+        await _run_all(self._watch(kind, namespace) for kind in kinds)
+
+    async def _watch(self, resource: Resource, namespace: str | None) -> None:
+        """List and watch; list again if the watch cannot resume, which also finds what was deleted meanwhile."""
+        while True:
+            try:
+                with suppress(APITooManyRequestsError, APIServerError):  # kopf has retried several times, with backoff
+                    await self._observe(resource, namespace)
+            except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+                logger.warning("the watch of %s broke, they are listed again: %s", resource.plural, error)
+            except WentBack as error:
+                raise CannotWatch(str(error)) from error
+            except kopf.LoginError as error:
+                # kopf has logged in again and was refused again: a new process reads all credentials afresh.
+                raise CannotWatch(f"{resource.plural}: 401 {UNAUTHENTICATED}") from error
+            except APIError as error:
+                if error.status != HTTPStatus.GONE:  # also the answer when the pages of a slow listing expire
+                    kind = _Shut if error.status == HTTPStatus.FORBIDDEN and namespace else CannotWatch
+                    raise kind(f"{resource.plural}: {error.status} {_explained(resource, error)}") from error
+            await asyncio.sleep(self.settings.watching.reconnect_backoff)
+
+    async def _observe(self, resource: Resource, namespace: str | None) -> None:
+        """Pass a listing and the events after it to the observer, until the watch cannot resume."""
+        listing, count = self.observer.listing(resource, namespace), 0
+        async for event in _stream(self.settings, resource, namespace):
+            if event is Bookmark.LISTED:
+                self.observer.listed(resource, namespace, listing)
+                continue
+            if event["type"] is None:
+                listing.has(event["object"])
+            try:
+                self.observer.seen(resource, event["type"], event["object"])
+            except Exception:
+                # One unreadable object must not hide all others; the resync tries it again.
+                logger.exception("an event of %s was not understood", resource.plural)
+            count += 1
+            if count % YIELD_EVERY == 0:
+                await asyncio.sleep(0)
+
+
+async def _run_all(watching: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Run them until one fails, which ends the others.
 
     Raises:
-        CannotWatch: it is the last one, or refused for another reason than its rights.
-    """
-    clock = asyncio.get_running_loop().time
-    refusals = Repeats(clock)
-    while True:
-        began = clock()
-        try:
-            await _watch_kinds(settings, observer, kinds, namespace)
-        except _Shut as error:
-            if not observer.shut(namespace):
-                raise
-            if clock() - began > SHUT_SECONDS:
-                refusals.over()  # it was watched in between
-            # Of many kinds any one is the first to be refused.
-            if refusals.is_news(namespace):
-                logger.error(  # noqa: TRY400 - a sentence says it all
-                    "namespace %s cannot be watched: nothing is done there, and it is tried again every %g s. Was it "
-                    "deleted, or recreated? helm upgrade gives the operator its rights there: %s",
-                    namespace, SHUT_SECONDS, error,
-                )  # fmt: skip
-        await asyncio.sleep(SHUT_SECONDS)
-
-
-async def _watch_kinds(
-    settings: kopf.OperatorSettings, observer: Observer, kinds: Iterable[Resource], namespace: str | None
-) -> None:
-    await _beside_each_other(_watch(settings, observer, kind, namespace) for kind in kinds)
-
-
-async def _beside_each_other(watching: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """Until one of them cannot go on, which ends the others.
-
-    Raises:
-        CannotWatch: of that one; of several the one that more depends on.
+        CannotWatch: that failure; of several, one that does not concern a single namespace.
     """
     found: list[CannotWatch] = []
     try:
@@ -149,30 +190,7 @@ async def _beside_each_other(watching: Iterable[Coroutine[Any, Any, None]]) -> N
         raise min(found, key=lambda one: isinstance(one, _Shut))
 
 
-async def _watch(
-    settings: kopf.OperatorSettings, observer: Observer, resource: Resource, namespace: str | None
-) -> None:
-    """List and watch; list again where a watch was broken for too long to go on: what was deleted meanwhile is gone."""
-    while True:
-        listing = observer.listing(resource, namespace)
-        try:
-            with suppress(APITooManyRequestsError, APIServerError):  # kopf has waited and asked again several times
-                await _tell(_stream(settings, resource, namespace), observer, resource, namespace, listing)
-        except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
-            logger.warning("the watch of %s broke, they are listed again: %s", resource.plural, error)
-        except WentBack as error:
-            raise CannotWatch(str(error)) from error
-        except kopf.LoginError as error:
-            # It has signed in anew, and been refused again: a new process reads all that it signs in with.
-            raise CannotWatch(f"{resource.plural}: 401 {UNAUTHENTICATED}") from error
-        except APIError as error:
-            if error.status != HTTPStatus.GONE:  # so are the pages of a listing that took too long
-                kind = _Shut if error.status == HTTPStatus.FORBIDDEN and namespace else CannotWatch
-                raise kind(f"{resource.plural}: {error.status} {_said(resource, error)}") from error
-        await asyncio.sleep(settings.watching.reconnect_backoff)
-
-
-def _said(resource: Resource, error: APIError) -> str:
+def _explained(resource: Resource, error: APIError) -> str:
     if error.status != HTTPStatus.NOT_FOUND:
         return str(error.message)
     return (
@@ -180,31 +198,11 @@ def _said(resource: Resource, error: APIError) -> str:
     )
 
 
-async def _tell(
-    stream: AsyncIterator[Any], observer: Observer, resource: Resource, namespace: str | None, listing: Listing
-) -> None:
-    count = 0
-    async for event in stream:
-        if event is Bookmark.LISTED:
-            observer.listed(resource, namespace, listing)
-            continue
-        if event["type"] is None:
-            listing.has(event["object"])
-        try:
-            observer.seen(resource, event["type"], event["object"])
-        except Exception:
-            # One object that nobody can read must not hide all others; the resync looks at it again.
-            logger.exception("an event of %s was not understood", resource.plural)
-        count += 1
-        if count % IN_A_ROW == 0:
-            await asyncio.sleep(0)
-
-
 async def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace: str | None) -> AsyncIterator[Any]:
-    """A listing, then watches by kopf that bear broken, silent and half-open connections, until one cannot go on.
+    """A listing, then watches by kopf, which survive broken, silent and half-open connections, until one cannot resume.
 
     Raises:
-        _Broken: a watch says so; not where it is only too old.
+        _Broken: the server ended a watch with an error, other than that its version is too old.
     """
     reference = references.Resource(
         resource.group, resource.version, resource.plural, resource.kind, namespaced=resource.namespaced
@@ -229,16 +227,16 @@ async def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace
                     return
                 raise _Broken(f"{told.get('code')} {told.get('message')}")
             version = told["metadata"].get("resourceVersion", version)
-            if event["type"] in CHANGES:  # a bookmark is of no object
+            if event["type"] in CHANGES:  # bookmarks carry no object
                 yield event
         if loop.time() - began < PAUSE_SECONDS:
             await asyncio.sleep(settings.watching.reconnect_backoff)
 
 
 def make_registry(settings: Settings) -> kopf.OperatorRegistry:
-    """A registry of one handler: kopf signs in, and writes nothing to any object.
+    """A registry with one handler: kopf logs in, and writes nothing to any object.
 
-    One way to sign in, named: with none, kopf tries every client library that is installed.
+    Exactly one login method, given by name: without one, kopf tries every client library that is installed.
     """
     registry = kopf.OperatorRegistry()
     folder, in_cluster = settings.service_account, settings.kubeconfig is None and is_in_cluster()
@@ -256,7 +254,7 @@ def make_registry(settings: Settings) -> kopf.OperatorRegistry:
 
 
 def make_settings(own: Settings) -> kopf.OperatorSettings:
-    """Kopf's settings for an operator that keeps all state in its own objects' status."""
+    """Settings of kopf for an operator that keeps all state in the status of its own objects."""
     settings = kopf.OperatorSettings()
     settings.scanning.disabled = True  # namespaces and kinds are fixed: no rights on CRDs are needed
     settings.posting.enabled = False
@@ -264,7 +262,7 @@ def make_settings(own: Settings) -> kopf.OperatorSettings:
     settings.networking.request_timeout = 30
     settings.watching.server_timeout = 240
     settings.watching.reconnect_backoff = PAUSE_SECONDS
-    settings.watching.chunk_size = 250  # a page of pods stops all other work while it is read
+    settings.watching.chunk_size = 250  # reading a page of pods blocks the event loop
     settings.watching.inactivity_timeout = own.watch_silence_seconds
     for resource in CHILDREN:
         selector = (resource.group, resource.version, resource.plural)

@@ -1,1 +1,1 @@
-"""What runs and serves models: a package per provider behind the protocols of ports.py; beside them what all share."""
+"""Training and serving providers: one package per provider behind the protocols of ports.py, and shared modules."""

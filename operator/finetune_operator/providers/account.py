@@ -1,4 +1,4 @@
-"""One connection's provider: what is asked of it passes a gate, and whether it is the account that it was."""
+"""One connection's provider: its calls pass a gate, and its account is checked to be the same as before."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,7 +14,7 @@ from finetune_operator.providers import sdks
 from finetune_operator.providers.account_identity import account_of, require_same_account, require_same_place
 from finetune_operator.providers.capacity import Room
 from finetune_operator.providers.client import SECRET_SECONDS, Client
-from finetune_operator.providers.errors import Busy, Elsewhere, ProviderError, Refused, understood
+from finetune_operator.providers.errors import Busy, ConnectionMoved, ProviderError, Refused, parsing_answer
 from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.poll import Poller
 from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
@@ -25,31 +25,30 @@ from finetune_operator.runtime.queue import Key
 T = TypeVar("T")
 
 UPLOADS_AT_ONCE = 4
-"""Of one connection: files may take minutes each, and creates do not wait behind them."""
-
+"""Per connection. Uploads may take minutes each, so they have a gate of their own: creates do not wait for them."""
 
 ANSWERS_AT_ONCE = 8
 ANSWERS_PER_SECOND = 20.0
-"""Of one connection. Evaluations wait for each other, and nothing else waits for them."""
+"""Per connection. Evaluations wait for each other, and nothing else waits for them."""
 
 ANSWER_SILENCE = 5.0
-"""Seconds without questions after one that was not answered: one in a thousand is not, and the next one is."""
+"""Pause in seconds after a question without an answer: that happens to one in a thousand, and the next succeeds."""
 
 REMEMBERED = 1024
-"""Files whose pods are known to wait."""
+"""How many files' upload errors are kept."""
 
 DOUBTS = 3
-"""How often it is asked whose account a key leads to, before what was made with it is said to be in another."""
+"""How often the account of a key is asked for before an object is reported to be in another account."""
 
 
 class Account:
-    """Who asks passes its gate, its jobs are watched by its poller, all at one pace.
+    """The gate, poller and rate limit of one connection's provider.
 
     Args:
         client: of the connection.
-        wake: told of each job that has changed.
-        doubt: told where the key was refused.
-        poll_seconds: between two rounds of the poller; None where somebody calls its `round`.
+        wake: called for each job that has changed.
+        doubt: called when the key was refused.
+        poll_seconds: between two rounds of the poller; None if the owner calls its `round`.
     """
 
     def __init__(
@@ -71,49 +70,49 @@ class Account:
         self.room = Room(clock)
         self.poller = Poller(client.api, wake, refused=self._refused, seconds=poll_seconds)
         self.doubted = False
-        """Whether the key was refused since it was checked last."""
+        """Whether the key was refused since its last check."""
         self._clock = clock
         self._answered: str | None = ""
-        """Where the connection led when it was last found to be good."""
+        """Where the connection led at its last successful check."""
         self._another_at = float("-inf")
-        """When it seemed last to lead to another account than what was made through it."""
+        """When it last seemed to lead to another account than that of its objects."""
 
     @property
     def place(self) -> str | None:
-        """Where the connection leads now; None while that is not known."""
+        """Where the connection leads now; None if that is not known."""
         spec = self.client.spec
         if spec is None:
             return None
         return THIS_CLUSTER if spec.hugging_face is not None else spec.place
 
     def turn(self) -> AbstractAsyncContextManager[None]:
-        """A place for a task that makes several calls: see `Gate.turn`."""
+        """Hold a slot for a task that makes several calls: see `Gate.turn`."""
         return self._gate.turn()
 
     def _refused(self) -> None:
-        """Of a thousand calls that meet a bad key, the first has it checked."""
+        """Request a check of the key, once, however many calls meet a bad key."""
         if not self.doubted:
             self.doubted = True
             self._doubt()
 
     async def check(self) -> None:
-        """Ask whether the connection can be used as it is, though its key was refused a moment ago.
+        """Check whether the connection can be used, even if its key was refused recently.
 
         Raises:
-            ProviderError: it cannot, or that cannot be asked.
+            ProviderError: it cannot be used, or not be checked.
         """
         place = self.place
         try:
             await self.call(lambda api: api.check(), probes=True)
         except Busy:
-            raise  # nobody was asked: the doubt stays
+            raise  # the provider was not called: the key remains to be checked
         except ProviderError:
             self.doubted = False
             raise
         self.doubted, self._answered = False, place
 
     async def require_answer(self) -> None:
-        """The place to which the connection leads has answered once: before, it may be one by mistake.
+        """Require one successful check of the place that the connection leads to: it may be a mistake.
 
         Raises:
             ProviderError: as `check`.
@@ -122,48 +121,50 @@ class Account:
             await self.check()
 
     async def find(self) -> None:
-        """Find out where the connection's credentials lead now, before anything is begun there, or compared with it.
+        """Find out the account of the connection's credentials, before anything is created there or compared with it.
 
         Raises:
-            ProviderError: it cannot be asked.
+            ProviderError: it cannot be asked for.
         """
         try:
             if not self.client.is_fresh():
-                with suppress(Elsewhere):  # than a moment ago: that is what was to be found out
+                with suppress(ConnectionMoved):  # the account has changed: this is what the caller wants to know
                     await self._sign_in()
         except Busy:
             if self.client.account is None:
-                raise  # else those who are inside see it change
+                raise  # with a known account, the callers inside the gate notice a change
 
     async def require_place(self, place: str | None, account: str | None) -> None:
-        """Nothing is looked for where it was not made: it would be taken for gone, and go on costing.
+        """Require that the connection still leads to where an object was created.
+
+        Elsewhere the object would seem deleted, while it continues to cost.
 
         Args:
-            place: where the connection led when that was made; None where that is not known.
-            account: whose account that was; None where that is not known.
+            place: where the connection led when the object was created; None if not known.
+            account: the account then; None if not known.
 
         Raises:
-            Elsewhere: it leads elsewhere by now.
-            ProviderError: whose account it leads to cannot be asked.
+            ConnectionMoved: it leads elsewhere by now.
+            ProviderError: its account cannot be asked for.
         """
-        require_same_place(self.client.name, self.place, place, "begun")  # who is elsewhere cannot tell of the account
+        require_same_place(self.client.name, self.place, place, "begun")  # another place cannot tell of the account
         await self._find_if_known(account)
         self.require_same(place, account)
 
     def require_same(self, place: str | None, account: str | None) -> None:
-        """As `require_place`, by what is known of the connection: nobody is asked.
+        """As `require_place`, by what is already known of the connection, without a call.
 
         Raises:
-            Elsewhere: it leads elsewhere by now.
+            ConnectionMoved: it leads elsewhere by now.
         """
         require_same_place(self.client.name, self.place, place, "begun")
         require_same_account(self.client.name, self.client.account, account, "this was begun in")
 
     async def require_models(self, version: ModelVersion) -> None:
-        """As `require_place`, of a model that was tuned there: where its place is recorded, or its name tells it.
+        """As `require_place`, for a tuned model whose place is recorded or follows from its name.
 
         Raises:
-            Elsewhere: its connection leads elsewhere by now.
+            ConnectionMoved: its connection leads elsewhere by now.
             ProviderError: as `require_place`.
         """
         spec, name = self.client.spec, self.client.name
@@ -177,10 +178,10 @@ class Account:
         require_same_account(name, self.client.account, version.account, "this was made in")
 
     async def _find_if_known(self, account: str | None) -> None:
-        """Find out whose account it is, to compare it with a known one: asked again before another one is told.
+        """Find out the account to compare it with a known one; a different one is confirmed by asking again.
 
-        Not more often than each minute: of a gateway each answer may differ. Two answers to one key that differ tell
-        what the gateway did with it, and not whose it is.
+        At most once a minute: a gateway may give a different answer each time. Differing answers to one key reflect
+        the gateway's routing and not the key's owner, so the account then counts as unknown.
         """
         if account is None:
             return
@@ -196,10 +197,10 @@ class Account:
                     return
 
     async def resolve(self, spec: LLMConnectionSpec) -> AzureResolved | None:
-        """Where the AzureML workspace of the connection leads; None where it names none.
+        """Where the AzureML workspace of the connection leads; None if it names none.
 
         Raises:
-            ProviderError: it cannot be found out.
+            ProviderError: it cannot be resolved.
         """
         azure = spec.azure_open_ai
         workspace = azure.workspace if azure else None
@@ -216,19 +217,19 @@ class Account:
 
         Args:
             do: makes it.
-            probes: whether it is to find out if the key is good, and so is made though that was refused.
+            probes: whether it tests the key, and so is made even though the key was refused.
 
         Raises:
-            ProviderError: it did not do what was asked, or was not made at all.
+            ProviderError: it failed, or was not made.
         """
         async with self._gate.passing(probes=probes):
             api = await self.client.api()
-            self._guard()  # the Secret may just have been read
-            with understood():
+            self._guard()  # reading the Secret may have taken a while
+            with parsing_answer():
                 return await do(api)
 
     async def _sign_in(self) -> None:
-        """Have the client made, or its Secret read again, where that is due.
+        """Build the client, or read its Secret again, if due.
 
         Raises:
             ProviderError: as `call`.
@@ -237,10 +238,10 @@ class Account:
             await self.client.api()
 
     async def host(self, do: Callable[[HostingApi], Awaitable[T]]) -> T:
-        """Make one call on deployments.
+        """Make one call of the deployments API.
 
         Raises:
-            ProviderError: as `call`; or the provider has none.
+            ProviderError: as `call`; or the provider has no deployments.
         """
 
         async def ask(api: FineTuningApi) -> T:
@@ -263,21 +264,21 @@ class Account:
             if answering is None:
                 raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")
             self._guard()
-            with understood():
+            with parsing_answer():
                 return await answering.answer(model, question)
 
     async def pass_gate(self, do: Callable[[], Awaitable[T]], *, probes: bool = False) -> T:
-        """Make one call that needs no client of the connection; `probes`: as of `call`.
+        """Make one call that needs no client of the connection; `probes` as in `call`.
 
         Raises:
             ProviderError: as `call`.
         """
         async with self._gate.passing(probes=probes):
-            with understood():
+            with parsing_answer():
                 return await do()
 
     def is_uploading(self, prefix: str) -> bool:
-        """Whether a file whose name begins so is on its way to the provider, and may be there in a moment."""
+        """Whether a file with this prefix is being uploaded to the provider."""
         return any(name.startswith(prefix) for name in self._sent)
 
     @contextmanager
@@ -289,23 +290,23 @@ class Account:
             self._sent.remove(name)
 
     def untaken(self, prefix: str) -> ProviderError | None:
-        """Why the last try to pass on a file whose name begins so came to nothing; None where none has."""
+        """The error of the last upload of a file with this prefix; None if it succeeded."""
         return next((why for name, why in self._untaken.items() if name.startswith(prefix)), None)
 
     @contextmanager
     def telling(self, name: str) -> Iterator[None]:
-        """Keep in mind why a file is not taken that is to be passed on."""
+        """Record the error of a file's upload, for `untaken`."""
         try:
             yield
         except Busy:
-            raise  # our own limit, and no news of the provider
+            raise  # the operator's own limit says nothing about the provider
         except ProviderError as error:
             self._untaken.put(name, error)
             raise
         self._untaken.drop(name)
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
-        """Pass a file on, unless the provider has it already, from an upload whose answer was lost.
+        """Upload a file, unless the provider has it already from an upload whose answer was lost.
 
         Raises:
             ProviderError: as `call`.
@@ -313,11 +314,11 @@ class Account:
         async with self._uploads.passing():
             api = await self.client.api()
             self._guard()
-            with understood(), self._on_its_way(name):
+            with parsing_answer(), self._on_its_way(name):
                 there = next((file for file in await api.files(name) if file.bytes == size), None)
-                self._guard()  # who leads by now may have deleted all that the job had there
+                self._guard()  # a new leader may have deleted the job's files by now
                 if there is None:
                     return await api.upload(name, size, body)
             async for _ in body:
-                pass  # read to its end, so that the sender gets the answer
+                pass  # consume the body, so that the sender gets the answer
             return there

@@ -10,12 +10,12 @@ from finetune_operator.runtime.queue import Key
 
 
 class Accounts:
-    """Made when they are first asked for.
+    """Accounts are created on first use.
 
     Args:
-        sources: what the connections' clients are made of.
-        wake: told of each job that has changed at its provider, and of each connection whose key was refused.
-        poll_seconds: between two rounds of a poller; None where somebody calls `poll`.
+        sources: what the connections' clients are built from.
+        wake: called for each job that has changed at its provider, and for each connection whose key was refused.
+        poll_seconds: between two rounds of a poller; None if the owner calls `poll`.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class Accounts:
         self._accounts: dict[str, Account] = {}
 
     def of(self, name: str) -> Account:
-        """The account of a connection, whether it can be used or not."""
+        """The account of a connection, usable or not."""
         if name not in self._accounts:
             self._accounts[name] = Account(
                 Client(name, self._sources, self._retired),
@@ -49,19 +49,19 @@ class Accounts:
         return spec.provider if spec is not None else None
 
     def whose(self, name: str) -> str | None:
-        """Whose account a connection's credentials lead to, as far as that is known by now."""
+        """The account of a connection's credentials, if it is known yet."""
         account = self._accounts.get(name)
         return account.client.account if account is not None else None
 
     def forget(self, key: Key) -> None:
-        """An object has ended or is gone."""
+        """Stop watching the jobs of an object that has ended or was deleted."""
         for account in self._accounts.values():
             account.poller.forget(key)
 
     async def drop(self, name: str) -> None:
-        """A connection is gone, and with it its client: names come and go as long as the operator runs.
+        """Release a deleted connection and its client, so that they do not pile up over the operator's lifetime.
 
-        Whoever waits for news of a job is told to look: the next poller says why there are none.
+        Objects that wait for news of a job are reconciled: the next poller says why there are none.
         """
         account = self._accounts.pop(name, None)
         if account is None:
@@ -72,7 +72,7 @@ class Accounts:
             self._wake(key)
 
     async def poll(self) -> None:
-        """One round of every poller, for those that do not poll by themselves."""
+        """Run one round of every poller, if these were created without `poll_seconds`."""
         for account in list(self._accounts.values()):
             await account.poller.round()
 

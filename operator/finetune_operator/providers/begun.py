@@ -1,6 +1,6 @@
-"""Where what is held by our finalizer was begun, noted beside it in the same write: a status may be lost. Pure.
+"""The annotation that says where an object was begun at a provider, in case its status is lost. Pure.
 
-Whoever may write annotations can only keep an object of their own from being looked for.
+It is written together with the finalizer. Users who edit it can only hide their own object from lookups.
 """
 
 import json
@@ -12,16 +12,16 @@ from finetune_api.names import BEGUN_ANNOTATION, PROVIDER_FINALIZER
 
 
 class Begun(NamedTuple):
-    """Where a connection led when something was begun through it, and to whose account, as far as that was known."""
+    """Where a connection led, and its account if known, when something was begun through it."""
 
     place: str | None
     account: str | None
     provider: str | None = None
-    """By its block; of a job alone, whose connection may be one to another provider by now."""
+    """The provider's block; only for jobs, whose connection may belong to another provider by now."""
 
 
 def begun(obj: Manifest) -> dict[str, Begun]:
-    """By connection, where something of the object may be at a provider; nothing where no note tells."""
+    """By connection, where the object may have something at a provider; empty without an annotation."""
     if PROVIDER_FINALIZER not in finalizers_of(obj):
         return {}
     noted = _read(annotations_of(obj).get(BEGUN_ANNOTATION))
@@ -31,9 +31,10 @@ def begun(obj: Manifest) -> dict[str, Begun]:
 def with_place(
     obj: Manifest, connection: str, place: str | None, account: str | None, provider: str | None = None
 ) -> str | None:
-    """The note once something is begun through a connection, or begun there for longer; None for no change.
+    """The annotation with an entry for this connection, unless it has one; None for no change.
 
-    What is held without a note was begun by an earlier release: that one place of several is known would say too much.
+    An object with the finalizer but no annotation was begun by an earlier release, possibly in several places. It stays
+    without one, since an entry for one place would suggest that there are no others.
     """
     held, known = PROVIDER_FINALIZER in finalizers_of(obj), begun(obj)
     if held and not known:

@@ -1,35 +1,34 @@
-"""Room for jobs at a provider that runs so many at once: of those that wait for it, one asks whether there is any.
+"""Capacity for jobs at a provider that limits concurrent ones: a circuit breaker for creates, by kind of job.
 
-In the field's terms: a circuit breaker for creates alone, by kind of job.
-
-The others come after it: each of a thousand would else ask every half minute, and nothing else would get its turn.
+Of the jobs that wait for capacity one asks at a time. If each of a thousand asked every half minute, no other call
+would get its turn.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from finetune_operator.providers.errors import Crowded
+from finetune_operator.providers.errors import AtCapacity
 from finetune_operator.providers.rate_limit import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.token_bucket import TokenBucket
 from finetune_operator.runtime.uptime import Clock
 
 PAUSE_SECONDS = 30.0
-"""Until it is asked again, where the provider does not say when."""
+"""Until the next try, if the provider does not say when."""
 
 KINDS = 256
-"""Of jobs: a provider counts by base model, or by instance type."""
+"""Kinds of jobs remembered: providers limit jobs by base model or by instance type."""
 
 
 @dataclass(frozen=True)
 class _Full:
     until: float
-    why: Crowded
+    why: AtCapacity
 
 
 class Room:
-    """What is known of one connection's provider."""
+    """The known capacity of one connection's provider."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -37,22 +36,22 @@ class Room:
         self._turns = TokenBucket(CALLS_PER_SECOND, AT_ONCE, clock)
 
     def require(self, kind: str) -> None:
-        """Return where it is not known that there is none.
+        """Return unless capacity is known to be exhausted.
 
         Raises:
-            Crowded: there was none a moment ago; with the seconds until it is this one's turn to ask.
+            AtCapacity: there was none recently; with the seconds until it is this caller's turn to ask.
         """
         known = self._full.get(kind)
         left = known.until - self._clock() if known else 0.0
         if known is not None and left > 0:
-            raise Crowded(known.why.message, left + self._turns.reserve(), known.why.reason)
+            raise AtCapacity(known.why.message, left + self._turns.reserve(), known.why.reason)
 
     @contextmanager
     def taken(self, kind: str) -> Iterator[None]:
-        """Around the call that makes a job of this kind."""
+        """Wrap the call that creates a job of this kind."""
         try:
             yield
-        except Crowded as error:
+        except AtCapacity as error:
             self._full.put(kind, _Full(self._clock() + (error.retry_after or PAUSE_SECONDS), error))
             raise
         self._full.drop(kind)

@@ -1,4 +1,4 @@
-"""The catalogue of prices and dates, read again when its file changes; and which entry of it is a connection's."""
+"""The catalogue of prices and dates, reloaded when its file changes, and the entry for a connection."""
 
 import logging
 from pathlib import Path
@@ -16,15 +16,15 @@ from finetune_api.openai import OPENAI_HOST, is_openai
 logger = logging.getLogger(__name__)
 
 SHOWN = 3
-"""Errors of a file or an entry that are told: whoever mends these sees the next."""
+"""How many errors of a file or an entry are shown; the next ones appear once these are fixed."""
 LONGEST = 300
-"""Letters of what is told of them."""
+"""Maximum length of these errors' text."""
 
 
 class CatalogueFile:
-    """Reads the catalogue. Without a file nothing is known, nor of a provider whose entry cannot be read.
+    """Reads the catalogue. Without a file there are no prices, nor for a provider whose entry is invalid.
 
-    Budgets are refused then: a price that was right before somebody has changed it is none to spend money by.
+    Budgets are refused then: an outdated price must not be used to spend money.
     """
 
     def __init__(self, path: Path | None) -> None:
@@ -33,7 +33,7 @@ class CatalogueFile:
         self._catalogue = Catalogue()
 
     def read(self) -> Catalogue:
-        """The catalogue as it is now; the one before where the file is no catalogue at all."""
+        """The current catalogue; the previous one if the file is not a catalogue at all."""
         if self._path is None:
             return self._catalogue
         try:
@@ -43,7 +43,7 @@ class CatalogueFile:
                 self._stamp = stamp
                 self._catalogue = _parsed(self._path.read_bytes())
         except OSError as error:
-            self._stamp = None  # as soon as it can be read it is
+            self._stamp = None  # read it as soon as it becomes readable
             self._unread(error.strerror or type(error).__name__)
         except ValidationError as error:
             self._unread(_said(error))
@@ -55,17 +55,17 @@ class CatalogueFile:
 
 
 def _parsed(content: bytes) -> Catalogue:
-    """Entry by entry: a slip in one of them leaves the others as they are.
+    """Parse entry by entry: an error in one does not affect the others.
 
     Raises:
-        ValidationError: it is no catalogue.
+        ValidationError: the file is not a catalogue.
     """
     entries = _Entries.model_validate_json(content).providers
     return Catalogue(providers={name: _facts(name, entry) for name, entry in entries.items()})
 
 
 class _Entries(ApiModel):
-    """A catalogue whose entries have not been read yet."""
+    """A catalogue whose entries are not parsed yet."""
 
     providers: dict[str, Any] = Field(default_factory=dict)
 
@@ -80,7 +80,7 @@ def _facts(name: str, entry: Any) -> ProviderFacts:
 
 
 def _said(error: ValidationError) -> str:
-    """What is wrong with the file or an entry, by its fields."""
+    """The errors of the file or an entry, by field."""
     found = error.errors(include_input=False, include_url=False, include_context=False)
     said = [f"{'.'.join(map(str, one['loc']))}: {one['msg']}" if one["loc"] else one["msg"] for one in found[:SHOWN]]
     more = f" and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
@@ -88,10 +88,7 @@ def _said(error: ValidationError) -> str:
 
 
 def catalogue_name(spec: LLMConnectionSpec) -> str:
-    """What the catalogue calls the provider: prices and dates of one host say nothing of another.
-
-    Nor do those of one partition of AWS, or of one of Azure's clouds.
-    """
+    """The provider's name in the catalogue. Prices and dates differ by host, AWS partition and Azure cloud."""
     aws, azure = spec.bedrock or spec.sage_maker, spec.azure_open_ai
     if aws is not None and partition_of(aws.region) != COMMERCIAL:
         return f"{spec.provider}-{partition_of(aws.region)}"

@@ -1,6 +1,6 @@
-"""The SDK's client of an LLMConnection: made by its spec and its Secret, and whose account it leads to.
+"""The SDK client of an LLMConnection, built from its spec and Secret, and the account that it leads to.
 
-A Secret is read again every minute, so that a renewed key is found.
+The Secret is read again every minute, to pick up a renewed key.
 """
 
 import logging
@@ -14,7 +14,7 @@ from finetune_api.job_status import Failure
 from finetune_operator.providers import sdks
 from finetune_operator.providers.account_identity import require_same_account
 from finetune_operator.providers.connection_secret import ConnectionSecrets
-from finetune_operator.providers.errors import ProviderError, TryLater, understood
+from finetune_operator.providers.errors import ProviderError, TryLater, parsing_answer
 from finetune_operator.providers.ports import Credential, FineTuningApi
 from finetune_operator.providers.rate_limit import CALLS_PER_SECOND, Pace
 from finetune_operator.runtime.uptime import Clock
@@ -25,7 +25,7 @@ SECRET_SECONDS = 60.0
 """How long a Secret's value is used before it is read again."""
 
 RETIRE_SECONDS = 600.0
-"""How long a client that nobody is given any more is kept open: longer than any call through it."""
+"""How long a replaced client is kept open: longer than any call through it."""
 
 Build = Callable[[LLMConnectionSpec, Mapping[str, str]], FineTuningApi]
 SignIn = Callable[[AzureOpenAI, Mapping[str, str]], Credential]
@@ -33,33 +33,33 @@ SignIn = Callable[[AzureOpenAI, Mapping[str, str]], Credential]
 
 @dataclass(frozen=True)
 class Sources:
-    """What all clients are made of."""
+    """What all clients are built from."""
 
     secrets: ConnectionSecrets
     spec: Callable[[str], LLMConnectionSpec | None]
     """A connection's spec by its name."""
     lacking: Callable[[str], Failure]
-    """Why there is none."""
+    """The failure for a connection that does not exist."""
     guard: Callable[[], None]
-    """Raises LeadershipLost where another replica may lead by now; asked right before each call on a provider."""
+    """Raises LeadershipLost if another replica may lead by now; called right before each call to a provider."""
     build: Build = sdks.build_api
-    """Makes the API of a connection with its secret."""
+    """Builds a connection's API from its spec and Secret."""
     sign_in: SignIn = sdks.credential_of
-    """Makes the credential of an Azure connection with its secret."""
+    """Builds an Azure connection's credential from its Secret."""
     clock: Clock = time.monotonic
     rate: float = CALLS_PER_SECOND
     """Calls per second of each connection."""
 
 
 class Retired:
-    """Clients that nobody is given any more: calls may still be on their way through one."""
+    """Replaced clients, kept open while calls through them may still be running."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._since: list[tuple[float, FineTuningApi]] = []
 
     async def add(self, api: FineTuningApi) -> None:
-        """One more; those through which all calls must have ended are closed."""
+        """Add one, and close those old enough for all their calls to have ended."""
         now = self._clock()
         self._since.append((now, api))
         while self._since and now - self._since[0][0] >= RETIRE_SECONDS:
@@ -80,18 +80,18 @@ class _Built:
     secret: Mapping[str, str]
     read_at: float
     account: str | None
-    """Whose account it leads to; None where the provider does not tell."""
+    """The account that it leads to; None if the provider does not say."""
     told: bool
-    """Whether that could be asked."""
+    """Whether the account could be asked for."""
 
 
 class Client:
-    """That of one LLMConnection.
+    """The client of one LLMConnection.
 
     Args:
         name: of the connection.
-        sources: what it is made of.
-        retired: takes it when another one is in its place.
+        sources: what it is built from.
+        retired: takes it once it is replaced.
     """
 
     def __init__(self, name: str, sources: Sources, retired: Retired) -> None:
@@ -104,25 +104,25 @@ class Client:
 
     @property
     def spec(self) -> LLMConnectionSpec | None:
-        """The connection's, as it is now."""
+        """The connection's current spec."""
         return self.sources.spec(self.name)
 
     @property
     def account(self) -> str | None:
-        """Whose account the connection's credentials lead to, as far as that is known by now."""
+        """The account of the connection's credentials, if it is known yet."""
         return self._built.account if self._built is not None else None
 
     def is_fresh(self) -> bool:
-        """Whether it was made by the spec as it is, and its Secret was read a moment ago."""
+        """Whether it was built from the current spec, and its Secret was read recently."""
         built, now = self._built, self.sources.clock()
         return built is not None and built.spec == self.spec and now - built.read_at < SECRET_SECONDS
 
     async def api(self) -> FineTuningApi:
-        """The client, made anew where spec or Secret have changed.
+        """The client, rebuilt if spec or Secret have changed.
 
         Raises:
             ProviderError: the connection or its Secret cannot be used.
-            Elsewhere: it leads to another account than a moment ago.
+            ConnectionMoved: it leads to another account than before.
         """
         sources, spec, built = self.sources, self.spec, self._built
         if spec is None:
@@ -139,32 +139,32 @@ class Client:
         before = built.account if built is not None else None
         known = built is not None and built.api is api and built.told
         account, told = (before, True) if known else await _whose(api)
-        # Not the one of before: others may have made one meanwhile.
+        # Not `built`: another task may have replaced it meanwhile.
         replaced, self._built = self._built, _Built(api, spec, secret, sources.clock(), account, told)
         if self._gone:
             if built is None or built.api is not api:
-                await self._retired.add(api)  # made while its connection went: nobody else would close it
+                await self._retired.add(api)  # built while its connection was deleted: nothing else would close it
         elif replaced is not None and replaced.api is not api:
             await self._retired.add(replaced.api)
-        # Whoever asks now may have looked whose account it is a moment ago, when it was another's.
+        # The caller may have checked the account just before it changed.
         require_same_account(self.name, account, before, "what was made until now is in")
         return api
 
     async def whose(self) -> str | None:
-        """Whose account it leads to, asked now.
+        """The account that it leads to, asked for now.
 
         Raises:
-            ProviderError: it cannot be asked.
+            ProviderError: it cannot be asked for.
         """
         return await self._built.api.account() if self._built is not None else None
 
     def doubt(self) -> None:
-        """What was told of the account is known no more, and not asked again either."""
+        """Treat the account as unknown; it is not asked for again."""
         if self._built is not None:
             self._built = replace(self._built, account=None)
 
     async def credential(self, azure: AzureOpenAI, spec: LLMConnectionSpec) -> Credential:
-        """The credential of an Azure connection, which whoever asks for it closes.
+        """The credential of an Azure connection; the caller closes it.
 
         Raises:
             TryLater: its Secret cannot be used.
@@ -173,7 +173,7 @@ class Client:
         return self.sources.sign_in(azure, await self.sources.secrets.of(spec))
 
     async def retire(self) -> None:
-        """The connection is gone."""
+        """Retire it: the connection was deleted."""
         self._gone = True
         built, self._built = self._built, None
         if built is not None:
@@ -186,9 +186,9 @@ class Client:
 
 
 async def _whose(api: FineTuningApi) -> tuple[str | None, bool]:
-    """Whose account the credentials lead to, and whether that could be asked. What is not known holds up nobody."""
+    """The account of the credentials, and whether it could be asked for. An unknown account blocks no call."""
     try:
-        with understood():
+        with parsing_answer():
             return await api.account(), True
     except ProviderError as error:
         logger.info("whose account a connection leads to cannot be asked: %s", error.message)

@@ -1,6 +1,6 @@
-"""Training at a provider outside of the cluster: a pod checks the data here, then one job there, watched by polling.
+"""Training at a provider outside of the cluster: a pod checks the data here, then a job runs there and is polled.
 
-Knows no provider: what one is asked goes through its FineTuningApi.
+Provider-neutral: all calls go through FineTuningApi.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -25,14 +25,14 @@ from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.cloud_files import CloudFiles
 from finetune_operator.providers.cloud_pods import CloudPods
 from finetune_operator.providers.errors import (
-    Elsewhere,
+    ConnectionMoved,
     Ended,
     NotThere,
     ProviderError,
     TryLater,
     Unknown,
     Unreadable,
-    understood,
+    parsing_answer,
 )
 from finetune_operator.providers.job_record import begun_at, connection_of, is_held, key_of, noted
 from finetune_operator.providers.ports import FineTuningApi, JobRequest
@@ -44,29 +44,29 @@ from finetune_operator.runtime.store import Store
 T = TypeVar("T")
 
 CLOCK_SKEW = timedelta(days=1)
-"""A provider's clock may be behind ours, or ours be wrong: what it made is looked for from so much earlier on. What is
-overlooked is made twice, and a day of jobs is few pages."""
+"""How much earlier than our own timestamps to search, since either clock may be wrong. A job that is overlooked is
+created twice, and a day of jobs is only a few pages."""
 
 LOOKS = 2
-"""How often a job is looked for of which status knows nothing."""
+"""How many lookups decide that a job without a trace in status does not exist."""
 
 SUFFIX_LIMIT = 40
 FURTHER_ATTEMPTS = 5
-"""So many attempts after the last one that is known are looked for where status is lost: some never get that far."""
+"""How many attempts after the last known one to look up if status is lost: some attempts never reach the provider."""
 
 _WITHOUT_RESULT = frozenset({"Absent", "Failed", "ResultUnknown"})
 _UNDER_WAY = frozenset({"Queued", "Active"})
 
 
 class CloudTraining:
-    """A TrainingProvider over the providers' accounts: a pod checks the data (`start`), then the provider makes a job.
+    """A TrainingProvider over the providers' accounts: a pod checks the data (`start`), then the provider runs a job.
 
-    All of it raises ProviderError's children, as `errors` draws them.
+    Every method raises subclasses of ProviderError; see `errors`.
 
     Args:
         store: watched models.
         accounts: the providers.
-        pods: those that check the data, and ask the model.
+        pods: those that check the data, and those that query the model.
         clock: now, with a time zone.
     """
 
@@ -78,19 +78,19 @@ class CloudTraining:
         self._files = CloudFiles(accounts, clock)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:  # noqa: ARG002 - the port's
-        """Nowhere: what the job makes stays at the provider."""
+        """Empty: the job's results stay at the provider."""
         return ""
 
     def made_by(self, connection: LLMConnectionSpec) -> str:
-        """A digest of what connection and chart say of pods; empty where the connection is one to this cluster."""
+        """A digest of the pod settings in connection and chart; empty for a connection to this cluster."""
         return self._pods.made_by(connection) if is_remote(connection) else ""
 
     def has_live_pods(self, job: Manifest) -> bool:
-        """Whether a check's pod may still pass data on."""
+        """Whether a check pod may still upload data."""
         return self._pods.may_pass_on(job)
 
     async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
-        """By the check's Job. Where status has lost all of it, our finalizer tells that the provider may have more."""
+        """By the check's Job. If status was lost, the finalizer shows that the provider may have later attempts."""
         latest = await self._pods.latest_attempt(job, status)
         number = last = max(latest, 1)
         lost = status.provider is None and is_held(job)
@@ -103,7 +103,7 @@ class CloudTraining:
         return latest
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
-        """The check's pod, until its data are there; then what the poller has seen of the provider's job."""
+        """The state of the check pod until the data are uploaded, then that of the provider's job by the poller."""
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None:
             check = self._with_trouble(job, provider, await self._pods.checked(job, status))
@@ -113,7 +113,7 @@ class CloudTraining:
             asked = Run("Checked")
             return await self._made_by_then(job, provider, asked) if job["spec"].get("suspend") else asked
         if status.completion_time is not None:
-            if _is_adopted(job):  # nothing of it is there to be cleaned; who asks for it again wants a new look
+            if _is_adopted(job):  # it leaves nothing to clean up there; if adopted again it must be fetched again
                 self._accounts.forget(_queue_key(job))
             return Run("Unseen", job_id=provider.job_id)
         if provider.evaluation is not None and status.result is not None:
@@ -141,11 +141,11 @@ class CloudTraining:
             return Run("Checked", job_id=job_id, unknown=True) if await self._finds(job, provider) else check
         except ProviderError as error:
             if check.state in _UNDER_WAY:
-                return check  # its data wait for the provider, too: nothing is known to be there
+                return check  # its upload waits for the provider, too: no job is known to exist there
             return Run("Unreachable", failure=error.failure(), job_id=job_id)
 
     def _with_trouble(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
-        """The check's run, and what keeps its pod from passing the data on: it waits, and says nothing of that."""
+        """The check's run, with the upload error that its pod waits out without reporting it."""
         if check.state != "Active":
             return check
         key = key_of(job, provider)
@@ -153,25 +153,25 @@ class CloudTraining:
         return replace(check, failure=why.failure()) if why is not None else check
 
     async def _require_place(self, job: Manifest, provider: ProviderStatus) -> None:
-        """As `Account.require_same`. Who is led elsewhere looks each minute whether the key is another one by now.
+        """As `Account.require_same`. If the connection leads elsewhere, asks each minute whether the key has changed.
 
-        Of a status that does not tell more is at stake than one look: then it is asked whose account it is.
+        A status without an account gives nothing to compare, so the account is asked for.
 
         Raises:
-            ProviderError: its connection leads elsewhere, or that cannot be asked.
+            ProviderError: the connection leads elsewhere, or its account cannot be asked for.
         """
         begun, account = begun_at(job), self._account(job)
         try:
             if begun[1] and not provider.account:
                 await account.require_place(*begun)
             account.require_same(*begun)
-        except Elsewhere:
+        except ConnectionMoved:
             await account.require_place(*begun)
 
     async def _out_of_sight(self, job: Manifest, provider: ProviderStatus, run: Run) -> Run:
-        """A job that is gone together with its data was not deleted alone: it is the credentials that lead elsewhere.
+        """Report a job that vanished together with its data as hidden: the credentials probably lead elsewhere.
 
-        A provider tells nobody of what is another account's, so a key of one makes jobs look deleted that go on.
+        Providers hide what belongs to other accounts, so with another account's key running jobs seem deleted.
         """
         file = next((file for file in provider.files or () if file.split == "train"), None)
         if file is None or run.job_id is None:
@@ -190,7 +190,7 @@ class CloudTraining:
     def _polled(
         self, job: Manifest, provider: ProviderStatus, job_id: str, asked_at: str, status: FineTuneJobStatus
     ) -> Run:
-        """What the poller has seen of the provider's job."""
+        """The state of the provider's job as the poller last saw it."""
         poller = self._account(job).poller
         seen = poller.watch(job_id, _queue_key(job), moment(asked_at) - SETTLE - CLOCK_SKEW)
         if poller.trouble is not None:
@@ -203,7 +203,7 @@ class CloudTraining:
             poller.look_again(job_id)
             return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
         try:
-            with understood():  # a name, say, that is longer than any
+            with parsing_answer():  # e.g. a name longer than allowed
                 run = run_of(seen.job, seen.metrics, key_of(job, provider), status, self._clock())
         except Unreadable as error:
             return Run("Unreachable", failure=error.failure(), job_id=job_id)
@@ -212,13 +212,13 @@ class CloudTraining:
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Make the Job of the check. Its name is fixed by the attempt: a second call changes nothing."""
+        """Create the check's Job. Its name follows from the attempt, so a second call changes nothing."""
         return await self._pods.check(job, spec, connection, status)
 
     async def _measured(
         self, job: Manifest, provider: ProviderStatus, evaluation: ProviderEvaluation, status: FineTuneJobStatus
     ) -> Run:
-        """The model is there, whatever becomes of its job at the provider; beside it the pod that asks it."""
+        """A succeeded run, since the model exists whatever happens to its job, and the state of the evaluation pod."""
         key = key_of(job, provider)
         report = Report(
             namespace=key.namespace,
@@ -235,18 +235,18 @@ class CloudTraining:
         return replace(run, measuring=await self._pods.measured(job, key, evaluation))
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """Delete the checks of earlier attempts; of one whose model is there, its own, and pods that have asked it."""
+        """Delete check pods of earlier attempts; once the model exists, also this one's and earlier evaluation pods."""
         await self._pods.end_earlier(job, status)
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> RemoteJob | None:
-        """End the check's pod and cancel the provider's job.
+        """Stop the check pod and cancel the provider's job.
 
         Returns:
-            The provider's job, where that has ended: what it has billed.
+            The provider's job with its bill, if it has ended.
 
         Raises:
             Ended: the job has succeeded meanwhile.
-            TryLater: a create was asked for a moment ago, and what came of it does not show yet.
+            TryLater: a job was requested recently and is not visible yet.
         """
         await self._pods.end_check(job, status)
         provider = status.provider or ProviderStatus()
@@ -255,7 +255,7 @@ class CloudTraining:
         if status.completion_time is not None or (unknown and not _may_be_there(job, provider)):
             return None
         if unknown and self.has_live_pods(job) and not wants_deletion(job):
-            return None  # the check is under way, and `observe` has looked: nothing was asked for
+            return None  # the check still runs, and `observe` has looked: no job was requested
         async with self.turn(job):
             if provider.asked_at is not None:
                 return await self._end_remote(job, provider, provider.asked_at)
@@ -286,10 +286,10 @@ class CloudTraining:
             self._require_settled(asked_at)
 
     def _require_settled(self, asked_at: str) -> None:
-        """What does not show may be on its way, and would go on for nobody.
+        """Require that a job that is not visible does not exist: otherwise it would run uncancelled.
 
         Raises:
-            TryLater: it may still show.
+            TryLater: it may still become visible.
         """
         left = settles_in(asked_at, self._clock())
         if left > 0:
@@ -297,45 +297,45 @@ class CloudTraining:
             raise TryLater(Reason.PROVIDER_UNAVAILABLE, message, min(left, 15.0))
 
     def account(self, job: Manifest) -> str | None:
-        """Whose account the credentials of the job's connection lead to, as far as that is known by now."""
+        """The account of the credentials of the job's connection, if it is known yet."""
         return self._accounts.whose(connection_of(job))
 
     def note(self, job: Manifest) -> str | None:
-        """What is to be noted with our finalizer of where the job was begun, or is now; None for no change."""
+        """The annotation to write with the finalizer: where the job was begun, or leads now; None for no change."""
         return noted(job, self._accounts)
 
     @asynccontextmanager
     async def turn(self, job: Manifest) -> AsyncIterator[None]:
-        """At the gate of the job's connection, if that leads where the job was begun."""
+        """Hold a slot at the gate of the job's connection, if that leads where the job was begun."""
         account = self._account(job)
         await account.require_place(*begun_at(job))
         async with account.turn():
             yield
 
     async def find(self, job: Manifest, provider: ProviderStatus) -> list[RemoteJob]:
-        """By the labels that the job carries, or by its training file where the provider keeps no labels."""
+        """The attempt's jobs, by their labels, or by their training file if the provider keeps no labels."""
         key = key_of(job, provider)
         found = await self._call(job, lambda api: api.find(key, key.created - CLOCK_SKEW))
         files = [file.id for file in provider.files or () if file.split == "train"]
-        if found and not files:  # of which a pod has told a status that is lost
+        if found and not files:  # the pod reported them to a status that was lost
             listed = await self._call(job, lambda api: api.files(f"{key.attempt_prefix}train-"))
             files = [file.id for file in listed] or [""]
         return [one for one in found if any(is_of(one, key, file) for file in files)]
 
     async def _finds(self, job: Manifest, provider: ProviderStatus) -> bool:
-        """Whether one of several look-ups finds it: one alone may miss what is there, which would be paid for again."""
+        """Whether any of several lookups finds the job: one may miss it, and a second job would be billed."""
         for _ in range(LOOKS):
             if await self.find(job, provider):
                 return True
         return False
 
     async def create(self, job: Manifest, spec: FineTuneJobSpec, provider: ProviderStatus) -> RemoteJob:
-        """One call. The files are looked at before: their names say that they are of this attempt."""
+        """Create the provider's job, after checking by the files' names that they belong to this attempt."""
         key = key_of(job, provider)
         try:
             await self._files.require_own(job, key, provider)
         except Unknown as error:
-            # A look that failed: no job was asked for, and none can show.
+            # Only a lookup failed: no job was requested, and none can appear.
             raise TryLater.because(error.failure(), error.retry_after) from None
         request = JobRequest(
             key=key,
@@ -353,10 +353,10 @@ class CloudTraining:
             raise self._files.unshown(provider.files_at) or absent from None
 
     def require_room(self, job: Manifest, spec: FineTuneJobSpec) -> None:
-        """For a job that nobody has asked for.
+        """Require capacity for a job that has not been requested yet.
 
         Raises:
-            Crowded: the provider said a moment ago that it takes no more of its kind for now.
+            AtCapacity: the provider recently said that it takes no more jobs of this kind for now.
         """
         self._account(job).room.require(_kind_of(spec))
 
@@ -366,7 +366,7 @@ class CloudTraining:
             await self._call(job, lambda api: api.cancel(job_id))
 
     async def end_surplus(self, job: Manifest, job_id: str, kept: str) -> bool:
-        """Cancel a job that goes on beside another one; a list may be behind, so it is looked at before."""
+        """Cancel a duplicate job; whether it was still running. Lists may be stale, so it is fetched first."""
         try:
             shown = await self._call(job, lambda api: api.job(job_id))
             if shown.ended:
@@ -376,26 +376,26 @@ class CloudTraining:
             return False
         except ProviderError as error:
             if isinstance(error, TryLater) and error.reason is Reason.PROVIDER_BUSY:
-                return True  # it takes its time to stop
+                return True  # it is still stopping
             self._account(job).poller.look_again(kept)
             raise
         return True
 
     def doubt(self, job: Manifest, job_id: str) -> bool:
-        """Have it asked anew about a job of which somebody else has told since; whether that is to be waited for."""
+        """Fetch a job again after another source reported news of it; whether the caller should wait for the result."""
         return self._account(job).poller.doubt(job_id)
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
-        """Delete the files of all attempts; look at the provider's job no more.
+        """Delete the files of all attempts, and stop polling the provider's job.
 
         Raises:
-            Busy: a file is still on its way there.
+            Busy: a file is still being uploaded.
         """
         self._accounts.forget(_queue_key(job))
         await self._files.clean(job, known)
 
     async def _ended(self, job: Manifest, job_id: str, asked_at: str) -> RemoteJob | None:
-        """A job that was cancelled; None where it is not shown to have ended.
+        """A job that was cancelled; None if it has not ended yet.
 
         Raises:
             Ended: it has succeeded.
@@ -416,12 +416,12 @@ class CloudTraining:
 
 
 def _kind_of(spec: FineTuneJobSpec) -> str:
-    """By what providers count how many jobs run at once."""
+    """The key by which providers limit concurrent jobs."""
     return f"{spec.base_model} {spec.resources.instance_type or ''}"
 
 
 def _require_no_success(made: RemoteJob) -> None:
-    """Of a job that was to be cancelled.
+    """Check a job that was to be cancelled.
 
     Raises:
         Ended: it has succeeded.
@@ -444,16 +444,16 @@ def _hidden(job_id: str, file: ProviderFile) -> Failure:
 
 
 def _may_be_there(job: Manifest, provider: ProviderStatus) -> bool:
-    """Whether the attempt's job may be at the provider though status does not say so, or does not know its name.
+    """Whether the attempt's job may exist at the provider although status does not have its name.
 
-    What status says of an attempt that has yet to begin is by ourselves: it names the provider.
+    A status that the operator wrote for an attempt that has not begun does name the provider.
     """
     begun = provider.job_id is not None or provider.name is None or provider.asked_at is not None
     return is_held(job) and begun
 
 
 def _is_adopted(job: Manifest) -> bool:
-    """Whether somebody has written the name of the job at the provider: then it may be a wrong one."""
+    """Whether the user named an existing job at the provider, and so possibly a wrong one."""
     return job["spec"].get("adopt") is not None
 
 

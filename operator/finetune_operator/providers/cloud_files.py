@@ -1,4 +1,4 @@
-"""A job's files at its provider: whether they are its own, and how they go. Their names say whose they are."""
+"""Checks that a job's files at its provider belong to it, by their names, and deletes them."""
 
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -17,7 +17,7 @@ from finetune_operator.providers.ports import FineTuningApi, RemoteFile
 T = TypeVar("T")
 
 LOOKS = 2
-"""How often the files are listed that are to go."""
+"""How often the files to delete are listed."""
 
 LOOK_AGAIN_SECONDS = 10.0
 
@@ -35,12 +35,12 @@ class CloudFiles:
         self._clock = clock
 
     async def require_own(self, job: Manifest, key: JobKey, provider: ProviderStatus) -> None:
-        """A pod told the files' names at the provider: on its word alone, one could tune on somebody else's data.
+        """Check that the files belong to the job. Their IDs come from a pod, which could name someone else's data.
 
         Raises:
-            NotThere: a file was there, and is not any more.
+            NotThere: a file no longer exists.
             Refused: a file is not of this attempt, or the provider cannot use it.
-            TryLater: a file does not show yet, or the provider still looks at it.
+            TryLater: a file is not visible yet, or the provider still processes it.
         """
         for file in provider.files or ():
             try:
@@ -56,21 +56,21 @@ class CloudFiles:
                 raise TryLater(Reason.PROVIDER_UNAVAILABLE, "the provider still looks at the files", LOOK_AGAIN_SECONDS)
 
     def unshown(self, files_at: str | None) -> TryLater | None:
-        """Files that were brought there a moment ago may not be known everywhere yet; None where they must be."""
+        """The error while recently uploaded files may not be visible yet; None once they must be."""
         left = settles_in(files_at, self._clock())
         said = "the provider does not show the files yet"
         return TryLater(Reason.PROVIDER_UNAVAILABLE, said, min(left, LOOK_AGAIN_SECONDS)) if left > 0 else None
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
-        """Delete the files of all attempts: those that are listed, and those that pods have told of.
+        """Delete the files of all attempts: those listed, and those that pods reported.
 
         Raises:
-            Busy: a file is still on its way there.
+            Busy: a file is still being uploaded.
         """
         prefix = key_of(job, ProviderStatus()).file_prefix
         if self._accounts.of(connection_of(job)).is_uploading(prefix):
             raise Busy(Reason.PENDING, "a file of the job is still on its way to the provider", 1.0)
-        # One list may lack what is there: an upload whose answer was lost, and that was made again.
+        # One list may lack an existing file: for example one uploaded twice because the first answer was lost.
         lists = [await self._call(job, lambda api: api.files(prefix)) for _ in range(LOOKS)]
         listed = {file.id for files in lists for file in files}
         hidden = [file.id for file in known if file.id not in listed]
@@ -79,10 +79,10 @@ class CloudFiles:
             await self._call(job, partial(_delete_file, file_id=file_id))
 
     async def _has_name(self, job: Manifest, file_id: str, prefix: str) -> bool:
-        """Whether a file that a pod told of is there, and of this job.
+        """Whether a file that a pod reported exists and belongs to this job.
 
         Raises:
-            Busy: it was brought there a moment ago, and may still show.
+            Busy: it was uploaded recently and may still become visible.
         """
         try:
             return (await self._call(job, partial(_file, file_id=file_id))).name.startswith(prefix)
@@ -106,7 +106,7 @@ def _delete_file(api: FineTuningApi, file_id: str) -> Awaitable[None]:
 
 
 def _gone(file: ProviderFile, absent: NotThere) -> NotThere:
-    """Said of a file that was there. Where a provider does not tell whose a key is, the key may be why."""
+    """The error for a vanished file. If the provider does not tell a key's account, the key may be the cause."""
     message = f"spec.dataset.{file.split}: its file {file.id} is not to be seen any more: {absent.message}"
     found = NotThere(absent.reason, message)
     found.next_step = (

@@ -1,4 +1,4 @@
-"""The pods of a job that trains elsewhere: one checks its data and brings them there, others ask the model it made."""
+"""The pods of a job that trains at a provider: one checks and uploads its data, others evaluate the tuned model."""
 
 from collections.abc import Callable
 
@@ -24,16 +24,16 @@ from finetune_operator.runtime.store import Store
 
 
 class CloudPods:
-    """Makes these pods, looks at them and ends them.
+    """Creates, observes and deletes these pods.
 
     Args:
         kube: the API.
         store: watched Jobs.
-        pods: finds and ends Jobs and pods, which are watched as those of training are.
+        pods: finds and deletes Jobs and pods, which are watched like those of training.
         service: DNS name of the report server.
-        report_ca: the CA certificate of the report server now, PEM.
-        image: of the pods, where a connection names none.
-        catalogue: prices as they are known now.
+        report_ca: the report server's current CA certificate, PEM.
+        image: of the pods, if a connection names none.
+        catalogue: the current prices.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class CloudPods:
         self._catalogue = catalogue
 
     def may_pass_on(self, job: Manifest) -> bool:
-        """Whether a check's pod may still pass data on."""
+        """Whether a check pod may still upload data."""
         return self._pods.has_live_pods(_check_of(job))
 
     def made_by(self, connection: LLMConnectionSpec) -> str:
-        """A digest of what connection and chart say of these pods."""
+        """A digest of the settings of these pods in connection and chart."""
         return small_pod.made_by(connection.check_pod or CheckPod(), self._image)
 
     async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
-        """The highest attempt after the first of which the check's Job is there."""
+        """The highest attempt after the first whose check Job exists."""
         return await self._pods.latest_attempt(_check_of(job), status)
 
     async def checked(self, job: Manifest, status: FineTuneJobStatus) -> Run:
@@ -72,7 +72,7 @@ class CloudPods:
         return of_small_pod(await self._pods.observe(_check_of(job), status))
 
     async def measured(self, job: Manifest, key: JobKey, evaluation: ProviderEvaluation) -> Run:
-        """The state of the pod that asks the model."""
+        """The state of the evaluation pod."""
         name = names.measuring_job(key.name, key.attempt, evaluation.tries)
         recorded = evaluation.job_id == name
         return of_small_pod(await self._pods.observe_beside(job, name, key.attempt, recorded=recorded))
@@ -80,7 +80,7 @@ class CloudPods:
     async def check(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Make the Job of the check. Its name is fixed by the attempt: a second call changes nothing."""
+        """Create the check's Job. Its name follows from the attempt, so a second call changes nothing."""
         metadata = job["metadata"]
         prepare = PrepareJob(
             namespace=metadata["namespace"],
@@ -101,10 +101,10 @@ class CloudPods:
     async def measure(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Make the Job of the pod that asks the model. Its name is fixed: a second call changes nothing.
+        """Create the Job of the evaluation pod. Its name is deterministic, so a second call changes nothing.
 
         Raises:
-            CannotMake: a Job of somebody else has the name.
+            CannotMake: another owner's Job has the name.
         """
         provider = status.provider or ProviderStatus()
         evaluation = provider.evaluation or ProviderEvaluation()
@@ -123,18 +123,18 @@ class CloudPods:
         return str(manifest["metadata"]["name"])
 
     async def end_measuring(self, job: Manifest, provider: ProviderStatus) -> None:
-        """End the pod that asks the model; none is no error."""
+        """Delete the evaluation pod; no error if there is none."""
         evaluation = provider.evaluation
         if evaluation is not None:
             name = names.measuring_job(job["metadata"]["name"], max(provider.attempt, 1), evaluation.tries)
             await self._pods.end_beside(job, name)
 
     async def end_check(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """End the check's pod; none is no error."""
+        """Stop the check pod; no error if there is none."""
         await self._pods.stop(_check_of(job), status)
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """Delete the checks of earlier attempts; of one whose model is there, its own, and pods that have asked it."""
+        """Delete check pods of earlier attempts; once the model exists, also this one's and earlier evaluation pods."""
         await self._pods.end_earlier(_check_of(job), status)
         evaluation = status.provider.evaluation if status.provider else None
         if status.provider is None or evaluation is None:
@@ -146,5 +146,5 @@ class CloudPods:
 
 
 def _check_of(job: Manifest) -> Manifest:
-    """The job as its check's pod is of it: that is one, however many nodes train elsewhere."""
+    """The job without resources: its check runs in a single pod, however many nodes the provider trains on."""
     return job | {"spec": {name: value for name, value in job["spec"].items() if name != "resources"}}

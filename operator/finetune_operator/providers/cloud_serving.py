@@ -1,6 +1,6 @@
-"""Serving by a provider outside of the cluster that needs no deployment: a model that is there answers.
+"""Serving at a provider that needs no deployments: a model that exists answers.
 
-Whether it is there is asked rarely: the answer of a moment ago is good enough, and asking is not free of limits.
+Whether it exists is cached, since requests count towards the provider's rate limits.
 """
 
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
 from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.errors import Elsewhere, ProviderError, TryLater, Unknown, model_gone
+from finetune_operator.providers.errors import ConnectionMoved, ProviderError, TryLater, Unknown, model_gone
 
 GOOD_FOR, BAD_FOR = timedelta(minutes=10), timedelta(seconds=30)
 
@@ -23,7 +23,7 @@ class _Probe:
 
 
 class CloudServing:
-    """Looks whether models answer, through the providers' accounts."""
+    """Checks whether models exist, through the providers' accounts."""
 
     def __init__(self, accounts: Accounts, clock: Callable[[], datetime]) -> None:
         self._accounts = accounts
@@ -31,22 +31,22 @@ class CloudServing:
         self._probes: dict[tuple[str, str], _Probe] = {}
 
     async def observe(self, target: Target, served: int | None) -> Serving:
-        """Whether the version's model is there. `served`: the version that was last seen to answer.
+        """Whether the version's model exists. `served`: the version that was last seen to answer.
 
-        A provider that cannot be asked is no proof that what answered a moment ago has stopped: what passes by itself
-        is no news, and else, as with a bad key, it is Failing and `available`. Nor has what was never asked failed.
+        A call that fails does not prove that the model stopped answering. After a transient error a served version
+        stays Serving and another one Rolling; after others, such as a bad key, it is Failing, but available if served.
         """
         number, model = target.version.version, target.version.artifact.provider_model_id or ""
         account = self._accounts.of(target.version.connection)
         try:
             await account.require_models(target.version)
-        except Elsewhere as elsewhere:
+        except ConnectionMoved as elsewhere:
             return Serving("Failing", number, 0, elsewhere.failure())
         except (TryLater, Unknown) as error:
             return _unasked(error, number, served)
         before = self._probes.get((target.version.connection, model))
         if before is not None and self._clock() - before.at < self.good_for(before.serving):
-            return replace(before.serving, version=number)  # a job that two have adopted is two versions
+            return replace(before.serving, version=number)  # two versions of an adopted job share one model
         try:
             there = await account.call(lambda api: api.has_model(model))
         except (TryLater, Unknown) as error:
@@ -62,18 +62,18 @@ class CloudServing:
         return found
 
     def doubt(self, target: Target) -> None:
-        """Ask anew: somebody else has told of the deployment since, of what may have been seen later."""
+        """Drop the cached result, as another source reported possibly newer news of the deployment."""
         self._probes.pop((target.version.connection, target.version.artifact.provider_model_id or ""), None)
 
     def _forget_old(self) -> None:
-        """What is not believed any more is kept for nobody: models come and go as long as the operator runs."""
+        """Drop expired results, which would pile up over the operator's lifetime."""
         now = self._clock()
         fresh = {of: one for of, one in self._probes.items() if now - one.at < self.good_for(one.serving)}
         self._probes = fresh
 
     @staticmethod
     def good_for(serving: Serving) -> timedelta:
-        """How long an observation is believed."""
+        """How long an observation is cached."""
         return GOOD_FOR if serving.state == "Serving" else BAD_FOR
 
 

@@ -1,4 +1,4 @@
-"""Which Secret a connection needs, which keys of it, and their values: they go to the SDK and nowhere else."""
+"""The Secret and keys that a connection needs, and their values, which are passed to the SDK and nowhere else."""
 
 import re
 from base64 import b64decode
@@ -15,10 +15,10 @@ from finetune_operator.runtime.logs import hide
 AWS_KEYS = ("accessKeyID", "secretAccessKey")
 AZURE_KEYS = ("tenantID", "clientID", "clientSecret")
 _NAMES = frozenset({"accessKeyID", "tenantID", "clientID"})
-"""Keys whose values are names, and no secrets."""
+"""Keys whose values are identifiers, not secrets."""
 
 _WORD = re.compile("[A-Za-z][-A-Za-z_.]{0,39}")
-"""A key that is told: without digits, which every secret has that somebody took for the name of one."""
+"""Key names that may be shown: without digits, since a user may have used a secret as a key, and secrets have some."""
 
 _MOST_KEYS = 8
 
@@ -31,14 +31,14 @@ _SHAPES = {
     "clientID": _GUID,
     "clientSecret": re.compile("[-_.~A-Za-z0-9]{3}[0-9]Q~[-_.~A-Za-z0-9]{31,34}"),
 }
-"""How providers write what is in these keys; services that have OpenAI's API may write theirs otherwise."""
+"""Formats of providers' credentials; services compatible with OpenAI's API may use others."""
 
 _AROUND = re.compile(r"([\"']).*\1$|[A-Z][A-Z0-9]*_[A-Z0-9_]*=|(?i:bearer)\s|\s|.*\s$")
-"""What shells, files of variables and headers (`Bearer …`) have around a key."""
+"""Quotes and prefixes that were copied with a key from shells, .env files or headers (`Bearer …`)."""
 
 
 def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:
-    """Name and keys of a connection's Secret; None where it needs none."""
+    """Name and keys of a connection's Secret; None if it needs none."""
     if spec.open_ai is not None:
         reference = spec.open_ai.api_key_secret_ref
         return reference.name, (reference.key,)
@@ -50,7 +50,7 @@ def secret_of(spec: LLMConnectionSpec) -> tuple[str, tuple[str, ...]] | None:
 
 
 def lacks(missing: Sequence[str], secret: Mapping[str, Any]) -> str:
-    """Of a Secret without these keys: which it has instead."""
+    """Describe a Secret that lacks these keys, and which keys it has."""
     there = secret.get("data") or {}
     empty = [key for key in missing if key in there]
     if empty:
@@ -60,14 +60,14 @@ def lacks(missing: Sequence[str], secret: Mapping[str, Any]) -> str:
 
 
 def not_alone(value: str) -> str:
-    """What a value has beside a key, in words; "" where it may be one."""
+    """What a value contains besides a key, in words; "" if it may be a key."""
     if not (value.isascii() and value.isprintable()):
         return "line breaks or letters beyond ASCII"
     return "quotation marks, spaces or a name around it" if _AROUND.match(value) else ""
 
 
 def _wrong(key: str, value: str) -> str:
-    """What is wrong with the value of a key, that can be seen without asking anybody; "" where nothing is."""
+    """What is wrong with a key's value, without calling the provider; "" if nothing."""
     shape = _SHAPES.get(key, _OPENAI)
     if not shape.fullmatch(value) and shape.fullmatch(_decoded(value)):
         return (
@@ -83,7 +83,7 @@ def _wrong(key: str, value: str) -> str:
 
 
 def _decoded(value: str) -> str:
-    """What it is the Base64 of; "" where it is none, or of no text."""
+    """Decode Base64; "" if it is not Base64 or not text."""
     try:
         return b64decode("".join(value.split()), validate=True).decode("ascii").strip()
     except ValueError:
@@ -98,10 +98,10 @@ class ConnectionSecrets:
         self._namespace = namespace
 
     async def of(self, spec: LLMConnectionSpec) -> Mapping[str, str]:
-        """The values of a connection's Secret that are needed, by their keys.
+        """The required values of a connection's Secret, by key.
 
         Raises:
-            TryLater: the Secret, or a key in it, is not there, or may not be read.
+            TryLater: the Secret or one of its keys is missing, malformed or unreadable.
         """
         needed = secret_of(spec)
         if needed is None:
@@ -128,6 +128,6 @@ class ConnectionSecrets:
 
 
 def _unreadable(secret: str, refusal: Forbidden) -> TryLater:
-    """The operator's rights lack, or an authorizer refuses it: whoever needs the provider says so."""
+    """The operator lacks the permission, or an authorizer refuses it: shown on every object that needs the provider."""
     step = "Ask an admin to let the operator read it: `helm upgrade` restores rights that were edited."
     return TryLater(Reason.WRITE_REFUSED, f"Secret {secret} cannot be read: {refusal.message}", 60.0, next_step=step)

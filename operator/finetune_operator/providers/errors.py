@@ -1,22 +1,22 @@
-"""What can go wrong when a provider outside of the cluster is asked.
+"""Errors of calls to providers outside of the cluster.
 
 ProviderError
-├── Refused          it said no, and will again; nothing was done
-│   └── NotThere     what was asked about does not exist (any more)
-├── TryLater         it said no for now: a limit, a quota, a key that somebody has to renew; nothing was done
-│   ├── Crowded      no more jobs for now: others take the room, and end by themselves
-│   ├── Busy         nobody was asked: enough is on its way already
-│   ├── Denied       the key is good, and lacks the right to do this
-│   ├── Elsewhere    the connection leads elsewhere than where the thing is
-│   └── Ended        what was to be cancelled has succeeded
-└── Unknown          no answer, or one that does not tell: it may have been done
-    ├── Unreached    nobody was there to hear it: nothing was done
-    ├── Broken       an answer that something is wrong at its end
-    ├── Contested    it conflicts with something of this one thing, perhaps with an earlier try; all else goes on
-    └── Unreadable   an answer that no such API gives
-        └── Page     one for people: of a proxy, or of another address than the API's
+├── Refused             a permanent no; nothing was done
+│   └── NotThere        the object does not exist, or no longer
+├── TryLater            a no for now: a rate limit, a quota, a key that must be renewed; nothing was done
+│   ├── AtCapacity      no capacity for more jobs until running ones end; nobody has to act
+│   ├── Busy            the operator's own limit: the provider was not called
+│   ├── Denied          the key is valid but lacks a permission
+│   ├── ConnectionMoved the connection leads to another account or place than the object's
+│   └── Ended           the job to cancel has already succeeded
+└── Unknown             no answer, or an inconclusive one: it may have been done
+    ├── Unreached       the request never reached the provider: nothing was done
+    ├── ServerError     an error on the provider's side
+    ├── Contested       a conflict on this one object, perhaps with an earlier try; other calls are not affected
+    └── Unreadable      an answer that is not of the provider's API
+        └── Page        an HTML page: from a proxy, or because the address is not the API's
 
-Messages are for people and go into status: they name no secret and quote no data.
+Messages are shown in status: they contain no secrets and quote no data.
 """
 
 import logging
@@ -32,18 +32,18 @@ logger = logging.getLogger(__name__)
 
 BRING_AGAIN_STEP = "Set spec.retryNonce to have the data checked and brought there again."
 BRING_AGAIN = f"Somebody has deleted the file there, or it is not taken. {BRING_AGAIN_STEP}"
-"""What to do about a file that was brought to a provider, and is not there when it is needed."""
+"""Next step if an uploaded file is missing when it is needed."""
 
 
 RIGHTS_STEP = (
     "Ask an admin to give the connection's identity, or its key, the right to do that at the provider; it is "
     "retried automatically."
 )
-"""What to do where a key is good, and may not do something."""
+"""Next step if a key is valid but lacks a permission."""
 
 
 class CannotMake(Exception):
-    """What is to be made on this cluster cannot be: it does not know the kind, or somebody else has the name.
+    """An object cannot be created on this cluster: the kind is not installed, or the name belongs to someone else.
 
     Args:
         failure: as status shows it.
@@ -55,13 +55,13 @@ class CannotMake(Exception):
 
 
 class ProviderError(Exception):
-    """The call did not do what was asked, as far as is known.
+    """A call to a provider failed, as far as is known.
 
     Args:
         reason: from the closed set.
         message: a sentence without secrets.
-        retry_after: seconds after which another try makes sense.
-        next_step: what to do, where it is not what the reason leads to otherwise.
+        retry_after: seconds until a retry makes sense.
+        next_step: replaces the reason's default next step.
     """
 
     def __init__(
@@ -80,11 +80,11 @@ class ProviderError(Exception):
 
 
 class Refused(ProviderError):
-    """A no that stays one."""
+    """A permanent no."""
 
 
 class NotThere(Refused):
-    """It does not exist."""
+    """The object does not exist."""
 
 
 class TryLater(ProviderError):
@@ -92,23 +92,23 @@ class TryLater(ProviderError):
 
     @classmethod
     def because(cls, failure: Failure, retry_after: float | None = None) -> Self:
-        """Of a failure that is known, with its next step."""
+        """From a known failure, with its next step."""
         return cls(Reason(failure.reason), failure.message, retry_after, next_step=failure.next_step)
 
 
-class Crowded(TryLater):
-    """No more jobs for now, as others run; all else goes on. There is room when some have ended: nobody has to act."""
+class AtCapacity(TryLater):
+    """No capacity for more jobs until running ones end: nobody has to act, and other calls are not affected."""
 
     def __init__(self, message: str, retry_after: float | None = None, reason: Reason = Reason.PROVIDER_BUSY) -> None:
         super().__init__(reason, message, retry_after)
 
 
 class Busy(TryLater):
-    """Our own limit of the connection."""
+    """The operator's own limit for the connection."""
 
 
 class Denied(TryLater):
-    """One right lacks; what else is asked may go well. No other key of the same identity would help."""
+    """One permission is missing; other calls may succeed. Another key of the same identity would not help."""
 
     def __init__(
         self, reason: Reason, message: str, retry_after: float | None = None, *, next_step: str | None = None
@@ -117,35 +117,35 @@ class Denied(TryLater):
         super().__init__(reason, message, retry_after, next_step=next_step or rights)
 
 
-class Elsewhere(TryLater):
-    """Nobody was asked: the connection leads elsewhere than where the thing is."""
+class ConnectionMoved(TryLater):
+    """The call was not made: the connection leads to another account or place than the object's."""
 
 
 class Ended(TryLater):
-    """There was nothing to cancel any more: it has succeeded."""
+    """The job to cancel has already succeeded."""
 
 
 class Unknown(ProviderError):
-    """Nobody knows whether it was done."""
+    """It is not known whether the call was carried out."""
 
 
 class Unreached(Unknown):
-    """The call did not get as far as anybody who could do it."""
+    """The request never reached the provider."""
 
 
-class Broken(Unknown):
-    """Somebody answers; what was asked may have been done."""
+class ServerError(Unknown):
+    """The provider answered with an error of its own; the call may have been carried out."""
 
 
 class Contested(Unknown):
-    """An answer, so nobody is silent; it concerns what was asked about alone."""
+    """A conflict on this one object. The provider does answer, so other calls are not affected."""
 
 
 class Unreadable(Unknown):
-    """An answer, but not one of the provider's API.
+    """An answer that is not of the provider's API.
 
     Args:
-        why: what is odd about it, in a few words.
+        why: what is wrong with it, in a few words.
     """
 
     def __init__(self, why: str) -> None:
@@ -154,56 +154,56 @@ class Unreadable(Unknown):
 
 
 class Page(Unreadable):
-    """An answer for people."""
+    """An HTML page instead of an API's answer."""
 
 
 def model_gone(model: str, retry_after: float | None = None) -> Refused:
-    """That a tuned model is not there any more, which no provider tells in words that help."""
+    """The tuned model no longer exists. Providers' own messages for this do not help the user."""
     return Refused(Reason.DELETED_AT_PROVIDER, f"model {model} is not at the provider any more", retry_after)
 
 
 MOST_PAGES = 1000
-"""Of one list: a hundred thousand jobs or deployments, a million objects."""
+"""Page limit of one list: enough for 100,000 jobs or deployments, or a million objects."""
 
 
-def require_end(pages: int, who: str) -> None:
-    """A list has an end.
+def limit_pages(pages: int, who: str) -> None:
+    """Guard against endless pagination.
 
     Args:
-        pages: that were read.
-        who: gives them, as people know it.
+        pages: number of pages read.
+        who: the provider's name for users.
 
     Raises:
-        Unreadable: these are too many. Their marks may all be new ones: that no page comes twice does not end it.
+        Unreadable: too many pages. A check for repeated page tokens would not be enough: they may all be new.
     """
     if pages > MOST_PAGES:
         raise Unreadable(f"{who} gives a list without end")
 
 
-def looks_like_page(body: bytes) -> bool:
-    """Whether an answer is a page for people: a proxy's, or that of another address than the API's."""
+def is_html(body: bytes) -> bool:
+    """Whether an answer is an HTML page: from a proxy, or because the address is not the API's."""
     return body.lstrip(b"\xef\xbb\xbf \t\r\n")[:14].lower().startswith((b"<!doctype html", b"<html"))
 
 
 @contextmanager
-def understood() -> Iterator[None]:
-    """Around a call and the reading of its answer: a proxy, or a service of the same API, may say what nobody foresaw.
+def parsing_answer() -> Iterator[None]:
+    """Wrap a call and the parsing of its answer: a proxy or a compatible service may answer anything.
 
     Raises:
-        Unreadable: the answer lacks what it must have, or is of another shape; the log says where that was found.
+        Unreadable: the answer lacks a required field or has another shape; the log says where this was found.
     """
     try:
         yield
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as error:
-        # The error's own words may quote the answer, and it comes again at every look.
+        # The error's own message may quote the answer, and the error recurs at every poll.
         kind, found = type(error).__name__, extract_tb(error.__traceback__)[-1]
         place = f"{found.name} ({found.filename.rpartition('/')[2]}, line {found.lineno})"
         logger.warning("a provider's answer is not of the shape that its API has: %s in %s", kind, place)
         raise Unreadable(kind) from None
 
 
-def of_figures(error: ProviderError, whose: str, right: str) -> ProviderError:
-    """Why figures of use cannot be read. It is of these alone: deployments are made and deleted without them."""
+def metrics_unreadable(error: ProviderError, whose: str, right: str) -> ProviderError:
+    """The error for usage metrics that cannot be read. Deployments are created and deleted without these."""
     if error.reason == Reason.RATE_LIMITED:
         return error
     hint = f" ({right} may lack)" if error.reason == Reason.CREDENTIALS_INVALID else ""

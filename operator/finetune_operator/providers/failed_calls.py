@@ -1,6 +1,6 @@
-"""Why a call had no answer, in words that lead somewhere; and whether anybody has heard it. Pure.
+"""Explains why a call got no answer, and whether the request was sent. Pure.
 
-SDKs wrap what went wrong in errors of their own, one in another: the cause is at the bottom.
+SDKs wrap the cause in nested errors of their own.
 """
 
 import socket
@@ -15,7 +15,7 @@ from finetune_operator.providers.values import plain
 MOVED_PAUSE_SECONDS = 60.0
 
 ANSWER_MAX_BYTES = 32 * 1024 * 1024
-"""Of an answer that is read at once, uncompressed: the longest list of a thousand files is one of 1 MiB."""
+"""Maximum uncompressed size of an answer read into memory: the longest list of a thousand files has 1 MiB."""
 
 _NEVER_SENT = frozenset(
     {
@@ -23,10 +23,10 @@ _NEVER_SENT = frozenset(
         *("EndpointConnectionError", "ConnectTimeoutError", "ProxyConnectionError"),
     }
 )
-"""Errors of httpx and botocore that are raised before a request goes out."""
+"""Errors of httpx and botocore that are raised before a request is sent."""
 
 _NO_TLS = frozenset({"WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "PACKET_LENGTH_TOO_LONG", "UNKNOWN_PROTOCOL"})
-"""What OpenSSL calls an answer in plain text."""
+"""OpenSSL's reasons for a plaintext answer."""
 
 _TRUST = (
     "Ask an admin to name a bundle with that authority's certificate as SSL_CERT_FILE in the chart's extraEnv; it is "
@@ -35,7 +35,7 @@ _TRUST = (
 
 
 def unanswered(error: BaseException, who: str) -> Unknown:
-    """The error in our own terms. `who`: what was asked, as people know it."""
+    """Convert the error of a call without an answer. `who`: the service's name for users."""
     found = list(_causes(error))
     kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
     why = _known(found, "SSL_CERT_FILE") or _of_its_name(found)
@@ -44,18 +44,18 @@ def unanswered(error: BaseException, who: str) -> Unknown:
 
 
 def too_long(who: str | None) -> Unreadable:
-    """Its answer goes on beyond that. `who`: what was asked."""
+    """The error for an answer longer than ANSWER_MAX_BYTES. `who`: the service's name for users."""
     return Unreadable(f"{who} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
 
 
 def moved(who: str, status: int, location: str, asked: str = "asked for") -> TryLater:
-    """Where an answer leads to another address: neither key nor data follow, so nothing was done.
+    """The error for a redirect. It is not followed with key or data, so nothing was done.
 
     Args:
-        who: what was asked, as people know it.
+        who: the service's name for users.
         status: of the answer.
-        location: as the answer has it; what may be secret of it, its query, is not told.
-        asked: how it was asked.
+        location: the redirect's target; its query may be secret and is not shown.
+        asked: how it was called.
     """
     where = plain(location.partition("?")[0])[:200]
     told = f"{status}, {where}" if where else str(status)
@@ -64,19 +64,19 @@ def moved(who: str, status: int, location: str, asked: str = "asked for") -> Try
 
 
 def known_cause(error: BaseException, bundle: str) -> str | None:
-    """What is wrong, in words that follow who was asked; None where the errors do not say.
+    """The cause, as a phrase to follow the service's name; None if the errors do not tell.
 
     Args:
         error: as it was raised.
-        bundle: the variable that names the authorities whose certificates are trusted.
+        bundle: the environment variable that names the trusted CA bundle.
     """
     return _known(list(_causes(error)), bundle)
 
 
 def _at(found: list[BaseException]) -> str:
-    """Where it was asked, of botocore's errors: a service of AWS has an address for each region, or the connection's.
+    """The host of botocore's errors, in parentheses: AWS services have one per region, or the connection's own.
 
-    The host alone: the rest names objects in a bucket, and what signs the call.
+    Only the host: the rest of the URL has names of objects in buckets, and signatures.
     """
     urls = (str((getattr(one, "kwargs", None) or {}).get("endpoint_url") or "") for one in found)
     host = next((host for url in urls if (host := urlsplit(url).netloc.rpartition("@")[2])), None)
@@ -85,7 +85,7 @@ def _at(found: list[BaseException]) -> str:
 
 def _known(found: list[BaseException], bundle: str) -> str | None:
     for one in found:
-        verdict = getattr(one, "verify_message", None)  # aiohttp's own kind of it has none
+        verdict = getattr(one, "verify_message", None)  # aiohttp's subclass has none
         if isinstance(one, ssl.SSLCertVerificationError) and verdict:
             return (
                 f"shows a certificate that is not trusted ({verdict}): is its authority in the bundle that {bundle} "
@@ -110,7 +110,7 @@ def _of_its_name(found: list[BaseException]) -> str:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """The error and what it was raised for, outermost first; each once."""
+    """The error and its causes, outermost first; each once."""
     left, seen = [error], set()
     while left:
         one = left.pop(0)
@@ -124,6 +124,6 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _inner(value: object) -> BaseException | None:
-    """An error, or the one among botocore's arguments of an error."""
+    """The value if it is an error, or the error among the arguments of a botocore error."""
     found = value.get("error") if isinstance(value, dict) else value
     return found if isinstance(found, BaseException) else None

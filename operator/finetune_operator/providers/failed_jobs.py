@@ -1,6 +1,6 @@
-"""What can be done about a job that failed at a provider, by the provider's words for why. Pure.
+"""Next steps for jobs that failed at a provider, by the wording of its message. Pure.
 
-Providers have few codes and many sentences. What the words leave open has the reason's own step.
+Providers have few error codes and many messages. Unknown wordings get the reason's default step.
 """
 
 import re
@@ -13,7 +13,7 @@ UNSAFE = re.compile(
     r"moderation|unsafe|safety|usage polic|content[ _](policy|filter|violat)|harmful|responsible ai|\brai\b|\brai_",
     re.IGNORECASE,
 )
-"""Its rules of what may be learnt are why, and not the form of the data."""
+"""Rejected for the provider's usage policies, not for the data's format."""
 UNSAFE_STEP = (
     "Take out the rows that break the provider's usage policies (OpenAI's moderation API names such rows), and apply "
     "the job under a new name."
@@ -21,14 +21,14 @@ UNSAFE_STEP = (
 GONE = re.compile(
     r"no such (file|object)|no s3 objects found|file_?not_?found|\bfile\b.{0,60}\b(was|been) deleted", re.IGNORECASE
 )
-"""What was brought for the job is not there any more."""
+"""An uploaded file no longer exists."""
 OF_ITS_OWN = re.compile(
     r"gives no reason|internal\w*[ _](\w+[ _])?error|server_?error|try again|please retry|retry the job|temporar|"
     r"timed? ?out|preempt|"
     r"(insufficient|no|not available|unavailable|lack of)\W+(\w+\W+){0,3}capacity|\bcapacity\b.{0,40}\bavailable",
     re.IGNORECASE,
 )
-"""Nothing that was asked for is why."""
+"""An internal or temporary error of the provider, not caused by the request."""
 _NO_BASE = re.compile(
     r"\bmodel.{0,80}\b(deprecated|retired|no longer|not available|not.found)|"
     r"\b(deprecated|retired)\b.{0,40}\bmodel|support\w* (for )?fine[- ]?tun|model_?(not_?found|deprecated|retired)",
@@ -45,7 +45,7 @@ _STEPS = (
 
 
 def failed(said: str) -> Failure:
-    """It failed, for what the provider says in these words."""
+    """The failure of a job for the reason in the provider's message."""
     found = Failure.because(Reason.PROVIDER_FAILED, said)
     step = next((step for words, step in _STEPS if words.search(said)), found.next_step)
     return found.model_copy(update={"next_step": step})

@@ -1,9 +1,9 @@
-"""How much one connection's provider is asked at once, and whether it is asked at all while it does not answer.
+"""Limits the concurrent calls to one connection's provider, and stops calls while it does not answer.
 
-In the field's terms: a bulkhead with a circuit breaker, whose half-open state is one place.
+A bulkhead with a circuit breaker that lets one caller through when half-open.
 
-A provider that is slow or dead must not hold up the others: who finds the gate closed is told so at once, and when to
-come back. They come back one after the other, and no faster than calls may go out.
+A slow or dead provider must not hold up the others: callers that find the gate closed fail at once with a retry time.
+These times are spread, so that retries arrive no faster than the rate limit.
 """
 
 import asyncio
@@ -14,11 +14,11 @@ from typing import Any
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
+    AtCapacity,
     Busy,
+    ConnectionMoved,
     Contested,
-    Crowded,
     Denied,
-    Elsewhere,
     ProviderError,
     Refused,
     TryLater,
@@ -29,27 +29,27 @@ from finetune_operator.runtime.token_bucket import TokenBucket
 from finetune_operator.runtime.uptime import Clock
 
 SILENCE_SECONDS = 30.0
-"""How long a provider that did not answer is left alone where it has not asked for longer, and with a bad key."""
+"""Pause after a call that was not answered, unless the provider asks for longer, and after a bad key."""
 
 TRUST_SECONDS = 60.0
-"""How long an answer says that the next call will be answered too."""
+"""For how long after an answer the provider is assumed to be responsive."""
 
 CLOSING = frozenset({Reason.RATE_LIMITED, Reason.CREDENTIALS_INVALID, Reason.SECRET_NOT_FOUND})
-"""What concerns every call. A quota of jobs, say, must not keep others from being cancelled."""
+"""Reasons that affect every call. A job quota, for example, does not: jobs can still be cancelled."""
 
-MENDED_BY_PEOPLE = CLOSING - {Reason.RATE_LIMITED}
-"""Of these the pause is our own guess; that of a limit, and of an outage, is the provider's own wish."""
+FIXED_BY_ADMIN = CLOSING - {Reason.RATE_LIMITED}
+"""Here the pause is our own guess; after a rate limit or an outage it is what the provider asks for."""
 
 
 class Gate:
-    """Those who ask a connection's provider, one call or several in a row, pass its gate.
+    """All calls to a connection's provider pass its gate, single ones and sequences.
 
     Args:
-        at_once: places.
-        rate: how fast those come back who were sent away, per second.
-        wary: whether there is one place alone until there was an answer lately.
-        silence: seconds for which nobody is let in after a call that was not answered.
-        refused: told of each call that met a bad key, or no key.
+        at_once: maximum of concurrent callers.
+        rate: how fast callers that were turned away may return, per second.
+        wary: whether only one caller is let in until there was a recent answer.
+        silence: seconds for which the gate is closed after a call that was not answered.
+        refused: called for each call that met an invalid or missing key.
     """
 
     def __init__(
@@ -75,14 +75,14 @@ class Gate:
 
     @asynccontextmanager
     async def turn(self, *, probes: bool = False) -> AsyncIterator[None]:
-        """A place for a task that asks several things in a row: it has it until the end, and is not sent away between.
+        """Hold a slot for a task that makes several calls in a row, so that it is not turned away between them.
 
-        There is one place alone until there was an answer lately: a dead provider holds up no more than that. Who
-        `probes` the key is let in though a bad one has closed the gate.
+        Until there was a recent answer only one caller is let in, so a dead provider blocks no more than that one.
+        `probes`: let in even though a bad key has closed the gate, to test the key.
 
         Raises:
-            Busy: as many as may be are inside.
-            TryLater: the provider did not answer, or asked for a pause, a moment ago.
+            Busy: all slots are taken.
+            TryLater: the provider recently did not answer, or asked for a pause.
         """
         task = asyncio.current_task()
         if task in self._inside:
@@ -101,7 +101,7 @@ class Gate:
 
     @asynccontextmanager
     async def passing(self, *, asks: bool = True, probes: bool = False) -> AsyncIterator[None]:
-        """Let one call through, in the task's turn or as one of its own; `asks`: it is the provider that answers.
+        """Let one call through, within the task's turn if it has one. `asks`: whether it calls the provider itself.
 
         Raises:
             Busy, TryLater: as `turn`.
@@ -121,7 +121,7 @@ class Gate:
 
     def _require_open(self, *, probes: bool) -> None:
         left = self._closed_until - self._clock()
-        if self._why is not None and left > 0 and not (probes and self._why.reason in MENDED_BY_PEOPLE):
+        if self._why is not None and left > 0 and not (probes and self._why.reason in FIXED_BY_ADMIN):
             raise TryLater.because(self._why.failure(), left + self._turns.reserve())
 
     def _close(self, error: ProviderError) -> None:
@@ -130,14 +130,14 @@ class Gate:
         if silence:
             self._answered_at = float("-inf")
         seconds = max(self._silence, asked or 0.0) if silence else asked or SILENCE_SECONDS
-        if error.reason in MENDED_BY_PEOPLE:
-            seconds = min(seconds, SILENCE_SECONDS)  # nobody knows when, and they watch
-        if silence or (error.reason in CLOSING and not isinstance(error, Crowded | Denied | Elsewhere)):
+        if error.reason in FIXED_BY_ADMIN:
+            seconds = min(seconds, SILENCE_SECONDS)  # an admin fixes it at an unknown time, and watches for the result
+        if silence or (error.reason in CLOSING and not isinstance(error, AtCapacity | Denied | ConnectionMoved)):
             self._closed_until, self._why = self._clock() + seconds, error
-        if is_of_the_key(error):
+        if is_key_error(error):
             self._refused()
 
 
-def is_of_the_key(error: ProviderError) -> bool:
-    """Whether it says of the connection's key that nobody gets far with it; one right alone may lack others."""
-    return error.reason in MENDED_BY_PEOPLE and not isinstance(error, Denied | Elsewhere)
+def is_key_error(error: ProviderError) -> bool:
+    """Whether the connection's key itself is unusable, rather than one permission missing."""
+    return error.reason in FIXED_BY_ADMIN and not isinstance(error, Denied | ConnectionMoved)

@@ -1,4 +1,4 @@
-"""Names of a ModelDeployment's deployments at a provider, and the calls on them through the connection's account."""
+"""Names of a ModelDeployment's deployments at a provider, and calls on these through the connection's account."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Sequence
@@ -25,10 +25,10 @@ from finetune_operator.providers.ports import HostingApi, HostRequest
 from finetune_operator.runtime.kube import owner_uids
 
 HOSTED = frozenset({"azureOpenAI", "bedrock", "sageMaker"})
-"""Provider blocks of those that serve a model only once a deployment of it is made."""
+"""Provider blocks of the providers that serve models only through deployments."""
 
 GONE_PAUSE_SECONDS = 60.0
-"""Between two tries to deploy a model that is gone: somebody may bring it back, as files in a bucket."""
+"""Between two tries to deploy a model that is gone: a user may restore it, for example files in a bucket."""
 
 _VERSION_DIGITS = 6
 _UID_LETTERS = 6
@@ -39,8 +39,8 @@ class Hosting:
 
     Args:
         accounts: the providers.
-        ahead: how far the API server's clock, by which times are told, is ahead of this process's own. A provider that
-            takes our signatures and tokens has that one.
+        ahead: how far the API server's clock, which the times passed in follow, is ahead of this process's clock.
+            Providers follow the latter, since they accept our signatures and tokens.
     """
 
     def __init__(self, accounts: Accounts, ahead: Callable[[], timedelta] = timedelta) -> None:
@@ -48,19 +48,19 @@ class Hosting:
         self._ahead = ahead
 
     async def require_place(self, recorded: HostedDeployment) -> None:
-        """As `Account.require_place`, of a deployment."""
+        """As `Account.require_place`, for a deployment."""
         await self._accounts.of(recorded.connection).require_place(recorded.place, recorded.account)
 
     async def require_begun(self, connection: str, begun: Begun) -> None:
-        """As `Account.require_place`, of what was noted and may not be recorded any more."""
+        """As `Account.require_place`, for a place from the annotation, which status may have lost."""
         await self._accounts.of(connection).require_place(begun.place, begun.account)
 
     def note(self, deployment: Manifest, connection: str) -> str | None:
-        """What is to be noted with our finalizer once something stands through a connection; None for no change."""
+        """The annotation to write with the finalizer once a connection has deployments; None for no change."""
         return with_place(deployment, connection, self.place(connection), self.account(connection))
 
     async def require_models(self, version: ModelVersion) -> None:
-        """As `Account.require_models`, of a version that is to be deployed."""
+        """As `Account.require_models`, for a version to deploy."""
         await self._accounts.of(version.connection).require_models(version)
 
     def place(self, connection: str) -> str | None:
@@ -68,26 +68,26 @@ class Hosting:
         return self._accounts.place(connection)
 
     def account(self, connection: str) -> str | None:
-        """Whose account its credentials lead to, as far as that is known by now."""
+        """The account of its credentials, if it is known yet."""
         return self._accounts.whose(connection)
 
     async def standing(
         self, connections: Sequence[str], recorded: Sequence[HostedDeployment], *wanted: str
     ) -> dict[str, Hosted]:
-        """All deployments of the accounts, by name; of two with one name that of the account named last."""
+        """All deployments of the accounts, by name; for equal names, that of the last account."""
         found: dict[str, Hosted] = {}
         for connection in connections:
             found |= await self.list(connection, [*(one.name for one in recorded), *wanted])
         return found
 
     async def list(self, connection: str, known: Iterable[str] = ()) -> dict[str, Hosted]:
-        """All deployments of the account, by name; where names have no case, by the `known` one that is the same."""
+        """All deployments of the account, by name; where case does not matter, in the spelling of `known`."""
 
         async def look(host: HostingApi) -> dict[str, Hosted]:
             found = await host.list()
             ours = {} if host.names_have_case else {name.casefold(): name for name in known}
             names = [ours.get(one.name.casefold(), one.name) for one in found]
-            # It is asked by its own spelling, which not all of a provider takes any other for.
+            # Requests use the provider's own spelling: some of a provider's APIs accept no other.
             return {
                 name: replace(one, name=name, address=one.address or one.name, connection=connection)
                 for name, one in zip(names, found, strict=True)
@@ -96,14 +96,14 @@ class Hosting:
         return await self._accounts.of(connection).host(look)
 
     async def details(self, hosted: Hosted) -> Hosted:
-        """A deployment of a list, with what the list does not tell."""
+        """A listed deployment, with the details that the list omits."""
         return await self._accounts.of(hosted.connection).host(lambda host: host.details(hosted))
 
     async def make(self, connection: str, request: HostRequest) -> str | None:
-        """Have a deployment made; the operation that tells of it, where the provider gives one.
+        """Request a deployment; returns the operation that describes it, if the provider has one.
 
         Raises:
-            ProviderError: it is not made, as far as is known; where that is for its model's being gone, it says so.
+            ProviderError: it was not created, as far as is known; the message says so if its model is gone.
         """
         try:
             return await self._accounts.of(connection).host(lambda host: host.make(request))
@@ -113,7 +113,7 @@ class Hosting:
             raise
 
     async def _lacks_model(self, connection: str, request: HostRequest) -> bool:
-        """Whether what was to be deployed is known to be gone: who refuses it for that says so in its own words."""
+        """Whether the model to deploy is known to be gone: each provider words this refusal differently."""
         if request.is_base:
             return False
         with suppress(ProviderError):
@@ -121,7 +121,7 @@ class Hosting:
         return False
 
     async def delete(self, hosted: Hosted) -> None:
-        """Have a deployment deleted."""
+        """Request the deletion of a deployment."""
         await self._accounts.of(hosted.connection).host(lambda host: host.delete(hosted))
 
     async def answers(self, hosted: Hosted) -> bool:
@@ -129,7 +129,7 @@ class Hosting:
         return await self._accounts.of(hosted.connection).host(lambda host: host.answers(hosted))
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
-        """What the provider's figures tell of a deployment's requests since a time."""
+        """The provider's metrics of a deployment's requests since a time."""
         ahead = self._ahead()
         account = self._accounts.of(hosted.connection)
         figures = await account.host(lambda host: host.usage(hosted, since - ahead, now - ahead))
@@ -137,20 +137,20 @@ class Hosting:
 
 
 def is_hosted(connection: LLMConnectionSpec | None) -> bool:
-    """Whether the connection's provider serves by deployments that are made and billed."""
+    """Whether the connection's provider serves models through billed deployments."""
     return connection is not None and connection.provider in HOSTED
 
 
 def maker(deployment: Manifest, model: Manifest, first: Manifest | None) -> str:
-    """The UID of what had the object made: of the model's first job, or of the model; "" where people have made it.
+    """The UID of the object's creator: the model's first job, or the model; "" if a user created the object.
 
-    References and names are written by users, and come back from backups in other clusters. Only who is there, under
-    that UID, proves that the object was made in this one, for this model.
+    Users write references and names, and backups restore them in other clusters. Only an existing owner with that UID
+    proves that the object was created in this cluster for this model.
 
     Args:
         deployment: the object.
         model: its model.
-        first: the job that made the model's first version, if it is there: such a job may have made the model, too.
+        first: the job that made the model's first version, if it exists: it may have created the model, too.
     """
     metadata = model["metadata"]
     if metadata["name"] != deployment["metadata"]["name"] or metadata["uid"] not in owner_uids(deployment):
@@ -159,17 +159,17 @@ def maker(deployment: Manifest, model: Manifest, first: Manifest | None) -> str:
 
 
 def prefix(deployment: Manifest, spec: ModelDeploymentSpec, maker: str = "", found: Iterable[str] = ()) -> str:
-    """How the names of an object's deployments begin: its own, or the one that it asks for, and parts of UIDs.
+    """The prefix of the names of an object's deployments: its own name or the requested one, and parts of UIDs.
 
-    These are the object's and, where a model made it, that of what had it made. An object from a backup has another
-    UID: what its status records goes on under the name that it has. So has one that is made anew, since etcd was put
-    back to before it: by its maker it finds what stands.
+    These are the object's UID and, if a model created the object, that of its maker. An object restored from a backup
+    has another UID, so deployments in its status keep their names. An object that is created again after etcd was
+    restored to an earlier state has another UID, too: it finds its deployments by its maker's.
 
     Args:
         deployment: the object.
         spec: its spec.
-        maker: the UID of what had it made, or "".
-        found: names of deployments that stand.
+        maker: the UID of its creator, or "".
+        found: names of existing deployments.
     """
     begins, ends = _around_uid(deployment, spec)
     own, made_by = _letters(deployment["metadata"]["uid"]), _letters(maker)
@@ -182,19 +182,19 @@ def prefix(deployment: Manifest, spec: ModelDeploymentSpec, maker: str = "", fou
 
 
 def _letters(uid: str) -> str:
-    """The part of a UID that stands in names."""
+    """The part of a UID that is used in names."""
     return uid.replace("-", "")[-_UID_LETTERS:]
 
 
 def begins(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
-    """How the names of its deployments begin, whatever UID it had when they were made."""
+    """The prefix of the names of its deployments, without UIDs."""
     return _around_uid(deployment, spec)[0]
 
 
 def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Collection[str], maker: str = "") -> list[str]:
-    """Deployments of an object of the same name with another UID: an earlier one, or one of another cluster.
+    """Deployments of an object with the same name and another UID: an earlier one, or one of another cluster.
 
-    A name that users choose says nothing: another namespace may have chosen it, too.
+    Names chosen by users are left out: another namespace may have chosen the same.
     """
     if terms_of(spec).name is not None:
         return []
@@ -207,7 +207,7 @@ def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Collection
 
 
 def _around_uid(deployment: Manifest, spec: ModelDeploymentSpec) -> tuple[str, str]:
-    """What stands before and after the parts of UIDs."""
+    """The parts of a name before and after the UIDs."""
     metadata, terms = deployment["metadata"], terms_of(spec)
     ends = f"-{terms.kind}v"
     own = terms.name or f"{metadata['namespace']}-{metadata['name']}"
@@ -216,7 +216,7 @@ def _around_uid(deployment: Manifest, spec: ModelDeploymentSpec) -> tuple[str, s
 
 
 def _uid_in(name: str, begins: str, ends: str) -> str | None:
-    """The parts of UIDs in a deployment's name; None where the name is of another make."""
+    """The parts of UIDs in a deployment's name; None if the name has another format."""
     part = f"[0-9a-z]{{{_UID_LETTERS}}}"
     found = re.fullmatch(f"{re.escape(begins)}({part}(?:{part})?){re.escape(ends)}[0-9]+", name)
     return found[1] if found else None
@@ -231,9 +231,9 @@ def wanted(
     maker: str = "",
     found: Iterable[str] = (),
 ) -> Wanted:
-    """The deployment of the version that should answer: the attached one, or one that is made for the object.
+    """The deployment of the version to serve: the attached one, or one created for the object.
 
-    `versions`: of the model, whose deployments may answer until it does. `maker`, `found`: as of `prefix`.
+    `versions`: the model's other versions, whose deployments may serve until it does. `maker`, `found`: see `prefix`.
     """
     begins = prefix(deployment, spec, maker, found)
     number, connection = target.version.version, target.version.connection
@@ -254,7 +254,7 @@ def wanted(
 
 
 def _shown_model(connection: LLMConnectionSpec, version: ModelVersion) -> str:
-    """What the provider shows as the model of a version's deployment; "" where it shows none."""
+    """The model that the provider shows for a version's deployment; "" if it shows none."""
     model = named(version.artifact)
     shows = (
         connection.azure_open_ai is not None
@@ -265,17 +265,17 @@ def _shown_model(connection: LLMConnectionSpec, version: ModelVersion) -> str:
 
 
 def named(artifact: ArtifactRef) -> str:
-    """What a provider that serves tuned weights knows them by: their own name there, or their place."""
+    """How a provider identifies tuned weights: by their name there, or by their URI."""
     return artifact.provider_model_id or artifact.uri or ""
 
 
 def one_at_a_time(spec: ModelDeploymentSpec | None) -> bool:
-    """Whether the account takes one change at a time. Of what is attached nobody says, so it is taken to."""
+    """Whether the account allows only one change at a time; assumed for attached deployments."""
     return terms_of(spec).one_at_a_time or (spec is not None and spec.attach is not None)
 
 
 def request(deployment: Manifest, spec: ModelDeploymentSpec, target: Target, recorded: HostedDeployment) -> HostRequest:
-    """What the provider is asked to make, as it is recorded."""
+    """The request for a recorded deployment."""
     artifact = target.version.artifact
     return HostRequest(
         name=recorded.name,

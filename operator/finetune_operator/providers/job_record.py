@@ -1,7 +1,4 @@
-"""What a FineTuneJob's manifest says of its attempt at a provider: whose it is there, and where it was begun.
-
-Nobody is asked.
-"""
+"""What a FineTuneJob's manifest says about its attempt at a provider: its identity and where it was begun. No calls."""
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderStatus
@@ -14,7 +11,7 @@ from finetune_operator.providers.begun import Begun, begun, with_place
 
 
 def key_of(job: Manifest, provider: ProviderStatus) -> JobKey:
-    """What tells the attempt apart at the provider. Of a job from a backup status knows its UID, and since when."""
+    """The attempt's identity at the provider. A job restored from a backup has its original UID and time in status."""
     metadata, begun = job["metadata"], (job.get("status") or {}).get("startTime")
     created = moment(metadata["creationTimestamp"])
     return JobKey(
@@ -32,21 +29,21 @@ def connection_of(job: Manifest) -> str:
 
 
 def begun_at(job: Manifest) -> tuple[str | None, str | None]:
-    """Where the job was begun, and in whose account: as it was noted, and only else as its status has it.
+    """The place and account where the job was begun: from the annotation, or else from status.
 
-    That may be of an earlier attempt, which has ended elsewhere.
+    Status may have those of an earlier attempt that ended elsewhere.
     """
     note = begun(job).get(connection_of(job), Begun(None, None))
     return note.place or recorded(job, "place"), note.account or recorded(job, "account")
 
 
 def is_held(job: Manifest) -> bool:
-    """Whether our finalizer is on the job: it is put there before anything of it is at a provider."""
+    """Whether the job has our finalizer, which is added before anything is created at a provider."""
     return PROVIDER_FINALIZER in finalizers_of(job)
 
 
 def noted(job: Manifest, accounts: Accounts) -> str | None:
-    """The note for our finalizer: where the job was begun, or where its connection leads now; None for no change."""
+    """The annotation to write: where the job was begun, or where its connection leads now; None for no change."""
     name = connection_of(job)
     place, account = begun_at(job)
     provider = recorded(job, "name") or accounts.provider(name)
@@ -54,7 +51,7 @@ def noted(job: Manifest, accounts: Accounts) -> str | None:
 
 
 def remembered(job: Manifest, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> FineTuneJobStatus:
-    """The status with the provider that the job was begun with, where it has lost it and no connection leads there."""
+    """The status with the job's provider from the annotation, if status lost it and no connection leads there now."""
     note = begun(job).get(str(((job.get("spec") or {}).get("connectionRef") or {}).get("name")))
     if note is None or note.provider is None or (status.provider and status.provider.name is not None):
         return status
@@ -64,6 +61,6 @@ def remembered(job: Manifest, status: FineTuneJobStatus, connection: LLMConnecti
 
 
 def recorded(job: Manifest, field: str) -> str | None:
-    """A field of the provider's part of the job's status."""
+    """A field of `status.provider`."""
     found = ((job.get("status") or {}).get("provider") or {}).get(field)
     return str(found) if found else None

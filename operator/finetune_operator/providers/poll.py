@@ -1,8 +1,8 @@
-"""Asks one connection's provider how its jobs are, for all of them together, and has those that changed looked at.
+"""Polls all jobs of one connection's provider together, and wakes the objects whose jobs changed.
 
-A provider sends no events, so this stands in for a watch: what it has seen is a cache that a restart may empty. A job
-is asked about by the list where the list has it, so that a thousand jobs cost ten calls a round. What only its own
-answer has is asked for when it has ended, and in turns while it runs.
+Providers send no events, so this replaces a watch; its cache may be lost in a restart. Jobs are read from lists, so
+that a thousand jobs cost ten calls a round. Details that lists omit are fetched once a job has ended, and in turns
+while it runs.
 """
 
 import asyncio
@@ -18,17 +18,17 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import Metrics, RemoteJob
 from finetune_operator.providers.errors import (
-    Broken,
     Denied,
     NotThere,
     ProviderError,
     Refused,
+    ServerError,
     TryLater,
     Unknown,
     Unreadable,
-    understood,
+    parsing_answer,
 )
-from finetune_operator.providers.gate import is_of_the_key
+from finetune_operator.providers.gate import is_key_error
 from finetune_operator.providers.ports import FineTuningApi
 from finetune_operator.runtime.errors import KubeError, LeadershipLost
 from finetune_operator.runtime.queue import Key
@@ -37,17 +37,17 @@ POLL_SECONDS = 20.0
 LONGEST_POLL_SECONDS = 300.0
 LONGEST_POLL_WITHOUT_KEY = 60.0
 SOON_SECONDS = 1.0
-"""A job that was just made is asked about after this; others that come meanwhile go along."""
+"""Delay before a new job's first poll; jobs that are added meanwhile join the round."""
 PAUSE_FOR_EACH_SECOND = 4.0
-"""Where jobs are made all the time, polling leaves the most of a connection's calls to those who make them."""
+"""Minimum pause per second that a round took, so that most of a connection's calls are left for creating jobs."""
 METRICS_AT_ONCE = 4
 METRICS_TRIES = 10
-"""Rounds in which a job's losses are asked for in vain."""
+"""Rounds after which a job's unreadable losses are given up."""
 LOOKS_FOR_ONE = 3
-"""How often a job is asked for before it counts as gone."""
+"""How many requests must miss a job before it counts as gone."""
 UNREAD = "it has ended; its losses cannot be read yet"
 METRICS_PER_ROUND = 100
-"""Of jobs that run: half of the calls that a connection may make until the next round."""
+"""Of running jobs: half of the calls that a connection may make until the next round."""
 
 logger = logging.getLogger(__name__)
 
@@ -59,15 +59,15 @@ class Seen:
     job: RemoteJob
     metrics: Metrics = field(default_factory=Metrics)
     unread: Failure | None = None
-    """Why nothing newer is known of it alone: its answer, or the report that alone tells what it has made, is none."""
+    """Why nothing newer is known of this job: its own answer, or the report of its results, cannot be read."""
     beside: tuple[str, ...] = ()
-    """Jobs that go on beside it, and were made for the same object, by what the list shows of both."""
+    """Running duplicates: other jobs in the list that were created for the same object."""
 
 
 @dataclass(frozen=True)
 class _Watched:
     keys: set[Key]
-    """Who wants to know: a job that was made for one object may be adopted by another."""
+    """Objects to wake: a job created for one object may be adopted by another."""
     created: datetime
 
 
@@ -75,10 +75,10 @@ class Poller:
     """Watches jobs of one connection.
 
     Args:
-        api: the provider; raises ProviderError where it cannot be asked at all.
-        wake: told of each job that has changed.
-        refused: told of each round that met a bad key, or no key.
-        seconds: between two rounds, while the provider is well; None where somebody calls `round`.
+        api: the provider; raises ProviderError if it cannot be used at all.
+        wake: called for each job that has changed.
+        refused: called for each round that met an invalid or missing key.
+        seconds: between two rounds, while the provider answers; None if the owner calls `round`.
     """
 
     def __init__(
@@ -97,18 +97,18 @@ class Poller:
         self._seen: dict[str, Seen] = {}
         self._asked: dict[str, int] = {}
         self._unread: dict[str, int] = {}
-        """How often a job's losses were asked for in vain."""
+        """How often reading a job's losses failed."""
         self._doubted: dict[str, int] = {}
-        """In which round what was seen of a job was doubted."""
+        """The round in which a job was last fetched again by `doubt`."""
         self._rounds = 0
         self._turn = 0
         self._task: asyncio.Task[None] | None = None
         self._news = asyncio.Event()
         self.trouble: ProviderError | None = None
-        """Why the last round saw nothing."""
+        """Why the last round failed."""
 
     def watch(self, job_id: str, key: Key, created: datetime) -> Seen | None:
-        """What is known of the job; from now on it is asked about. `created`: it is no older than this."""
+        """What is known of the job, which is polled from now on. `created`: it is no older than this."""
         watched = self._watched.setdefault(job_id, _Watched(set(), created))
         if key not in watched.keys:
             watched.keys.add(key)
@@ -118,13 +118,13 @@ class Poller:
         return self._seen.get(job_id)
 
     def look_again(self, job_id: str) -> None:
-        """What was seen of the job may be too early to count: ask about it as if it had not been seen."""
+        """Forget what is known of the job, as it may be outdated: it is fetched as if for the first time."""
         self._seen.pop(job_id, None)
 
     def doubt(self, job_id: str) -> bool:
-        """Have the job asked about anew, as somebody else has told of it since; whether that is to be waited for.
+        """Fetch the job again after another source reported news of it; whether to wait for the result.
 
-        What the next round shows counts, whoever tells something else by then.
+        The next round's result counts, even if the other source still disagrees by then.
         """
         if self._rounds - self._doubted.get(job_id, -2) < 2:
             return False
@@ -133,7 +133,7 @@ class Poller:
         return True
 
     def forget(self, key: Key) -> None:
-        """An object has ended or is gone: its jobs are asked about no more."""
+        """Stop polling the jobs of an object that has ended or was deleted."""
         for job_id, watched in list(self._watched.items()):
             watched.keys.discard(key)
             if not watched.keys:
@@ -144,23 +144,23 @@ class Poller:
                 self._doubted.pop(job_id, None)
 
     def watchers(self) -> set[Key]:
-        """Who wants to know of a job."""
+        """All objects that wait for news of a job."""
         return {key for watched in self._watched.values() for key in watched.keys}
 
     async def close(self) -> None:
-        """Ask no more."""
+        """Stop polling."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
 
     async def round(self) -> None:
-        """Ask about all jobs once. Where nobody can be asked, `trouble` says why."""
+        """Poll all jobs once. If the provider cannot be asked, `trouble` says why."""
         if not self._watched:
             return
         self._rounds += 1
         try:
             api = await self._api()
-            with understood():
+            with parsing_answer():
                 await self._ask(api)
         except ProviderError as error:
             self._tell_trouble(error)
@@ -169,7 +169,7 @@ class Poller:
             self._tell_trouble(TryLater(Reason.PROVIDER_UNAVAILABLE, said))
         except LeadershipLost as error:
             logger.info("providers are asked no more: %s", error)
-        except Exception as error:  # a defect of ours must not end the watch over all jobs
+        except Exception as error:  # a bug in the operator must not stop the polling of all jobs
             logger.exception("a round of polling broke off")
             self._tell_trouble(Unreadable(type(error).__name__))
 
@@ -184,18 +184,18 @@ class Poller:
             failures = failures + 1 if self.trouble else 0
             longest = min(seconds * 2.0**failures, max(seconds, self._longest()))
             asked = (self.trouble.retry_after if self.trouble else None) or 0.0
-            # Never before the provider wants it, and not all connections at that very moment.
+            # Never earlier than the provider asks for, and not all connections at the same moment.
             pause = max(longest * random.uniform(0.8, 1.2), asked * random.uniform(1.0, 1.2))  # noqa: S311 - jitter
             at_least = pause if failures else min(took * PAUSE_FOR_EACH_SECOND, seconds)
             await self._rest(at_least, pause)
 
     def _longest(self) -> float:
-        """Whoever mends a key watches, and sees the connection checked each minute."""
-        of_the_key = self.trouble is not None and is_of_the_key(self.trouble)
+        """With a bad key at most a minute: the admin who fixes it waits for the result."""
+        of_the_key = self.trouble is not None and is_key_error(self.trouble)
         return LONGEST_POLL_WITHOUT_KEY if of_the_key else LONGEST_POLL_SECONDS
 
     async def _rest(self, at_least: float, seconds: float) -> None:
-        """Until the next round; a new job is not made to wait longer than `at_least`."""
+        """Wait for the next round; a new job waits no longer than `at_least`."""
         await asyncio.sleep(min(at_least, seconds))
         try:
             async with asyncio.timeout(max(0.0, seconds - at_least)):
@@ -204,7 +204,7 @@ class Poller:
             return
 
     async def _ask(self, api: FineTuningApi) -> None:
-        """By the list; then each that has ended or lacks there, and some of those that run."""
+        """Read the list, then fetch each job that has ended or is missing there, and some of the running ones."""
         wanted = {job_id for job_id in self._watched if not self._is_over(job_id)}
         listed: dict[str, RemoteJob] = {}
         beside: dict[str, tuple[str, ...]] = {}
@@ -224,18 +224,18 @@ class Poller:
                 if job_id not in self._watched:
                     return  # forgotten meanwhile
                 try:
-                    with understood():
+                    with parsing_answer():
                         seen = await self._look(api, job_id, listed.get(job_id))
-                except (Denied, Refused, Unreadable) as error:  # the list could be read: it is this one's answer alone
+                except (Denied, Refused, Unreadable) as error:  # the list was read: it concerns this job alone
                     seen = self._not_understood(job_id, error)
                 self._see(replace(seen, beside=beside.get(job_id, ())), again=again)
 
         await _together(look(job_id) for job_id in sorted(chosen, key=lambda job_id: self._asked.get(job_id, 0)))
 
     def _made_beside(self, wanted: set[str], shown: Iterable[RemoteJob]) -> dict[str, tuple[str, ...]]:
-        """Of watched jobs, those that go on beside them for the same object: an earlier look has missed them.
+        """By watched job, its running duplicates: created for the same object, and missed by an earlier lookup.
 
-        One that another object watches is its own. One of a later attempt is none: the watched one is.
+        A job that another object watches belongs to that object. A later attempt is no duplicate of the watched one.
         """
         of: dict[str, list[RemoteJob]] = {}
         for job in shown:
@@ -254,27 +254,27 @@ class Poller:
         return watched.keys if watched else set()
 
     def _choose(self, wanted: set[str], listed: Mapping[str, RemoteJob]) -> set[str]:
-        """Whom to ask about by name. Of a thousand that run each has its turn: its loss is no news for anybody else."""
+        """The jobs to fetch one by one. A thousand running jobs take turns, since only their losses are at stake."""
         running = [job_id for job_id in wanted & listed.keys() if listed[job_id].state == "Active"]
         in_turn = sorted(running, key=lambda job_id: self._asked.get(job_id, 0))[:METRICS_PER_ROUND]
         unsure = {job_id for job_id in wanted if job_id not in listed or listed[job_id].ended}
         return unsure.union(in_turn)
 
     async def _look(self, api: FineTuningApi, job_id: str, listed: RemoteJob | None) -> Seen:
-        """One job, with its metrics."""
+        """Fetch one job with its metrics."""
         self._turn += 1
         self._asked[job_id] = self._turn
         job = listed if listed is not None and not (listed.partial and listed.ended) else await self._one(api, job_id)
         return await self._with_metrics(api, job)
 
     def _not_understood(self, job_id: str, error: ProviderError) -> Seen:
-        """What is told of a job whose own answer nobody can read, or is allowed to; it is asked about again."""
+        """What is known of a job whose own answer is unreadable or forbidden; it is fetched again."""
         known = self._seen.get(job_id)
         job = known.job if known else RemoteJob(job_id, "Queued", self._watched[job_id].created)
         return Seen(job, self._metrics(job_id), error.failure())
 
     def _see(self, seen: Seen, *, again: bool) -> None:
-        """Have those who want to know told, if it is news or if there was trouble before."""
+        """Wake the job's watchers if it changed, or if the previous round failed."""
         job_id = seen.job.id
         watched = self._watched.get(job_id)
         if watched is not None and (again or self._seen.get(job_id) != seen):
@@ -290,9 +290,9 @@ class Poller:
         return seen is not None and seen.job.ended and seen.unread is None
 
     async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
-        """A job that the list lacks: a list may lag behind, so it is asked for by its name.
+        """Fetch a job that the list lacks, since a list may be stale.
 
-        One answer of many may miss it, and the job would go on for nobody: it is gone when none of several shows it.
+        A single answer may miss it too, and the job would run on unwatched: it is gone only if several answers agree.
         """
         created = self._watched[job_id].created
         for _ in range(LOOKS_FOR_ONE):
@@ -301,30 +301,30 @@ class Poller:
         return RemoteJob(id=job_id, state="Gone", created=created)
 
     async def _with_metrics(self, api: FineTuningApi, job: RemoteJob) -> Seen:
-        """The job and its losses. A record that cannot be read holds up no other job, and its own not for ever."""
+        """The job with its losses. Unreadable losses delay no other job, and this one only for METRICS_TRIES rounds."""
         known, tries = self._metrics(job.id), self._unread.get(job.id, 0)
         needed = job.told_by_report and job.state == "Succeeded"
         if job.state in {"Queued", "Gone"} or (tries >= METRICS_TRIES and not needed):
             return Seen(job, known)
         try:
-            with understood():
+            with parsing_answer():
                 new = await api.metrics(job)
         except (Refused, Denied, Unreadable) as error:
             return Seen(job, known, error.failure() if needed else None)
         except Unknown as error:
             self._unread[job.id] = tries + 1
-            if not isinstance(error, Broken):
+            if not isinstance(error, ServerError):
                 raise
             return Seen(replace(job, state="Active", note=UNREAD) if job.ended else job, known)
         self._unread.pop(job.id, None)
-        # A record that ends does not say how many steps there should have been.
+        # A complete record does not say how many steps were planned.
         said = new.step or new.report is not None
         return Seen(job, replace(new, total_steps=max(new.total_steps, known.total_steps)) if said else known)
 
     def _tell_trouble(self, error: ProviderError) -> None:
         known = self.trouble
         self.trouble = error
-        if is_of_the_key(error):
+        if is_key_error(error):
             self._refused()
         if known is None or known.reason != error.reason:
             logger.warning("%d jobs cannot be asked about: %s", len(self._watched), error.message)
@@ -337,9 +337,9 @@ class Poller:
 
 
 def _made_for(job: RemoteJob) -> str:
-    """The same for jobs of one object: by its labels or, where the provider keeps none, by its data.
+    """A key that is equal for jobs of one object: its UID label, or its training file if the provider keeps no labels.
 
-    Those were brought for one attempt alone.
+    A file is uploaded for one attempt only.
     """
     return job.labels.get("uid") or job.training_file
 
@@ -350,7 +350,7 @@ def _attempt(job: RemoteJob) -> int:
 
 
 async def _together(looks: Iterable[Coroutine[Any, Any, None]]) -> None:
-    """All of them, or up to the first trouble, which then is the trouble of them all.
+    """Run all of them; the first error cancels the rest and is raised for all.
 
     Raises:
         ProviderError: the provider cannot be asked.

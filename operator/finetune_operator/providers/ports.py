@@ -1,4 +1,4 @@
-"""What a provider must be able to do. Whatever runs the training, the reconciler sees a `Run`."""
+"""Protocols that providers implement. Whatever runs the training, the reconciler sees a `Run`."""
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -21,23 +21,23 @@ from finetune_operator.providers.rate_limit import Pace
 
 
 class TrainingProvider(Protocol):
-    """Runs the attempts of FineTuneJobs. Every method may be called again after a crash and does nothing twice."""
+    """Runs the attempts of FineTuneJobs. Every method is idempotent: it may be called again after a crash."""
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
-        """Where the job's checkpoints and artifact go; the same for all its attempts."""
+        """Where the job's checkpoints and artifact are written; the same for all its attempts."""
 
     async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
-        """The latest attempt that has left traces; 0 where there are none.
+        """The number of the latest attempt that left traces; 0 if there are none.
 
-        Status knows it, unless somebody has emptied it, or put an old one back: then an earlier attempt would be begun
-        beside it.
+        Status normally has it. If someone cleared the status or restored an old one, an earlier attempt would
+        otherwise be started while this one runs.
         """
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The state of the attempt that status names."""
 
     def made_by(self, connection: LLMConnectionSpec) -> str:
-        """A digest of what pods are made by now, beside the job; empty where the connection is another provider's."""
+        """A digest of the settings, other than the job, that pods are made from; empty for another provider."""
 
     def has_live_pods(self, job: Manifest) -> bool:
         """Whether something of this job may still write to its output."""
@@ -45,36 +45,36 @@ class TrainingProvider(Protocol):
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Start the attempt that status names, once; returns the provider's name of it."""
+        """Start the attempt that status names, once; returns the provider's name for it."""
 
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> RemoteJob | None:
-        """End the attempt that status names, and whatever runs of another one, giving it time for a checkpoint.
+        """Stop the attempt that status names and any other attempt that runs, with time to write a checkpoint.
 
         Returns:
-            The attempt's job at a provider outside of the cluster, once it has ended; None where there is none.
+            The attempt's job at a provider outside of the cluster, once it has ended; None if there is none.
         """
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """Delete what came before the pod that status names, and has ended: it is kept for people to look at."""
+        """Delete ended pods of earlier attempts. The pod that status names is kept for inspection."""
 
 
 @dataclass(frozen=True)
 class JobRequest:
-    """A job to be made, in nobody's dialect."""
+    """A job to create, in provider-neutral terms."""
 
     key: JobKey
     spec: FineTuneJobSpec
-    """What the provider could not heed has been refused before."""
+    """Settings that the provider does not support were refused earlier."""
     suffix: str
-    """Part of the tuned model's name, where the provider takes one."""
+    """Part of the tuned model's name, if the provider accepts one."""
     files: Sequence[ProviderFile]
     active: Active | None = None
-    """The version that the tuned model is compared with, where the job or its model asks for that."""
+    """The version to compare the tuned model with, if the job or its model asks for that."""
     short_of_memory: bool = False
-    """Whether the attempt before this one was ended for want of memory."""
+    """Whether the previous attempt ran out of memory."""
 
     def file(self, split: str) -> str | None:
-        """The provider's name of a split's file."""
+        """The provider's ID of a split's file."""
         return next((file.id for file in self.files if file.split == split), None)
 
 
@@ -88,147 +88,147 @@ class RemoteFile:
     ready: bool = True
     """Whether a job may use it already."""
     unusable: bool = False
-    """Whether the provider has looked at it, and cannot use it."""
+    """Whether the provider has checked it and rejected it."""
 
 
 @dataclass(frozen=True)
 class HostRequest:
-    """A deployment to be made, in nobody's dialect. What only one provider has is in its block of the template."""
+    """A deployment to create, in provider-neutral terms. Provider-specific settings are in the template's block."""
 
     name: str
     model: str
-    """What it is to serve: the provider's name of the tuned model, or the URI of an artifact."""
+    """What it serves: the provider's name of the tuned model, or the URI of an artifact."""
     template: DeploymentTemplate
     owner: str
     """UID of the ModelDeployment."""
     base_model: str | None = None
-    """What the tuned model is an adapter of; None where it is whole."""
+    """The base model of an adapter; None if the artifact is a full model."""
     is_base: bool = False
-    """Whether it is a model of the provider's own, and not one that was tuned."""
+    """Whether `model` is one of the provider's own base models, not a tuned one."""
     recorded_at: str = ""
-    """When it was recorded that it is to be made. One of a name that was there before is another one."""
+    """When the intent to create it was recorded. It tells this deployment from an earlier one of the same name."""
 
     @property
     def token(self) -> str:
-        """The same for every call that is to make this deployment, and for no other."""
+        """Idempotency token: the same for every call that creates this deployment, and for no other."""
         return sha256(f"{self.owner}/{self.name}/{self.recorded_at}".encode()).hexdigest()[:32]
 
 
 class HostingApi(Protocol):
-    """Deployments of one account, where a provider makes them; one call each, no state, no retries.
+    """Deployments of one account at a provider that has them; one call each, no state, no retries.
 
-    All of it raises ProviderError's children.
+    Every method raises subclasses of ProviderError.
     """
 
     names_have_case: bool
-    """Whether names that differ in capital letters alone are of two deployments."""
+    """Whether deployment names are case-sensitive."""
 
     async def list(self) -> list[Hosted]:
-        """All deployments, whoever made them; of which connection they are is left out."""
+        """All deployments, whoever created them; their `connection` is not set."""
 
     async def details(self, hosted: Hosted) -> Hosted:
-        """The same one with what it serves, how it is billed and why it failed, where a list does not tell."""
+        """The same deployment with what it serves, how it is billed and why it failed, if the list omits these."""
 
     async def make(self, request: HostRequest) -> str | None:
-        """Ask for a deployment; the same again changes nothing.
+        """Request a deployment; idempotent.
 
         Returns:
-            The operation that tells why it failed, where the deployment itself does not.
+            The operation that says why it failed, if the deployment itself does not say.
         """
 
     async def delete(self, hosted: Hosted) -> None:
-        """Ask for the end of one of the list; one that is not there any more is no error."""
+        """Request the deletion of a listed deployment; no error if it no longer exists."""
 
     async def answers(self, hosted: Hosted) -> bool:
-        """Whether one of the list answers a question."""
+        """Whether a listed deployment answers a question."""
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
-        """When it was last asked since then, by the provider's own figures. Raises where there are none to read."""
+        """The time of the last request since then, by the provider's metrics. Raises if these cannot be read."""
 
 
 class AnsweringApi(Protocol):
-    """Models that answer by their name alone, where a provider has them; one call each, no state, no retries.
+    """Models that are called by name, without a deployment; one call each, no state, no retries.
 
-    All of it raises ProviderError's children, whose messages quote nothing of question and answer.
+    Raises subclasses of ProviderError, whose messages quote neither question nor answer.
     """
 
     async def answer(self, model: str, question: Question) -> Reply:
-        """What the model says."""
+        """The model's answer."""
 
 
 class FineTuningApi(Protocol):
     """A provider's API with one connection's credentials: one call each, no state, no retries.
 
-    All of it raises ProviderError's children.
+    Every method raises subclasses of ProviderError.
     """
 
     def keep_pace(self, pace: Pace) -> None:
-        """Have each call wait for its turn first; what moves data to and from a store need not."""
+        """Make each call wait for the rate limiter first; transfers to and from an object store may skip it."""
 
     async def close(self) -> None:
         """Close its connections."""
 
     async def check(self) -> None:
-        """Whether the credentials are good; cheap, and free of charge."""
+        """Raise if the credentials are invalid; a cheap call that is not billed."""
 
     async def account(self) -> str | None:
-        """Whose account the credentials lead to, in words; None where the provider does not tell."""
+        """The account of the credentials, in words; None if the provider does not say."""
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
-        """Pass a file on, without holding it."""
+        """Stream a file to the provider, without buffering it."""
 
     async def file(self, file_id: str) -> RemoteFile:
         """One file."""
 
     async def files(self, prefix: str) -> list[RemoteFile]:
-        """Files whose names begin so."""
+        """Files whose names start with the prefix."""
 
     async def delete_file(self, file_id: str) -> None:
-        """Delete a file; one that is not there is no error."""
+        """Delete a file; no error if it does not exist."""
 
     async def end_uploads(self, prefix: str) -> None:
-        """Give up what is there of uploads that broke off, where a provider keeps it; of files whose names begin so."""
+        """Abort incomplete uploads of files with this prefix, if the provider keeps such."""
 
     async def create(self, request: JobRequest) -> RemoteJob:
-        """Make a job, once."""
+        """Create a job, once."""
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
-        """Jobs, made since then, that may be that attempt: by what the provider can look up best."""
+        """Jobs created since then that may be that attempt, by whatever the provider can look up best."""
 
     async def jobs(self, since: datetime) -> list[RemoteJob]:
-        """Jobs that were made since then."""
+        """Jobs created since then."""
 
     async def job(self, job_id: str) -> RemoteJob:
         """One job."""
 
     async def metrics(self, job: RemoteJob) -> Metrics:
-        """How its loss goes or, once it has ended, went."""
+        """Its losses so far."""
 
     async def cancel(self, job_id: str) -> None:
-        """End a job; one that has ended is no error.
+        """Cancel a job; no error if it has ended.
 
         Raises:
-            NotThere: there is none, or it is not shown yet.
+            NotThere: it does not exist, or is not visible yet.
         """
 
     async def has_model(self, model: str) -> bool:
-        """Whether a model is there to be asked."""
+        """Whether a model exists."""
 
     async def delete_model(self, model: str) -> None:
-        """Delete a tuned model; one that is not there is no error."""
+        """Delete a tuned model; no error if it does not exist."""
 
     def hosting(self) -> HostingApi | None:
-        """Its deployments; None where a tuned model needs none."""
+        """Its deployments; None if tuned models need none."""
 
     def answering(self) -> AnsweringApi | None:
-        """Its models; None where a tuned model needs a deployment."""
+        """Its models; None if tuned models need a deployment."""
 
 
 class Credential(Protocol):
-    """What azure-identity's credentials can do."""
+    """The interface of azure-identity's credentials."""
 
     async def get_token(self, *scopes: str) -> Any:
-        """A token, from a cache while it is good."""
+        """A token, from a cache while it is valid."""
 
     async def close(self) -> None:
         """Close connections."""

@@ -1,4 +1,4 @@
-"""The rate limiter of one connection's calls on its provider, and whether this replica may still make them."""
+"""The rate limiter of one connection's calls to its provider, and the check that this replica may still make them."""
 
 import asyncio
 import time
@@ -12,11 +12,11 @@ AT_ONCE = 4
 
 
 class Pace:
-    """The rate of a connection's calls, whoever makes them.
+    """Limits the rate of all of a connection's calls.
 
     Args:
-        rate: calls per second in the long run; as many as may be on their way at once go out without waiting.
-        guard: raises where a call must not be made any more by the time that its turn comes.
+        rate: calls per second in the long run; bursts of AT_ONCE do not wait.
+        guard: raises if a call must no longer be made when its turn comes.
     """
 
     def __init__(
@@ -36,5 +36,5 @@ class Pace:
         self.require()
 
     def require(self) -> None:
-        """Raise where a call must not be made any more, whose turn it was; from any thread."""
+        """Raise if a call must no longer be made although its turn has come; callable from any thread."""
         self._guard()

@@ -1,4 +1,4 @@
-"""How long a provider asks to be left alone, by the headers of its answer. Pure."""
+"""The pause that a provider asks for in the headers of its answer. Pure."""
 
 from collections.abc import Mapping
 from datetime import datetime
@@ -9,11 +9,11 @@ SHORTEST, LONGEST = 1.0, 3600.0
 
 
 def asked_pause(headers: Mapping[str, str], now: datetime) -> float | None:
-    """Seconds, within reason: of `retry-after-ms`, or of `Retry-After` as a number or a date (RFC 9110).
+    """Seconds, clamped, by `retry-after-ms`, or by `Retry-After` as a number or a date (RFC 9110).
 
     Args:
-        headers: of the answer, whatever the case of their names.
-        now: where the answer has no date of its own, against which its date is held: clocks differ.
+        headers: of the answer; names are case-insensitive.
+        now: used if the answer has no `Date`. A date in `Retry-After` is relative to that, since clocks differ.
     """
     told = {name.casefold(): value.strip() for name, value in headers.items()}
     milliseconds, seconds = _number(told.get("retry-after-ms")), _number(told.get("retry-after"))

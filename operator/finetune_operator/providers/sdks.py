@@ -1,6 +1,6 @@
-"""Clients of providers, whose SDKs are imported when the first connection of their kind is used.
+"""Builds providers' clients, importing an SDK when the first connection of its kind is used.
 
-They are two thirds of all modules, tens of MiB and seconds of a start: who trains on the cluster alone needs none.
+SDKs are two thirds of all modules, tens of MiB and seconds of startup, and not needed for training on the cluster.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.ports import Credential, FineTuningApi
 
 _ROOMS = {"openAI": "openai", "azureOpenAI": "azure", "bedrock": "bedrock", "sageMaker": "sagemaker"}
-"""By the provider's block, the package here whose `api` imports its SDK."""
+"""By provider block, the package whose `api` module imports its SDK."""
 
 REMOTE = frozenset(_ROOMS)
-"""Provider blocks of providers outside of the cluster that this release knows."""
+"""Provider blocks outside of the cluster that this release supports."""
 
 
 async def imported(provider: str) -> None:
-    """Wait until a provider's SDK is there: it is read in a thread, since the event loop has other work."""
+    """Import a provider's SDK, in a thread so that the event loop is not blocked."""
     room = _ROOMS.get(provider)
     if room is not None:
         await asyncio.to_thread(import_module, f"{__package__}.{room}.api")
@@ -31,7 +31,7 @@ def build_api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> FineTuningA
     """The API of a connection.
 
     Raises:
-        Refused: this release does not have its provider.
+        Refused: this release does not support its provider.
     """
     if spec.azure_open_ai is not None:
         from finetune_operator.providers.azure.api import AzureOpenAIApi
@@ -67,7 +67,7 @@ async def resolve(azure: AzureOpenAI, workspace: AzureWorkspace, credential: Cre
     """Where an AzureML workspace leads.
 
     Raises:
-        ProviderError: it cannot be found out.
+        ProviderError: it cannot be resolved.
     """
     from finetune_operator.providers.azure import workspace as azure_workspace
     from finetune_operator.providers.azure.arm import ArmRest
@@ -80,5 +80,5 @@ async def resolve(azure: AzureOpenAI, workspace: AzureWorkspace, credential: Cre
 
 
 def is_remote(spec: LLMConnectionSpec | None) -> bool:
-    """Whether the connection's provider is outside of the cluster, and one that this release knows."""
+    """Whether the connection's provider is outside of the cluster and supported by this release."""
     return spec is not None and spec.provider in REMOTE

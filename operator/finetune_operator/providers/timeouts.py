@@ -1,7 +1,7 @@
-"""How long a provider may take for one answer on the whole. Knows no SDK.
+"""The total timeout of one call to a provider, independent of SDKs.
 
-SDKs measure silence alone: an answer that drips never stands still, and its call would keep its place at the gate.
-What is long comes fast: a file that makes progress has the time it needs.
+SDKs only time out on silence: a slowly dripping answer would hold its slot at the gate. Large transfers get more time
+as they make progress.
 """
 
 import asyncio
@@ -10,27 +10,27 @@ from types import TracebackType
 from typing import Self
 
 COMING_SECONDS = 40.0
-"""For an answer to come in, beyond the silence that is borne before it."""
+"""For receiving an answer, in addition to the silence allowed before it."""
 
 LEAST_PER_SECOND = 64 * 1024
-"""Bytes that come or go for each second that a call takes beyond that."""
+"""Minimum throughput in bytes for each further second."""
 
 
 def seconds_for(silence: float, size: int = 0) -> float:
-    """What a call may take as a whole.
+    """The total time that a call may take.
 
     Args:
-        silence: seconds that are borne of it.
+        silence: seconds of silence that are allowed.
         size: bytes that it sends or reads.
     """
     return silence + COMING_SECONDS + size / LEAST_PER_SECOND
 
 
 class Limit:
-    """The time of one call, for `async with`: it raises TimeoutError once that is used up.
+    """The timeout of one call, for `async with`: raises TimeoutError when it expires.
 
     Args:
-        silence: seconds that are borne of it.
+        silence: seconds of silence that are allowed.
     """
 
     def __init__(self, silence: float) -> None:
@@ -50,13 +50,13 @@ class Limit:
         await self._timeout.__aexit__(kind, raised, trace)
 
     def has_moved(self, size: int) -> None:
-        """So many bytes have come, or gone."""
+        """Extend the timeout for bytes that were received or sent."""
         self._stand_still()
         self._left += size / LEAST_PER_SECOND
         self._go_on()
 
     async def passing(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The body of a request on its way to the provider: the time that its sender takes is not the provider's."""
+        """Pass a request's body through; the time that its source takes does not count."""
         self._stand_still()
         async for chunk in body:
             self._left += len(chunk) / LEAST_PER_SECOND

@@ -1,4 +1,4 @@
-"""Values in the answers of every provider: sentences, moments, numbers, rows of CSV. Pure."""
+"""Parses values in providers' answers: messages, timestamps, numbers, CSV rows. Pure."""
 
 import codecs
 import csv
@@ -18,38 +18,38 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 Wire = Mapping[str, Any]
-"""Part of a provider's answer, or of what it is sent."""
+"""Part of a provider's answer or of a request."""
 
 KEPT_POINTS = 4 * LOSS_POINTS
-"""Of a curve at its provider: status thins them once more, together with what it has."""
+"""Maximum points kept of a provider's loss curve; status thins them further, together with its own."""
 
 RESULTS_MAX_BYTES = 16 * 1024 * 1024
-"""Of a record of losses that is read."""
+"""Maximum bytes read of a record of losses."""
 
 _MESSAGE_LIMIT, _READ_LIMIT = 500, 16 * 1024
 _WORD_LIMIT = 64
 _UNSEEN = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
-"""What steers terminals, or cannot be seen."""
+"""Control and invisible characters."""
 _BETWEEN_WORDS = re.compile(r"[\s-]+")
 _MILLISECONDS = 1e11
-"""As seconds a number from here on would be in the year 5138."""
+"""Larger numbers are milliseconds: as seconds they would be past the year 5138."""
 _LARGEST = 2**53
-"""What JSON's numbers hold exactly."""
+"""The largest integer that JSON numbers represent exactly."""
 
 
 def plain(message: str) -> str:
-    """A provider's sentence, cut short, on one line, without what looks like a secret, or is none of Unicode's text."""
+    """A provider's message on one line, truncated, without secrets, control characters or invalid Unicode."""
     readable = message[:_READ_LIMIT].encode("utf-8", "replace").decode()
     return _UNSEEN.sub(" ", redact(readable)).strip()[:_MESSAGE_LIMIT]
 
 
 def unknown_state(word: str) -> str:
-    """What is said of a job whose provider has a word for its state that nobody here knows."""
+    """The note for a job in a state that the operator does not know."""
     return f"the provider calls its state {plain(word)[:_WORD_LIMIT]!r}"
 
 
 def when(value: Any) -> datetime | None:
-    """A moment in seconds or milliseconds since 1970, or as ISO 8601 has it; None where it is none of these."""
+    """Parse a time in seconds or milliseconds since 1970 or in ISO 8601; None for anything else."""
     found = number(value)
     try:
         if found is not None:
@@ -62,7 +62,7 @@ def when(value: Any) -> datetime | None:
 
 
 def number(value: Any) -> float | None:
-    """A finite number; None where it is none."""
+    """Parse a finite number; None for anything else."""
     try:
         found = float(value)
     except (TypeError, ValueError):
@@ -71,15 +71,15 @@ def number(value: Any) -> float | None:
 
 
 def whole(value: Any) -> int | None:
-    """A number without its fraction; None where it is none, or beyond what JSON holds exactly."""
+    """A number without its fraction; None for anything else, or beyond what JSON represents exactly."""
     found = number(value)
     return None if found is None or abs(found) > _LARGEST else int(found)
 
 
 class Spread(Generic[T]):
-    """Some of many things that come one after the other, evenly spread, the first and the last among them.
+    """An evenly spaced sample of a stream, including the first and last items.
 
-    A record of losses has a row for each step, of which there may be millions, and status shows a hundred.
+    A record of losses has a row for each of up to millions of steps, and status shows a hundred.
     """
 
     def __init__(self) -> None:
@@ -88,7 +88,7 @@ class Spread(Generic[T]):
         self._last: list[T] = []
 
     def add(self, thing: T) -> None:
-        """What comes next."""
+        """Add the next item."""
         self._last = [thing]
         if self._seen % self._every == 0:
             self._kept.append(thing)
@@ -97,24 +97,24 @@ class Spread(Generic[T]):
             self._kept, self._every = self._kept[::2], 2 * self._every
 
     def found(self) -> list[T]:
-        """Those that are kept."""
+        """The sample."""
         return self._kept if self._kept[-1:] == self._last else self._kept + self._last
 
 
 def whole_lines(record: bytes, *, read: int) -> bytes:
-    """A record of losses without the line in which reading it ended: half a number is another one.
+    """Drop the incomplete last line of a truncated record of losses: half a number would be a wrong number.
 
     Args:
-        record: as far as it was read.
-        read: so many bytes, before they were decoded.
+        record: the part that was read.
+        read: its size in bytes before decoding.
     """
     return record if read < RESULTS_MAX_BYTES else record[: record.rfind(b"\n") + 1]
 
 
 def csv_rows(content: bytes) -> Iterator[dict[str, str]]:
-    """Rows of CSV by the names of their columns, as `train_loss`; up to where it is none any more.
+    """CSV rows as dicts by column name in the form `train_loss`, up to the first invalid line.
 
-    What parts its columns is what there is most of in its first line: a comma, a semicolon, a tab.
+    The delimiter is the most frequent of comma, semicolon and tab in the first line.
     """
     encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8-sig"
     text = io.TextIOWrapper(io.BytesIO(content), encoding, errors="replace", newline="")

@@ -1,4 +1,4 @@
-"""Which objects are to be looked at when one has changed. Pure but for reading the store."""
+"""Which objects to reconcile when one has changed. Pure except for reading the store."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -25,14 +25,14 @@ from finetune_operator.runtime.store import Store
 
 
 def affected(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterable[Key]:
-    """Keys of the objects that are to be looked at when this one has changed."""
+    """Keys of the objects to reconcile when this one changes."""
     metadata = obj["metadata"]
     namespace, name = metadata.get("namespace", ""), metadata["name"]
     if resource in OWN_KINDS:
         yield Key(resource.kind, namespace, name)
     if resource is CONNECTIONS:
         yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, uses_connection(name)))
-        yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS))
+        yield from _keys(MODEL_DEPLOYMENTS, _deployments_on(name, store))
         yield from _keys(FINE_TUNED_MODELS, store.addresses(FINE_TUNED_MODELS, UNCLEANED))
     elif resource is NAMESPACES:
         yield from _keys(FINE_TUNE_JOBS, store.addresses(FINE_TUNE_JOBS, in_namespace(name)))
@@ -40,27 +40,34 @@ def affected(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterab
     elif resource is FINE_TUNED_MODELS:
         yield from _keys(MODEL_DEPLOYMENTS, store.addresses(MODEL_DEPLOYMENTS, of_model(namespace, name)))
     elif resource is MODEL_DEPLOYMENTS:
-        # The model that bears its name too: it may wait for the name to be free.
+        # Also the model that has its name: it may wait for the name to be free.
         yield from (Key(FINE_TUNED_MODELS.kind, namespace, named) for named in sorted({_model_of(obj), name}))
     elif resource in CHILDREN:
         yield from _owners(resource, obj, store)
 
 
+def _deployments_on(connection: str, store: Store) -> list[tuple[str, str]]:
+    """Those of models with a version of the connection, and those that may have something at its provider."""
+    models = store.addresses(FINE_TUNED_MODELS, uses_connection(connection))
+    of_models = (at for model in models for at in store.addresses(MODEL_DEPLOYMENTS, of_model(*model)))
+    return sorted({*of_models, *store.addresses(MODEL_DEPLOYMENTS, uses_connection(connection))})
+
+
 def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterator[Key]:
-    """The objects of ours that a child belongs to: by its owner reference, or by its label."""
+    """The objects of our kinds that a child belongs to, by its owner reference or its label."""
     metadata = obj["metadata"]
     namespace = metadata["namespace"]
     labels = labels_of(obj)
     if DEPLOYMENT_LABEL in labels:
         name = labels[DEPLOYMENT_LABEL]
         yield Key(MODEL_DEPLOYMENTS.kind, namespace, name)
-        # History lets a version go when the last server and pod that read it have gone.
+        # The model's history releases a version once the last server and pod that read it are gone.
         served = store.get(MODEL_DEPLOYMENTS, name, namespace)
         if model := _model_of(served) if served is not None else labels.get(MODEL_LABEL):
             yield Key(FINE_TUNED_MODELS.kind, namespace, model)
         return
     if JOB_LABEL in labels:
-        # Not by the pod's Job: that is gone before a pod that was told to end.
+        # Not through the pod's Job: that is gone before a pod that is being terminated.
         owners = store.addresses(FINE_TUNE_JOBS, labelled(namespace, labels[JOB_LABEL]))
         if has_ended(obj):
             owners = [(there, name) for there, name in owners if not _is_done(store.get(FINE_TUNE_JOBS, name, there))]
@@ -77,19 +84,19 @@ def _owners(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterato
 
 
 def _model_of(deployment: Mapping[str, Any]) -> str:
-    """The name of the model that a ModelDeployment serves; its own where an old one names none."""
+    """The name of the model that a ModelDeployment serves; its own name if it is an old one without modelRef."""
     return str(deployment.get("spec", {}).get("modelRef", {}).get("name", deployment["metadata"]["name"]))
 
 
 def is_only_asked_for(resource: Resource, obj: Mapping[str, Any], store: Store) -> bool:
-    """Whether it is a pod of which scheduler and node have said nothing: whoever has it made waits for it already."""
+    """Whether this pod has no news from the scheduler or the kubelet yet: its creator already waits for it."""
     status = obj.get("status") or {}
     heard_of = status.get("containerStatuses") or status.get("initContainerStatuses") or status.get("conditions")
     return resource is PODS and status.get("phase") == "Pending" and not heard_of and not _comes_late(obj, store)
 
 
 def _comes_late(pod: Mapping[str, Any], store: Store) -> bool:
-    """Whether it is of an attempt that is not under way: what a leader had sent before it was replaced, for one."""
+    """Whether the pod's attempt is not the current one, for example because a previous leader created it."""
     namespace, labels = pod["metadata"]["namespace"], labels_of(pod)
     if JOB_LABEL not in labels:
         return False
@@ -98,25 +105,25 @@ def _comes_late(pod: Mapping[str, Any], store: Store) -> bool:
 
 
 def _attempt(job: Mapping[str, Any]) -> str:
-    """The attempt that is under way or comes next, as its pods' label has it."""
+    """The current or next attempt, in the form of its pods' label."""
     return str(((job.get("status") or {}).get("provider") or {}).get("attempt") or 1)
 
 
 def pause(resource: Resource, obj: Mapping[str, Any], store: Store) -> float:
-    """Seconds before those whom a change concerns are looked at: a trainer that has begun has its say first.
+    """Seconds to wait before the reconcile: gives a newly started trainer time to send its first report.
 
-    Only where nothing was said of its job yet: there is no obstacle to be taken back.
+    Only for jobs without a status of their own: no condition of theirs must be cleared soon.
     """
     if resource is not PODS or not _has_only_begun(obj, store):
         return 0
     namespace, label = obj["metadata"]["namespace"], labels_of(obj).get(JOB_LABEL, "")
     named = store.select(FINE_TUNE_JOBS, labelled(namespace, label))
-    unsaid = named and all(is_of_the_definition(job.get("status") or {}) for job in named)
-    return STARTING.total_seconds() if unsaid else 0
+    unrecorded = named and all(is_of_the_definition(job.get("status") or {}) for job in named)
+    return STARTING.total_seconds() if unrecorded else 0
 
 
 def _has_only_begun(pod: Mapping[str, Any], store: Store) -> bool:
-    """Whether a pod runs, and nothing else can be told of it."""
+    """Whether a pod has started to run and there is no other news about it."""
     status, metadata = pod.get("status") or {}, pod["metadata"]
     containers = status.get("containerStatuses") or ()
     fresh = all("running" in one.get("state", {}) and not one.get("restartCount") for one in containers)
@@ -127,13 +134,13 @@ def _has_only_begun(pod: Mapping[str, Any], store: Store) -> bool:
 
 
 def has_ended(child: Mapping[str, Any]) -> bool:
-    """Whether a batch Job or a pod has come to its end, and nothing will come of it any more."""
+    """Whether a batch Job or a pod has ended for good."""
     ended = (child.get("status") or {}).get("phase") in {"Succeeded", "Failed"}
     return ended or any(has_condition(child, end, "True") for end in ("Complete", "Failed"))
 
 
 def _is_done(job: Mapping[str, Any] | None) -> bool:
-    """Whether a FineTuneJob has its version, and nothing of it is anywhere else."""
+    """Whether a FineTuneJob has its version, and nothing of it is left elsewhere."""
     return job is not None and has_condition(job, "Complete", "True") and not finalizers_of(job)
 
 

@@ -1,6 +1,6 @@
-"""A question from an evaluation's pod: to the model of its job that it means, as often as the job has rows for.
+"""Passes questions of an evaluation's pod on to the model of its job that they name, up to the job's limit.
 
-Counts what is asked. The count is in memory between two writes of status, where a new process finds it again.
+Counts them. Between two writes of status the count is in memory; a new process continues from status.
 """
 
 from datetime import datetime, timedelta
@@ -26,17 +26,17 @@ from finetune_operator.runtime.report_server.refusals import Refusal
 
 PAUSE_SECONDS = 5.0
 SILENCE = timedelta(seconds=60)
-"""So long no question of a job is answered before its status says so: its pod asks again, and most troubles pass."""
+"""How long all questions of a job may fail before its status says so: its pod retries, and most failures pass."""
 
 
 class Answers:
-    """Takes questions in, and remembers how many there were.
+    """Accepts questions and counts them.
 
     Args:
-        context: the world.
-        accounts: the providers.
-        reports: knows which pods are of which job.
-        providers: know prices.
+        context: what reconcilers share.
+        accounts: the providers' accounts.
+        reports: knows which pods belong to which job.
+        providers: knows the prices.
     """
 
     def __init__(self, context: Context, accounts: Accounts, reports: ReportBox, providers: Providers) -> None:
@@ -45,14 +45,14 @@ class Answers:
         self._reports = reports
         self._providers = providers
         self._counts: dict[str, dict[bool, Asked]] = {}
-        """By the job's UID: what its base model was asked (True), and what was tuned from it (False)."""
+        """By the job's UID: how often its base model (True) and the model tuned from it (False) were asked."""
         self._silent: dict[str, tuple[datetime, Failure]] = {}
-        """By the job's UID: since when none of its questions is answered, and why the last one was not."""
+        """By the job's UID: since when all its questions fail, and why the last one did."""
         self._told: dict[str, bool] = {}
-        """By the job's UID: whether it was last to speak of silence."""
+        """By the job's UID: whether its last reconcile was to report failing questions."""
 
     def authorise(self, identity: TokenIdentity, asker: Asker) -> str | None:
-        """Only the evaluation's pod of a job that is under way."""
+        """Accept only the evaluation's pod of a job that has not ended."""
         reason = self._reports.authorise(identity, asker)
         if reason is not None:
             return reason
@@ -61,10 +61,10 @@ class Answers:
         return None if measures else "the token's pod measures no model"
 
     async def accept(self, asker: Asker, question: Question) -> Reply:
-        """What the model says.
+        """The model's answer.
 
         Raises:
-            Refusal: with a sentence for the pod's own failure, which begins with a reason.
+            Refusal: with a sentence for the pod's termination message, which begins with a reason.
         """
         job = self._context.store.get(FINE_TUNE_JOBS, asker.name, asker.namespace)
         spec = parse_spec(FineTuneJobSpec, job)[0] if job else None
@@ -92,37 +92,37 @@ class Answers:
         return reply
 
     def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
-        """What this process has counted of a job: of what was tuned, and of the base model."""
+        """What this process has counted for a job: for the tuned model and for its base model."""
         counts = self._counts.get(uid, {})
         return counts.get(False), counts.get(True)
 
     def silence(self, uid: str) -> Failure | None:
-        """Why none of a job's questions is answered, where that has lasted."""
+        """Why a job's questions fail, if that has lasted for a while."""
         since, failure = self._silent.get(uid, (None, None))
         return failure if since is not None and self._context.clock() - since >= SILENCE else None
 
     def begin(self, uid: str) -> None:
-        """Another pod asks from now on: an earlier one's trouble is over until this one meets it."""
+        """Another pod asks from now on: forget failures of an earlier one."""
         self._silent.pop(uid, None)
 
     def forget(self, uid: str) -> None:
-        """A job has ended or is gone."""
+        """Forget a job that has ended or is gone."""
         for kept in (self._counts, self._silent, self._told):
             kept.pop(uid, None)
 
     def _not_answered(
         self, job: Manifest, status: FineTuneJobStatus, error: ProviderError, *, may_come_back: bool = False
     ) -> Refusal:
-        """What the pod is told; our own limit is no news of the provider, and a no to one question is an answer."""
+        """The pod's answer. Only the provider's failures count: not our own limit, nor a refusal of one question."""
         refusal = _refusal(error, may_come_back=may_come_back)
         if not isinstance(error, Busy):
             self._tell(job, status, error if refusal.retry_after is not None else None)
         return refusal
 
     def _tell(self, job: Manifest, status: FineTuneJobStatus, error: ProviderError | None = None) -> None:
-        """Have the job looked at where its status is to speak of silence from now on, or no more.
+        """Reconcile the job if its status has to begin or to stop reporting failing questions.
 
-        Once: what its status says of something else is no reason to look at it with each answer.
+        Once per change: a status that reports another failure must not cause a reconcile with each answer.
         """
         metadata, now = job["metadata"], self._context.clock()
         uid = metadata["uid"]
@@ -137,10 +137,10 @@ class Answers:
     def _require_room(
         self, job: Manifest, spec: FineTuneJobSpec, status: FineTuneJobStatus, evaluation: ProviderEvaluation
     ) -> None:
-        """The job's own number of requests, and its budget.
+        """Check the job's limit of requests, and its budget.
 
         Raises:
-            Refusal: there have been enough.
+            Refusal: one of them is reached.
         """
         tuned, base = self._asked(job["metadata"]["uid"], evaluation)
         rows = status.dataset.test.rows if status.dataset and status.dataset.test else 0
@@ -181,7 +181,7 @@ class Answers:
 
 
 def _billed(question: Question, reply: Reply) -> Reply:
-    """The reply with its tokens: where the provider does not tell them, by the length of the text. None is free."""
+    """The reply with token counts: estimated from the text's length if the provider gives none, so no reply is free."""
     asked = sum(tokens_of(message.content) for message in question.messages)
     tokens = {
         "prompt_tokens": reply.prompt_tokens or asked,
@@ -191,7 +191,7 @@ def _billed(question: Question, reply: Reply) -> Reply:
 
 
 def _under_way(status: FineTuneJobStatus, asker: Asker) -> ProviderEvaluation:
-    """The evaluation, which has begun and has not ended.
+    """The evaluation, if it has begun and not ended.
 
     Raises:
         Refusal: there is none.
@@ -207,10 +207,10 @@ def _under_way(status: FineTuneJobStatus, asker: Asker) -> ProviderEvaluation:
 def _model(
     candidate: Candidate, spec: FineTuneJobSpec, status: FineTuneJobStatus, evaluation: ProviderEvaluation
 ) -> str:
-    """What the provider knows the model by that is meant, or the deployment in which it answers.
+    """The provider's ID of the model, or the deployment in which it answers.
 
     Raises:
-        Refusal: the job compares with none such, or it has no deployment.
+        Refusal: the job does not compare with it, or it has no deployment.
     """
     name = evaluation_hosts.models(spec, status).get(candidate)
     if name is None:
@@ -226,7 +226,7 @@ def _model(
 
 
 def _refusal(error: ProviderError, *, may_come_back: bool = False) -> Refusal:
-    """`may_come_back`: a deployment that has answered is known everywhere some minutes later."""
+    """`may_come_back`: it has a deployment, and one that has answered takes some minutes to be known everywhere."""
     sentence = f"{error.reason.value}: {error.message}"
     if isinstance(error, NotThere) and not may_come_back:
         return Refusal(404, sentence)

@@ -1,7 +1,7 @@
-"""What an object owns is applied where it is not as it should be.
+"""Applies child objects that differ from their desired state.
 
-Where somebody else changes it again and again (an autoscaler, a GitOps tool, a policy), it is put right a few times at
-once and then every half minute, and both are told: two writers that answer each other would never come to rest.
+If someone else changes one again and again (an autoscaler, a GitOps tool, a policy), it is corrected a few times at
+once and then every half minute, and both are told: otherwise the two writers would overwrite each other for ever.
 """
 
 from contextlib import suppress
@@ -24,14 +24,17 @@ AT_ONCE = 3
 PAUSE_SECONDS = 30.0
 REMEMBERED = 4096
 
+PUT_RIGHT: tuple[str, str] = ("Warning", "PutRight")
+ALTERED: tuple[str, str] = ("Warning", "Altered")
+
 
 class NameTaken(Exception):
-    """An object of somebody else has the name of one that is to be made."""
+    """The name of an object to create is taken by someone else's object."""
 
 
 @dataclass(frozen=True)
 class Contested:
-    """Somebody else changes an object that was put right a moment ago: it is left as it is for so long."""
+    """Someone else changes an object that was corrected a moment ago: it is left alone for `seconds`."""
 
     note: str
     seconds: float
@@ -39,7 +42,7 @@ class Contested:
 
 @dataclass(frozen=True)
 class Ensured:
-    """An object as it is now, None where it is not there, and what was done about it."""
+    """The object as it is now (None: it does not exist), and what was done."""
 
     present: Manifest | None
     applied: bool = False
@@ -53,16 +56,16 @@ class Children:
         self._context = context
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, context.seconds, REMEMBERED)
         self._made: LRUCache[Differences] = LRUCache(REMEMBERED)
-        """What this process has made or found, and how the server keeps it otherwise than it was wanted."""
+        """Objects that this process applied or found, with the differences that the server makes on its own."""
         self._refused: LRUCache[KubeError] = LRUCache(REMEMBERED)
-        """What the server said when it took no such object the last time."""
+        """The server's last refusal of an object."""
 
     async def ensure(self, resource: Resource, owner: Manifest, wanted: Manifest) -> Ensured:
-        """Apply an object of the owner unless it is as wanted.
+        """Apply a child of the owner unless it is as wanted.
 
         Raises:
-            NameTaken: an object of that name is there that the operator has not made.
-            KubeError: it was not written; until it may be tried again, what the server said the last time.
+            NameTaken: an object of that name exists that the operator did not create.
+            KubeError: it was not written; until the next try is due, the server's last refusal is raised again.
         """
         wanted = stamped(wanted)
         metadata = wanted["metadata"]
@@ -70,7 +73,7 @@ class Children:
         key = "/".join((resource.plural, metadata["namespace"], metadata["name"], digest))
         present = await self._present(resource, metadata)
         if present is not None and (finalizers := kept_by(present)):
-            # It takes no changes any more: controllers leave it alone. Once it is gone it is made again.
+            # An object being deleted is left alone, as other controllers do. Once it is gone it is created again.
             what = f"{resource.kind} {metadata['name']}"
             note = f"{what} is being deleted, and kept by its finalizers {finalizers}"
             return Ensured(present, contested=Contested(note, PAUSE_SECONDS))
@@ -79,7 +82,7 @@ class Children:
             if self._made.get(key) is None:
                 self._made.put(key, frozenset())
             return Ensured(present)
-        # Where its stamp is another one, something else is wanted now: that waits for nobody.
+        # With another digest something else is wanted now, which is applied at once.
         was_so = present is None or _stamp(present) in {None, digest}
         what = f"{resource.kind} {metadata['name']}"
         wait = self._turns.take(key) if was_so else 0.0
@@ -87,16 +90,21 @@ class Children:
             if (refusal := self._refused.get(key)) is not None:
                 raise refusal.with_traceback(None)  # the same one each time
             return Ensured(present, contested=Contested(_again_and_again(what, present, changed), wait))
-        is_again = present is None and self._made.get(key) is not None
+        known = self._made.get(key)
+        is_again = present is None and known is not None
         if is_again and not await self._is_there(owner):
             return Ensured(None)
         written = await self._written(key, resource, wanted)
         self._made.put(key, frozenset(differences(written, wanted)))
         mended = changed - frozenset(differences(written, wanted))
         if was_so and mended:
-            await self._tell(owner, written, f"was changed by somebody else and has been put right: {_paths(mended)}")
+            what = f"was changed by somebody else and has been put right: {_paths(mended)}"
+            await self._tell(owner, written, PUT_RIGHT, what)
+        elif was_so and changed and known is not None:
+            what = f"has what somebody else has added, and keeps it until it is taken out there: {_paths(changed)}"
+            await self._tell(owner, written, ALTERED, what)
         elif is_again:
-            await self._tell(owner, written, "was deleted by somebody else and has been made again")
+            await self._tell(owner, written, PUT_RIGHT, "was deleted by somebody else and has been made again")
         return Ensured(written, applied=True)
 
     async def _written(self, key: str, resource: Resource, wanted: Manifest) -> Manifest:
@@ -110,26 +118,26 @@ class Children:
         return written
 
     async def _applied(self, resource: Resource, wanted: Manifest) -> Manifest:
-        """Apply an object, and before that make what others have written of a copy of it ours.
+        """Apply an object, and first take over the fields that others have set on a copy of it (a restore, say).
 
-        Who ends between the two has not stamped it yet: the next look does both.
+        After a crash between the two it has no digest yet: the next reconcile does both.
         """
         kube, name, namespace = self._context.kube, wanted["metadata"]["name"], wanted["metadata"]["namespace"]
         for _ in range(AT_ONCE):
             found = await kube.get(resource, name, namespace)
             if found is not None and not found["metadata"].get("managedFields"):
-                found = await kube.apply(resource, unstamped(wanted))  # so the server keeps record of them again
+                found = await kube.apply(resource, unstamped(wanted))  # so that the server tracks managedFields again
             if found is None or (managed := handed_over(found)) is None:
                 break
             taken = {"resourceVersion": found["metadata"]["resourceVersion"], "managedFields": managed}
-            with suppress(Conflict):  # somebody has written it meanwhile: it is taken as it is then
+            with suppress(Conflict):  # someone has written it meanwhile: repeat with the new state
                 await kube.merge_patch(resource, name, namespace, {"metadata": taken})
         return await kube.apply(resource, wanted)
 
     async def _is_there(self, owner: Manifest) -> bool:
-        """Whether an owner is there to be made something for again: its own watch may have been cut before it went.
+        """Whether the owner still exists: its own watch may have broken before it was deleted.
 
-        Else what the garbage collector takes would be made anew: a server starts, a provider bills it.
+        Otherwise what the garbage collector deletes would be created again: a server starts, a provider bills it.
         """
         resource = next(own for own in OWN_KINDS if own.kind == owner["kind"])
         metadata = owner["metadata"]
@@ -143,27 +151,27 @@ class Children:
         self._context.enqueue(Key(resource.kind, metadata["namespace"], metadata["name"]))
         return False
 
-    async def _tell(self, owner: Manifest, child: Manifest, what: str) -> None:
-        """An Event of the owner; of the child too where people write such objects themselves, and look there."""
+    async def _tell(self, owner: Manifest, child: Manifest, event: tuple[str, str], what: str) -> None:
+        """Post an Event on the owner; on the child too if users edit such objects themselves, and look there."""
         own = f"{owner['kind']} {owner['metadata']['name']}"
         place = f"the spec of {own}"
         if child["kind"] == MODEL_DEPLOYMENTS.kind:
             place = f"spec.deployment.template of {own}, or set its spec.deployment.mode: Manual"
         note = f"{child['kind']} {child['metadata']['name']} {what}; change {place}"
-        await self._context.announce(owner, "Warning", "PutRight", note)
+        await self._context.announce(owner, *event, note)
         if child["kind"] == MODEL_DEPLOYMENTS.kind:
-            await self._context.announce(child, "Warning", "PutRight", note)
+            await self._context.announce(child, *event, note)
 
     def _changed(self, key: str, present: Manifest | None, wanted: Manifest) -> Differences:
-        """What is not as wanted. What the server makes of it, by a mutating policy for one, no repetition changes."""
+        """Differences to `wanted`, without those that the server makes each time, for example a mutating policy."""
         found = frozenset(differences(present, wanted)) if present else frozenset()
         return found - (self._made.get(key) or frozenset())
 
     async def _present(self, resource: Resource, metadata: Manifest) -> Manifest | None:
-        """The object as it is. Of children only what has our label is watched: of others the API is asked.
+        """The object as it is. Only labelled children are watched: for others the API is asked.
 
         Raises:
-            NameTaken: it is a stranger's, which applying would take over.
+            NameTaken: it is someone else's, which applying would take over.
         """
         found = self._context.store.get(resource, metadata["name"], metadata["namespace"])
         if resource not in CHILDREN or (found is not None and is_managed(found)):
@@ -177,7 +185,7 @@ class Children:
 
 
 def _stamp(present: Manifest) -> str | None:
-    """The digest of what was applied; None where somebody has taken it off."""
+    """The digest of what was applied; None if someone has removed it."""
     return annotations_of(present).get(DIGEST_ANNOTATION)
 
 

@@ -1,6 +1,6 @@
-"""What a FineTuneJob at a provider outside of the cluster needs beside reconciling: hold, submit, release.
+"""What a FineTuneJob at a provider outside of the cluster needs besides reconciling: hold, submit, release.
 
-Decisions are in `decide.cloud_job`. Order is everything here: hold before anything is outside, record before asking.
+Decisions are in `decide.cloud_job`. The order matters: hold before anything exists outside, record before asking.
 """
 
 import logging
@@ -12,8 +12,8 @@ from finetune_api.manifest import Manifest
 from finetune_api.names import PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import evaluation_record, measuring, outcomes, submission
-from finetune_operator.decide.cloud_job.small_pods import in_its_words
-from finetune_operator.decide.cloud_job.steps import only_follows
+from finetune_operator.decide.cloud_job.small_pods import worded_for_small_pod
+from finetune_operator.decide.cloud_job.steps import only_updates_progress
 from finetune_operator.decide.cloud_job.submission import Adopt, Create, Missing, Wait, next_move
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.connection import lacking
@@ -38,14 +38,14 @@ logger = logging.getLogger(__name__)
 
 
 class CloudJobs:
-    """Makes one job at the provider for each attempt, and leaves nothing there.
+    """Creates one job at the provider for each attempt, and cleans up there.
 
     Args:
-        context: the world.
-        training: what is asked of providers.
+        context: what reconcilers share.
+        training: calls to providers.
         pods: those that ask a model the test set.
-        answers: counts what the models of jobs are asked.
-        hosts: makes and deletes what evaluations ask.
+        answers: counts the questions to the models of jobs.
+        hosts: creates and deletes deployments for evaluations.
     """
 
     def __init__(
@@ -58,15 +58,15 @@ class CloudJobs:
         self._hosts = hosts
 
     async def hold(self, job: Manifest) -> Manifest:
-        """Put our finalizer on the job: from now on it does not go before what is outside of the cluster has gone."""
+        """Put our finalizer on the job: it must not be deleted before its resources outside of the cluster are."""
         return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, self._training.note(job))
 
     async def submit(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
-        """Find the attempt's job at the provider, or have it made.
+        """Find the attempt's job at the provider, or create it.
 
         Raises:
-            ProviderError: there is no room, or the look-up did not come through; nothing was asked for.
-            Conflict: the object has changed since it was read; nothing was asked for.
+            ProviderError: there is no room, or the look-up failed; nothing was created.
+            Conflict: the object has changed since it was read; nothing was created.
         """
         provider = decision.status.provider
         if provider is None:
@@ -79,9 +79,9 @@ class CloudJobs:
     async def _find_or_create(
         self, job: Manifest, view: JobView, decision: Decision, provider: ProviderStatus
     ) -> tuple[Manifest, Decision]:
-        job = await self.hold(job)  # the data's upload did; somebody may have taken it off
+        job = await self.hold(job)  # the data's upload did that; someone may have removed the finalizer
         move = next_move(view, await self._training.find(job, provider))
-        view = replace(view, account_now=self._training.account(job))  # by now it is known
+        view = replace(view, account_now=self._training.account(job))  # it is known after the look-up
         match move:
             case Adopt():
                 await self._end_surplus(job, move)
@@ -97,7 +97,7 @@ class CloudJobs:
                 return await self._create(job, view, decision)
 
     async def _of_the_attempt_before(self, job: Manifest, provider: ProviderStatus) -> RemoteJob | None:
-        """What that has at the provider after all, where a list that lacked it was believed: one is enough."""
+        """The previous attempt's job, if it exists although a list lacked it: one job is enough."""
         if not follows_a_loss(provider):
             return None
         before = ProviderStatus(attempt=provider.attempt - 1)
@@ -105,21 +105,21 @@ class CloudJobs:
         return oldest(found) if found else None
 
     def is_behind(self, job: Manifest, view: JobView, decision: Decision) -> bool:
-        """Whether to wait for another look at the provider: another operator has told of the job since the last one.
+        """Whether to wait for a new poll of the provider: another operator has written the job since the last one.
 
-        Two that poll at different times would else put back what the other one has seen, as fast as watches tell.
+        Otherwise two operators that poll at different times would revert each other as fast as watch events arrive.
         """
         job_id = view.provider.job_id
-        if job_id is None or not only_follows(view, decision) or not self._context.is_of_another(job):
+        if job_id is None or not only_updates_progress(view, decision) or not self._context.is_of_another(job):
             return False
         return self._training.doubt(job, job_id)
 
     async def host(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
-        """Have the deployments that an evaluation asks stand, or go.
+        """Create or delete the deployments that an evaluation asks.
 
         Raises:
-            ProviderError: the provider could not be looked at.
-            Conflict: the object has changed since it was read; nothing was asked for.
+            ProviderError: the provider could not be read.
+            Conflict: the object has changed since it was read; nothing was created.
         """
         async with self._training.turn(job):
             if decision.host == "Up":
@@ -133,7 +133,7 @@ class CloudJobs:
         return left.job, replace(decision, status=status)
 
     async def measure(self, job: Manifest, view: JobView, decision: Decision) -> Decision:
-        """Start or end the pod that asks the tuned model the test set."""
+        """Start or stop the pod that asks the tuned model the test set."""
         self.answers.begin(view.uid)
         if decision.measure == "Stop":
             await self._pods.end_measuring(job, view.provider)
@@ -145,19 +145,19 @@ class CloudJobs:
             job_id = await self._pods.measure(job, view.spec, view.connection, decision.status)
         except REFUSALS as error:
             refused = of_connection(refusal_of_pod(error.message), view.spec.connection_ref.name, view.connection)
-            refused = in_its_words(refused)
+            refused = worded_for_small_pod(refused)
             if counts_what_has_ended(refused):
-                await self._training.end_earlier(job, decision.status)  # the next try may be taken
+                await self._training.end_earlier(job, decision.status)  # so that the next try fits the quota
             return measuring.not_started(view, refused)
         except CannotMake as error:
             return measuring.not_started(view, error.failure)
         return replace(decision, status=evaluation_record.started(decision.status, job_id))
 
     async def release(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
-        """End what runs, delete what was brought there, and take the finalizer off.
+        """Stop what runs, delete what was uploaded, and remove the finalizer.
 
         Raises:
-            KubeError: the finalizer cannot be taken off, or not yet again.
+            KubeError: the finalizer cannot be removed, or its next try is not due.
         """
         self._context.require_may_let_go(job, PROVIDER_FINALIZER)
         deployed = evaluation_record.may_have_deployed(view) and not view.abandoned
@@ -171,7 +171,7 @@ class CloudJobs:
         except ProviderError as error:
             return job, _not_tidied(view, error)
         if deployed:
-            decision = outcomes.gone(view, decision)
+            decision = outcomes.deployments_deleted(view, decision)
         if view.copy_of:
             note = f"the job is released; what is at the provider is that of {view.copy_of}, and stays"
             await self._context.announce(job, "Normal", "Retained", note)
@@ -179,25 +179,29 @@ class CloudJobs:
             note = "the job is released; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
         job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
-        return job, outcomes.tidied(view, decision)
+        return job, outcomes.cleaned_up(view, decision)
 
     async def _tidy(
         self, job: Manifest, view: JobView, *, succeeded: bool
     ) -> tuple[Manifest, JobView, Decision | None]:
-        """Delete what was brought there; with a decision where the job has to wait for that.
+        """Delete what was created and uploaded; returns a decision if the job has to wait for that.
 
         Raises:
-            ProviderError: deployments could not be looked at.
+            ProviderError: deployments could not be read.
         """
         if evaluation_record.may_have_deployed(view):
             left = await self._hosts.down(job, view)
             job, view = left.job, replace(view, status=left.status)
             if left.names or left.error is not None:
                 ended = _ended_at(job, view)
-                return job, view, outcomes.not_gone(view, left.names, left.failure, self._hosts.moving_seconds, ended)
-            unrecorded = evaluation_record.is_unrecorded(view, succeeded=succeeded)
+                return (
+                    job,
+                    view,
+                    outcomes.deployments_left(view, left.names, left.failure, self._hosts.moving_seconds, ended),
+                )
+            unrecorded = evaluation_record.may_lack_record(view, succeeded=succeeded)
             if unrecorded and may_still_show(_deleted_at(job), view.now):
-                return job, view, outcomes.looked_for(view, self._hosts.moving_seconds)
+                return job, view, outcomes.searching(view, self._hosts.moving_seconds)
         try:
             await self._end_strays(job, view)
             await self._training.clean(job, view.provider.files or ())
@@ -206,7 +210,7 @@ class CloudJobs:
         return job, view, None
 
     async def _stop(self, job: Manifest, view: JobView) -> bool:
-        """End what runs; whether it has succeeded before."""
+        """Stop what runs; returns whether it had succeeded before."""
         try:
             await self._training.stop(job, view.status)
         except Ended as ended:
@@ -216,7 +220,7 @@ class CloudJobs:
         return False
 
     async def _create(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
-        """Record that the provider is asked, then ask it, once."""
+        """Record the request in status, then send it, once."""
         status = submission.asked(view, decision.status)
         written = await self._context.write_status(
             FINE_TUNE_JOBS, job, view.status, status, told=True, memory="provider"
@@ -229,7 +233,7 @@ class CloudJobs:
         except Refused as error:
             return written, outcomes.refused(replace(view, status=status), error.failure())
         except (TryLater, Unreached) as error:
-            # Nothing was done: the next look need not wait for what may still show.
+            # Nothing was created: the next reconcile need not wait for a job that may show up late.
             before = replace(view, status=decision.status)
             again = error.retry_after or ASK_AGAIN_SECONDS
             return written, outcomes.postponed(before, error.failure(), again)
@@ -240,10 +244,10 @@ class CloudJobs:
         return written, Decision(submission.submitted(status, made), requeue_after=0)
 
     async def _end_strays(self, job: Manifest, view: JobView) -> None:
-        """End what goes on for a job that has ended, or is to go.
+        """Cancel jobs that still run for a job that has ended or is being deleted.
 
-        A call whose outcome was never known may have made it after all, and a list has hidden it for long. Or somebody
-        else has written that the job has ended: nobody would follow what it is billed for.
+        A request with unknown outcome may have created one that lists did not show for long. Or someone else has
+        written that the job has ended: then nobody would watch a job that is billed.
         """
         known, adopts = view.provider.job_id, view.spec is not None and view.spec.adopt is not None
         if adopts or not submission.may_be_there(view.provider) or not (known or view.finished):
@@ -258,9 +262,9 @@ class CloudJobs:
                 await self._context.announce(job, "Warning", Reason.CANCELLED_AT_PROVIDER, note)
 
     async def end_beside(self, job: Manifest, view: JobView) -> None:
-        """End what goes on beside the attempt's job, and shows only now; what cannot be ended is told by its name.
+        """Cancel surplus jobs of the attempt that show only now; an Event names those that cannot be cancelled.
 
-        That holds up nothing of the job itself: the next news of it brings another try.
+        A failure does not hold up the job: its next reconcile tries again.
         """
         kept = view.provider.job_id
         if kept is None or view.deleting or view.finished or view.copy_of:
@@ -277,7 +281,7 @@ class CloudJobs:
                 await self._context.announce(job, "Warning", "Duplicate", note)
 
     async def _end_surplus(self, job: Manifest, move: Adopt) -> None:
-        """A provider without an atomic guard may have made two: the oldest stays."""
+        """Cancel all but the oldest: without an atomic guard at the provider there may be several."""
         for surplus in move.surplus:
             await self._cancel_surplus(job, surplus.id, move.job.id)
 
@@ -298,8 +302,8 @@ def _ended_at(job: Manifest, view: JobView) -> datetime | None:
 
 
 def _not_tidied(view: JobView, error: ProviderError) -> Decision:
-    """Busy is nobody's fault: the job's turn comes."""
+    """Busy is no failure: it will be the job's turn."""
     if isinstance(error, Busy):
         return Decision(view.status, requeue_after=error.retry_after)
     logger.warning("what is left at the provider cannot be deleted: %s", error.message)
-    return outcomes.not_tidied(view, error.failure())
+    return outcomes.not_cleaned_up(view, error.failure())

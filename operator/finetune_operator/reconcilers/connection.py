@@ -1,6 +1,6 @@
 """LLMConnection: observe, decide, write status.
 
-Of one to a provider the credentials are tried; of each, whether the API server would take its pods.
+For a provider it tries the credentials; for every connection, whether the API server would accept its pods.
 """
 
 import logging
@@ -30,11 +30,11 @@ from finetune_operator.runtime.queue import Key, Requeue
 logger = logging.getLogger(__name__)
 
 LEFT_ALONE = 256
-"""Connections that are remembered as another operator's."""
+"""How many connections are remembered as left to another operator."""
 
 
 class _ToldByAnother(Exception):
-    """Another operator, whose credentials may be good, has told of the connection lately."""
+    """Another operator, whose credentials may be good, has written the connection's status lately."""
 
     def __init__(self, left: float) -> None:
         super().__init__("told by another operator")
@@ -42,17 +42,17 @@ class _ToldByAnother(Exception):
 
 
 class ConnectionReconciler:
-    """Tells whether a connection can be used."""
+    """Checks whether connections can be used."""
 
     def __init__(self, context: Context, accounts: Accounts, namespaces: tuple[str, ...]) -> None:
         self._context = context
         self._namespaces = namespaces
         self._accounts = accounts
         self._left_alone: LRUCache[tuple[int, datetime]] = LRUCache(LEFT_ALONE)
-        """By name: of which generation another operator has told, and until when that is not looked into."""
+        """By name: the generation that another operator reported on, and until when it is left alone."""
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        """One look at a connection."""
+        """Reconcile one connection."""
         connection = await self._context.read(CONNECTIONS, key)
         if connection is None:
             await self._accounts.drop(key.name)
@@ -74,7 +74,7 @@ class ConnectionReconciler:
             except Transient as error:
                 logger.warning("a pod of a connection cannot be tried now: %s", error.message)
                 if status.observed_generation == generation:
-                    return again  # what is known of this spec stays
+                    return again  # keep what is known of this spec
         elif spec is not None and is_remote(spec):
             try:
                 connection, status, checked = await self._look(connection, spec, status)
@@ -91,24 +91,24 @@ class ConnectionReconciler:
             retires=closes(self._context.catalogue().of(catalogue_name(spec))) if spec is not None else None,
             nobody=spec is not None and self._first_namespace(spec) is None,
         )
-        # Else each check would have all jobs of the connection looked at.
+        # Otherwise each check would trigger a reconcile of all jobs of the connection.
         told = decide_connection.says_the_same(status, new)
         await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
         await self._context.tell(connection, turn(status.conditions, new.conditions))
         return again
 
     def _rests(self, name: str, generation: int, now: datetime) -> float:
-        """Seconds for which a connection is left to the operator that has told of it."""
+        """Seconds for which a connection is left to the operator that reported on it."""
         told, until = self._left_alone.get(name) or (None, now)
         return (until - now).total_seconds() if told == generation else 0.0
 
     async def _try_pods(self, spec: LLMConnectionSpec) -> Checked | None:
-        """Ask the API server about a pod of the connection, in a namespace that may use it; None where there is none.
+        """Dry-run a pod of the connection in a namespace that may use it; None if there is no such namespace.
 
-        What else it says there is of that namespace: a quota, a policy, a webhook that does not answer. Jobs say it.
+        Other refusals concern that namespace: a quota, a policy, a webhook without an answer. They show on jobs.
 
         Raises:
-            Transient: the API server could not say.
+            Transient: the API server could not answer.
         """
         namespace, pod = self._first_namespace(spec), spec.hugging_face or spec.check_pod
         if namespace is None or pod is None:
@@ -124,7 +124,7 @@ class ConnectionReconciler:
         return Checked()
 
     def _first_namespace(self, spec: LLMConnectionSpec) -> str | None:
-        """A namespace that is looked after and whose jobs may use the connection."""
+        """A watched namespace whose jobs may use the connection."""
         for _, name in sorted(self._context.store.addresses(NAMESPACES)):
             looked_after = not self._namespaces or name in self._namespaces
             selected = looked_after and selects(spec.namespace_selector, self._context.labels_of(name))
@@ -135,13 +135,13 @@ class ConnectionReconciler:
     async def _look(
         self, connection: Manifest, spec: LLMConnectionSpec, status: LLMConnectionStatus
     ) -> tuple[Manifest, LLMConnectionStatus, Checked]:
-        """Find out where the workspace leads, if there is one, and whether the credentials are good.
+        """Resolve the workspace, if there is one, and check the credentials.
 
-        The first is written before the second: all calls rest on it.
+        The workspace is written to status first: all calls depend on it.
 
         Raises:
-            Busy: its turn comes.
-            _ToldByAnother: they are not, for this process.
+            Busy: the check waits for its turn.
+            _ToldByAnother: this process's credentials are bad, but another operator's may be good.
         """
         name = connection["metadata"]["name"]
         try:
@@ -159,14 +159,14 @@ class ConnectionReconciler:
                 left = max(left, decide_connection.good_by_another(status, self._context.clock()))
             if left > 0:
                 told = _ToldByAnother(left)
-                # What was refused has it looked at anew; nothing is written that would say when it was.
+                # Refused credentials cause an early new check, and no status write would record when the last one was.
                 until = self._context.clock() + timedelta(seconds=told.retry_after)
                 self._left_alone.put(name, (connection["metadata"]["generation"], until))
                 raise told from error
             return connection, status, Checked(error.failure())
 
     async def _check_pods(self, spec: LLMConnectionSpec) -> Checked:
-        """Whether the API server would take the pods that check data for a provider, as far as it can say now."""
+        """Dry-run the pods that check data for a provider; no failure if the API server cannot answer now."""
         try:
             return await self._try_pods(spec) or Checked()
         except Transient as error:

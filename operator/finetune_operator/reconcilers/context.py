@@ -46,49 +46,49 @@ _WRITING_ROUNDS = 4
 _MARKS = {"annotations", "labels", "managedFields", "resourceVersion"}
 
 Announce = Callable[[Mapping[str, Any], str, str, str], Awaitable[None]]
-"""Posts an Event (regarding, type, reason, note) for `kubectl describe`. Never raises: it is decoration."""
+"""Posts an Event (regarding, type, reason, note) for `kubectl describe`. Never raises: Events are best effort."""
 
 
 @dataclass(frozen=True)
 class Context:
-    """The world as reconcilers see it."""
+    """What all reconcilers share: clients, caches, clocks."""
 
     kube: Kube
     store: Store
     announce: Announce
     enqueue: Callable[[Key], None]
-    """Has an object looked at."""
+    """Has an object reconciled soon."""
     enqueue_after: Callable[[Key, float, Lane], None]
-    """The same in so many seconds."""
+    """The same after so many seconds, in a lane."""
     guard: Callable[[], None]
-    """Raises LeadershipLost where another replica may lead by now."""
+    """Raises LeadershipLost if another replica may lead by now."""
     catalogue: Callable[[], Catalogue]
-    """Prices and dates of providers as they are known now."""
+    """The currently known prices and dates of providers."""
     clock: Callable[[], datetime]
     seconds: Clock = time.monotonic
     report_interval: timedelta = REPORT_INTERVAL
-    """Least time between two writes of a job's progress."""
+    """Minimum time between two writes of a job's progress."""
     patience: timedelta = PATIENCE
-    """So long a trainer may say nothing before its job says so."""
+    """How long a trainer may be silent before its job says so."""
     ipv6: bool = False
-    """Whether the cluster's first family of addresses is IPv6."""
+    """Whether the cluster's first address family is IPv6."""
     departed: Departed = field(default_factory=Departed)
-    """What is gone, and has left something at a provider."""
+    """Objects that are gone but have left something at a provider."""
     _connections: dict[str, tuple[int, LLMConnectionSpec | None]] = field(default_factory=dict)
-    """Each connection as it was last read, with its version: every job of it asks for it at every look."""
+    """Parsed connections with their versions: every reconcile of every job needs its connection."""
 
     @cached_property
     def _held(self) -> RefusedWrites:
-        """Statuses and finalizers that the API server does not take."""
+        """Writes of statuses and finalizers that the API server refuses."""
         return RefusedWrites(self.seconds)
 
     @cached_property
     def _contests(self) -> ContestedStatuses:
-        """Statuses that others write, too."""
+        """Statuses that others write as well."""
         return ContestedStatuses(self.seconds)
 
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
-        """The object as last seen; where the store has none, the API is asked: a watch may be late."""
+        """The object as last seen; if the store lacks it, the API is asked, since a watch may be late."""
         if departed.is_of_one(key):
             return self.departed.get(key)
         namespace = key.namespace or None
@@ -115,19 +115,19 @@ class Context:
             resource: the object's.
             obj: the object as it was read.
             old: its status then.
-            new: its status from now on.
-            told: whether nobody needs to look again when the watch brings this write back.
-            memory: the field on which what is done next rests: of a server that changes it all of the write is taken
-                back, and counts as refused.
+            new: its new status.
+            told: whether no reconcile is needed when the watch returns this write.
+            memory: the field that the next step relies on: if the server stores another value of it, the whole write is
+                reverted and counts as refused.
 
         Returns:
-            The object with that status; None where it is gone.
+            The object with that status; None if it is gone.
 
         Raises:
-            Conflict: the object has changed since; the queue looks again.
-            KubeError: another one of REFUSALS, of which an Event has told. Until it may be tried again, what the server
-                said the last time; an object that was edited, or labelled, is tried at once.
-            Contested: somebody else writes it again and again; it is put right every half minute.
+            Conflict: the object has changed since; the queue repeats the reconcile.
+            KubeError: another one of REFUSALS, for which an Event was posted. Until the next try is due, the last such
+                error is raised again; after an edit of the object, or of its labels, it is tried at once.
+            Contested: another writer changes it again and again; it is corrected every half minute.
         """
         if old == new:
             return obj
@@ -142,12 +142,12 @@ class Context:
             written = await self._put_status(resource, obj, body)
             await self._require_kept(resource, obj, written, body, memory)
         except NotFound:
-            self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nobody is left to be told
+            self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nothing to write to
             return None
         except REFUSALS as refusal:
             self._held.refused(state, refusal, marks)
             if _FIELD_OF_STATUS in refusal.message:
-                # Older definitions have dropped what a newer release wrote; no watch tells of that.
+                # Older definitions have dropped fields of a newer release; no watch event tells of that.
                 await self.refresh(resource, metadata["name"], namespace)
             await self.tell_refused(obj, "its status cannot be written", refusal)
             raise
@@ -167,12 +167,12 @@ class Context:
     async def _require_kept(
         self, resource: Resource, obj: Manifest, written: Manifest, body: Manifest, memory: str
     ) -> None:
-        """Tell of what a webhook or policy has made of a status that was written; see write_status of `memory`.
+        """Report what a webhook or policy has changed in a status that was written; for `memory` see write_status.
 
-        The next look may want it as it was written again: that is asked for as often as what is refused.
+        The next reconcile may write the same again: that is limited like refused writes.
 
         Raises:
-            Forbidden: it has changed that field.
+            Forbidden: it has changed the field `memory`.
         """
         found = written.get("status") or {}
         lost = [key for key, value in body.items() if not _mean_the_same(found.get(key), value)]
@@ -189,13 +189,13 @@ class Context:
         await self.tell_refused(obj, "its status is not as it was written", changed)
 
     def is_of_another(self, obj: Manifest) -> bool:
-        """Whether somebody else has written the status that the object has."""
+        """Whether the object's present status was written by someone else."""
         return self._contests.is_of_another(obj["metadata"]["uid"], obj.get("status"))
 
     def left_to_another(self, obj: Manifest) -> float:
-        """Seconds for which what somebody else has told of the object counts, for one who cannot see how it is.
+        """Seconds for which another writer's status counts, for a caller that cannot see the object's state itself.
 
-        A status of an earlier spec tells nothing of this one, nor does one that somebody has emptied.
+        A status of an earlier spec says nothing about this one, nor does one that was emptied.
         """
         metadata, status = obj["metadata"], obj.get("status") or {}
         if not status.get("conditions") or status.get("observedGeneration") != metadata.get("generation"):
@@ -203,39 +203,39 @@ class Context:
         return self._contests.left_to(metadata["uid"], status)
 
     def agree(self, obj: Manifest) -> None:
-        """The status that the object has is as it should be, whoever has written it."""
+        """Treat the object's present status as correct, whoever wrote it."""
         self._contests.agree(obj["metadata"]["uid"], obj.get("status"))
 
     async def tell(self, obj: Mapping[str, Any], event: tuple[str, str, str] | None) -> None:
-        """Post an Event (type, reason, note) about an object, where there is one to be told."""
+        """Post an Event (type, reason, note) about an object, if there is one."""
         if event is not None:
             await self.announce(obj, *event)
 
     async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
-        """An Event about a write that a policy or a webhook refuses, where status cannot say it."""
+        """Post an Event about a write that a policy or webhook refuses, where status cannot say it."""
         known = step_of_write(refusal.message)
         step = _OTHER_DEFINITIONS if _FIELD_OF_STATUS in refusal.message else f". {known}" if known else ""
         logger.warning("%s: %s%s", what, refusal.message, step)
         await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}{step}")
 
     async def tell_ignored(self, obj: Mapping[str, Any], sentences: Iterable[str]) -> None:
-        """An Event about what is allowed, and changes nothing."""
+        """Post an Event about fields that are allowed but have no effect."""
         said = "; ".join(sentences)
         if said:
             await self.announce(obj, "Warning", ignored_fields.EVENT, said)
 
     async def hold(self, resource: Resource, obj: Manifest, finalizer: str, note: str | None = None) -> Manifest:
-        """Put a finalizer of ours on the object, unless it is there: from now on it does not go before we let it.
+        """Put our finalizer on the object, unless it is there: from now on it stays until we remove that.
 
         Args:
             resource: the object's.
             obj: the object as it was read.
             finalizer: ours.
-            note: where it was begun, for BEGUN_ANNOTATION; None leaves that as it is.
+            note: where the work began, for BEGUN_ANNOTATION; None leaves the annotation as it is.
 
         Raises:
             Conflict: the object has changed since it was read.
-            KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
+            KubeError: another one of REFUSALS, for which an Event was posted; for the next try see write_status.
         """
         noted = note is None or annotations_of(obj).get(BEGUN_ANNOTATION) == note
         if finalizer in finalizers_of(obj) and noted:
@@ -244,11 +244,11 @@ class Context:
         return await self._with_finalizers(resource, obj, [*_without_ours(obj, finalizer), finalizer], notes)
 
     async def let_go(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
-        """Take a finalizer of ours off the object, if it is there; an object that is gone needs none.
+        """Remove our finalizer from the object, if it is there; an object that is gone needs nothing.
 
         Raises:
             Conflict: the object has changed since it was read.
-            KubeError: another one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
+            KubeError: another one of REFUSALS, for which an Event was posted; for the next try see write_status.
         """
         if finalizer not in finalizers_of(obj):
             return obj
@@ -256,7 +256,7 @@ class Context:
             await self.announce(obj, "Warning", "FinalizerRemoved", departed.SETTLED)
             self.enqueue(self.departed.settle(obj))
             return obj
-        self.departed.let_go(obj)  # the watch may tell before the answer comes
+        self.departed.let_go(obj)  # the watch event may come before the answer
         try:
             return await self._with_finalizers(resource, obj, *_let_go_of(obj, finalizer))
         except NotFound:
@@ -264,10 +264,10 @@ class Context:
             return obj
 
     def require_may_let_go(self, obj: Manifest, finalizer: str) -> None:
-        """Before providers are asked for the end of what the object has there: each look would ask them again.
+        """Call before deleting at providers what belongs to the object: else each reconcile would ask them again.
 
         Raises:
-            KubeError: `let_go` has to wait; what the server said the last time.
+            KubeError: `let_go` has to wait; the last refusal of the server.
         """
         if finalizer in finalizers_of(obj):
             self._held.check(_change_of(obj, *_let_go_of(obj, finalizer)), _marks_of(obj))
@@ -289,15 +289,15 @@ class Context:
 
     @asynccontextmanager
     async def refusable(self, obj: Manifest, write: str, what: str) -> AsyncIterator[None]:
-        """Around a write that is asked for at each look, and that a policy or a webhook may refuse.
+        """Wrap a write that every reconcile repeats and that a policy or webhook may refuse.
 
         Args:
-            obj: whose it is.
-            write: what tells it apart from all others.
-            what: said in an Event where it is refused: what cannot be done.
+            obj: the object that it belongs to.
+            write: identifies the write.
+            what: for the Event about a refusal: what cannot be done.
 
         Raises:
-            KubeError: one of REFUSALS, of which an Event has told; see write_status for when it is tried again.
+            KubeError: one of REFUSALS, for which an Event was posted; for the next try see write_status.
         """
         self._held.check(write, _marks_of(obj))
         try:
@@ -308,9 +308,9 @@ class Context:
             raise
 
     async def _onto(self, resource: Resource, obj: Manifest, write: Callable[[str], Awaitable[Manifest]]) -> Manifest:
-        """Write onto the version that was read, or onto a newer one that differs in labels and annotations alone.
+        """Write onto the version that was read, or onto a newer one that differs in labels and annotations only.
 
-        Who writes those again and again would else keep everybody from writing anything.
+        Otherwise whoever writes those again and again would block every write.
 
         Raises:
             Conflict: something else has changed, or they change too fast.
@@ -326,22 +326,22 @@ class Context:
         return await write(obj["metadata"]["resourceVersion"])
 
     async def refresh(self, resource: Resource, name: str, namespace: str | None = None) -> None:
-        """Ask the API where an answer for good must not rest on a watch that is a moment late."""
+        """Update the store from the API, where a final answer must not rest on a watch that is a moment late."""
         found = await self.kube.get(resource, name, namespace)
         if found is not None:
             self.store.put(resource, found)
 
     def labels_of(self, namespace: str) -> Mapping[str, str]:
-        """The labels of a namespace, as far as it is known."""
+        """The labels of a namespace, as far as they are known."""
         return labels_of(self.store.get(NAMESPACES, namespace) or {"metadata": {}})
 
     def is_ending(self, namespace: str) -> bool:
-        """Whether a namespace is being deleted: nothing can be made there any more."""
+        """Whether a namespace is being deleted: nothing can be created there any more."""
         found = self.store.get(NAMESPACES, namespace) or {}
         return bool((found.get("status") or {}).get("phase") == "Terminating")
 
     def connection(self, name: str) -> LLMConnectionSpec | None:
-        """A connection's spec, resolved; None where it is not there or cannot be read (its own status says why)."""
+        """A connection's spec, resolved; None if it does not exist or cannot be read (its own status says why)."""
         version = self.store.version(CONNECTIONS, name)
         read = self._connections.get(name)
         if version is not None and read is not None and read[0] == version:
@@ -357,11 +357,11 @@ class Context:
         return spec
 
     def lacking(self, name: str) -> Failure:
-        """Why `connection` has none of this name."""
+        """Why `connection` returns None for this name."""
         return lacking(name, is_there=self.has_connection(name))
 
     def has_connection(self, name: str) -> bool:
-        """Whether there is one of this name, be it readable or not."""
+        """Whether a connection of this name exists, readable or not."""
         return self.store.get(CONNECTIONS, name) is not None
 
     def connections_of(self, namespace: str) -> tuple[str, ...]:
@@ -373,12 +373,12 @@ class Context:
 
 
 def _state_of(obj: Manifest) -> str:
-    """One state of an object, as its users wrote it: what was refused for one may be taken for the next."""
+    """Identifies the state of an object as its users wrote it: a write refused for one may be accepted for the next."""
     return f"{obj['metadata']['uid']}/{obj['metadata'].get('generation')}"
 
 
 def _mean_the_same(one: Any, other: Any) -> bool:
-    """The server gives a large number back as a whole one, whose last digits are others and mean the same."""
+    """Equality but for precision: the server returns a large float as an integer with other last digits."""
     return bool(one == other or _with_floats(one) == _with_floats(other))
 
 
@@ -387,7 +387,7 @@ def _with_floats(part: Any) -> Any:
 
 
 def _marks_of(obj: Manifest) -> object:
-    """What policies may go by beside that. Annotations of others are not kept, and no reason to look."""
+    """What else policies may look at. Annotations of others are not stored and trigger no reconcile."""
     return obj["metadata"].get("labels"), annotations_of(obj)
 
 
@@ -396,17 +396,17 @@ def _without_ours(obj: Manifest, finalizer: str) -> list[str]:
 
 
 def _let_go_of(obj: Manifest, finalizer: str) -> tuple[list[str], dict[str, str | None]]:
-    """The finalizers and notes of an object that is let go of."""
+    """The finalizers and annotations of an object after our finalizer is removed."""
     notes: dict[str, str | None] = {BEGUN_ANNOTATION: None} if BEGUN_ANNOTATION in annotations_of(obj) else {}
     return _without_ours(obj, finalizer), notes
 
 
 def _change_of(obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]) -> str:
-    """One change of an object's finalizers: another one is tried at once."""
+    """Identifies one change of an object's finalizers: another change is tried at once."""
     return f"{_state_of(obj)}/{','.join(finalizers)}/{notes}"
 
 
 def _without_marks(obj: Manifest) -> tuple[Any, ...]:
-    """What an object is, without what anybody may write beside it."""
+    """The object without the metadata that anybody may write."""
     metadata = {key: value for key, value in obj["metadata"].items() if key not in _MARKS}
     return metadata, obj.get("spec"), obj.get("status")

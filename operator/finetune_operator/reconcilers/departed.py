@@ -1,11 +1,11 @@
-"""Objects that are gone though our finalizer was to keep them while something of theirs is at a provider.
+"""Objects that vanished although our finalizer should have kept them while they own something at a provider.
 
-    watch: gone ── with the note beside our finalizer, and we did not let go ──▶ taken ──▶ looked at under a key of its
-    own, as one on its way out whose writes stay here ──▶ nothing is left at the provider ──▶ forgotten
+    watch: gone ── it had the annotation beside our finalizer, which we did not remove ──▶ taken ──▶ reconciled under a
+    key of its own, as being deleted, with writes kept in memory ──▶ nothing is left at the provider ──▶ forgotten
 
-What is billed would else stand for ever: nobody is left who knows of it. Kept in memory alone, as by then nothing in
-the cluster tells of them any more. A watch shows an object that is gone as it was before its last finalizer was taken
-off, whoever did that: so who lets go of one says so here first.
+Otherwise billed resources would exist for ever, as nothing else knows of them. Only in memory, as nothing in the
+cluster tells of these objects any more. A watch shows a deleted object as it was before its last finalizer was removed,
+whoever removed it: so our own removals are announced here first.
 """
 
 import logging
@@ -30,21 +30,22 @@ _HELD = (FINE_TUNE_JOBS, MODEL_DEPLOYMENTS)
 
 
 class Departed:
-    """What is known of them. Each has a key of its own: one that was made since may have its name."""
+    """The vanished objects. Each has a key of its own, since a new object may have its name."""
 
     def __init__(self) -> None:
         self._last: dict[Key, Manifest] = {}
         self._let_go: set[str] = set()
 
     def let_go(self, obj: Mapping[str, Any]) -> None:
-        """We are about to take our finalizer off: nothing of the object is left, or all of it is to stay."""
+        """Announce that we are about to remove our finalizer: nothing of the object is left, or all of it stays."""
         if wants_deletion(obj):
             self._let_go.add(obj["metadata"]["uid"])
 
     def take(self, resource: Resource, obj: Mapping[str, Any], now: Callable[[], datetime]) -> Key | None:
-        """Keep what was last seen of an object that is gone; its key, None where nothing of it is to be ended.
+        """Keep an object that is gone as it was last seen; returns its key, or None if there is nothing to clean up.
 
-        Whoever lets go of one that stays takes the note off in the same write. One that is abandoned is left alone.
+        An object that is released without being deleted loses the annotation in the same write. An abandoned one is
+        left alone.
         """
         metadata = obj["metadata"]
         if metadata.get("uid") in self._let_go:
@@ -66,32 +67,32 @@ class Departed:
         return key
 
     def get(self, key: Key) -> Manifest | None:
-        """One of them, as it was last seen and as was said of it since."""
+        """A vanished object as it was last seen, with the status that was set since."""
         return deepcopy(self._last.get(key))
 
     def has(self, obj: Mapping[str, Any]) -> bool:
-        """Whether this is one of them: nothing can be written to it."""
+        """Whether this is a vanished object, to which nothing can be written."""
         return bool(self._last) and _key_of(obj) in self._last
 
     def say(self, obj: Manifest, status: Manifest) -> Manifest:
-        """Remember a status in place of writing it."""
+        """Keep a status in memory instead of writing it."""
         said = {**obj, "status": status}
         self._last[_key_of(obj)] = deepcopy(said)
         return said
 
     def settle(self, obj: Mapping[str, Any]) -> Key:
-        """Nothing of it is left to be ended; the key of whatever has its name now."""
+        """Forget an object of which nothing is left; returns the key of whatever object has its name now."""
         del self._last[_key_of(obj)]
         metadata = obj["metadata"]
         return Key(obj["kind"], metadata["namespace"], metadata["name"])
 
 
 def _key_of(obj: Mapping[str, Any]) -> Key:
-    """No object's name has a slash."""
+    """A key that no object of the API can have, as names contain no slash."""
     metadata = obj["metadata"]
     return Key(obj.get("kind", ""), metadata.get("namespace") or "", f"{metadata['name']}/{metadata.get('uid')}")
 
 
 def is_of_one(key: Key) -> bool:
-    """Whether it is the key of one of them, and of nothing that the API has."""
+    """Whether this is the key of a vanished object."""
     return "/" in key.name

@@ -25,7 +25,7 @@ from finetune_operator.decide.deployment.decision import (
 )
 from finetune_operator.decide.deployment.hosted import are_asked_for
 from finetune_operator.decide.deployment.idle import OUT_OF_SIGHT, is_asleep
-from finetune_operator.decide.deployment.server_state import Serving, read_serving
+from finetune_operator.decide.deployment.server_state import Serving, is_awaited, read_serving
 from finetune_operator.decide.deployment.serving_target import AT_PROVIDERS, Target, find_target
 from finetune_operator.decide.pods.field_paths import of_connection, of_deployment
 from finetune_operator.decide.pods.refused import refusal_of_pod, refusal_of_write
@@ -64,14 +64,14 @@ from finetune_operator.runtime.queue import Key, Requeue
 REFUSED_CHECK_SECONDS = 60
 
 NAMES_CHECK_SECONDS = 60
-"""A model that comes tells; jobs and models of other names, which are told of meanwhile, do not."""
+"""A new model triggers a reconcile; jobs, and models of other names, which the message mentions, do not."""
 
 ROLLING_CHECK_SECONDS = 15
-"""Nothing tells that a pod's volumes cannot be mounted, so a server that does not come up is looked at."""
+"""No watch event tells that a pod's volumes cannot be mounted, so a server that does not come up is checked."""
 
 
 class DeploymentReconciler:
-    """Keeps a server of the wanted version answering, new before old."""
+    """Keeps a server of the wanted version answering; starts the new one before it stops the old one."""
 
     def __init__(
         self,
@@ -93,7 +93,7 @@ class DeploymentReconciler:
         self._not_up = NotBroughtUp(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        """One look at a deployment."""
+        """Reconcile one deployment."""
         deployment = await self._context.read(MODEL_DEPLOYMENTS, key)
         if deployment is None:
             return None
@@ -134,17 +134,17 @@ class DeploymentReconciler:
                 view = replace(view, idle=OUT_OF_SIGHT)
             else:
                 deployment, view = await self._idle.look(deployment, view)
-            deployment, view = await self._left(deployment, view, target)
+            deployment, view = await self._hosted.leave(deployment, view, target)
         decision = decide(view)
         try:
             made = await self._serve(deployment, view, decision)
             contested = made.contested if made else None
             unwatched = made and made.present and not is_managed(made.present)
             if made and (made.applied or contested or unwatched):
-                # What was read of the server is of before the change, or of before it was asked for; and no watch tells
-                # of one whose label a policy takes off.
-                view = replace(view, serving=self._serving_of(view, made.present))
-                view = replace(view, contested=contested.note if contested else "")
+                # The server was read before this change, or before it was created; and no watch event tells of one
+                # whose label a policy removed.
+                state = read_serving(made.present, self._pods_of(view.namespace, view.name), view.now)
+                view = replace(view, serving=state, contested=contested.note if contested else "")
                 decision = decide(view)
             if view.serving.state == "Rolling" and not view.deleting:
                 view = replace(view, serving=await self._explained(view))
@@ -163,14 +163,8 @@ class DeploymentReconciler:
         named = NAMES_CHECK_SECONDS if view.beside else None
         return deployment, decision, again or rolls or ends or named or looks_again(view)
 
-    async def _left(
-        self, deployment: Manifest, view: DeploymentView, target: Target | None
-    ) -> tuple[Manifest, DeploymentView]:
-        """What an earlier version has at a provider, where this one needs nothing there."""
-        return await self._hosted.leave(deployment, view, target) if view.status.hosted else (deployment, view)
-
     async def _explained(self, view: DeploymentView) -> Serving:
-        """The state of a server whose pods do not start, with what only their Events say: a volume that is missing."""
+        """The state of a server whose pods do not start, with what only their Events say, such as a missing volume."""
         pods = self._pods_of(view.namespace, view.name)
         try:
             failure = await self._not_up.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
@@ -179,14 +173,16 @@ class DeploymentReconciler:
             return replace(view.serving, note=view.serving.note + unknown)
         if failure is not None and failure.reason is Reason.UNSCHEDULABLE:
             return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
+        if failure is not None and any(is_awaited(failure, pod, view.now) for pod in pods):
+            return replace(view.serving, note=f"{view.serving.note}; a pod waits: {failure.message}")
         return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
 
     async def _remote(
         self, deployment: Manifest, view: DeploymentView, target: Target
     ) -> tuple[Manifest, DeploymentDecision | None, float]:
-        """A provider outside of the cluster: one that answers by itself, or by deployments that are made there.
+        """A server at a provider outside of the cluster: always there, or a deployment that has to be created.
 
-        No decision where it cannot be asked, and another operator has told of the deployment lately.
+        No decision if it cannot be asked while another operator has lately written the deployment's status.
         """
         facts, here = self._context.catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
@@ -200,7 +196,7 @@ class DeploymentReconciler:
                 return deployment, None, good_for
             view = replace(view, meanwhile=await self._earlier(view, target))
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
-            deployment, view = await self._left(deployment, view, target)
+            deployment, view = await self._hosted.leave(deployment, view, target)
             view = await self._without_pods(deployment, view, here)
             unseen = view.serving.failure if view.serving.available else None
             return deployment, not_served(view, unseen) if unseen else decide(view), _with_pods(here, again)
@@ -216,7 +212,7 @@ class DeploymentReconciler:
         return deployment, decide(view), _with_pods(here, rests_for(view)) if rests else self._hosted.moving_seconds
 
     async def _earlier(self, view: DeploymentView, target: Target) -> int | None:
-        """The version that answered before, as long as its model is there and the wanted one is not seen to answer."""
+        """The version that answered before, if its model still exists and the wanted one does not answer yet."""
         number, versions = view.status.served_version, (view.model.versions if view.model else None) or ()
         before = next((one for one in versions if one.version == number), None)
         if view.serving.state == "Serving" or before is None or number == target.version.version:
@@ -227,7 +223,7 @@ class DeploymentReconciler:
         return number if found.available else None
 
     async def _without_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:
-        """End the pods that an earlier version has `here`, once the provider answers; until then they do."""
+        """Stop an earlier version's pods on this cluster (`here`) once the provider answers; until then they serve."""
         present = self._context.store.get(DEPLOYMENTS, view.name, view.namespace)
         if present is None or here.state in {"Absent", "Idle"}:
             return view
@@ -243,7 +239,7 @@ class DeploymentReconciler:
     def _in_trouble(
         self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError, here: Serving
     ) -> tuple[Manifest, DeploymentDecision | None, float]:
-        """What answered goes on answering, there or `here`; what passes by itself is no alarm."""
+        """The decision after a provider's error. What answered, there or `here`, still counts as answering."""
         metadata = deployment["metadata"]
         again = error.retry_after or self._hosted.moving_seconds
         now = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
@@ -251,7 +247,7 @@ class DeploymentReconciler:
             return now, None, again
         now = without_copied(self._context.store, now)
         view = replace(view, status=parse_status(ModelDeploymentStatus, now))
-        status = left_behind(view, view.status.hosted or ())  # it is billed whether it can be asked or not
+        status = left_behind(view, view.status.hosted or ())  # billed whether it can be asked or not
         number = target.version.version
         answering = [one for one in status.hosted or () if one.answered and one.version == status.served_version]
         wanted = hosting.wanted(now, view.spec, target, maker=view.maker) if view.spec else None
@@ -272,18 +268,18 @@ class DeploymentReconciler:
         if error.reason not in CHANGES_BY_ITSELF:
             at_provider = status.engine in AT_PROVIDERS.values()
             return now, not_served(view if at_provider else replace(view, serving=here), error.failure()), again
-        # What has failed is not mended by a provider that says nothing for a while.
+        # A failure is not cleared because the provider cannot be reached for a while.
         failed = is_true(status.conditions, "Stalled") and status.observed_generation == view.generation
         return now, DeploymentDecision(status) if failed else decide(view), again
 
     @staticmethod
     def _is_unseen(serving: Serving) -> bool:
-        """Whether the provider could not be asked: it has not said that the model is gone."""
+        """Whether the provider could not be asked, as opposed to saying that the model is gone."""
         failure = serving.failure
         return serving.state == "Rolling" or (failure is not None and failure.reason is not Reason.DELETED_AT_PROVIDER)
 
     def _target(self, view: DeploymentView) -> Target | None:
-        """What is to be served, and where, if anything is."""
+        """What is to be served and where, if anything."""
         if view.spec is None or view.deleting:
             return None
         target = find_target(view.spec, view.model, view.connections)
@@ -316,7 +312,7 @@ class DeploymentReconciler:
         )
 
     def _first_job(self, namespace: str, model: Manifest) -> Manifest | None:
-        """The job that made the model's first version, where that is known and the job is there."""
+        """The job that made the model's first version, if it is known and exists."""
         versions = parse_status(FineTunedModelStatus, model).versions or ()
         first = next((one for one in versions if one.version == 1), None)
         job = self._context.store.get(FINE_TUNE_JOBS, first.job, namespace) if first is not None else None
@@ -324,7 +320,7 @@ class DeploymentReconciler:
         return job if made else None
 
     def _usable(self, spec: ModelDeploymentSpec, model: Manifest) -> FineTunedModelStatus:
-        """The model's status without the version that is asked for, where its weights are being deleted."""
+        """The model's status, without the wanted version if its weights are being deleted."""
         metadata, status = model["metadata"], parse_status(FineTunedModelStatus, model)
         number = status.active_version if spec.version == "Active" else int(spec.version)
         deletes = number and self._context.store.get(
@@ -335,16 +331,12 @@ class DeploymentReconciler:
         return status.model_copy(update={"versions": [one for one in status.versions or () if one.version != number]})
 
     def _beside(self, namespace: str, model: str) -> Beside:
-        """What there is instead of a model, or a version, that is not there."""
+        """What exists instead of a missing model or version."""
         store = self._context.store
         models = [name for where, name in store.addresses(FINE_TUNED_MODELS) if where == namespace]
         jobs = store.addresses(FINE_TUNE_JOBS, under_way(namespace, model))
         failed = store.addresses(FINE_TUNE_JOBS, failed_for(namespace, model))
         return Beside(models, [name for _, name in jobs], [name for _, name in failed])
-
-    def _serving_of(self, view: DeploymentView, present: Manifest | None) -> Serving:
-        """The state of the server on this cluster, if there is one."""
-        return read_serving(present, self._pods_of(view.namespace, view.name), view.now)
 
     def _pods_of(self, namespace: str, name: str) -> list[Manifest]:
         return self._context.store.select(PODS, pods_of_deployment(namespace, name))
@@ -355,7 +347,7 @@ class DeploymentReconciler:
         return {name: self._context.connection(name) for name in named & known}
 
     async def _serve(self, deployment: Manifest, view: DeploymentView, decision: DeploymentDecision) -> Ensured | None:
-        """Apply Deployment and Service, and what protects them from drains: the server, and what was done to both."""
+        """Apply Service, Deployment and disruption budget; returns the server and what was done to the first two."""
         version = decision.serve
         if version is None or view.spec is None:
             return None
@@ -377,19 +369,19 @@ class DeploymentReconciler:
 
 
 def _in_vain(spec: ModelDeploymentSpec, model: FineTunedModelStatus | None) -> bool:
-    """Whether it names a model, or a version by its number, that is not there."""
+    """Whether the spec names a model, or a version by number, that does not exist."""
     if model is None or spec.version == "Active":
         return model is None
     return all(one.version != int(spec.version) for one in model.versions or ())
 
 
 def _with_pods(here: Serving, again: float) -> float:
-    """Seconds until the next look: where pods of this cluster may not be stopped, nothing tells that they may be."""
+    """Seconds until the next check: if pods of this cluster could not be stopped, no event says when they can."""
     return again if here.state in {"Absent", "Idle"} else min(again, REFUSED_CHECK_SECONDS)
 
 
 def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[str, str, str] | None:
-    """Type, reason and note of the Event that a change of status deserves."""
+    """Type, reason and note of the Event for a change of status, if it deserves one."""
     if new.served_version != old.served_version and new.served_version is not None:
         return (
             "Normal",
@@ -402,11 +394,11 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
 
 
 def _of_pod(refusal: str, spec: ModelDeploymentSpec | None, target: Target | None) -> Failure:
-    """Why the API server takes no server, by the field of the deployment or of the connection that it is about."""
+    """Why the API server refuses the server, with the field of the deployment or connection that causes it."""
     failure = of_deployment(refusal_of_pod(refusal), spec)
     return failure if target is None else of_connection(failure, target.version.connection, target.connection)
 
 
 def _no_service(name: str, refusal: KubeError) -> CannotMake:
-    """Why a server has no address: no pod is refused, and no connection can help."""
+    """Why a server has no address. Not a refused pod: a change of the connection would not help."""
     return CannotMake(refusal_of_write(f"Service {name} cannot be made, or changed: {refusal.message}"))

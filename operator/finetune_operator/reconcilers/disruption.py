@@ -1,4 +1,4 @@
-"""Sees to the PodDisruptionBudget of a server, which serves without one too: who refuses that does not keep it away."""
+"""Ensures the PodDisruptionBudget of a server. Best effort: a refused budget does not keep the server from running."""
 
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,10 +13,10 @@ from finetune_operator.runtime.kube import DISRUPTION_BUDGETS
 
 @dataclass(frozen=True)
 class DisruptionBudgets:
-    """Those of all servers.
+    """The budgets of all servers.
 
     Args:
-        context: the world.
+        context: what reconcilers share.
         children: applies objects.
     """
 
@@ -24,7 +24,7 @@ class DisruptionBudgets:
     children: Children
 
     async def ensure(self, deployment: Manifest, server: Manifest) -> None:
-        """Apply the budget that a server is to have, unless somebody else has made one for its pods."""
+        """Apply the server's budget, unless its pods have one that someone else made."""
         wanted = disruption_budget.build(server)
         if wanted is None:
             return
@@ -37,7 +37,7 @@ class DisruptionBudgets:
                     await self.children.ensure(DISRUPTION_BUDGETS, deployment, wanted)
 
     async def _is_theirs(self, metadata: Manifest, server: Manifest) -> bool:
-        """Looked up only where there is none of ours: whoever deletes it, and has another, keeps that."""
+        """Whether a budget of someone else covers the pods. Looked up only if ours is missing, to save the request."""
         name, namespace = metadata["name"], metadata["namespace"]
         if self.context.store.get(DISRUPTION_BUDGETS, name, namespace) is not None:
             return False

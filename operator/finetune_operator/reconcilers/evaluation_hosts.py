@@ -1,4 +1,4 @@
-"""Deployments that an evaluation asks: recorded before they are made, gone before their job's finalizer goes.
+"""Deployments for evaluations: recorded before they are created, deleted before their job's finalizer is removed.
 
 Decisions are in `decide.cloud_job`.
 """
@@ -13,7 +13,7 @@ from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobSt
 from finetune_api.manifest import Manifest
 from finetune_operator.decide.cloud_job import evaluation_hosts as decide
 from finetune_operator.decide.cloud_job import evaluation_record
-from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, Rise, Wanted
+from finetune_operator.decide.cloud_job.evaluation_hosts import ONE_AT_A_TIME, BringUp, Wanted
 from finetune_operator.decide.deployment.hosted_record import Hosted, address
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.desired import names
@@ -29,13 +29,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Left:
-    """What one look at what was made for a job has left of it."""
+    """What one step of deleting a job's deployments has left."""
 
     job: Manifest
     status: FineTuneJobStatus
     names: tuple[str, ...] = ()
     error: ProviderError | None = None
-    """Why the provider did not do its part."""
+    """The provider's error, if any."""
 
     @property
     def failure(self) -> Failure | None:
@@ -44,12 +44,12 @@ class Left:
 
 
 class EvaluationHosts:
-    """Makes deployments for evaluations, asks whether they answer, and deletes them.
+    """Creates deployments for evaluations, checks whether they answer, and deletes them.
 
     Args:
-        context: the world.
-        calls: what is asked of providers.
-        moving_seconds: between two looks while something changes at the provider.
+        context: what reconcilers share.
+        calls: calls to providers.
+        moving_seconds: interval of polls while something changes at the provider.
     """
 
     def __init__(self, context: Context, calls: Hosting, *, moving_seconds: float) -> None:
@@ -58,11 +58,11 @@ class EvaluationHosts:
         self.moving_seconds = moving_seconds
 
     async def up(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
-        """Have what the evaluation needs stand and answer.
+        """Ensure that the deployments of the evaluation exist and answer.
 
         Raises:
-            ProviderError: the provider could not be looked at; nothing was asked for.
-            Conflict: the object has changed since it was read; nothing was asked for.
+            ProviderError: the provider could not be read; nothing was created.
+            Conflict: the object has changed since it was read; nothing was created.
         """
         if view.spec is None or view.connection is None or view.provider.evaluation is None:
             return job, decision
@@ -71,7 +71,7 @@ class EvaluationHosts:
         known = [one.name for one in _recorded(view.status)] + [one.name for one in wanted]
         found = await self._calls.list(connection, known)
         alone = view.provider.name in ONE_AT_A_TIME
-        plan = decide.rise(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
+        plan = decide.bring_up(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
         recorded = await self._asked(plan, found)
         status = evaluation_record.deployed(status, recorded)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
@@ -82,14 +82,14 @@ class EvaluationHosts:
             again = failure.retry_after or self.moving_seconds
             return written, evaluation_record.not_deployed(view, status, failure.failure(), again)
         status = evaluation_record.deploying(view, status)
-        stands = decide.stand(_recorded(status), [one.candidate for one in wanted])
+        stands = decide.are_settled(_recorded(status), [one.candidate for one in wanted])
         return written, replace(decision, status=status, requeue_after=0 if stands else self.moving_seconds)
 
     async def down(self, job: Manifest, view: JobView) -> Left:
-        """Ask for the end of all that was made for the job.
+        """Request the deletion of all that was created for the job.
 
         Raises:
-            Conflict: the object has changed since it was read; nothing was asked for.
+            Conflict: the object has changed since it was read; nothing was deleted.
         """
         recorded = [*_recorded(view.status), *_unrecorded(view)]
         try:
@@ -97,8 +97,8 @@ class EvaluationHosts:
         except ProviderError as error:
             return Left(job, view.status, error=error)
         alone = view.provider_name in ONE_AT_A_TIME
-        plan = decide.fall(recorded, found, beginning(view), view.now, one_at_a_time=alone)
-        status = evaluation_record.fallen(view.status, plan)
+        plan = decide.tear_down(recorded, found, beginning(view), view.now, one_at_a_time=alone)
+        status = evaluation_record.torn_down(view.status, plan)
         written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job
         self._context.guard()
         left = Left(written, status, tuple(one.name for one in plan.recorded))
@@ -109,8 +109,8 @@ class EvaluationHosts:
             return replace(left, error=error)
         return left
 
-    async def _asked(self, plan: Rise, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
-        """The record once those that are ready were asked whether they answer."""
+    async def _asked(self, plan: BringUp, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
+        """The record after asking the ready deployments whether they answer."""
         recorded = plan.recorded
         for name in plan.ask:
             if await self._calls.answers(found[name]):
@@ -120,7 +120,7 @@ class EvaluationHosts:
     async def _make(
         self, view: JobView, status: FineTuneJobStatus, to_make: Sequence[str]
     ) -> tuple[FineTuneJobStatus, ProviderError | None]:
-        """Have them made, as they are recorded; what is in the way of that."""
+        """Create the given recorded deployments; returns the status, and the error that stopped it, if any."""
         recorded = list(_recorded(status))
         for at, one in enumerate(recorded):
             if one.name not in to_make or view.spec is None or view.connection is None:
@@ -138,7 +138,7 @@ class EvaluationHosts:
 
 
 def beginning(view: JobView) -> str:
-    """How the names of a job's deployments begin: as those of ModelDeployments do."""
+    """Prefix of the names of a job's deployments, in the form of those of ModelDeployments."""
     return names.deployment_at_provider(view.namespace, view.name, view.outside_uid)
 
 
@@ -175,11 +175,11 @@ def _request(
 
 
 def _unrecorded(view: JobView) -> list[EvaluationDeployment]:
-    """What may stand though no record tells of it. One list may lack it: it is missed for a while before it is gone."""
-    if view.spec is None or view.deleting or not view.spec.suspend or not evaluation_record.is_to_be_looked_for(view):
+    """Deployments that may exist unrecorded. One list may lack them: they count as gone after missing for a while."""
+    if view.spec is None or view.deleting or not view.spec.suspend or not evaluation_record.needs_search(view):
         return []
     needed = decide.needed(view.spec, view.status, view.provider.name)
-    return [decide.suspected(decide.name(beginning(view), view.attempt, part), part, view.now) for part in needed]
+    return [decide.unrecorded(decide.name(beginning(view), view.attempt, part), part, view.now) for part in needed]
 
 
 def _recorded(status: FineTuneJobStatus) -> Sequence[EvaluationDeployment]:

@@ -1,4 +1,4 @@
-"""Deployments at a provider that bills for them: recorded before they are made, gone before their object goes."""
+"""Deployments at a provider that bills for them: recorded before they are created, deleted before their object."""
 
 import logging
 from contextlib import suppress
@@ -31,22 +31,22 @@ logger = logging.getLogger(__name__)
 
 
 MOVING_SECONDS, RESTING_SECONDS = 20.0, 600.0
-"""Between two looks, while something changes at the provider and while nothing does."""
+"""Polling intervals: while something changes at the provider, and while nothing does."""
 
 UNSERVED_PAUSE_SECONDS = 60.0
 
 CLOCK_MARGIN = timedelta(minutes=5)
-"""By how much a provider's clock may differ that takes our signatures: our own question may be dated earlier by it."""
+"""How far the clock of a provider that accepts our signatures may differ: our own question may be dated earlier."""
 
 
 class HostedDeployments:
-    """Makes, asks, measures and deletes deployments of ModelDeployments.
+    """Creates, checks, measures and deletes the deployments of ModelDeployments.
 
     Args:
-        context: the world.
-        calls: what is asked of providers.
-        warn_after: from when on a deployment that is billed and not asked is warned about.
-        moving_seconds: between two looks while something changes at the provider.
+        context: what reconcilers share.
+        calls: calls to providers.
+        warn_after: how long a billed deployment may be unused before a warning.
+        moving_seconds: polling interval while something changes at the provider.
     """
 
     def __init__(
@@ -65,11 +65,11 @@ class HostedDeployments:
     async def serve(
         self, deployment: Manifest, view: DeploymentView, target: Target
     ) -> tuple[Manifest, DeploymentView]:
-        """Bring the wanted version up, and then take the others down; or all, where nobody asks.
+        """Bring the wanted version up, then delete the others; or delete all, if the deployment is unused.
 
         Raises:
-            ProviderError: the provider did not do its part.
-            Conflict: the object has changed since it was read; nothing was asked for.
+            ProviderError: a call to the provider failed.
+            Conflict: the object has changed since it was read; nothing was created.
         """
         if view.spec is None:
             return deployment, view
@@ -90,13 +90,13 @@ class HostedDeployments:
         before = look.before(plan, status)
         written = await self._write(look.deployment, view.status, before)
         if written is None:
-            return look.deployment, view  # deleted meanwhile, whoever has taken its finalizer off: nothing is made
+            return look.deployment, view  # deleted meanwhile, whoever removed its finalizer: nothing is created
         await self._tell(written, view, asleep, seen)
         self._context.guard()
         try:
             status = await self._make(look, plan, status)
         except Refused:
-            await self._write(written, before, status)  # it is not asked for again and again
+            await self._write(written, before, status)  # so that it is not requested again and again
             raise
         plan = await self._delete(look, plan)
         if trouble is not None and plan.serving.state != "Failing":
@@ -107,7 +107,7 @@ class HostedDeployments:
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
         view = replace(view, answers=look.answers(plan.serves))
         if serving.available and plan.serves is None:
-            view = replace(view, meanwhile=view.status.served_version)  # not shown at the moment: asked as it was
+            view = replace(view, meanwhile=view.status.served_version)  # not listed now: asked by its recorded name
         answering = look.answering(plan)
         if serving.state == "Unshown" or (asleep is None and answering and answering.name not in look.found):
             view = replace(view, idle=None)
@@ -115,7 +115,7 @@ class HostedDeployments:
 
     @staticmethod
     def _told_of_namesakes(look: Look) -> str:
-        """What may have been this object's before it was made anew, as by a restore: nobody else would tell of it."""
+        """Names deployments that this object may have had before it was recreated (a restore): nothing else does."""
         recorded = {one.name for one in look.view.status.hosted or ()}
         alike = hosting.namesakes(look.deployment, look.spec, look.found, look.view.maker)
         named = [one for one in alike if one not in recorded]
@@ -128,9 +128,9 @@ class HostedDeployments:
         )
 
     def _told_of_others(self, view: DeploymentView, status: ModelDeploymentStatus) -> str:
-        """Who else has what is attached: its cost is told by each of them, and billed once.
+        """Says who else has what is attached: each of them shows its cost, though it is billed once.
 
-        Who has made it ends it when their own next version answers: what is attached holds nobody up.
+        The object that it was made for deletes it when its own next version answers: an attachment does not block that.
         """
         attached = [one for one in status.hosted or () if one.attached]
         if makers := {maker for one in attached for maker in others_with(self._context.store, view, one, made=True)}:
@@ -144,13 +144,16 @@ class HostedDeployments:
     async def leave(
         self, deployment: Manifest, view: DeploymentView, target: Target | None
     ) -> tuple[Manifest, DeploymentView]:
-        """Take down what stands at a provider once the version answers at a place that needs none; then, not before.
+        """Delete deployments at a provider once the version answers in a place that needs none, and not before.
 
-        The record of what is attached stays as long as it is chosen: deleting it with the object rests on that.
+        The record of an attached one stays while spec names it: deleting it along with the object relies on that.
         """
+        hosted = view.status.hosted
+        if not hosted:
+            return deployment, view
         attach = view.spec.attach if view.spec else None
-        kept = [one for one in view.status.hosted or () if one.attached and attach and one.name == attach.id]
-        recorded = [one for one in view.status.hosted or () if not one.attached]
+        kept = [one for one in hosted if one.attached and attach and one.name == attach.id]
+        recorded = [one for one in hosted if not one.attached]
         number = target.version.version if target is not None else None
         answers = view.serving.state in {"Serving", "Idle"} and view.serving.version == number
         try:
@@ -180,9 +183,9 @@ class HostedDeployments:
         return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, told=told)
 
     async def _asked(self, look: Look, plan: Plan, asleep: Sleep | None) -> tuple[Plan, ProviderError | None]:
-        """The plan once the deployment was asked, if it is to be; and what came instead of an answer.
+        """The plan after asking the deployment, if that is due; and the error, if that failed.
 
-        It stands, and is billed, whether it can be asked or not: its cost is told all the same.
+        The deployment exists and is billed whether or not it can be asked, so its cost is shown all the same.
         """
         if not plan.ask:
             return plan, None
@@ -220,7 +223,7 @@ class HostedDeployments:
         return Look(deployment, view, spec, target, wanted, found, facts)
 
     async def _ask_why(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
-        """Of a deployment that failed, or does not show, what only the operation tells that made it."""
+        """For a failed or unlisted deployment, add the error that only the operation that created it shows."""
         there = found.get(one.name)
         unsure = there is None or (there.state == "Failed" and not there.failure)
         if one.operation is None or one.released_at is not None or not unsure:
@@ -231,15 +234,15 @@ class HostedDeployments:
             found[one.name] = told
 
     async def _ask_of_changes(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
-        """Of a deployment that has answered, what somebody may have made of it at its provider."""
+        """For a deployment that has answered, add changes that someone may have made at the provider."""
         there = found.get(one.name)
         if there is None or there.state != "Ready" or one.attached or not one.answered or one.released_at is not None:
             return
-        with suppress(Denied):  # that right is for those who want it told
+        with suppress(Denied):  # the right for this is optional
             found[one.name] = await self._calls.details(there)
 
     async def _usage(self, look: Look, plan: Plan) -> idle.Found | None:
-        """What the provider's figures say of the deployment that answers; None while none does."""
+        """The provider's usage figures of the answering deployment; None if none answers."""
         entry = look.answering(plan)
         if entry is None or entry.name not in look.found or plan.serving.state == "Idle":
             return None
@@ -256,7 +259,7 @@ class HostedDeployments:
         rate, limit = look.price(there), look.spec.idle
         bound = there.bound_until is not None and there.bound_until > look.view.now
         if limit is not None and (bound or there.name != look.wanted.name):
-            # It would be billed all the same; or it answers until what is wanted does, which somebody has asked for.
+            # Stopping it would not end the bill; or it answers until the wanted one does, which was asked for.
             limit = limit.model_copy(update={"action": "None"})
         if rate is None or (rate.per_hour is not None and not Decimal(rate.per_hour)):
             return idle.Limits(limit, None)
@@ -265,7 +268,7 @@ class HostedDeployments:
         return idle.Limits(limit, self._warn_after, said)
 
     def _status(self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.Found | None) -> ModelDeploymentStatus:
-        """What is written before anything is done."""
+        """The status to write before anything is done."""
         before, now = look.view.status, look.view.now
         placed = [self._placed(one) for one in plan.recorded]
         recorded = hosting_cost.billed(placed, look.found, look.price, now)
@@ -275,7 +278,7 @@ class HostedDeployments:
         return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
 
     def _placed(self, one: HostedDeployment) -> HostedDeployment:
-        """Where it is, from the first look on that knows: what was recorded stays."""
+        """Add the place as soon as it is known; a recorded place stays."""
         place = one.place or self._calls.place(one.connection)
         return one.model_copy(update={"place": place, "account": one.account or self._calls.account(one.connection)})
 
@@ -289,10 +292,10 @@ class HostedDeployments:
             await self._context.announce(deployment, "Normal", Reason.IDLE, note)
 
     async def _make(self, look: Look, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
-        """Make what is to be made; the status with the operation that tells of it.
+        """Create what the plan says; returns the status with the operation, which can be followed.
 
         Raises:
-            ProviderError: it is not made, as far as is known.
+            ProviderError: it was not created, as far as is known.
         """
         if not plan.make:
             return status
@@ -304,10 +307,10 @@ class HostedDeployments:
         return status.model_copy(update={"hosted": list(followed)})
 
     async def _require_served(self, namespace: str, connection: str) -> None:
-        """What is made there is billed to the connection's account, whose selector says for whom that may be.
+        """Check the selector of the connection: its account is billed for what is created there.
 
         Raises:
-            Refused: not for this namespace, whatever watches say.
+            Refused: it does not select this namespace, according to the API and not just to watches.
         """
         context = self._context
         if connection in context.connections_of(namespace):
@@ -320,10 +323,10 @@ class HostedDeployments:
             raise Refused(Reason.NAMESPACE_NOT_ALLOWED, message, UNSERVED_PAUSE_SECONDS)
 
     async def _delete(self, look: Look, plan: Plan) -> Plan:
-        """Delete one of what is to go. What answers does so whether that goes or not.
+        """Delete one deployment that is no longer needed. A failure does not affect the one that answers.
 
         Raises:
-            ProviderError: it did not do its part, and nothing of the wanted version answers.
+            ProviderError: the call failed, and nothing of the wanted version answers.
         """
         for one in [one for one in plan.recorded if one.name in plan.delete[:1]]:
             try:
@@ -340,7 +343,7 @@ class HostedDeployments:
 
 
 def _made_or_asked(plan: Plan) -> Serving:
-    """What answers, once it is to be on other terms: those are asked for, and whether they come the next look tells."""
+    """What answers while it is changed to other terms: whether they are in effect shows at the next reconcile."""
     serving = plan.serving
     if not plan.make or serving.state != "Serving":
         return serving
@@ -348,6 +351,6 @@ def _made_or_asked(plan: Plan) -> Serving:
 
 
 def rests_for(view: DeploymentView) -> float:
-    """Seconds until the next look at a deployment that answers, or that sleeps: a part of the time to its limit."""
+    """Seconds until the next check of a deployment that answers or sleeps: a part of its idle limit."""
     limit = view.spec.idle if view.spec else None
     return RESTING_SECONDS if limit is None else max(MOVING_SECONDS, min(RESTING_SECONDS, limit.after_seconds / 5))

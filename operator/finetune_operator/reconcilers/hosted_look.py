@@ -1,4 +1,4 @@
-"""What one look at a hosted ModelDeployment has found, and what follows from it: the plan, the price, the last use."""
+"""One observation of a hosted ModelDeployment, and what follows from it: the plan, the price, the last use."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ from finetune_operator.runtime.store import Store
 
 @dataclass(frozen=True)
 class Look:
-    """What one look at a ModelDeployment rests on."""
+    """One observation of a ModelDeployment."""
 
     deployment: Manifest
     view: DeploymentView
@@ -41,18 +41,18 @@ class Look:
 
     @property
     def usage(self) -> DeploymentUsage | None:
-        """When it was last asked, as status has it; to be brought back counts."""
+        """Its last use as status has it; waking it up counts as use."""
         before = self.view.status
         wakes = before.asleep is not None and not idle.is_asleep(before.asleep, self.view.generation, self.wake)
         return idle.woken(before.usage, self.view.now) if wakes else before.usage
 
     @property
     def wake(self) -> str | None:
-        """The annotation that brings back what sleeps."""
+        """The annotation that wakes a sleeping deployment."""
         return wake_of(self.deployment)
 
     def plan(self, recorded: Sequence[HostedDeployment], asleep: Sleep | None) -> Plan:
-        """What to do about what stands."""
+        """What to do with the existing deployments."""
         now = self.view.now
         if asleep is not None:
             return decide.sleep(recorded, self.found, self.wanted, now)
@@ -61,13 +61,13 @@ class Look:
         return decide.plan(recorded, self.found, self.wanted, now, failed=self._is_told_to_have_failed())
 
     def answering(self, plan: Plan) -> HostedDeployment | None:
-        """The record of what answers; it may not be shown at the moment."""
+        """The record of the deployment that answers, even if the provider does not list it at the moment."""
         return hosted_record.answering(plan.recorded, self.found, self.wanted.name)
 
     def before(self, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
-        """The status that is written before anything is asked for.
+        """The status to write before deployments are created or changed.
 
-        What stands keeps its terms in it until others have been asked for: asking twice for the same changes nothing.
+        An existing one keeps its old terms there until the new ones are requested: repeating that changes nothing.
         """
         if not plan.make or hosted_record.whole(self.found, self.wanted.name) is None:
             return status
@@ -75,7 +75,7 @@ class Look:
         return status.model_copy(update={"hosted": list(kept)})
 
     def _is_told_to_have_failed(self) -> bool:
-        """By the status, of what is wanted now."""
+        """Whether status says that the wanted version has failed."""
         status, view = self.view.status, self.view
         is_same = status.observed_generation == view.generation and status.target_version == self.wanted.version
         return is_same and any(
@@ -90,15 +90,15 @@ class Look:
             for version in versions
             if hosting.named(version.artifact) and self._is_there(version)
         }
-        names |= {hosting.named(self.target.version.artifact): self.target.version.version}  # it may be two versions
+        names |= {hosting.named(self.target.version.artifact): self.target.version.version}  # if several have the model
         return attached.Served(self.spec.model_ref.name, names, self.target.connection.azure_open_ai is None)
 
     def _is_there(self, version: ModelVersion) -> bool:
-        """Whether its model is where the wanted one is."""
+        """Whether a version's model is in the same place as the wanted one."""
         return version.connection == self.wanted.connection and version.place in {None, self.target.version.place}
 
     def price(self, there: Hosted) -> Rate | None:
-        """Rate of what stands, as the provider shows it, or else as it was asked for; None: not billed by the hour."""
+        """Price of a deployment as the provider shows it, else as it was requested; None: not billed by the hour."""
         terms, base_model = terms_of(self.spec), self.target.version.base_model
         sku, units = (there.sku, there.units) if there.sku else (terms.sku, terms.units)
         if not sku:
@@ -108,9 +108,9 @@ class Look:
         return Rate(f"{units} {sku}" if units > 1 else sku, amount, self.facts.price_is_of(base_model, sku))
 
     def answers(self, serves: str | None) -> TokenPrices:
-        """What answers cost by their tokens, as the deployment stands that gives them, or is made to."""
+        """Token prices of the deployment that answers, or of the one being created."""
         if serves is None and self.spec.attach is not None:
-            return TokenPrices("", self.facts.hosting_currency)  # nothing is, and nothing will be by itself
+            return TokenPrices("", self.facts.hosting_currency)  # nothing answers, and nothing will be created
         there = next((one for one in self.found.values() if serves in {one.name, one.address}), None)
         sku = there.sku if there and there.sku else terms_of(self.spec).sku
         if not token_prices.are_billed(self.target.connection.provider, sku):
@@ -118,7 +118,7 @@ class Look:
         return token_prices.of_tuned(self.facts, self.target.version.base_model)
 
     def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
-        """How the price of an hour comes about; as it was told before, of what one list lacks."""
+        """How the hourly price is computed; the previous text if the provider's list lacks a billed deployment."""
         billed, before = [one for one in recorded if one.billed_since], self.view.status.cost
         if before is not None and any(one.name not in self.found for one in billed):
             return before.basis
@@ -128,15 +128,15 @@ class Look:
 
 
 def wake_of(deployment: Manifest) -> str | None:
-    """The value of the annotation that brings back what sleeps."""
+    """The value of the annotation that wakes a sleeping deployment."""
     value = annotations_of(deployment).get(WAKE_ANNOTATION)
     return None if value is None else str(value)[:253]
 
 
 def others_with(store: Store, view: DeploymentView, one: HostedDeployment, *, made: bool = False) -> list[str]:
-    """Objects other than this one that have a deployment in their status, whether it was made for them or not.
+    """Other objects that have a deployment in their status.
 
-    `made`: only those for which it was made.
+    `made`: only the one that it was made for, not those that attached it.
     """
     found = set()
     for other in _others(store, (view.namespace, view.name), one, made=made):
@@ -158,10 +158,10 @@ def _others(store: Store, address: tuple[str, str], one: HostedDeployment, *, ma
 
 
 def without_copied(store: Store, deployment: Manifest) -> Manifest:
-    """The object, its status without deployments that were made for an earlier one: where that is, this is its copy.
+    """The object, without deployments in its status that were made for an earlier object, of which this is a copy.
 
-    A backup that is restored into another namespace, with statuses, makes such. It would end what answers there. Names
-    that users choose are the same in both: the UID in a recorded one would have the copy take the other for its own.
+    A backup that is restored with statuses into another namespace creates such copies. It must not delete what serves
+    the original. Names chosen by users are the same in both, so recorded names do not tell whose a deployment is.
     """
     if not (deployment.get("status") or {}).get("hosted"):
         return deployment
@@ -183,9 +183,9 @@ def without_copied(store: Store, deployment: Manifest) -> Manifest:
 
 
 def left_behind(view: DeploymentView, left: Sequence[HostedDeployment]) -> ModelDeploymentStatus:
-    """The status while deployments stand that no version needs any more, or whose object is on its way out.
+    """The status while deployments exist that no version needs any more, or whose object is being deleted.
 
-    That nothing is recorded is no record of nothing.
+    If nothing was recorded (None), that stays so: an empty list would say that there is nothing.
     """
     before, status = view.status.cost, view.status
     currency = before.currency if before else "USD"
@@ -196,4 +196,4 @@ def left_behind(view: DeploymentView, left: Sequence[HostedDeployment]) -> Model
 
 
 def as_recorded(_: Hosted) -> None:
-    """What an hour costs stands in the record: the terms it was made by are not in the spec any more."""
+    """A rate of None: the price is in the record, as the terms it was made by are not in the spec any more."""

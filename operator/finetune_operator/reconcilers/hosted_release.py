@@ -1,4 +1,4 @@
-"""The end of a ModelDeployment at a provider that bills for it: what was made goes first, and then the object may."""
+"""Deletes a ModelDeployment at a provider that bills for it: first what was created there, then the object."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,17 +30,17 @@ _LOOKED_FOR = (
 
 
 class HostedRelease:
-    """Ends what was made for an object, or says what stays."""
+    """Deletes what was created for an object, or says what stays."""
 
     def __init__(self, context: Context, calls: Hosting) -> None:
         self._context = context
         self._calls = calls
 
     async def end(self, deployment: Manifest, view: DeploymentView) -> DeploymentDecision | None:
-        """End what was made, and take the finalizer off once the provider says that it is gone; None when it is.
+        """Delete what was created; None once the provider says that it is gone and the finalizer is removed.
 
         Raises:
-            KubeError: the finalizer cannot be taken off, or not yet again.
+            KubeError: the finalizer cannot be removed, or its next try is not due.
         """
         self._context.require_may_let_go(deployment, PROVIDER_FINALIZER)
         if is_abandoned(deployment):
@@ -58,7 +58,7 @@ class HostedRelease:
                 view = replace(view, status=left_behind(view, view.status.hosted or ()))
                 return going(view, _held_up(deployment, view, error))
             waits = view.unrecorded and not left and hosted_record.may_still_show(_deleted_at(deployment), view.now)
-            # What is found now is recorded: without a note, no other place is asked any more.
+            # What was found now is recorded; without the annotation no other place is checked again.
             last_look = not left or (view.unrecorded and not begun(deployment))
             if unseen and last_look and not waits:
                 await self._context.announce(deployment, "Warning", "Retained", "; ".join(unseen))
@@ -78,7 +78,7 @@ class HostedRelease:
         return None
 
     async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
-        """What stays, as the policy says; and what was asked to go while that was another one."""
+        """Say what stays because of the policy, and what was already requested to be deleted before it changed."""
         hosted = view.status.hosted or ()
         if kept := hosted_record.with_cost([one for one in hosted if one.released_at is None]):
             note = f"left at the provider, as deletionPolicy is Retain: {kept}"
@@ -90,7 +90,7 @@ class HostedRelease:
             await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
 
     async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
-        """An attached one that was to go along, and was never seen to be one of the model's."""
+        """Name an attached deployment that stays: it was never seen to serve a version of the model."""
         attach = view.spec.attach if view.spec else None
         known = {one.name for one in view.status.hosted or () if one.attached}
         if attach is not None and attach.id not in known:
@@ -101,7 +101,7 @@ class HostedRelease:
             await self._context.announce(deployment, "Warning", "Retained", note)
 
     async def _tell_shared(self, deployment: Manifest, view: DeploymentView) -> None:
-        """An attached one that was to go along, and that others rest on: it goes with the last of them."""
+        """Name an attached deployment that stays because others use it: the last of them deletes it."""
         for one in view.status.hosted or ():
             others = others_with(self._context.store, view, one) if one.attached else []
             if others:
@@ -109,16 +109,16 @@ class HostedRelease:
                 await self._context.announce(deployment, "Warning", "Retained", note)
 
     async def _beside(self, deployment: Manifest, view: DeploymentView) -> tuple[dict[str, Hosted], list[str]]:
-        """What stands where other versions are served: a status that was put back does not tell of what was made since.
+        """What exists where other versions are served: a status restored from a backup lacks what was created since.
 
-        One that was emptied tells of no place at all: the note beside our finalizer does, and where there is none, and
-        the model is gone, any may be the one.
+        An emptied status names no place at all. Then the annotation beside our finalizer does; without that, and if the
+        model is gone, any place is possible.
 
         Returns:
-            All deployments there, by name; and why some places could not be looked at, which holds nobody up.
+            All deployments there, by name; and why some places could not be read, which blocks nothing.
 
         Raises:
-            ProviderError: nothing is recorded, and a place that is noted leads elsewhere.
+            ProviderError: nothing is recorded, and the connection of an annotated place leads elsewhere.
         """
         recorded = {one.connection for one in view.status.hosted or ()}
         hosts, noted = self._all_that_host(), begun(deployment)
@@ -139,12 +139,12 @@ class HostedRelease:
         return found, unseen
 
     def _all_that_host(self) -> set[str]:
-        """Connections to providers that bill for deployments. What is ours there has part of the object's UID."""
+        """Connections to providers that bill for deployments. The names of ours there contain the object's UID."""
         known = (name for _, name in self._context.store.addresses(CONNECTIONS))
         return {name for name in known if self._may_host(name)}
 
     def _may_host(self, name: str) -> bool:
-        """Whether it does; of a connection that cannot be read, whether it has the block of such a provider."""
+        """Whether a connection is one of these; for an unreadable one, whether it has the block of such a provider."""
         spec = self._context.connection(name)
         said = self._context.store.get(CONNECTIONS, name) if spec is None else None
         return hosting.is_hosted(spec) or (said is not None and bool(hosting.HOSTED & (said.get("spec") or {}).keys()))
@@ -152,10 +152,10 @@ class HostedRelease:
     async def _end(
         self, deployment: Manifest, view: DeploymentView, beside: Mapping[str, Hosted]
     ) -> tuple[list[HostedDeployment], ProviderError | None]:
-        """Ask for the end of one deployment at a time, as the account allows. `beside`: what stands elsewhere.
+        """Request deletions one at a time, as the account allows. `beside`: what exists in other places.
 
         Returns:
-            The record of all that are left, as they were seen whatever came of that; and what did.
+            The records of all that are left, as seen before the request; and the request's error, if any.
         """
         chosen = view.spec.attach.id if view.spec and view.spec.attach else None
         recorded = [
@@ -190,20 +190,20 @@ def _deleted_at(deployment: Manifest) -> datetime:
 
 
 def _of_versions(view: DeploymentView) -> set[str]:
-    """Connections at whose providers something may have been made for it, where nothing records that."""
+    """Connections at whose providers something may have been created for it without a record."""
     versions = (view.model.versions if view.model else None) or ()
     return {one.connection for one in versions if _may_be_hosted(one, view)}
 
 
 def _may_be_hosted(version: ModelVersion, view: DeploymentView) -> bool:
-    """By its connection; where that is there and cannot be read, by where its weights are: not on a claim."""
+    """By its connection; if that is unreadable, by where its weights are: a version on a claim is not hosted."""
     connection = view.connections.get(version.connection)
     unread = connection is None and version.connection in view.connections
     return hosting.is_hosted(connection) or (unread and not (version.artifact.uri or "").startswith("pvc://"))
 
 
 def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:
-    """Why its deployments are not ended yet. What passes by itself is no alarm, unless it lasts."""
+    """Why its deployments are not deleted yet. A transient failure is no alarm unless it lasts."""
     passes = (
         error.reason in CHANGES_BY_ITSELF
         and not isinstance(error, Refused)
@@ -212,18 +212,18 @@ def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -
     if passes or error.reason == Reason.RATE_LIMITED:
         return reconciling(error.reason, f"its deployments are deleted later: {error.message}")
     message = f"{error.message}; fix that, or annotate this object with {ABANDON_ANNOTATION}=true to release it"
-    hosted = view.status.hosted or ()  # whoever ends them by hand has to know which
+    hosted = view.status.hosted or ()  # needed by someone who deletes them by hand
     names = [one.name for one in hosted if not one.attached] or [one.name for one in hosted] or ["what it deployed"]
     return stalled(error.reason, f"{', '.join(names)} cannot be deleted, and may be billed: {message}")
 
 
 def _is_to_stay(deployment: Manifest) -> bool:
-    """The policy of a spec whose other fields another release wrote."""
+    """The deletion policy of a spec that this release cannot read."""
     return bool(deployment["spec"].get("deletionPolicy") == "Retain")
 
 
 def _on_their_way(left: Sequence[HostedDeployment]) -> str:
-    """What is being deleted, and what was recorded and never shown: it may have been refused, as for a quota."""
+    """What is being deleted, and what was recorded but never listed: it may have been refused, for a quota say."""
     shown = [one.name for one in left if one.unseen_since is None or one.released_at is not None]
     hidden = [one.name for one in left if one.name not in shown]
     parts = [f"being deleted at the provider: {', '.join(shown)}"] if shown else []
@@ -233,9 +233,9 @@ def _on_their_way(left: Sequence[HostedDeployment]) -> str:
 
 
 def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[HostedDeployment]) -> list[Fact]:
-    """What is said while deletions are on their way, and when they have come to nothing for long."""
+    """The facts while deletions are in progress, and when they have not finished for long."""
     deleted, names = deployment["metadata"]["deletionTimestamp"], ", ".join(one.name for one in left)
-    # While its connection was away, say, the provider was asked nothing.
+    # The provider may have been asked late, for example because its connection was missing.
     asked = max(deleted, min((one.released_at for one in left if one.released_at), default=deleted), key=moment)
     if view.now - moment(asked) < LONG:
         return reconciling(Reason.PENDING, _on_their_way(left))

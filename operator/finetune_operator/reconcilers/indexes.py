@@ -1,13 +1,15 @@
-"""By what objects are found in the store: the keys, and which of them an object has. Pure."""
+"""The store's indexes: their keys, and which of them an object has. Pure."""
 
 from collections.abc import Iterator
 
 from finetune_api.manifest import Manifest, conditions_of, has_condition, labels_of
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
+from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
 from finetune_operator.decide.connection import NOBODY
 from finetune_operator.decide.transient import PASSING
 from finetune_operator.desired import names
+from finetune_operator.providers.begun import begun
 from finetune_operator.providers.hugging_face.training import (
     BATCH_JOB_LABEL,
     later_attempts,
@@ -28,20 +30,20 @@ from finetune_operator.runtime.kube import (
 from finetune_operator.runtime.store import Indexer
 
 UNRELEASED = "unreleased"
-"""Index key of the FineTuneJobs whose evaluation has left deployments that cannot be deleted."""
+"""Index key of the FineTuneJobs whose evaluation left deployments that cannot be deleted."""
 
-UNSAID = "unsaid"
-"""Index key of the FineTuneJobs of which status says nothing yet but what their definition says of every new one."""
+UNRECORDED = "unrecorded"
+"""Index key of the FineTuneJobs whose status is still the default of their definition."""
 
 UNCLEANED = "uncleaned"
-"""Index key of the FineTuneJobs and FineTunedModels of which something is left that was to be deleted."""
+"""Index key of the FineTuneJobs and FineTunedModels with leftovers that could not be deleted."""
 
 UNUSED = "unused"
 """Index key of the LLMConnections that no namespace may use yet."""
 
 
 def uses_connection(name: str) -> str:
-    """Index key of the FineTuneJobs of a connection."""
+    """Index key of a connection's FineTuneJobs, the models with a version of it, the deployments at its provider."""
     return f"connection/{name}"
 
 
@@ -61,7 +63,7 @@ def failed_for(namespace: str, model: str) -> str:
 
 
 def made_version(namespace: str, model: str, number: int | None = None) -> str:
-    """Index key of the FineTuneJob that made a version of a model, by its own record; of those that made any."""
+    """Index key of the FineTuneJob that made a version of a model, by its own status; without number: any version."""
     return f"version/{namespace}/{model}/{number or ''}"
 
 
@@ -71,17 +73,17 @@ def in_namespace(namespace: str) -> str:
 
 
 def in_phase(phase: str) -> str:
-    """Index key of the FineTuneJobs, or of the ModelDeployments, in a phase."""
+    """Index key of the FineTuneJobs or ModelDeployments in a phase."""
     return f"phase/{phase}"
 
 
 def stuck_by(reason: str) -> str:
-    """Index key of the objects that have not ended and do not get on, by the reason that they say."""
+    """Index key of the objects that have not ended and are stuck, by the reason in their status."""
     return f"stuck/{reason}"
 
 
 def labelled(namespace: str, label: str) -> str:
-    """Index key of the FineTuneJob that its children's job label names."""
+    """Index key of the FineTuneJob that is named by its children's job label."""
     return f"label/{namespace}/{label}"
 
 
@@ -91,27 +93,27 @@ def pods_of_deployment(namespace: str, name: str) -> str:
 
 
 def has_hosted(name: str) -> str:
-    """Index key of the ModelDeployments that have a deployment of this name at a provider in their status."""
+    """Index key of the ModelDeployments with a deployment of this name at a provider in their status."""
     return f"hosted/{name.casefold()}"
 
 
 def has_weights(known_by: str) -> str:
-    """Index key of the FineTunedModels of which a provider's model, or a folder, is a version made for them."""
+    """Index key of the FineTunedModels with a version, made for them, at this provider's model ID or folder."""
     return f"weights/{known_by}"
 
 
 def has_attempts(known_by: str) -> str:
-    """Index key of the FineTuneJobs whose attempts are known at a provider by a UID, or that work in a folder."""
+    """Index key of the FineTuneJobs whose attempts a provider knows by this UID, or that work in this folder."""
     return f"attempts/{known_by}"
 
 
 def is_shared(folder: str) -> bool:
-    """Whether a folder is the same one for all namespaces: claims are each namespace's own."""
+    """Whether a folder is the same for all namespaces; volume claims belong to one namespace."""
     return bool(folder) and not folder.startswith("pvc://")
 
 
 def servers_of_model(namespace: str, name: str) -> str:
-    """Index key of the Deployments that serve a FineTunedModel, whether their ModelDeployments are there or not."""
+    """Index key of the Deployments that serve a FineTunedModel, even if their ModelDeployments are gone."""
     return f"servers/{namespace}/{names.fit(name)}"
 
 
@@ -132,7 +134,7 @@ def _index_pod(pod: Manifest) -> Iterator[str]:
 
 
 def _index_batch_job(batch_job: Manifest) -> Iterator[str]:
-    """Nothing of a first attempt's: nearly all are."""
+    """Not indexed for a first attempt, as nearly all are."""
     namespace, labels = batch_job["metadata"]["namespace"], labels_of(batch_job)
     if JOB_LABEL in labels and labels.get(ATTEMPT_LABEL, "1") != "1":
         yield later_attempts(namespace, labels[JOB_LABEL])
@@ -150,14 +152,14 @@ def _index_job(job: Manifest) -> Iterator[str]:
         yield under_way(namespace, model)
         yield from _index_stuck(job)
     if is_of_the_definition(job.get("status") or {}):
-        yield UNSAID
+        yield UNRECORDED
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
     if number := job.get("status", {}).get("modelVersion"):
         yield from (made_version(namespace, model), made_version(namespace, model, number))
     provider = job.get("status", {}).get("provider") or {}
     if (owner := provider.get("ownerUID")) and (owner == job["metadata"].get("uid") or not ended):
-        yield has_attempts(owner)  # one from a backup goes on with them, too
+        yield has_attempts(owner)  # a job restored from a backup continues them, too
     if is_shared(folder := provider.get("artifactURI") or ""):
         yield has_attempts(folder)
     if has_condition(job, "Released", "False"):
@@ -172,27 +174,36 @@ def _index_leftovers(obj: Manifest) -> Iterator[str]:
 
 
 def _index_model(model: Manifest) -> Iterator[str]:
-    made = [one for one in (model.get("status") or {}).get("versions") or () if not one.get("adopted")]
-    artifacts = [one.get("artifact") or {} for one in made]
+    versions = (model.get("status") or {}).get("versions") or ()
+    yield from {uses_connection(one.get("connection", "")) for one in versions}
+    artifacts = [one.get("artifact") or {} for one in versions if not one.get("adopted")]
     known = (artifact.get("providerModelID") or artifact.get("uri") or "" for artifact in artifacts)
     yield from {has_weights(weights) for weights in known if is_shared(weights)}
     yield from _index_leftovers(model)
     yield from _index_stuck(model)
 
 
+_WAITS = {**{reason: reason for reason in PASSING}, Reason.POD_REJECTED: Reason.UNSCHEDULABLE}
+"""What may pass by itself. A pod that is rejected and waits does so for a ResourceQuota: it finds no room there."""
+
+
 def _index_stuck(obj: Manifest) -> Iterator[str]:
-    """What is Stalled, and what waits for something that may pass by itself and may as well last for ever."""
+    """What is Stalled, or waits for something that may resolve itself or may last for ever."""
     for condition in conditions_of(obj):
         stalled = (condition["type"], condition["status"]) == ("Stalled", "True")
         waits = (condition["type"], condition["status"]) == ("Reconciling", "True")
-        if stalled or (waits and condition["reason"] in PASSING):
+        if stalled:
             yield stuck_by(condition["reason"])
+        elif waits and condition["reason"] in _WAITS:
+            yield stuck_by(_WAITS[condition["reason"]])
 
 
 def _index_deployment(deployment: Manifest) -> Iterator[str]:
     namespace, spec = deployment["metadata"]["namespace"], deployment.get("spec", {})
     yield of_model(namespace, spec.get("modelRef", {}).get("name", ""))
-    yield from {has_hosted(one["name"]) for one in (deployment.get("status") or {}).get("hosted") or ()}
+    hosted = (deployment.get("status") or {}).get("hosted") or ()
+    yield from {has_hosted(one["name"]) for one in hosted}
+    yield from {uses_connection(one) for one in (*(each.get("connection", "") for each in hosted), *begun(deployment))}
     yield from _index_stuck(deployment)
     yield from _index_phase(deployment)
 

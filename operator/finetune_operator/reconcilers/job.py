@@ -4,10 +4,9 @@ import logging
 from dataclasses import replace
 from typing import Any
 
-from finetune_api.connection import LLMConnectionSpec
 from finetune_api.display import job_display
-from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import (
+    EXPERTS_LEFT,
     LITTLE_KEPT,
     NOTHING_LEARNT,
     TOKENIZER_LEFT_OUT,
@@ -20,13 +19,13 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide import ignored_fields, leftovers
 from finetune_operator.decide.cloud_job import outcomes
 from finetune_operator.decide.cloud_job import steps as cloud_job
-from finetune_operator.decide.cloud_job.adoption import told_twice
-from finetune_operator.decide.cloud_job.small_pods import in_its_words
+from finetune_operator.decide.cloud_job.adoption import duplicate_warning
+from finetune_operator.decide.cloud_job.small_pods import worded_for_small_pod
 from finetune_operator.decide.cloud_job.submission import is_submitted
 from finetune_operator.decide.conditions import is_true
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, trouble
-from finetune_operator.decide.job.reported import AT_WORK, at_rest, last_work, paused, tracker_headline
-from finetune_operator.decide.job.steps import not_done, not_started, not_yet
+from finetune_operator.decide.job.reported import AT_WORK, last_work, paused, reported_without_eta, tracker_headline
+from finetune_operator.decide.job.steps import not_done, not_started, result_pending
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.field_paths import of_connection
 from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod
@@ -46,11 +45,11 @@ from finetune_operator.runtime.queue import Key, Requeue
 logger = logging.getLogger(__name__)
 
 _NOT_DIVERGED = (NOTHING_LEARNT, TOO_LONG, LITTLE_KEPT, TOKENIZER_LEFT_OUT)
-"""How warnings begin that tell of something else than a training that went astray."""
+"""How warnings begin that report something else than a diverged training."""
 
 
 class JobReconciler:
-    """Makes the world be as a FineTuneJob and its connection ask."""
+    """Reconciles FineTuneJobs."""
 
     def __init__(
         self, context: Context, providers: Providers, reports: ReportBox, cloud: CloudJobs, offers: Offers
@@ -63,7 +62,7 @@ class JobReconciler:
         self._offers = offers
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        """One look at a job. Doing it twice, late or after a crash gives the same world."""
+        """Reconcile one job. Idempotent: doing it twice, late or after a crash gives the same result."""
         job = await self._context.read(FINE_TUNE_JOBS, key)
         if job is None:
             self._reports.forget_named(key.namespace, key.name)
@@ -79,13 +78,13 @@ class JobReconciler:
                 return None
             decision = _not_taken(view, refused)
         try:
-            if cloud_job.is_to_be_held(view):
+            if cloud_job.needs_finalizer(view):
                 job = await self._cloud.hold(job)
             job, decision = await self._act(job, view, decision)
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
-            unseen = not decision.stop  # what was told to stop is recorded, whoever else has written
+            unseen = not decision.stop  # that a stop was requested is recorded, whoever else has written the status
             say = outcomes.not_stopped if decision.stop else trouble
             decision = say(view, error.failure(), error.retry_after or ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
@@ -94,11 +93,11 @@ class JobReconciler:
             return Requeue(decision.requeue_after or 0)
         at_work = is_submitted(view.provider) and view.status.phase in {"Queued", *AT_WORK}
         if unseen and at_work and (left := self._context.left_to_another(job)) > 0:
-            return Requeue(min(left, ASK_AGAIN_SECONDS))  # who has told of it may see more
+            return Requeue(min(left, ASK_AGAIN_SECONDS))  # the other writer may see more than this operator
         return await self._conclude(job, view, decision)
 
     async def _conclude(self, job: Manifest, view: JobView, decision: Decision) -> Requeue | None:
-        """Say what was done, or have the job go."""
+        """Write the outcome to status, or let the job go."""
         if view.deleting and decision.release:
             self._forget(view.uid)
             return None
@@ -107,7 +106,7 @@ class JobReconciler:
         if self._cloud.is_behind(job, view, decision):
             return Requeue(ASK_AGAIN_SECONDS)
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
-        # It concerns the job alone, which has just been looked at: figures that go by the time would wake it for ever.
+        # Only this job is affected, and it is being reconciled: figures that grow with time would trigger it for ever.
         counts = any(now > before for before, now in zip(_counted(view.status), _counted(status), strict=True))
         memory = "provider" if counts else ""
         await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True, memory=memory)
@@ -120,10 +119,10 @@ class JobReconciler:
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
 
     async def _end_of_time(self, job: Manifest) -> Requeue | None:
-        """Delete a job whose time to live is over; one that a policy protects stays, and is asked about again.
+        """Delete a job whose time to live is over; if a policy forbids that, it stays and is tried again later.
 
         Raises:
-            Conflict: somebody has edited it since it was read: its time may be another one, or it is to begin again.
+            Conflict: it was edited since it was read: its time to live may have changed, or it may have been restarted.
         """
         metadata, kube = job["metadata"], self._context.kube
         unchanged = {"uid": metadata["uid"], "version": metadata["resourceVersion"]}
@@ -140,18 +139,18 @@ class JobReconciler:
         return self._context.store.count(FINE_TUNE_JOBS, under_way(namespace, model))
 
     def _forget(self, uid: str) -> None:
-        """A job has ended or is gone: nobody asks any more what was counted of it."""
+        """Drop the in-memory counts of a job that has ended or is gone."""
         self._reports.forget(uid)
         self._cloud.answers.forget(uid)
 
     async def _act(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
-        """Do what was decided, and only then say so; what was done twice after a crash changes nothing.
+        """Carry out the decision, before status reports it. Idempotent: repeating it after a crash changes nothing.
 
         Returns:
-            The job as it is by then, and the decision with what was learnt.
+            The job as it is now, and the decision with what was learnt.
 
         Raises:
-            ProviderError: a provider outside of the cluster did not do its part.
+            ProviderError: a provider outside of the cluster failed.
         """
         provider = self._providers.of(view.status, view.connection)
         if decision.release:
@@ -166,26 +165,25 @@ class JobReconciler:
         if decision.host:
             return await self._cloud.host(job, view, decision)
         if decision.measure:
-            self._reports.forget(view.uid)  # what an earlier pod of the attempt has said
+            self._reports.forget(view.uid)  # reports of an earlier pod of the attempt
             return job, await self._cloud.measure(job, view, decision)
-        if decision.start and view.spec is not None and view.connection is not None:
-            return await self._start(job, view, view.spec, view.connection, decision)
+        if decision.start:
+            return await self._start(job, view, decision)
         return job, decision
 
-    async def _start(
-        self, job: Manifest, view: JobView, spec: FineTuneJobSpec, connection: LLMConnectionSpec, decision: Decision
-    ) -> tuple[Manifest, Decision]:
+    async def _start(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Start the attempt that the decision's status names."""
-        if decision.status.provider is None:
+        spec, connection = view.spec, view.connection
+        if spec is None or connection is None or decision.status.provider is None:
             return job, decision
-        provider = self._providers.of(view.status, view.connection)
+        provider = self._providers.of(view.status, connection)
         try:
             job_id = await provider.start(job, spec, connection, decision.status)
         except REFUSALS as error:
             refused = of_connection(refusal_of_pod(error.message), spec.connection_ref.name, connection)
-            refused = in_its_words(refused) if view.remote else refused
+            refused = worded_for_small_pod(refused) if view.remote else refused
             if counts_what_has_ended(refused):
-                await provider.end_earlier(job, decision.status)  # the next try may be taken
+                await provider.end_earlier(job, decision.status)  # so that the next try fits the quota
             return job, not_started(view, refused)
         except CannotMake as error:
             return job, not_started(view, error.failure)
@@ -197,27 +195,27 @@ class JobReconciler:
             of, labels = annotations_of(job), labels_of(job)
             said = ignored_fields.of_job(view.spec, of, view.connection, labels=labels, asked_again=again)
             await self._context.tell_ignored(job, said)
-            if twice := told_twice(view):
+            if twice := duplicate_warning(view):
                 await self._context.announce(job, "Warning", "AlreadyAVersion", twice)
 
     async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
-        """An Event for what a person would want to see; failures are counted too."""
+        """Post an Event about what users should notice; count failures."""
         await self._context.tell(job, headline(old, new))
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
 
 
 def _not_taken(view: JobView, why: Failure) -> Decision:
-    """The model cannot take the job's result now. The trainer has done its part, and status says how far that went."""
-    fields = {"phase": last_work(view.run.report), **at_rest(view.run.report, view.status)}
+    """The decision if the model cannot take the job's result now: training is done, and status shows how far it is."""
+    fields = {"phase": last_work(view.run.report), **reported_without_eta(view.run.report, view.status)}
     view = replace(view, status=view.status.model_copy(update=fields))
     if why.reason is Reason.PENDING:
-        return not_yet(view, why.message)
+        return result_pending(view, why.message)
     return trouble(view, why, ASK_AGAIN_SECONDS)
 
 
 def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
-    """Type, reason and note of the Event that a change of status deserves."""
+    """Type, reason and note of the Event for a change of status, if it deserves one."""
     left = leftovers.headline(old.conditions, new.conditions)
     if left is not None and new.completion_time is not None:
         return left
@@ -232,7 +230,7 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     if new.phase == "Succeeded" and (doubt := _doubt(new)) is not None:
         reason, but = doubt
         return "Warning", reason, f"version {new.model_version} is registered, {but}"
-    # Where it is on its way, status says; an Event for each step would be the larger part of what the API is asked.
+    # Progress is in status; an Event for each phase would be most of what the API server is asked for.
     notes = {
         "Suspended": f"suspended; {paused(old.provider)}",
         "Succeeded": f"version {new.model_version} is registered",
@@ -241,26 +239,28 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
 
 
 def _counted(status: FineTuneJobStatus) -> tuple[int, int]:
-    """What comes to an end by being counted: retries, and pods that failed to ask the model at its provider."""
+    """Counters that have a limit: retries, and pods that failed to ask the model at its provider."""
     evaluation = status.provider.evaluation if status.provider else None
     return status.provider.retries if status.provider else 0, evaluation.failures if evaluation else 0
 
 
 def _doubt(status: FineTuneJobStatus) -> tuple[str, str] | None:
-    """What whoever uses a new version should know first, if anything."""
+    """Reason and text of what users of a new version should know first, if anything."""
     result, provider = status.result, status.provider
-    if result is not None and result.warnings:
-        said = result.warnings[0]
+    said = result.warnings[0] if result and result.warnings else ""
+    if said and not said.startswith(EXPERTS_LEFT):
         reason = "Succeeded" if said.startswith(_NOT_DIVERGED) else Reason.TRAINING_DIVERGED.value
         return reason, f"but {said}"
     unmeasured = (result and result.evaluation_failure) or (
         provider.evaluation.failure if provider and provider.evaluation else None
     )
-    return (unmeasured.reason.value, f"and is not measured: {unmeasured.message}") if unmeasured else None
+    if unmeasured:
+        return unmeasured.reason.value, f"and is not measured: {unmeasured.message}"
+    return ("Succeeded", f"but {said}") if said else None
 
 
 def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
-    """Whoever sets a new nonce on a job that has succeeded waits for something."""
+    """The Event for a new retryNonce on a job that has succeeded: its user waits for a restart that will not come."""
     if not is_true(old.conditions, "Complete") or new.observed_retry_nonce in {None, old.observed_retry_nonce}:
         return None
     note = "spec.retryNonce: it starts failed jobs again, and this one has succeeded; for another version apply the job"

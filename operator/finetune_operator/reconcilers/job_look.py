@@ -1,4 +1,4 @@
-"""What is known of a FineTuneJob, from the store, its pods' reports and its provider, and what follows from it."""
+"""Observes a FineTuneJob: the store, its pods' reports and its provider; and decides what follows."""
 
 from dataclasses import replace
 from datetime import datetime
@@ -18,7 +18,7 @@ from finetune_api.manifest import (
 from finetune_api.names import BEGUN_ANNOTATION, PROVIDER_FINALIZER, RESTORE_LABEL
 from finetune_operator.decide.cloud_job import steps as cloud_job
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job.attempts import taken_up
+from finetune_operator.decide.job.attempts import with_latest_attempt
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide, refused_by_policy
 from finetune_operator.decide.job.versions import compared_of, find_version, has_made_one, versions_of_weights
@@ -29,7 +29,7 @@ from finetune_operator.providers.job_record import begun_at, remembered
 from finetune_operator.providers.ports import TrainingProvider
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.indexes import UNSAID, has_attempts, is_shared
+from finetune_operator.reconcilers.indexes import UNRECORDED, has_attempts, is_shared
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reading import is_of_newer_definitions, parse_spec, parse_status
 from finetune_operator.reconcilers.reports import ReportBox
@@ -37,11 +37,11 @@ from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, NAMESPACES
 
 ORPHAN = "orphan"
-"""Kubernetes' own finalizer, until what an object has made has no owner any more."""
+"""Kubernetes' own finalizer, there until an object's dependents have no owner any more."""
 
 
 class Looks:
-    """Looks at jobs, and changes nothing."""
+    """Observes jobs; changes nothing."""
 
     def __init__(self, context: Context, providers: Providers, reports: ReportBox, cloud: CloudJobs) -> None:
         self._context = context
@@ -50,9 +50,9 @@ class Looks:
         self._cloud = cloud
 
     async def at(self, job: Manifest) -> tuple[JobView, Decision]:
-        """What is known and what follows. A refusal is for good: it rests on what the API says now.
+        """Observe and decide. A refusal is final, so it must rest on what the API says now and not on the store.
 
-        A namespace, its connection and a job may come in one commit; their watches are not in step.
+        A namespace, its connection and a job may come in one commit, and their watches are not in step.
         """
         view = await self._observe(job)
         decision = _decide(view)
@@ -92,7 +92,7 @@ class Looks:
             made_it=model is not None and has_made_one(model, metadata["uid"]),
             artifact_uri=self._artifact_uri(job, spec, connection, status),
             now=context.clock(),
-            unsaid=context.store.count(FINE_TUNE_JOBS, UNSAID),
+            unrecorded_jobs=context.store.count(FINE_TUNE_JOBS, UNRECORDED),
             report_interval=context.report_interval,
             patience=context.patience,
             outdated=_is_outdated(provider, run, connection),
@@ -107,20 +107,20 @@ class Looks:
         return self._outside(job, view) if self._providers.is_remote(status, connection) else self._here(job, view)
 
     def _usable(self, namespace: str) -> tuple[str, ...]:
-        """Connections that take jobs of a namespace."""
+        """Connections that accept jobs of a namespace."""
         specs = {name: self._context.connection(name) for name in self._context.connections_of(namespace)}
         return tuple(name for name, spec in specs.items() if spec and spec.fine_tuning.enabled)
 
     def _here(self, job: Manifest, view: JobView) -> JobView:
-        """What is known besides of a job on this cluster."""
-        # What ends with its namespace may be deleted after its children: nothing can be made any more.
+        """Add what is known only of a job on this cluster."""
+        # What ends with its namespace may be deleted after its children: nothing can be created any more.
         deleting, folder = view.deleting or view.ending, view.provider.artifact_uri or ""
         shares = is_shared(folder) and self._context.store.count(FINE_TUNE_JOBS, has_attempts(folder)) > 1
         copy_of = self._original_of(view, folder) if shares else ""
         return replace(view, deleting=deleting, heard_at=self._heard_at(job, view), copy_of=copy_of)
 
     def _outside(self, job: Manifest, view: JobView) -> JobView:
-        """What is known besides of a job at a provider."""
+        """Add what is known only of a job at a provider."""
         tuned, base = self._cloud.answers.asked(view.uid)
         copy_of = self._original_of(view, view.provider.owner_uid) if view.provider.owner_uid != view.uid else ""
         in_pod, (place, account) = view.provider.asked_at is None, begun_at(job)
@@ -150,7 +150,7 @@ class Looks:
         return replace(view, if_better=compared.if_better, active=compared.active)
 
     def _original_of(self, view: JobView, known_by: str | None) -> str:
-        """An earlier job, which is there, and whose attempts are known by the same."""
+        """The job that this one is a copy of: an earlier, existing one whose attempts are known by the same ID."""
         found = self._context.store.select(FINE_TUNE_JOBS, has_attempts(known_by)) if known_by else []
         others = (one["metadata"] for one in found if not wants_deletion(one) and one["metadata"]["uid"] != view.uid)
         for one in others:
@@ -160,13 +160,13 @@ class Looks:
         return ""
 
     def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:
-        """When the trainer at work was last heard."""
+        """When the running trainer last reported."""
         metadata = job["metadata"]
         listens = view.run.state == "Active"
         return self._reports.heard_at(metadata["namespace"], metadata["name"], metadata["uid"]) if listens else None
 
     def _model(self, job: Manifest, spec: FineTuneJobSpec | None) -> Manifest | None:
-        """The FineTunedModel that the job's version is of, where it is there by now."""
+        """The FineTunedModel of the job's version, if it exists yet."""
         if spec is None:
             return None
         return self._context.store.get(FINE_TUNED_MODELS, spec.model_ref.name, job["metadata"]["namespace"])
@@ -178,7 +178,7 @@ class Looks:
         connection: LLMConnectionSpec | None,
         status: FineTuneJobStatus,
     ) -> str:
-        """Where the artifact goes, as its provider says; "" where the connection is one to another provider by now."""
+        """Where the provider writes the artifact; "" if the connection leads to another provider by now."""
         began = status.provider.name if status.provider else None
         if spec is None or connection is None or began not in {None, connection.provider}:
             return ""
@@ -190,9 +190,9 @@ class Looks:
 async def _seen(
     provider: TrainingProvider, job: Manifest, spec: FineTuneJobSpec | None, status: FineTuneJobStatus
 ) -> tuple[FineTuneJobStatus, Run]:
-    """The latest attempt's part of status, and its state or why it cannot be read."""
+    """The status with the latest attempt, and that attempt's state, or why it cannot be read."""
     try:
-        status = taken_up(status, await provider.latest_attempt(job, status), spec)
+        status = with_latest_attempt(status, await provider.latest_attempt(job, status), spec)
         return status, await provider.observe(job, status)
     except REFUSALS as refusal:
         job_id = status.provider.job_id if status.provider else None
@@ -202,13 +202,13 @@ async def _seen(
 
 
 def _is_outdated(provider: TrainingProvider, run: Run, connection: LLMConnectionSpec | None) -> bool:
-    """Whether the connection, or the chart, has changed since the pod was made by it, which cannot start."""
+    """Whether the connection or the chart has changed since it was used to create a pod that cannot start."""
     waiting = run.measuring or run
     if connection is None or waiting.failure is None or not waiting.made_by:
-        return False  # the digest is not worth its time where nothing follows from it
+        return False  # computing the digest is not worth its time if nothing follows from it
     return provider.made_by(connection) not in {"", waiting.made_by}
 
 
 def _decide(view: JobView) -> Decision:
-    """By the chain of jobs that run here, or of those that run at a provider outside of the cluster."""
+    """Decide by the chain for jobs that run here, or by the one for jobs at a provider outside of the cluster."""
     return cloud_job.decide(view) if view.remote else decide(view)

@@ -1,4 +1,4 @@
-"""A server on this cluster that nobody asks: measured by its pods, and stopped where spec.idle says so."""
+"""Stops a server on this cluster without requests, as spec.idle says. Its pods' metrics count the requests."""
 
 import asyncio
 from dataclasses import dataclass, replace
@@ -19,18 +19,18 @@ SOONEST_SECONDS, LATEST_SECONDS = 10.0, 300.0
 
 @dataclass(frozen=True)
 class LocalIdle:
-    """Looks at serving pods.
+    """Measures the use of serving pods.
 
     Args:
-        context: the world.
-        metrics: asks a pod.
+        context: what reconcilers share.
+        metrics: reads a pod's metrics.
     """
 
     context: Context
     metrics: PodMetrics
 
     async def look(self, deployment: Manifest, view: DeploymentView) -> tuple[Manifest, DeploymentView]:
-        """The view with what is known of requests; that it is to be stopped is in its status, and written by then."""
+        """Add the server's use to the view. If it is to be stopped, status has been written with that."""
         wake, status = wake_of(deployment), view.status
         limit = view.spec.idle if view.spec else None
         if limit is None:
@@ -62,14 +62,14 @@ class LocalIdle:
 
 
 def not_looked_at(view: DeploymentView) -> DeploymentView:
-    """The view where nobody wants to know whether it is asked: nothing is asleep, and what was known is no news."""
+    """The view if spec.idle is not set: nothing is asleep, and earlier usage is dropped."""
     looked_at = any(one.type == idle.CONDITION for one in view.status.conditions or ())
     status = view.status.model_copy(update={"asleep": None, "usage": None})
     return replace(view, status=status, idle=idle.NOT_LOOKED_AT if looked_at else None)
 
 
 def looks_again(view: DeploymentView) -> float | None:
-    """Seconds until the next look at a server that may fall idle; None where nothing is to be looked at."""
+    """Seconds until the use is measured again; None if it is not measured."""
     limit = view.spec.idle if view.spec else None
     if limit is None or view.status.asleep is not None:
         return None

@@ -68,19 +68,19 @@ PIN_CHECK_SECONDS = 60
 
 @dataclass(frozen=True)
 class Pruning:
-    """What became of weights that were to be deleted."""
+    """The result of deleting weights."""
 
     gone: frozenset[int] = frozenset()
     """Versions whose weights are gone."""
     left: tuple[int, ...] = ()
     """Versions whose weights cannot be deleted."""
     goes_on: bool = False
-    """Whether weights are being deleted: of a pod that cannot be made nothing tells."""
+    """Whether weights are being deleted: if their pod cannot be created, no event tells."""
     trouble: ProviderError | None = None
-    """What is in the way."""
+    """The first failure."""
 
     def again(self, view: ModelView) -> float | None:
-        """Seconds until it is tried, or looked at, again."""
+        """Seconds until it is tried or checked again."""
         if self.trouble:
             return leftovers.pause(view.status.conditions, self.trouble.failure(), view.now)
         return PRUNING_CHECK_SECONDS if self.goes_on else None
@@ -88,7 +88,7 @@ class Pruning:
 
 @dataclass(frozen=True)
 class Deployed:
-    """What became of the automatic deployment."""
+    """The result of applying the automatic deployment."""
 
     refused: Failure | None = None
     """Why it cannot be made."""
@@ -97,7 +97,7 @@ class Deployed:
 
 
 class ModelReconciler:
-    """Keeps exactly one version active, its deployment there, and history within its limit."""
+    """Keeps exactly one version active, its deployment in place, and the history within its limit."""
 
     def __init__(
         self,
@@ -112,9 +112,10 @@ class ModelReconciler:
         self._offers = offers
         self._weights = Weights(context, accounts, observe)
         self._release = ModelRelease(context, self._weights)
+        self.gone = self._release.gone
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        """One look at a model; a second one where the store was behind and the write did not fit."""
+        """Reconcile one model; a second time if the store was behind and the write conflicted."""
         try:
             return await self._look(key)
         except Conflict:
@@ -122,6 +123,7 @@ class ModelReconciler:
             return await self._look(key)
 
     async def _look(self, key: Key) -> Requeue | None:
+        await self._release.tell_of_gone(key.namespace, key.name)
         offered = self._offered(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:
@@ -132,7 +134,7 @@ class ModelReconciler:
             except REFUSALS as refusal:
                 self._offers.refuse(key, f"cannot be made: {refusal.message}")
                 return Requeue(REFUSED_CHECK_SECONDS)
-            offered = self._offered(key)  # also what came meanwhile, and was told of an earlier refusal
+            offered = self._offered(key)  # also offers made meanwhile, which got the earlier refusal
         self._offers.open(key)
         if model is None:
             return None
@@ -143,13 +145,13 @@ class ModelReconciler:
             return await self._leave(key, model, view, offered)
         try:
             model = await self._release.hold(model, view)
-        except REFUSALS:  # an Event has told of it; nothing else tells when it is over
+        except REFUSALS:  # an Event was posted; no watch event tells when it is over
             again = await self._settle(key, model, view, offered)
             return Requeue(min(again.after_seconds if again else REFUSED_CHECK_SECONDS, REFUSED_CHECK_SECONDS))
         return await self._settle(key, model, view, offered)
 
     async def _leave(self, key: Key, model: Manifest, view: ModelView, offered: Sequence[JobView]) -> Requeue | None:
-        """It is being deleted: what is offered waits, as the model is made anew once this one is gone."""
+        """Handle a model that is being deleted: offers wait, as the model is created again once this one is gone."""
         if offered:
             kept = f", and kept by its finalizers {kept_by(model)}" if kept_by(model) else ""
             self._offers.wait(key, f"is being deleted{kept}; once it is gone it is made again, with this job's version")
@@ -164,7 +166,7 @@ class ModelReconciler:
         return None
 
     def _offered(self, key: Key) -> list[JobView]:
-        """What waits for the model; what was made by a job that is gone by now is no version, as after a crash."""
+        """The results that wait for the model, without those of jobs that are gone (after a crash, say)."""
         waiting = self._offers.of(key)
         gone = [job.uid for job in waiting if not self._is_there(job)]
         self._offers.settle(key, [job for job in waiting if job.uid in gone])
@@ -175,7 +177,7 @@ class ModelReconciler:
         return found is not None and found["metadata"]["uid"] == job.uid
 
     async def _settle(self, key: Key, model: Manifest, view: ModelView, offered: list[JobView]) -> Requeue | None:
-        """Versions that wait and the one that becomes active by them are one write: none is ever there without it."""
+        """Register waiting versions and the active one in one write: there is never a version without an active one."""
         before, known = view.status, self._recovered(model, view)
         if known is not before:
             back = ", ".join(str(one.version) for one in known.versions or () if one not in (before.versions or ()))
@@ -196,24 +198,25 @@ class ModelReconciler:
         status = _with_leftovers(view, decision.status, pruning)
         status = model_size.fit(status.model_copy(update={"display": model_display(status)}))
         if await self._written(key, model, before, status) is None:
-            self._context.enqueue(key)  # deleted meanwhile: what is offered makes it anew
+            self._context.enqueue(key)  # deleted meanwhile: the offers create it again
             return None
         settled = has_versions_of(view.status, offered)
         self._offers.settle(key, settled)
-        # Who has offered while status was written has the model look again, and is told nothing.
+        # An offer made while status was written triggers the next reconcile, and must not be turned away.
         full = self._turn_away(key, view, decision, pruning) if len(settled) < len(offered) else None
         if changes:
             deployed = await self._deploy(model, view, decision)
-            await self._tell_activated(model, before, status)
+            note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
+            await self._context.announce(model, "Normal", "Activated", note)
         await self._context.tell(model, headline(before, status))
         if deployed.refused is not None and changes:
-            return Requeue(0)  # the next look is to say it
+            return Requeue(0)  # the next reconcile writes that to status
         pinned = PIN_CHECK_SECONDS if is_pinned_in_vain(view) else None
         pauses = [again for again in (deployed.again, pruning.again(view), full, pinned) if again is not None]
         return Requeue(min(pauses)) if pauses else None
 
     def _turn_away(self, key: Key, view: ModelView, decision: ModelDecision, pruning: Pruning) -> float:
-        """Tell jobs that still wait why; seconds until there may be room: what makes it comes without any event."""
+        """Tell jobs that still wait why; returns seconds until there may be room, as no event tells when there is."""
         makes_room = bool(pruning.gone or (decision.prune and pruning.trouble is None))
         trouble = pruning.trouble.failure() if pruning.trouble and not makes_room else None
         self._offers.turn_away(key, no_room(key.name, view.status, makes_room=makes_room, trouble=trouble))
@@ -222,25 +225,19 @@ class ModelReconciler:
     async def _written(
         self, key: Key, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
     ) -> Manifest | None:
-        """The model with its status, None where it is gone; jobs whose results are in it hear where it is refused."""
+        """Write the model's status; returns None if it is gone. A refusal is passed on to jobs with results in it."""
         try:
             return await self._context.write_status(FINE_TUNED_MODELS, model, before, status, memory="versions")
         except REFUSALS as refusal:
             self._offers.refuse(key, f"cannot be written: {refusal.message}")
             raise
 
-    async def _tell_activated(
-        self, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
-    ) -> None:
-        note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
-        await self._context.announce(model, "Normal", "Activated", note)
-
     async def _let_history_go(
         self, model: Manifest, before: FineTunedModelStatus, view: ModelView
     ) -> tuple[ModelDecision, Pruning]:
-        """What is decided, once history has been let go as far as it goes."""
+        """The decision, after pruning the history as far as possible."""
         decision = decide(view)
-        # Only what is recorded is deleted: after a crash a number that is not may be given to another job's version.
+        # Delete recorded versions only: after a crash an unrecorded number may be given to another job's version.
         recorded = {version.version for version in before.versions or ()}
         namespace = model["metadata"]["namespace"]
         known = (version for version in decision.prune if version.version in recorded)
@@ -253,13 +250,13 @@ class ModelReconciler:
     def _has_said_so(self, namespace: str, version: ModelVersion) -> bool:
         """Whether the job of a version says that it made one, or is gone.
 
-        A policy may keep it from that for long. Of a version that is forgotten it would tell anew, as of the newest.
+        A policy may prevent that for long. After the version is pruned such a job would offer it again, as the newest.
         """
         job = self._context.store.get(FINE_TUNE_JOBS, version.job, namespace)
         return job is None or job["metadata"]["uid"] != version.job_uid or has_condition(job, "Complete", "True")
 
     async def _require_unchanged(self, model: Manifest) -> None:
-        """Deleting is for good, so better not on a late watch's word: somebody may have asked for the version just now.
+        """Check with the API, since deletion is final and the store may be late: a user may just choose the version.
 
         Raises:
             Conflict: the model has changed since it was read.
@@ -270,7 +267,7 @@ class ModelReconciler:
             raise Conflict(409, "Conflict", "the model has changed since it was read")
 
     def _recovered(self, model: Manifest, view: ModelView) -> FineTunedModelStatus:
-        """The status with what it has lost; a model that was made anew by its user does not have an earlier one's."""
+        """The status with lost versions restored; a model that its user recreated does not get an earlier one's."""
         metadata, store, status = model["metadata"], self._context.store, view.status
         namespace, name = metadata["namespace"], metadata["name"]
         latest = status.latest_version or 0
@@ -309,7 +306,7 @@ class ModelReconciler:
         )
 
     def _deleted(self, model: Manifest, status: FineTunedModelStatus) -> tuple[frozenset[int], frozenset[int]]:
-        """The versions of a status whose weights are deleted, and those of which they are, or are being."""
+        """Versions whose weights are deleted, and those whose weights are deleted or being deleted."""
         found = ((one.version, self._weights.job_of(model, one)) for one in status.versions or ())
         jobs = {number: job for number, job in found if job is not None}
         return frozenset(at for at, job in jobs.items() if has_condition(job, "Complete", "True")), frozenset(jobs)
@@ -317,14 +314,14 @@ class ModelReconciler:
     def _under_way(
         self, namespace: str, name: str, spec: FineTunedModelSpec | None, status: FineTunedModelStatus
     ) -> list[str]:
-        """The jobs of the next versions, where one is pinned that is not there."""
+        """The unfinished jobs of the model, if a version is pinned that does not exist yet."""
         pin = spec.active_version if spec else None
         if pin is None or any(one.version == pin for one in status.versions or ()):
             return []
         return [job for _, job in self._context.store.addresses(FINE_TUNE_JOBS, under_way(namespace, name))]
 
     def _makers(self, namespace: str, status: FineTunedModelStatus) -> frozenset[str]:
-        """The jobs of what status speaks of, as far as they are there."""
+        """UIDs of the jobs named in status, as far as they exist."""
         made = ((one.job, one.job_uid) for one in (*(status.versions or ()), *(status.let_go or ())))
         found = ((self._context.store.get(FINE_TUNE_JOBS, job, namespace), uid) for job, uid in made)
         return frozenset(uid for job, uid in found if job is not None and job["metadata"]["uid"] == uid)
@@ -349,19 +346,19 @@ class ModelReconciler:
         ]
 
     def _standing(self, namespace: str, name: str) -> frozenset[int]:
-        """The versions that a deployment's server is made of, and its pods."""
+        """The versions used by a deployment's server and its pods."""
         store = self._context.store
         server = store.get(DEPLOYMENTS, name, namespace)
         pods = store.select(PODS, pods_of_deployment(namespace, name))
         return frozenset(versions_of([server["spec"]["template"], *pods] if server else pods))
 
     def _left_standing(self, namespace: str, model: str) -> frozenset[int]:
-        """The versions of servers, also of those whose ModelDeployments are gone and that have yet to go."""
+        """The versions used by servers, including those whose ModelDeployments are already gone."""
         servers = self._context.store.select(DEPLOYMENTS, servers_of_model(namespace, model))
         return frozenset(versions_of([server["spec"]["template"] for server in servers]))
 
     async def _prune_all(self, model: Manifest, surplus: Sequence[ModelVersion]) -> Pruning:
-        """Have the weights of versions deleted, as far as that can be."""
+        """Delete the weights of versions, as far as possible."""
         pruning = Pruning()
         for version in surplus:
             try:
@@ -374,7 +371,7 @@ class ModelReconciler:
         return pruning
 
     async def _prune(self, model: Manifest, version: ModelVersion) -> bool:
-        """Have the version's weights deleted; whether they are gone: then the version leaves status.
+        """Delete the version's weights; returns whether they are gone, so that the version leaves status.
 
         Raises:
             ProviderError: they cannot be deleted now.
@@ -386,7 +383,7 @@ class ModelReconciler:
         return await self._weights.delete(model, version, prune_job.build)
 
     async def _deploy(self, model: Manifest, view: ModelView, decision: ModelDecision) -> Deployed:
-        """Have the automatic deployment as it should be, where there is to be one."""
+        """Apply the automatic deployment, if there is to be one."""
         if not decision.deploy or view.spec is None:
             return Deployed()
         wanted = model_deployment.build(model, view.spec)
@@ -402,16 +399,16 @@ class ModelReconciler:
 
 
 def _is_of_an_earlier(model: Manifest, made: ModelVersion, job: Manifest) -> bool:
-    """Whether another model of the name had the version.
+    """Whether the version belonged to an earlier model of the name.
 
-    A job that ended before it was created is from a backup, and its model came back with it.
+    A job that ended before it was created comes from a backup, and its model came back with it.
     """
     born, begun = (moment(one["metadata"]["creationTimestamp"]) for one in (model, job))
     return begun <= moment(made.created_at) < born
 
 
 def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Pruning) -> FineTunedModelStatus:
-    """The status, and in it whether weights beyond historyLimit are left."""
+    """The status, including whether weights beyond historyLimit are left."""
     if pruning.trouble is not None:
         numbers = ", ".join(map(str, pruning.left))
         what = f"the weights of version {numbers}, beyond spec.historyLimit,"
@@ -424,25 +421,25 @@ def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Prun
 
 
 def _spec_of(deployment: Manifest) -> ModelDeploymentSpec:
-    """Its spec; of one that another release wrote, what of it weights rest on."""
+    """Its spec; if another release wrote it, only the fields that decide which weights are in use."""
     spec, _ = parse_spec(ModelDeploymentSpec, deployment)
     named = {key: deployment["spec"][key] for key in ("modelRef", "version") if key in deployment["spec"]}
     return spec or ModelDeploymentSpec.model_validate(named)
 
 
 def _made_for(deployment: Manifest, model: Manifest) -> bool:
-    """Whether it is the model's own, by its owner or, where somebody has taken that off, by the operator's label."""
+    """Whether it is the model's own: by its owner or, if someone has removed that, by the operator's label."""
     metadata, owners = deployment["metadata"], owner_uids(deployment)
     named = deployment["spec"]["modelRef"]["name"] == metadata["name"] == model["metadata"]["name"]
     return model["metadata"]["uid"] in owners or (not owners and named and is_managed(deployment))
 
 
 _OF_THE_MODEL = {Reason.VERSION_NOT_FOUND, Reason.NAME_CONFLICT}
-"""What a model itself cannot go on for: all else its deployment says, in an Event of its own."""
+"""Failures of the model itself; all others are reported by its deployment, in an Event of its own."""
 
 
 def headline(old: FineTunedModelStatus, new: FineTunedModelStatus) -> tuple[str, str, str] | None:
-    """Type, reason and note of the Event that a change of status deserves."""
+    """Type, reason and note of the Event for a change of status, if it deserves one."""
     if (left := leftovers.headline(old.conditions, new.conditions)) is not None:
         return left
     told = turn(old.conditions, new.conditions)

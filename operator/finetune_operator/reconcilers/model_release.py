@@ -1,4 +1,8 @@
-"""A FineTunedModel that takes its weights with it: held until they are gone, with a way out."""
+"""What happens to the weights of a deleted FineTunedModel.
+
+With deletionPolicy Delete it is held until they are deleted, with a way to release it without that. Otherwise it is
+gone at once, and an Event names what stays in stores and at providers, which may bill for it.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,29 +18,56 @@ from finetune_operator.decide.model_release import next_step
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.desired import prune_job
 from finetune_operator.providers.errors import ProviderError
+from finetune_operator.providers.hosting import named
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.indexes import has_weights, is_shared
+from finetune_operator.reconcilers.reading import parse_status
 from finetune_operator.reconcilers.weights import Weights
 from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Requeue
 
 LOOK_SECONDS, TROUBLE_SECONDS = 5.0, 60.0
+GONE = 256
+"""Of so many models that went at once it is kept what to tell, until the look that their end has asked for."""
 
 
 class ModelRelease:
-    """Puts the finalizer on and takes it off.
+    """Adds and removes the finalizer.
 
     Args:
-        context: the world.
-        weights: deletes what the model takes with it.
+        context: what reconcilers share.
+        weights: deletes the weights of versions.
     """
 
     def __init__(self, context: Context, weights: Weights) -> None:
         self._context = context
         self._weights = weights
+        self._gone: LRUCache[Manifest] = LRUCache(GONE)
+
+    def gone(self, model: Mapping[str, Any]) -> None:
+        """A model went."""
+        if not is_held(model):
+            metadata = model["metadata"]
+            whole = {**model, "apiVersion": FINE_TUNED_MODELS.api_version, "kind": FINE_TUNED_MODELS.kind}
+            self._gone.put(f"{metadata['namespace']}/{metadata['name']}", whole)
+
+    async def tell_of_gone(self, namespace: str, name: str) -> None:
+        """Name what the model that went has left, of which nothing tells any more. A claim is where it was."""
+        if (model := self._gone.get(f"{namespace}/{name}")) is None:
+            return
+        self._gone.drop(f"{namespace}/{name}")
+        versions = parse_status(FineTunedModelStatus, model).versions or ()
+        made = {named(one.artifact) for one in versions if not one.adopted}
+        known = self._context.store.count
+        left = sorted(one for one in made if is_shared(one) and not known(FINE_TUNED_MODELS, has_weights(one)))
+        if left:
+            said = "its weights stay, and storage may be billed until somebody deletes them there"
+            await self._context.announce(model, "Warning", "Retained", f"{said}: {', '.join(left)}")
 
     async def hold(self, model: Manifest, view: ModelView) -> Manifest:
-        """The finalizer on a model that takes its weights with it, and on no other."""
+        """The model, with the finalizer exactly if its policy is to delete its weights."""
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
         if view.deleting or view.spec is None:
             return model
@@ -44,10 +75,10 @@ class ModelRelease:
         return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
-        """One step towards the end of a model that is held.
+        """One step of deleting a model that has the finalizer.
 
         Raises:
-            KubeError: the finalizer cannot be taken off, or not yet again.
+            KubeError: the finalizer cannot be removed, or its next try is not due.
         """
         self._context.require_may_let_go(model, WEIGHTS_FINALIZER)
         if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
@@ -110,7 +141,7 @@ class ModelRelease:
 
 
 def is_held(model: Mapping[str, Any]) -> bool:
-    """Whether the model waits for its weights to be deleted, or will."""
+    """Whether the model's deletion waits, or will wait, for its weights to be deleted."""
     return WEIGHTS_FINALIZER in finalizers_of(model)
 
 

@@ -1,4 +1,4 @@
-"""What the metrics tell of objects, read from the store at each scrape."""
+"""Metrics about objects, computed from the store at each scrape."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -20,7 +20,7 @@ Address = tuple[str, str]
 
 
 def show(store: Store) -> None:
-    """Have the metrics tell of the objects in a store."""
+    """Connect the metrics to the objects of a store."""
     for resource, phases in ((FINE_TUNE_JOBS, get_args(JobPhase)), (MODEL_DEPLOYMENTS, get_args(DeploymentPhase))):
         for phase in phases:
             gauge = metrics.OBJECTS.labels(resource.kind, phase)
@@ -32,7 +32,7 @@ def show(store: Store) -> None:
 
 
 def _stuck(store: Store) -> Iterator[tuple[str, str, str, int]]:
-    """What does not get on, and why."""
+    """How many objects are stuck, by kind, namespace and reason."""
     for resource in OWN_KINDS:
         for reason in Reason:
             found = Counter(namespace for namespace, _ in store.addresses(resource, stuck_by(reason)))
@@ -40,7 +40,7 @@ def _stuck(store: Store) -> Iterator[tuple[str, str, str, int]]:
 
 
 def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
-    """What each deployment at a provider costs. One that several objects have is in one price: they can be added up."""
+    """Cost of each deployment at a provider. One shared by several objects counts for only one, so costs add up."""
     found = {
         address: (store.get(MODEL_DEPLOYMENTS, address[1], address[0]) or {}).get("status") or {}
         for address in store.addresses(MODEL_DEPLOYMENTS)
@@ -61,7 +61,7 @@ def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
 
 
 def _payers(statuses: Mapping[Address, Mapping[str, Any]]) -> dict[tuple[str, str], Address]:
-    """Of each deployment that is billed the object for which it was made, else the first that has attached it."""
+    """The object that pays for each billed deployment: the one it was made for, else the first that attached it."""
     having = sorted(
         (one.get("attached", True), address, _identity(one))
         for address, status in statuses.items()
@@ -75,12 +75,12 @@ def _payers(statuses: Mapping[Address, Mapping[str, Any]]) -> dict[tuple[str, st
 
 
 def _identity(one: Mapping[str, Any]) -> tuple[str, str]:
-    """Which deployment at a provider a record is of, whoever has it; ARM's names have no case."""
+    """Identifies a deployment at a provider across objects; ARM's names are case-insensitive."""
     return one["name"].casefold(), one.get("place") or one["connection"]
 
 
 def _unreleased(store: Store) -> Iterator[tuple[str, str, str]]:
-    """Whose deployments at a provider cannot be deleted."""
+    """Objects whose deployments at a provider cannot be deleted."""
     for namespace, name in store.addresses(FINE_TUNE_JOBS, UNRELEASED):
         yield FINE_TUNE_JOBS.kind, namespace, name
     for namespace, name in store.addresses(MODEL_DEPLOYMENTS, in_phase("Deleting")):
@@ -89,7 +89,7 @@ def _unreleased(store: Store) -> Iterator[tuple[str, str, str]]:
 
 
 def _uncleaned(store: Store) -> Iterator[tuple[str, str, str]]:
-    """Of whom something else is left."""
+    """Objects with other leftovers."""
     for resource in (FINE_TUNE_JOBS, FINE_TUNED_MODELS):
         for namespace, name in store.addresses(resource, UNCLEANED):
             yield resource.kind, namespace, name

@@ -19,9 +19,9 @@ CHILD_SELECTOR = f"{MANAGED_BY_LABEL}={FIELD_MANAGER}"
 
 CHILDREN: tuple[Resource, ...] = (JOBS, PODS, DEPLOYMENTS, SERVICES, DISRUPTION_BUDGETS)
 WATCHED: tuple[Resource, ...] = (NAMESPACES, *CHILDREN, *OWN_KINDS)
-"""Children before owners: an owner is looked at when what it has made is known."""
+"""Children before owners: when an owner is reconciled, its children are known."""
 
 
 def make_store() -> Store:
-    """A store with the indexes that reconcilers ask for, keeping of large objects what they read."""
+    """A store with the indexes that reconcilers use, which keeps only the fields of large objects that they read."""
     return Store(indexers=INDEXERS, trims=TRIMS)

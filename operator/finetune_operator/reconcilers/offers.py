@@ -1,10 +1,10 @@
-"""What jobs have made and their models do not say yet: many jobs of one model become versions by one write.
+"""Results of jobs that are not in their model's status yet: many jobs of one model become versions by one write.
 
-    FineTuneJob ── offers its result ──▶ Offers ── all that wait ──▶ FineTunedModel ── one write of its status
-         ▲                                                                │
-         └───────────── looked at again: it has its version ◀─────────────┘
+    FineTuneJob ── offers its result ──▶ Offers ── all waiting ones ──▶ FineTunedModel ── one write of its status
+         ▲                                                                   │
+         └──────────── is reconciled again and finds its version ◀───────────┘
 
-Only in memory: a job that has no version yet offers its result again at each look, as long as it is not Complete.
+Only in memory: a job without a version offers its result at each reconcile, until it is Complete.
 """
 
 from collections import defaultdict
@@ -18,16 +18,16 @@ from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS
 from finetune_operator.runtime.queue import Key, Lane
 
 GATHER_SECONDS = 0.3
-"""So long a result waits for each other job of its model that is under way: what was applied together ends together."""
+"""How long a result waits for each other job of its model that has not ended: jobs applied together end together."""
 GATHER_AT_MOST = 3.0
 
 
 class Offers:
-    """Results of jobs by the model that they are versions of.
+    """Results of jobs, by the model whose versions they become.
 
     Args:
-        enqueue: has an object looked at in so many seconds: the model when something is offered, the jobs when they
-            have got their version.
+        enqueue: has an object reconciled after so many seconds: the model after an offer, the jobs once they have
+            their version.
     """
 
     def __init__(self, enqueue: Callable[[Key, float, Lane], None]) -> None:
@@ -36,15 +36,15 @@ class Offers:
         self._refused: dict[Key, Failure] = {}
 
     def make(self, job: JobView, model_name: str, under_way: int) -> Failure | None:
-        """Have the model take the job's result at its next look: at once, where no other one can come soon.
+        """Have the model take the job's result: at once, if no other result can come soon.
 
         Args:
             job: with the result.
             model_name: of the model in the job's namespace.
-            under_way: jobs of the model that have not ended by their status, those that have made an offer among them.
+            under_way: jobs of the model that have not ended by their status, including those that have made an offer.
 
         Returns:
-            Why the model cannot take it, as it was told last.
+            Why the model cannot take it, if it could not at its last reconcile.
         """
         model = Key(FINE_TUNED_MODELS.kind, job.namespace, model_name)
         self._waiting[model][job.uid] = job
@@ -55,9 +55,9 @@ class Offers:
         return None
 
     def ended(self, namespace: str, model_name: str, under_way: int) -> None:
-        """A job of the model has ended: results that have waited for it alone wait no longer.
+        """A job of the model has ended: results that waited only for that job wait no longer.
 
-        It may have its version already: until its status says so it counts among those that are under way.
+        It may have its version already: until its status says so it counts among those under way.
         """
         model = Key(FINE_TUNED_MODELS.kind, namespace, model_name)
         waiting = self._waiting.get(model)
@@ -65,29 +65,29 @@ class Offers:
             self._enqueue(model, 0, Lane.ENDED)
 
     def refuse(self, model: Key, said: str) -> None:
-        """A write of the model is refused: its jobs say so. It is for the model to try again."""
+        """A write of the model is refused: its jobs say so. The model retries."""
         self.turn_away(model, refusal_of_write(f"FineTunedModel {model.name} {said}"))
 
     def wait(self, model: Key, said: str) -> None:
-        """The model cannot take anything for now, which passes: its jobs say so."""
+        """The model cannot take results for now: its jobs say so and wait."""
         self.turn_away(model, Failure.because(Reason.PENDING, f"its result waits: FineTunedModel {model.name} {said}"))
 
     def turn_away(self, model: Key, why: Failure) -> None:
-        """The model takes nothing for now: the jobs that wait say why. It is for the model to look again."""
+        """The model takes nothing for now: the waiting jobs say why. The model retries."""
         self._refused[model] = why
         for job in self.of(model):
             self._look_at(job)
 
     def open(self, model: Key) -> None:
-        """The model is there, or may be made: what was refused before is over."""
+        """The model exists, or may be created: earlier refusals are over."""
         self._refused.pop(model, None)
 
     def of(self, model: Key) -> list[JobView]:
-        """What waits for a model, in the order in which it was offered."""
+        """The results that wait for a model, in the order of their offers."""
         return list(self._waiting.get(model, {}).values())
 
     def settle(self, model: Key, jobs: Iterable[JobView]) -> None:
-        """These wait no longer: they are versions now, or gone."""
+        """These jobs wait no longer: they are versions now, or gone."""
         waiting = self._waiting.get(model, {})
         for job in jobs:
             waiting.pop(job.uid, None)

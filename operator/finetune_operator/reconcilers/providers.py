@@ -1,4 +1,4 @@
-"""Which provider runs a job: by what status has recorded, else by its connection. Chooses only."""
+"""Which provider runs a job: the one recorded in status, else that of its connection."""
 
 from collections.abc import Callable
 
@@ -17,8 +17,8 @@ class Providers:
 
     Args:
         here: trains on this cluster.
-        remote: has providers outside of it train.
-        catalogue: prices and dates as they are known now.
+        remote: trains at providers outside of it.
+        catalogue: returns the currently known prices and dates.
     """
 
     def __init__(self, here: TrainingProvider, remote: CloudTraining, catalogue: Callable[[], Catalogue]) -> None:
@@ -27,20 +27,20 @@ class Providers:
         self._catalogue = catalogue
 
     def is_remote(self, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> bool:
-        """Whether the attempt runs outside of the cluster; a connection that has gone since changes nothing."""
+        """Whether the attempt runs outside of the cluster; the recorded provider counts even without its connection."""
         recorded = status.provider.name if status.provider else None
         return recorded in REMOTE if recorded else is_remote(connection)
 
     def of(self, status: FineTuneJobStatus, connection: LLMConnectionSpec | None) -> TrainingProvider:
-        """Who runs the job."""
+        """The provider that runs the job."""
         return self._remote if self.is_remote(status, connection) else self._here
 
     def account(self, job: Manifest) -> str | None:
-        """Whose account the job's connection leads to, outside of the cluster, as far as that is known by now."""
+        """The account of the job's connection outside of the cluster, as far as it is known yet."""
         return self._remote.account(job)
 
     def know(self, connection: LLMConnectionSpec) -> bool:
-        """Whether there is a provider for the connection."""
+        """Whether this process has a provider for the connection."""
         return connection.hugging_face is not None or is_remote(connection)
 
     def facts(self, connection: LLMConnectionSpec | None) -> ProviderFacts:

@@ -1,8 +1,8 @@
-"""Objects of ours as this release reads them, though another one wrote them; what it cannot read is written back.
+"""Reads our objects even if another release wrote them; what this release cannot read is written back unchanged.
 
-A newer release has its fields again after a rollback. A field that is not known stays where it was for as long as the
-part that holds it stays. In lists, which are records, that also goes for values, and whole parts, that cannot be read.
-Elsewhere a known field is this release's to say anew.
+So a newer release finds its fields again after a rollback. An unknown field stays where it was as long as its parent
+stays. In lists, which are records, that also holds for values, and whole elements, that cannot be read. Elsewhere this
+release sets a known field anew.
 """
 
 import logging
@@ -22,20 +22,20 @@ M = TypeVar("M", bound=ApiModel)
 _NEWER_DEFINITIONS = ": the definitions on the cluster are newer than the operator, upgrade it to their release"
 
 _UNKNOWN = {"extra_forbidden", "literal_error", "enum"}
-"""By pydantic's names, that a field or one of a closed set of words is none that the model has."""
+"""pydantic's error types for a field, or a word of a closed set, that the model does not have."""
 
 _READING_ROUNDS = 8
-"""Taking a field away may leave another one incomplete; a status is no deeper than this."""
+"""Removing a field may make its parent incomplete, so parsing is repeated; a status is no deeper than this."""
 
 _OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
-"""What a definition's default of the status has."""
+"""The fields of a definition's default status."""
 
 _NAMED_BY = ("name", "id", "type", "version", "step", "target")
-"""Fields that tell the parts of a list apart; a list without any of them is written as a whole."""
+"""Fields that identify the elements of a list; a list without any of them is written as a whole."""
 
 
 def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
-    """The spec, or None and a sentence that names the fields that do not fit."""
+    """The spec, or None and a sentence that names the invalid fields."""
     try:
         return model.model_validate(obj.get("spec") or {}), ""
     except ValidationError as error:
@@ -48,14 +48,14 @@ def _path(parts: Iterable[str | int]) -> str:
 
 
 def _wrong(error: ErrorDetails) -> str:
-    """What to write, where that is known; an older definition has let the text pass."""
+    """What the field must look like, if known: an older definition may have let an invalid text pass."""
     if error["type"] == "extra_forbidden":
         return "this release of the operator does not know the field"
     return SHAPES.get(str(error.get("ctx", {}).get("pattern")), error["msg"].removeprefix("Value error, "))
 
 
 def is_of_newer_definitions(model: type[M], obj: Mapping[str, Any]) -> bool:
-    """Whether the spec has a field, or a word, that this release does not know: definitions take none but their own."""
+    """Whether the spec has a field or word that this release does not know: only newer definitions accept those."""
     try:
         model.model_validate(obj.get("spec") or {})
     except ValidationError as error:
@@ -64,19 +64,19 @@ def is_of_newer_definitions(model: type[M], obj: Mapping[str, Any]) -> bool:
 
 
 def unread_spec(model: type[M], obj: Mapping[str, Any], problem: str) -> str:
-    """What `parse_spec` has found, with what to do where it is the release that is too old for the spec.
+    """The problem that `parse_spec` found, and what to do if this release is too old for the spec.
 
-    A job's failure has its own next step instead.
+    Not for jobs: their failure has its own next step.
     """
     return f"{problem}{_NEWER_DEFINITIONS}" if problem and is_of_newer_definitions(model, obj) else problem
 
 
 def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
-    """The status, without what this release does not know of it; that stays where it is (`unread`).
+    """The status, without what this release does not know; `with_unread` keeps that.
 
-    Another release may have written it. What can be read counts: an ended job must not begin anew, and the versions of
-    a model must not be forgotten, because of one field. What the definition says of an object that nobody has looked at
-    yet is nobody's word; what somebody brings back from a backup is patched into it, and counts.
+    Another release may have written it. What can be read counts: one unreadable field must not restart an ended job or
+    make a model forget its versions. A definition's default status counts as empty, as nobody has written it; a status
+    that is restored from a backup is patched onto it, and counts.
     """
     status = said(obj)
     for _ in range(_READING_ROUNDS):
@@ -85,7 +85,7 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
         except ValidationError as error:
             logger.warning("status of %s: %d fields cannot be read", obj["metadata"]["name"], error.error_count())
             problems = error.errors(include_input=False, include_url=False)
-            # Where something is missing, what should hold it goes.
+            # If a field is missing, remove its parent.
             unread = {p["loc"][:-1] if p["type"] == "missing" else p["loc"] for p in problems}
             status = _without(status, unread)
     logger.error("status of %s cannot be read at all", obj["metadata"]["name"])
@@ -93,12 +93,12 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
 
 
 def is_of_the_definition(status: Mapping[str, Any]) -> bool:
-    """Whether this is what the definition says of an object that nobody has looked at yet."""
+    """Whether this is the default status that the definition gives a new object."""
     return status.get("observedGeneration") == UNSEEN and status.keys() <= _OF_THE_DEFINITION
 
 
 def said(obj: Mapping[str, Any]) -> Manifest:
-    """The status that somebody has written."""
+    """The status that was written by someone; empty if it is the definition's default."""
     status = obj.get("status") or {}
     return {} if is_of_the_definition(status) else status
 
@@ -115,22 +115,22 @@ def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | s
 
 
 def with_unread(held: Any, read: ApiModel, status: ApiModel) -> dict[str, Any]:
-    """The status as it is to be written.
+    """The status to write.
 
     Args:
         held: the status as the object has it.
         read: what was understood of that.
-        status: what is to be said from now on.
+        status: the new status.
     """
     understood, said = read.wire(), status.wire()
     if held == understood:
-        return said  # as nearly always: looking at each part takes twenty times as long
+        return said  # the usual case: comparing each part takes twenty times as long
     kept: dict[str, Any] = _kept(held, understood, status, said)
     return kept
 
 
 def _kept(held: Any, read: Any, part: Any, wire: Any, *, recorded: bool = False) -> Any:
-    """A part as it is to be written, `wire`, with what is `held` beyond what was `read`. `recorded`: in a list."""
+    """A part as it is to be written: `wire`, and what is `held` but was not `read`. `recorded`: it is in a list."""
     if isinstance(part, ApiModel) and isinstance(held, Mapping):
         known = {field.alias: name for name, field in type(part).model_fields.items()}
         before = read or {}
@@ -159,7 +159,7 @@ def _kept_list(held: list[Any], read: Any, parts: list[Any], wire: list[Any]) ->
 
 
 def _identity(part: Any) -> tuple[str, str] | None:
-    """What a part of a list is known by; None where nothing tells."""
+    """The field and value that identify an element of a list; None if it has none."""
     if not isinstance(part, Mapping):
         return None
     return next(((key, str(part[key])) for key in _NAMED_BY if key in part), None)

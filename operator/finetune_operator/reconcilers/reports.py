@@ -1,4 +1,4 @@
-"""The newest report of each training pod. Only a cache: a pod repeats its whole state, and its end is in its status."""
+"""The newest report of each training pod. Only a cache: each report is complete, and the pod's status has the last."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from finetune_operator.runtime.store import Address, Store
 
 @dataclass(slots=True)
 class _Known:
-    """Of a job that runs: when it was last heard, or first asked about, and the newest report."""
+    """Of a running job: its newest report, and when that came or when it was first asked for."""
 
     address: Address
     heard: datetime
@@ -25,11 +25,11 @@ class _Known:
 
 
 class ReportBox:
-    """Takes reports in for a job's own pods only, and gives the newest one out.
+    """Accepts reports only from a job's own pods, and returns the newest.
 
     Args:
-        store: watched pods, Jobs and FineTuneJobs: who may report for what follows from owner references.
-        enqueue: told of each job that a report has come for.
+        store: watched pods, Jobs and FineTuneJobs: owner references say which pod may report for which job.
+        enqueue: called for each job that has a new report.
         clock: now, with a time zone.
     """
 
@@ -41,7 +41,7 @@ class ReportBox:
         self._uids: dict[Address, str] = {}
 
     def authorise(self, identity: TokenIdentity, report: AttemptRef) -> str | None:
-        """Why this pod may not speak for this attempt, or None: pod, Job, FineTuneJob and attempt must all fit."""
+        """Why this pod may not report for this attempt, or None: pod, Job, FineTuneJob and attempt must all match."""
         if identity.pod_name is None or identity.namespace != report.namespace:
             return "the token is not bound to a pod of the job's namespace"
         pod = self._store.get(PODS, identity.pod_name, identity.namespace)
@@ -57,7 +57,7 @@ class ReportBox:
         return _why_over(self._store.get(FINE_TUNE_JOBS, report.name, report.namespace), report)
 
     def accept(self, report: Report) -> None:
-        """Keep the report if none of a later attempt is known, and have the job looked at."""
+        """Keep the report unless one of a later attempt is known, and enqueue the job."""
         known = self._of(report.namespace, report.name, report.uid)
         if known.report is None or known.report.attempt <= report.attempt:
             known.report, known.heard = report, self._clock()
@@ -70,23 +70,23 @@ class ReportBox:
         return report if report is not None and report.attempt == attempt else None
 
     def heard_at(self, namespace: str, name: str, uid: str) -> datetime:
-        """When the job was last heard; where it was not, when this was first asked."""
+        """When the job last reported; if it has not yet, when this was first asked."""
         return self._of(namespace, name, uid).heard
 
     def forget(self, uid: str) -> None:
-        """Drop what is known of a job that has ended or is gone, whether or not it was ever heard."""
+        """Drop a job that has ended or is gone, even if it never reported."""
         known = self._known.pop(uid, None)
         if known is not None:
             del self._uids[known.address]
 
     def forget_named(self, namespace: str, name: str) -> None:
-        """Drop what is known of a job that was deleted before it ended."""
+        """Drop a job that was deleted before it ended."""
         uid = self._uids.get((namespace, name))
         if uid is not None:
             self.forget(uid)
 
     def _of(self, namespace: str, name: str, uid: str) -> _Known:
-        """What is known of a job; nothing is any more of an earlier one of its name."""
+        """The entry of a job; replaces that of an earlier job of the same name."""
         if uid not in self._known:
             self.forget_named(namespace, name)
             self._known[uid] = _Known((namespace, name), self._clock())
@@ -94,7 +94,7 @@ class ReportBox:
         return self._known[uid]
 
     def _batch_job(self, pod: Manifest) -> Manifest | None:
-        """The pod's Job, as long as it is there."""
+        """The pod's Job, if it still exists."""
         for owner in owners_of(pod):
             if owner["kind"] == JOBS.kind:
                 found = self._store.get(JOBS, owner["name"], pod["metadata"]["namespace"])
@@ -110,7 +110,7 @@ def _why_over(job: Manifest | None, report: AttemptRef) -> Outlived | None:
 
 
 def _is_of(batch_job: Manifest, report: AttemptRef) -> bool:
-    """Whether the batch Job is of the report's FineTuneJob: by its owner, or by the labels that it was made with."""
+    """Whether the batch Job belongs to the report's FineTuneJob, by its owner or by the labels it was created with."""
     owner, labels = (FINE_TUNE_JOBS.kind, report.name, report.uid), labels_of(batch_job)
     owned = any((o["kind"], o["name"], o["uid"]) == owner for o in owners_of(batch_job))
     named = (labels.get(JOB_LABEL), labels.get(JOB_UID_LABEL)) == (names.fit(report.name), report.uid)

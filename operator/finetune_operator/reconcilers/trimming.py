@@ -1,6 +1,6 @@
-"""What the store keeps of objects that others fill: what somebody here reads, and no more. Pure.
+"""What the store keeps of objects: only the fields that the operator reads. Pure.
 
-A change of anything else is no news, and wakes nobody.
+A change of any other field is no news and triggers no reconcile.
 """
 
 from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +35,7 @@ _UNREAD_OF_PODS = {"podIP", "podIPs", "hostIP", "hostIPs", "qosClass"}
 _UNREAD_OF_CONTAINERS = {"image", "imageID", "containerID", "resources", "allocatedResources", "volumeMounts", "user"}
 _UNREAD_OF_JOBS = {"active", "ready", "terminating", "uncountedTerminatedPods", "startTime"}
 _UNREAD_CONDITIONS = {"Initialized", "Ready", "ContainersReady", "PodReadyToStartContainers", "SuccessCriteriaMet"}
-"""What nobody here reads, and what changes on the way of every pod: each change would be a look at its owner."""
+"""Unread, and they change several times in every pod's life: each change would trigger a reconcile of its owner."""
 _PLACED = ("PodScheduled", "True")
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
 
@@ -45,7 +45,7 @@ def _without(fields: Mapping[str, Any], unread: set[str]) -> Manifest:
 
 
 def _telling(conditions: Iterable[Manifest]) -> list[Manifest]:
-    """Conditions that decide something: that a pod has found its node does not, that it has not does."""
+    """Conditions that matter: that a pod is not scheduled does, that it is scheduled does not."""
     return [
         condition
         for condition in conditions
@@ -55,7 +55,7 @@ def _telling(conditions: Iterable[Manifest]) -> list[Manifest]:
 
 def _trim_pod(pod: Manifest) -> Manifest:
     serves = DEPLOYMENT_LABEL in labels_of(pod)
-    # A server is asked at its address when it was last asked.
+    # A server's address is needed to read when it was last used.
     status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
     status["conditions"] = [*_telling(status.get("conditions") or ()), *cut_off(pod)]
     if "containerStatuses" in status:
@@ -64,7 +64,7 @@ def _trim_pod(pod: Manifest) -> Manifest:
 
 
 def _trim_container(container: Manifest, pod: Manifest) -> Manifest:
-    """Its limits are read of one that used more memory than it may: kept of all, they would be most of a pod."""
+    """Resources are kept only for a container that ran out of memory: those of all would be most of a pod's size."""
     kept = _without(container, _UNREAD_OF_CONTAINERS)
     if was_short_of_memory(container):
         declared = {one["name"]: one.get("resources") for one in pod.get("spec", {}).get("containers") or ()}
@@ -83,14 +83,14 @@ def _trim_batch_job(job: Manifest) -> Manifest:
 
 
 def _trim_budget(budget: Manifest) -> Manifest:
-    """Its status counts pods, which nobody here reads of it."""
+    """Its status counts pods, which is not read."""
     return _without(budget, {"status"})
 
 
 def _trim_own(obj: Manifest, spec: type[BaseModel]) -> Manifest:
-    """Without annotations of others: they may be larger than all the rest, and tools write them again and again.
+    """Without other tools' annotations: they may be larger than all the rest, and change again and again.
 
-    One of kubectl's is kept where it tells of something that was left out.
+    kubectl's last-applied-configuration is kept if it shows that fields were left out.
     """
     annotations = annotations_of(obj)
     ours = {name: value for name, value in annotations.items() if name.startswith(f"{GROUP}/")}
@@ -101,7 +101,7 @@ def _trim_own(obj: Manifest, spec: type[BaseModel]) -> Manifest:
 
 
 def _trim_namespace(namespace: Manifest) -> Manifest:
-    """Others write into annotations of namespaces every so often; each news of one is a look at all of its jobs."""
+    """Others often write annotations of namespaces; each change would trigger a reconcile of all jobs there."""
     phase = namespace.get("status", {}).get("phase")
     return {"metadata": _without(namespace["metadata"], _UNREAD_OF_METADATA), "status": {"phase": phase}}
 

@@ -1,4 +1,4 @@
-"""A file from a check's pod: to the provider of its job's connection, under a name that tells whose it is."""
+"""Passes a file from a check's pod on to the provider of its job's connection, under a name that identifies the job."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -22,17 +22,17 @@ PAUSE_SECONDS = 10.0
 
 
 class Uploads:
-    """Takes files in; who may send what was decided before."""
+    """Accepts files; authorisation happens before."""
 
     def __init__(self, context: Context, accounts: Accounts) -> None:
         self._context = context
         self._accounts = accounts
 
     async def accept(self, target: UploadTarget, size: int, body: AsyncIterator[bytes]) -> ProviderFile:
-        """Pass the body on; the provider has the file when this returns, and has it once.
+        """Pass the body on. When this returns the provider has the file, exactly once.
 
         Raises:
-            Refusal: with a sentence for the pod's own failure.
+            Refusal: with a sentence for the pod's termination message.
         """
         job = self._job(target)
         connection = connection_of(job)
@@ -42,21 +42,21 @@ class Uploads:
             with account.telling(name):
                 if self._context.connection(connection) is None:
                     raise TryLater.because(self._context.lacking(connection))
-                await account.find()  # it is noted: what is known of it may be of the key before
+                await account.find()  # its place is recorded by the hold; what is cached may be of an earlier key
                 if not is_held(self._job(target)):
-                    await account.require_answer()  # what is held is bound to where it was begun
+                    await account.require_answer()  # from the hold on the job is bound to this place
                 await account.require_place(*begun_at(await self._held(target)))
                 file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None
         except ProviderError as error:
-            self._context.enqueue(Key(FINE_TUNE_JOBS.kind, target.namespace, target.name))  # its status is to say so
+            self._context.enqueue(Key(FINE_TUNE_JOBS.kind, target.namespace, target.name))  # so that status says it
             pause = error.retry_after or PAUSE_SECONDS
             raise Refusal(503, f"{error.reason.value}: {error.message}", retry_after=pause, close=True) from None
         return ProviderFile(split=target.split, id=file.id, bytes=size, sha256=target.sha256)
 
     async def _held(self, target: UploadTarget) -> Manifest:
-        """The job, held from now on: what is brought outside of the cluster must not be forgotten with it."""
+        """The job with our finalizer: it must not be deleted and leave its files outside of the cluster."""
         try:
             return await self._hold(self._job(target))
         except Conflict:
@@ -67,7 +67,7 @@ class Uploads:
         return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, noted(job, self._accounts))
 
     def _job(self, target: UploadTarget) -> Manifest:
-        """The job, whose attempt is under way, and waits for its data.
+        """The job, if its present attempt waits for files.
 
         Raises:
             Refusal: it takes no files, or none any more.
@@ -86,9 +86,9 @@ class Uploads:
         return job
 
     async def _verified(self, body: AsyncIterator[bytes], size: int, target: UploadTarget) -> AsyncIterator[bytes]:
-        """The body; broken off before its end if it is not what it says to be, or if nobody wants it any more.
+        """The body; aborted before its end if it is not what the request said, or if the job no longer needs it.
 
-        The provider never gets it whole then.
+        So the provider never gets a wrong file whole.
 
         Raises:
             Refusal: length or checksum differ, or the job has ended meanwhile.

@@ -1,4 +1,4 @@
-"""Weights of versions that are to go: deleted at their provider, or by a Job where they are on claims or in stores."""
+"""Deletes weights of versions: at their provider, or by a Job if they are on volume claims or in object stores."""
 
 import logging
 from collections.abc import Awaitable, Callable
@@ -27,19 +27,19 @@ logger = logging.getLogger(__name__)
 
 
 LATE = timedelta(seconds=60)
-"""What keeps a pod from starting for longer is told."""
+"""How long a pod may take to start before the reason is reported."""
 
 Build = Callable[[Manifest, ModelVersion, HuggingFace], Manifest | None]
-"""Makes the Job that deletes a version's folder, or None where the folder is not the model's."""
+"""Builds the Job that deletes a version's folder; None if the folder is not the model's."""
 
 
 class Weights:
-    """Has weights deleted. Asking twice, or after a crash, deletes nothing else.
+    """Deletes weights. Idempotent: repeating it, also after a crash, deletes nothing else.
 
     Args:
-        context: the world.
-        accounts: of the providers that have weights.
-        observe: the state of a batch Job on this cluster.
+        context: what reconcilers share.
+        accounts: of the providers that store weights.
+        observe: returns the state of a batch Job on this cluster.
     """
 
     def __init__(self, context: Context, accounts: Accounts, observe: Callable[[Manifest], Awaitable[Run]]) -> None:
@@ -48,7 +48,7 @@ class Weights:
         self._observe = observe
 
     async def delete(self, model: Manifest, version: ModelVersion, build: Build) -> bool:
-        """Whether a version's weights are gone by now, or are not this model's to delete: what was adopted is others'.
+        """Delete a version's weights; returns whether they are gone, or are not ours to delete, as adopted ones.
 
         Raises:
             ProviderError: they cannot be deleted now.
@@ -62,7 +62,7 @@ class Weights:
                 return True
             if await self._is_anothers(model, version):
                 return True
-            # Elsewhere they would be taken for gone.
+            # In another account they would not be found, and be taken for deleted.
             await self._accounts.of(version.connection).require_models(version)
             await self._accounts.of(version.connection).call(lambda api: api.delete_model(named(version.artifact)))
             return True
@@ -72,9 +72,9 @@ class Weights:
         return job is None or await self._is_done(job)
 
     async def _is_anothers(self, model: Manifest, version: ModelVersion) -> bool:
-        """Whether another model has the same one as a version, as a copy in another namespace has: that takes it along.
+        """Whether another model has the same provider model as a version, such as a copy in another namespace.
 
-        One is told; the last of them deletes it.
+        If so an Event says that it stays; the last of these models deletes it.
         """
         found = self._context.store.select(FINE_TUNED_MODELS, has_weights(named(version.artifact)))
         others = (one for one in found if one["metadata"]["uid"] != model["metadata"]["uid"])
@@ -87,22 +87,22 @@ class Weights:
         return True
 
     async def _tell_unproven(self, model: Manifest, version: ModelVersion) -> None:
-        """A release that did not know the field has written the record; what is not known to be ours stays."""
+        """Say that weights stay, as an older release wrote the record, which does not prove that they are ours."""
         what = f"{named(version.artifact)} of version {version.version}"
         note = f"{what} is not deleted: status does not say that it was made here"
         await self._context.announce(model, "Warning", "Retained", note)
 
     def job_of(self, model: Manifest, version: ModelVersion) -> Manifest | None:
-        """The Job that deletes what history has let go; one of an earlier model of the same name does not count."""
+        """The Job that prunes a version; one of an earlier model of the same name does not count."""
         metadata = model["metadata"]
         job = self._context.store.get(JOBS, prune_job.name(metadata["name"], version.version), metadata["namespace"])
         return job if job is not None and metadata["uid"] in owner_uids(job) else None
 
     async def _is_done(self, job: Manifest) -> bool:
-        """Whether the Job has done its work; it is made where it is not there.
+        """Whether the Job is done; creates it if it does not exist.
 
         Raises:
-            TryLater: it has failed, and is not tried again while it is there; or it cannot be made, or its pod.
+            TryLater: it failed, and blocks a retry while it exists; or the Job or its pod cannot be created.
         """
         name, namespace = job["metadata"]["name"], job["metadata"]["namespace"]
         present = self._context.store.get(JOBS, name, namespace)
@@ -117,16 +117,17 @@ class Weights:
         return False
 
     async def _has_ended(self, present: Manifest, wanted: Manifest) -> bool:
-        """Whether the Job's work is done, and only what a policy has put beside it goes on: that ends then.
+        """Whether the Job's work is done and only a sidecar that a policy added still runs: the Job is deleted then.
 
-        One whose pod does not start, and which its connection would have made otherwise by now, ends to be made anew.
+        A Job whose pod does not start, and which its connection would build differently by now, is deleted to be
+        created again.
 
         Raises:
-            TryLater: its pod does not start, or may not be ended.
+            TryLater: its pod does not start, or the Job may not be deleted.
         """
         metadata = present["metadata"]
         run = await self._observe(present)
-        if run.state == "ResultUnknown":  # it reports nothing: it has ended well
+        if run.state == "ResultUnknown":  # the container ended well; these pods send no report
             await self._end(metadata)
             return True
         if run.failure and _made_by(present) not in {None, _made_by(wanted)}:
@@ -144,15 +145,15 @@ class Weights:
             raise TryLater.because(refusal_of_write(refusal.message)) from None
 
     async def _make(self, job: Manifest) -> None:
-        """Make the Job; one of an earlier model that has the name and is on its way out is waited for.
+        """Create the Job; if an earlier model's Job of that name is still being deleted, wait for it.
 
         Raises:
-            TryLater: a policy refuses it, or somebody else's has the name.
+            TryLater: a policy refuses it, or its name is taken by someone else's Job.
         """
         try:
             self._context.store.put(JOBS, await create_job(self._context.kube, job))
         except Conflict as going:
-            logger.info("a Job that deletes weights waits: %s", going.message)  # its end has the model looked at
+            logger.info("a Job that deletes weights waits: %s", going.message)  # its end triggers a reconcile
         except CannotMake as taken:
             raise TryLater.because(taken.failure) from None
         except REFUSALS as refusal:
@@ -164,17 +165,17 @@ def _made_by(job: Manifest) -> str | None:
 
 
 def is_at_provider(version: ModelVersion, connection: LLMConnectionSpec | None) -> bool:
-    """Whether a version's weights are a provider's to delete; on a claim they are not, whatever the connection is."""
+    """Whether the provider deletes a version's weights; on a claim it does not, whatever the connection is."""
     if version.artifact.provider_model_id is not None:
         return True
     return is_remote(connection) and not (version.artifact.uri or "").startswith("pvc://")
 
 
 def _require_here(version: ModelVersion, connection: LLMConnectionSpec) -> HuggingFace:
-    """The connection's block, which says where on the cluster weights are.
+    """The connection's block for this cluster, which says where its weights are.
 
     Raises:
-        TryLater: it is one to a provider by now.
+        TryLater: the connection leads to a provider by now.
     """
     if connection.hugging_face is None:
         leads = f"LLMConnection {version.connection} leads to {connection.provider} now"

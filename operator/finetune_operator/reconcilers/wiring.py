@@ -1,6 +1,6 @@
-"""How the reconcilers are put together: each part is made once, and given what it works with.
+"""Composition root of the reconcilers: makes each part once and passes it what it needs.
 
-The process does so with its cluster, a test with one of its own. Nothing is decided here, and nobody asked.
+Used by the process and by tests, each with its own cluster. Decides nothing and calls no API.
 """
 
 import traceback
@@ -58,14 +58,14 @@ _REPORT_IT = (
 
 
 class Reconcilers:
-    """One of each kind, and what takes in the data and questions of their jobs' pods.
+    """The reconciler of each kind, and the handlers of data and questions from their jobs' pods.
 
     Args:
-        context: the world.
-        accounts: the providers'.
-        reports: what pods have reported.
-        settings: of the process.
-        report_ca: the CA certificate of the report server now, PEM.
+        context: what they share.
+        accounts: the providers' accounts.
+        reports: the reports of pods.
+        settings: the process's.
+        report_ca: returns the current CA certificate of the report server, PEM.
         pod_metrics: asks serving pods whether they are used.
         ahead: how far the API server's clock is ahead of this process's own.
     """
@@ -116,15 +116,16 @@ class Reconcilers:
         deployments = DeploymentReconciler(
             context, children, serving, hosted=hosted, release=HostedRelease(context, hosting), idle=idle
         )
+        self._models = ModelReconciler(context, children, accounts, offers, local.observe_alone)
         self._of_kind: Mapping[str, Reconcile] = {
             CONNECTIONS.kind: ConnectionReconciler(context, accounts, settings.watch_namespaces).reconcile,
             FINE_TUNE_JOBS.kind: JobReconciler(context, providers, reports, cloud, offers).reconcile,
-            FINE_TUNED_MODELS.kind: ModelReconciler(context, children, accounts, offers, local.observe_alone).reconcile,
+            FINE_TUNED_MODELS.kind: self._models.reconcile,
             MODEL_DEPLOYMENTS.kind: deployments.reconcile,
         }
 
     async def reconcile(self, key: Key) -> Requeue | None:
-        """One look at an object, by the reconciler of its kind."""
+        """Reconcile an object with the reconciler of its kind."""
         try:
             return await self._of_kind[key.kind](key)
         except (KubeError, LeadershipLost):
@@ -134,9 +135,9 @@ class Reconcilers:
             raise
 
     async def _tell_of_a_defect(self, key: Key, error: Exception) -> None:
-        """An Event about what nobody foresaw: status goes on saying what it said before, or nothing at all.
+        """Post an Event about an unexpected error, since status keeps saying what it said before, or nothing at all.
 
-        What the exception says is left to the log: it may quote what it met.
+        The exception's text is only in the log: it may quote what it met.
         """
         resource = next(one for one in OWN_KINDS if one.kind == key.kind)
         obj = self._context.store.get(resource, key.name, key.namespace or None)
@@ -146,14 +147,16 @@ class Reconcilers:
             await self._context.announce(obj, "Warning", "OperatorDefect", f"{_DEFECT} ({where}). {_REPORT_IT}")
 
     def gone(self, resource: Resource, obj: Mapping[str, Any]) -> None:
-        """An object is gone: what it has left at a provider is ended, where nobody let go of it."""
+        """Handle a deleted object: clean up or report what it left at a provider, unless that was released before."""
+        if resource is FINE_TUNED_MODELS:
+            self._models.gone(obj)
         key = self._context.departed.take(resource, obj, self._context.clock)
         if key is not None:
             self._context.enqueue(key)
 
 
 def _wake(context: Context, regarding: Mapping[str, Any]) -> None:
-    """Have those looked at whom an Event about a Job or a pod concerns."""
+    """Enqueue the objects that an Event about a Job or a pod affects."""
     resource = {JOBS.kind: JOBS, PODS.kind: PODS}.get(regarding.get("kind", ""))
     name, namespace = regarding.get("name", ""), regarding.get("namespace")
     found = context.store.get(resource, name, namespace) if resource else None

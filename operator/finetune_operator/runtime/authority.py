@@ -1,11 +1,11 @@
-"""The operator's own certificate authority: what to do with it when, and the doing. Pure but for random keys.
+"""The operator's own certificate authority: decides what to do with it, and does that. Pure except for random keys.
 
     a CA:  ├── signs, alone in the bundle ──┼── signs, its successor is in the bundle too ──┼── retired ──┤
           made                ROTATE_BEFORE its end                              OVERLAP later          end
 
 A pod trusts the bundle it was started with. The successor is in the bundles of all pods that start during OVERLAP, so
 a pod would have to run for longer than OVERLAP to meet a certificate that it does not trust.
-Reads no clock and writes nowhere: `certificates` does.
+Reads no clock and writes nothing: `certificates` does.
 """
 
 import enum
@@ -25,7 +25,7 @@ ROTATE_BEFORE = timedelta(days=365)
 OVERLAP = timedelta(days=180)
 SERVING_LIFE = timedelta(days=90)
 RENEW_BEFORE = timedelta(days=30)
-_SKEW = timedelta(days=1)  # clocks of nodes differ, by hours where nobody sets them: certificates begin in the past
+_SKEW = timedelta(days=1)  # clocks of nodes differ, by hours if not synchronised: certificates start in the past
 
 # Keys of the Secret.
 BUNDLE = "ca.crt"
@@ -39,7 +39,7 @@ class Action(enum.Enum):
     """What has to be done to the certificates now."""
 
     KEEP = "keep"
-    MAKE_ALL = "make all"  # nothing usable is there
+    MAKE_ALL = "make all"  # there is nothing usable
     RENEW_SERVING = "renew the serving certificate"
     STAGE_NEXT_CA = "put the next CA into the bundle"
     SWITCH_CA = "sign with the next CA"
@@ -49,7 +49,7 @@ class Action(enum.Enum):
 class Material:
     """Certificates and keys, as PEM. `ca` signs; `next_ca` is trusted already but does not sign yet.
 
-    `retired` are CAs that sign no more but have not ended: another replica may still show what they signed.
+    `retired` CAs no longer sign but have not expired: another replica may still serve what they signed.
     """
 
     ca: bytes
@@ -62,18 +62,18 @@ class Material:
 
     @property
     def bundle(self) -> bytes:
-        """What clients have to trust: the signing CA first, then the next one, then the retired ones."""
+        """What clients must trust: the signing CA first, then the next one, then the retired ones."""
         parts = [self.ca, *([self.next_ca] if self.next_ca else []), *self.retired]
         return b"".join(part.strip() + b"\n" for part in parts)
 
     def secret_data(self) -> dict[str, bytes]:
-        """As the Secret keeps it."""
+        """The Secret's data."""
         data = {BUNDLE: self.bundle, CA_KEY: self.ca_key, SERVING: self.serving, SERVING_KEY: self.serving_key}
         return data | ({NEXT_CA_KEY: self.next_ca_key} if self.next_ca_key else {})
 
     @classmethod
     def from_secret_data(cls, data: Mapping[str, bytes]) -> "Material | None":
-        """What a Secret keeps; None where something is missing, broken or does not fit together."""
+        """From a Secret's data; None if something is missing, broken or does not fit together."""
         try:
             cas = [ca.public_bytes(Encoding.PEM) for ca in x509.load_pem_x509_certificates(data[BUNDLE])]
             next_ca_key = data.get(NEXT_CA_KEY)
@@ -88,12 +88,12 @@ class Material:
 
 
 def decide(now: datetime, material: Material | None, names: Sequence[str]) -> Action:
-    """The one most urgent thing to do at `now`; asked again after it is done.
+    """The most urgent action at `now`; call it again after that is done.
 
     Args:
         now: with a time zone.
         material: what there is.
-        names: DNS names that the serving certificate has to have.
+        names: DNS names that the serving certificate must have.
     """
     if material is None:
         return Action.MAKE_ALL
@@ -112,7 +112,7 @@ def decide(now: datetime, material: Material | None, names: Sequence[str]) -> Ac
 
 
 def carry_out(action: Action, material: Material | None, now: datetime, names: Sequence[str]) -> Material:
-    """What there is after `action`. New keys are random; all else follows from the arguments."""
+    """The material after `action`. New keys are random; all else follows from the arguments."""
     if action is Action.MAKE_ALL or material is None:
         ca, ca_key = _make_ca(now)
         return _with_serving(Material(ca, ca_key, b"", b""), now, names)
@@ -128,9 +128,9 @@ def carry_out(action: Action, material: Material | None, now: datetime, names: S
 
 
 def is_displaced(known: Material, found: Material, now: datetime) -> bool:
-    """Whether `found` is of a CA that was made beside a known one, and after it: pods that run trust the known one.
+    """Whether `found` has a CA created besides a known one, and after it: running pods trust the known one.
 
-    A successor of the known one has it in its bundle. Of two CAs the older one stays, so that all replicas agree.
+    A successor of the known CA has it in its bundle. Of two CAs the older one stays, so that all replicas agree.
     """
     if known.ca in {found.ca, found.next_ca, *found.retired} or _ends(known.ca) - now < RENEW_BEFORE:
         return False
@@ -138,7 +138,7 @@ def is_displaced(known: Material, found: Material, now: datetime) -> bool:
 
 
 def expiries(material: Material) -> dict[str, float]:
-    """Unix times at which the serving certificate and the signing CA end."""
+    """Unix times at which the serving certificate and the signing CA expire."""
     return {"serving": _ends(material.serving).timestamp(), "ca": _ends(material.ca).timestamp()}
 
 
@@ -156,13 +156,13 @@ def _make_ca(now: datetime) -> tuple[bytes, bytes]:
 
 
 def _with_serving(material: Material, now: datetime, names: Sequence[str]) -> Material:
-    """The material with a fresh serving key and certificate, signed by its CA and not outliving it."""
+    """The material with a new serving key and certificate, signed by its CA and expiring no later than that."""
     ca = x509.load_pem_x509_certificate(material.ca)
     ca_key = load_pem_private_key(material.ca_key, None)
     if not isinstance(ca_key, ec.EllipticCurvePrivateKey):
         raise TypeError("the CA's key is not of the kind that this operator makes")
     key = ec.generate_private_key(ec.SECP256R1())
-    # The names stand in the SAN; a common name has 64 characters at most and is not looked at.
+    # The names are in the SAN; a common name has 64 characters at most and is ignored.
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "finetune-operator reports")])
     life = min(SERVING_LIFE, ca.not_valid_after_utc - now)
     certificate = (

@@ -1,8 +1,8 @@
 """The report server's certificate, kept in a Secret and in an SSL context that is reloaded in place.
 
-Two sources: a CA of our own in one Secret of the operator's namespace (`authority` decides, this reads and writes), or
-a folder that somebody else fills (cert-manager's csi driver or a mounted Secret). Every replica may renew: the Secret's
-resourceVersion lets one of them win, and the others take over what it wrote.
+Two sources: our own CA in a Secret of the operator's namespace (`authority` decides, this reads and writes), or a
+folder filled by others (cert-manager's csi driver or a mounted Secret). Every replica may renew: the Secret's
+resourceVersion lets one of them win, and the others use what it wrote.
 """
 
 import asyncio
@@ -28,10 +28,10 @@ from finetune_operator.runtime.settings import Settings
 CHECK_SECONDS = 300.0
 FIRST_RETRY_SECONDS = 3.0
 PATIENCE_SECONDS = 900.0
-"""A process that ends while the API server is away is begun again later and later, and is still held back when that
-answers: it waits in itself. Longer than the ten minutes after which the kubelet forgets that a container has ended."""
+"""How long to wait inside the process for the API server: restarts of a container that exits instead are delayed longer
+and longer, also after the API server is back. More than the ten minutes after which the kubelet resets that delay."""
 UNSETTLED_SECONDS = 10.0
-"""An API server that has just come back refuses everybody, until it has read all roles."""
+"""An API server that has just started denies all requests until it has read all roles."""
 _ATTEMPTS = 8
 
 logger = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Source(Protocol):
     """Where certificates come from."""
 
     async def current(self) -> tuple[bytes, bytes, bytes]:
-        """Bundle, serving certificate and its key, as PEM, renewed first if it is time.
+        """Bundle, serving certificate and its key, as PEM, renewed first if due.
 
         Raises:
             CertificatesUnusable: there are none.
@@ -54,10 +54,10 @@ class Source(Protocol):
 
 
 class OwnAuthority:
-    """A CA of our own in a Secret.
+    """Our own CA in a Secret.
 
     Args:
-        kube: unguarded: a follower may be the one that has to renew.
+        kube: unguarded, since a follower may have to renew.
         namespace: the operator's own.
         secret: the Secret's name.
         names: DNS names of the report Service.
@@ -78,7 +78,7 @@ class OwnAuthority:
         self._names = names
         self._now = now
         self._known: Material | None = None
-        """What was read last: where somebody deletes the Secret, pods that run go on to trust what is written back."""
+        """What was read last: if the Secret is deleted this is written back, so running pods still trust it."""
 
     async def current(self) -> tuple[bytes, bytes, bytes]:
         """See Source."""
@@ -86,7 +86,7 @@ class OwnAuthority:
             secret = await self._kube.get(SECRETS, self._secret, self._namespace)
             found, now = None if secret is None else Material.from_secret_data(_decoded(secret)), self._now()
             if found is not None and self._known is not None and is_displaced(self._known, found, now):
-                found = None  # a replica that began meanwhile found no Secret, and made a CA that no pod trusts
+                found = None  # a replica that started meanwhile found no Secret, and made a CA that no pod trusts
             material = found or self._known
             action = decide(now, material, self._names)
             if action is Action.KEEP and material is not None and material is found:
@@ -125,7 +125,7 @@ class OwnAuthority:
 
 
 class MountedFolder:
-    """tls.crt, tls.key and ca.crt that somebody else keeps up to date."""
+    """tls.crt, tls.key and ca.crt that others keep up to date."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -143,9 +143,9 @@ class MountedFolder:
 
 
 class Certificates:
-    """The SSL context of the report server and the bundle that training pods get.
+    """The report server's SSL context, and the CA bundle for training pods.
 
-    Made by `begin`; `keep` renews and reloads until cancelled.
+    Loaded by `begin`; `keep` renews and reloads until cancelled.
     """
 
     def __init__(self, source: Source, scratch: Path | None = None) -> None:
@@ -157,13 +157,13 @@ class Certificates:
 
     @property
     def bundle(self) -> str:
-        """PEM of all CAs that a pod that starts now has to trust."""
+        """PEM of all CAs that a pod started now must trust."""
         if self._loaded is None:
             raise RuntimeError("the certificates have not been loaded")
         return self._loaded[0].decode()
 
     async def load(self) -> None:
-        """Renews if it is time, and loads what changed; new connections get it.
+        """Renews if due, and loads what changed; new connections use it.
 
         Raises:
             CertificatesUnusable: there are none, or the key does not belong to the certificate.
@@ -185,7 +185,7 @@ class Certificates:
         return "the certificates have not been loaded" if self._loaded is None else None
 
     async def begin(self) -> None:
-        """`load` for the first time: an API server that does not answer (yet) is waited for.
+        """The first `load`: waits for an API server that does not answer (yet).
 
         Raises:
             CertificatesUnusable: see `load`.
@@ -212,7 +212,7 @@ class Certificates:
             logger.info("the API server answers")
 
     async def keep(self) -> None:
-        """Loads again and again; what fails is logged and tried again, the old certificate serves on."""
+        """Loads periodically; failures are logged and retried, while the old certificate stays in use."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             try:
@@ -222,14 +222,14 @@ class Certificates:
 
 
 def source_of(settings: Settings, kube: Kube) -> Source:
-    """The folder of the settings, or else a CA of our own."""
+    """The folder of the settings, or else our own CA."""
     if settings.tls_dir is not None:
         return MountedFolder(settings.tls_dir)
     return OwnAuthority(kube, settings.namespace, settings.tls_secret, settings.report_names, kube.now)
 
 
 def _load_chain(context: ssl.SSLContext, certificate: bytes, key: bytes, scratch: Path | None) -> None:
-    """Python loads key pairs from files only; this one is for the owner's eyes, and gone afterwards."""
+    """Python loads key pairs only from files: writes a temporary one that only the owner can read."""
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         path = Path(folder) / "tls.pem"
         with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
@@ -243,5 +243,5 @@ def _decoded(secret: Manifest) -> dict[str, bytes]:
         try:
             decoded[key] = base64.b64decode(value, validate=True)
         except ValueError:
-            continue  # the API server checks this; a broken one counts as missing
+            continue  # the API server validates this; an invalid value counts as missing
     return decoded

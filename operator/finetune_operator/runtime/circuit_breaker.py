@@ -1,9 +1,9 @@
-"""A circuit breaker for webhooks: where one says nothing, one write waits, and the others are told what that one was.
+"""A circuit breaker for admission webhooks: if one does not answer, only one write waits for it; others fail at once.
 
-    first writes ─▶ wait up to 30 s each ─▶ silent: nobody asks for a while ─▶ one asks ─▶ silent again, or answered
+    first writes ─▶ wait up to 30 s each ─▶ open: no writes for a while ─▶ one tries ─▶ open again, or closed
 
-A webhook may look after one namespace alone. Each write there holds a worker for as long as its time-out, so that some
-dozens of jobs would keep everybody else's waiting for minutes, for as long as it is away. Knows no kinds.
+A webhook may select a single namespace. Each write there blocks a worker until its time-out, so that some dozens of
+jobs would delay those of all other namespaces for minutes, for as long as it is down. Knows no kinds.
 """
 
 from collections.abc import Iterator
@@ -15,10 +15,10 @@ from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.uptime import Clock
 
 SLOW_SECONDS = 2.0
-"""What is refused within this holds nobody up."""
+"""A refusal within this time delays nobody."""
 
 PAUSE_SECONDS = 15.0
-"""For which nobody asks where nothing was said."""
+"""How long writes fail at once after one was not answered."""
 
 REMEMBERED = 1024
 
@@ -31,7 +31,7 @@ class _Silence:
 
 
 class CircuitBreaker:
-    """Of one client."""
+    """For one client."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -39,13 +39,13 @@ class CircuitBreaker:
 
     @contextmanager
     def asking(self, place: str) -> Iterator[None]:
-        """Around one write.
+        """Wrap one write.
 
         Args:
-            place: what is written, how, and in which namespace: as far as webhooks tell writes apart by rule.
+            place: what is written, how, and in which namespace: as far as webhook rules tell writes apart.
 
         Raises:
-            Unadmitted: another write there was not admitted, for want of an answer, a moment ago; its own words.
+            Unadmitted: a moment ago another write there was not admitted for lack of an answer; with its message.
         """
         silence = self._places.get(place)
         if silence is not None:
@@ -64,7 +64,7 @@ class CircuitBreaker:
             raise
         except BaseException:
             if silence is not None:
-                silence.is_asked = False  # that was no word of the webhook's: the next one may ask
+                silence.is_asked = False  # this was no answer of the webhook: the next write may try
             raise
         self._places.drop(place)
 

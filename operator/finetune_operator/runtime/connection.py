@@ -1,6 +1,6 @@
-"""The wire to the API server: one pooled session, credentials, rate limit, time-outs, retries of reads, error mapping.
+"""The HTTP client of the API server: pooled session, credentials, rate limit, time-outs, retries of reads, errors.
 
-Sends and receives JSON bytes. What the requests are is `kube`'s matter.
+Sends and receives JSON bytes; `kube` makes the requests.
 """
 
 import asyncio
@@ -29,14 +29,14 @@ from finetune_operator.runtime.token_bucket import TokenBucket
 logger = logging.getLogger(__name__)
 
 READ_ATTEMPTS = 4
-LONGEST_READ_DELAY = 10.0  # seconds; a server that asks for more gets its answer from the caller's own backoff
+LONGEST_READ_DELAY = 10.0  # seconds; if the server asks for more, the caller's own backoff waits instead
 _CONNECT_SECONDS = 10.0
 _USER_AGENT = "finetune-operator"
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One request: `verb` and `resource` are for the metrics alone; `path` is quoted already."""
+    """One request: `verb` and `resource` are only for metrics; `path` is already quoted."""
 
     verb: str
     resource: str
@@ -48,28 +48,28 @@ class Request:
 
 
 class Credentials(Protocol):
-    """Who we are, and where the API server is."""
+    """Our identity, and the API server's address."""
 
     @property
     def server(self) -> str:
-        """Its URL."""
+        """The API server's URL."""
 
     @property
     def proxy(self) -> str | None:
-        """The proxy on the way, where the credentials name one."""
+        """The proxy, if the credentials name one."""
 
     @property
     def server_name(self) -> str | None:
-        """The name in its certificate, where that is not the one in its URL."""
+        """The name in the API server's certificate, if it is not the one in its URL."""
 
     def trust(self) -> ssl.SSLContext:
-        """Whose certificates are believed, and our own if there is one."""
+        """The trusted CAs, and our client certificate if there is one."""
 
     async def authorization(self) -> str | None:
-        """The header's value now."""
+        """The Authorization header's present value."""
 
     async def renew(self) -> None:
-        """They were refused: read them anew.
+        """Read them again, after the API server refused them.
 
         Raises:
             NoCluster: they are gone.
@@ -82,7 +82,7 @@ _ASKED_BY_PROXY = (
 
 
 class Connection:
-    """A pooled connection to one API server. Made by `connect`."""
+    """A pooled connection to one API server. Created by `connect`."""
 
     def __init__(self, credentials: Credentials, session: aiohttp.ClientSession, settings: Settings) -> None:
         self._credentials = credentials
@@ -105,7 +105,7 @@ class Connection:
             await asyncio.sleep(delay)
 
     async def read(self, request: Request) -> bytes:
-        """Sends a request that changes nothing; a few transient failures are repeated with growing, jittered delays.
+        """Sends a request that changes nothing; retries transient failures with exponential, jittered delays.
 
         Raises:
             KubeError: by the answer's status; Transient after the last attempt.
@@ -114,7 +114,7 @@ class Connection:
             await self.throttle()
             try:
                 return await self.send(request)
-            except Unadmitted:  # a dry run: it has waited for the webhook as long as that may take
+            except Unadmitted:  # a dry run, which has waited for the webhook's full time-out
                 raise
             except Transient as error:
                 delay = max(0.2 * 2**attempt * random.uniform(0.5, 1), error.retry_after or 0)  # noqa: S311 - jitter
@@ -126,7 +126,7 @@ class Connection:
         return await self.send(request)
 
     async def send(self, request: Request) -> bytes:
-        """Sends a request once (twice if the credentials were refused and could be read anew) and returns the body.
+        """Sends a request once (twice if renewed credentials replace refused ones) and returns the body.
 
         Raises:
             KubeError: by the answer's status; Transient without an answer.
@@ -136,7 +136,7 @@ class Connection:
         except KubeError as error:
             if error.status != 401:
                 raise
-        # The token may have been rotated since it was read. A 401 was not acted upon, so any verb may be sent again.
+        # The token may have been rotated since it was read. A 401 has no effect, so any verb may be sent again.
         await self._credentials.renew()
         return await self._send(request)
 
@@ -152,7 +152,7 @@ class Connection:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[aiohttp.StreamReader]:
-        """Sends a read once and yields the body as it comes.
+        """Sends a read once and yields the body as it arrives.
 
         Raises:
             KubeError: by the answer's status; Transient without an answer.
@@ -163,7 +163,7 @@ class Connection:
 
     @asynccontextmanager
     async def _answer(self, request: Request) -> AsyncIterator[aiohttp.ClientResponse]:
-        """An answer that is no refusal, whose body is still to be read."""
+        """A successful answer whose body has not been read yet."""
         code = 0
         try:
             async with self._open(request, await self._headers(request)) as response:
@@ -205,7 +205,7 @@ class Connection:
 
 
 def pool_size(workers: int) -> int:
-    """The most connections at once, idle ones among them: one for each worker, and as many for watches and status."""
+    """The maximum number of connections, including idle ones: one per worker, and as many for watches and status."""
     return max(32, 2 * workers)
 
 
@@ -214,23 +214,23 @@ async def connect(settings: Settings) -> AsyncIterator[Connection]:
     """Opens the pooled session with the pod's service account, or with a kubeconfig.
 
     Raises:
-        NoCluster: neither is there, or what is there cannot be read.
+        NoCluster: neither exists, or it cannot be read.
     """
     credentials = await credentials_of(settings)
     connector = aiohttp.TCPConnector(limit=pool_size(settings.workers), ssl=credentials.trust())
-    # Else it would read the environment and ~/.netrc in a thread, twice for each request.
+    # Otherwise it would read the environment and ~/.netrc in a thread, twice for each request.
     session = aiohttp.ClientSession(connector=connector, cookie_jar=aiohttp.DummyCookieJar(), trust_env=False)
     async with session:
         yield Connection(credentials, session, settings)
 
 
 def proxy_from_environment(server: URL) -> str | None:
-    """HTTPS_PROXY and its like, unless NO_PROXY names the server."""
+    """The proxy of HTTPS_PROXY or a similar variable, unless NO_PROXY names the server."""
     return None if proxy_bypass(server.host or "") else getproxies().get(server.scheme)
 
 
 async def credentials_of(settings: Settings) -> Credentials:
-    """Those of the pod's service account, or of a kubeconfig.
+    """The credentials of the pod's service account, or of a kubeconfig.
 
     Raises:
         NoCluster: there are none, or they cannot be read.
@@ -245,19 +245,19 @@ async def credentials_of(settings: Settings) -> Credentials:
 
 
 def kubeconfig_path() -> Path:
-    """Where kubectl looks: one file, or several with colons between them."""
+    """Where kubectl looks: one file, or several separated by colons."""
     return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
 
 
 def _words(status: Mapping[str, Any]) -> str:
-    """What a Status object says or, where a Service was asked through the proxy, an error of OpenAI's shape."""
+    """The message of a Status object or, if a Service was called through the proxy, of an OpenAI-style error."""
     error = status.get("error")
     told = error.get("message") if isinstance(error, dict) else error
     return str(status.get("message") or told or "")
 
 
 def _error(response: aiohttp.ClientResponse, body: bytes) -> KubeError:
-    """The exception for an answer that is a Status object, or whatever a proxy on the way has made of it."""
+    """The exception for an error answer: a Status object, or whatever a proxy in between returned."""
     try:
         status = orjson.loads(body)
     except orjson.JSONDecodeError:

@@ -1,6 +1,6 @@
-"""Statuses that somebody else writes as well: put right a few times at once, then every half minute. Knows no kinds.
+"""Statuses that another writer changes as well: corrected a few times at once, then every half minute. Knows no kinds.
 
-Two operators of the same namespaces, or a script, would else answer each other as fast as the API server takes it.
+Otherwise two operators of the same namespaces, or a script, would overwrite each other as fast as the API server can.
 """
 
 from collections.abc import Mapping
@@ -16,12 +16,12 @@ from finetune_operator.runtime.uptime import Clock
 AT_ONCE = 5
 PAUSE_SECONDS = 30.0
 FRESH_SECONDS = 600.0
-"""So long a status that somebody else has written may tell of what cannot be seen from here."""
+"""How long another writer's status may count for what this operator cannot see itself."""
 REMEMBERED = 4096
 
 
 class ContestedStatuses:
-    """Of each object the status that was written last: whoever finds another one has a rival."""
+    """The last written status of each object: one that finds another status has a rival writer."""
 
     def __init__(self, clock: Clock) -> None:
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
@@ -31,10 +31,10 @@ class ContestedStatuses:
         self._first_found: LRUCache[tuple[int, float]] = LRUCache(REMEMBERED)
 
     def check(self, uid: str, found: Mapping[str, Any] | None) -> None:
-        """Before a status is written over the one that was found.
+        """Call before overwriting the status that was found.
 
         Raises:
-            Contested: that is not what was written last, and it was not the last time either.
+            Contested: others have changed it too often for another correction now.
         """
         if not self.is_of_another(uid, found):
             return
@@ -46,12 +46,12 @@ class ContestedStatuses:
         self._told.drop(uid)
 
     def is_of_another(self, uid: str, found: Mapping[str, Any] | None) -> bool:
-        """Whether the status that was found is none that was written here; not known of what never was."""
+        """Whether the found status was written by someone else; False if none was ever written here."""
         before = self._written.get(uid)
         return before is not None and before != _mark(found)
 
     def left_to(self, uid: str, found: Mapping[str, Any] | None) -> float:
-        """Seconds for which a status of another counts, for one who cannot see what it tells of; 0: it is no other's.
+        """Seconds for which another writer's status counts, for a caller that cannot see the state; 0: it is ours.
 
         One of two operators may lack the key that the other one has.
         """
@@ -63,16 +63,16 @@ class ContestedStatuses:
         return max(0, known[1] + FRESH_SECONDS - now)
 
     def agree(self, uid: str, found: Mapping[str, Any] | None) -> None:
-        """It is as it should be, whoever has written it: as good as ours."""
+        """The found status is correct, whoever wrote it: treat it as ours."""
         if self._written.get(uid) is not None:
             self._written.put(uid, _mark(found))
 
     def forget(self, uid: str) -> None:
-        """Whether it was written is not known: what is found next may be ours."""
+        """It is unknown whether a write succeeded: the next status found may be ours."""
         self._written.drop(uid)
 
     def wrote(self, uid: str, status: Mapping[str, Any] | None) -> None:
-        """It is this one now; what another writes over it is told anew, though it be the same as before."""
+        """This is the status now. A later one of another writer counts from then, even if it is the same as before."""
         self._written.put(uid, _mark(status))
         self._first_found.drop(uid)
 

@@ -1,17 +1,17 @@
-"""What can go wrong between the operator and the API server. Says nothing about kinds.
+"""What can go wrong between the operator and the API server. Independent of kinds.
 
 KubeError                 any answer that is not a success
-├── NotFound              404: the object (or its kind, or its namespace) is not there
+├── NotFound              404: the object (or its kind, or its namespace) does not exist
 ├── Conflict              409: it exists already, or it changed since it was read
-├── Forbidden             403: RBAC or quota; whatever status an admission policy or a webhook denies with
-├── Invalid               400, 413, 422: the server cannot take the object; repeating it does not help
+├── Forbidden             403: RBAC or quota; any status with which an admission policy or webhook denies
+├── Invalid               400, 413, 422: the server rejects the object; repeating it does not help
 ├── Gone                  410: a page token that expired
 └── Transient             no answer, a time-out, 5xx; may carry the seconds to wait
     ├── TooManyRequests   429
-    ├── Contested         not asked: somebody else writes the same again and again
-    └── Unadmitted        500: an admission webhook does not answer, or says what nobody understands
+    ├── Contested         not sent: another writer changes the same object again and again
+    └── Unadmitted        500: an admission webhook gives no answer, or one that cannot be understood
 LeadershipLost            another replica leads (or may lead): this one must not write any more
-WentBack                  the API server's state is older than one that was seen: whoever goes on must begin anew
+WentBack                  the API server's state is older than one seen before: the process must start over
 NoCluster                 there are no credentials
 """
 
@@ -22,7 +22,7 @@ class KubeError(Exception):
     """An API call that did not succeed. Status 0: there was no answer."""
 
     repeated = False
-    """Whether this answer was told of before, and the server was not asked again since."""
+    """Whether this error was reported before, and the server has not been asked again since."""
 
     def __init__(self, status: int, reason: str, message: str) -> None:
         super().__init__(f"{status} {reason}: {message}")
@@ -40,11 +40,11 @@ class Conflict(KubeError):
 
 
 class Forbidden(KubeError):
-    """403; the message says which rule, quota or policy refused."""
+    """403; the message names the rule, quota or policy."""
 
 
 class Invalid(KubeError):
-    """400, 413, 422, or 500 for a field that apply does not know, or for what etcd finds too large.
+    """400, 413, 422, or 500 for a field that apply does not know, or for an object too large for etcd.
 
     The message is the server's own, and names the field.
     """
@@ -55,7 +55,7 @@ class Gone(KubeError):
 
 
 class Transient(KubeError):
-    """Worth another try later; `retry_after` are the seconds that the server asked for, if it did."""
+    """Worth another try later; `retry_after` is the number of seconds that the server asked for, if any."""
 
     def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
         super().__init__(status, reason, message)
@@ -63,15 +63,15 @@ class Transient(KubeError):
 
 
 class TooManyRequests(Transient):
-    """429: the server sheds load, or an eviction is held back by a disruption budget."""
+    """429: the server sheds load, or a disruption budget blocks an eviction."""
 
 
 class Unadmitted(Transient):
-    """500: a webhook had to be asked about the write and could not be; the message is the server's and names it."""
+    """500: a required admission webhook could not be called; the message is the server's and names it."""
 
 
 class Contested(Transient):
-    """What somebody else writes as well was put right so often that it has to wait."""
+    """A status that another writer changes was corrected so often that the next correction has to wait."""
 
     def __init__(self, retry_after: float) -> None:
         said = "another writer changes its status again and again (two operators that watch one namespace?)"
@@ -79,7 +79,7 @@ class Contested(Transient):
 
 
 class WentBack(Exception):
-    """The API server shows an object, which the message names, older than it was: etcd was put back from a snapshot."""
+    """The API server shows an object older than it was before: etcd was restored from a snapshot."""
 
     def __init__(self, what: str) -> None:
         super().__init__(f"{what} {WENT_BACK}")
@@ -92,7 +92,7 @@ WENT_BACK = (
 
 
 REFUSALS = (Forbidden, Invalid, Unadmitted)
-"""A write that somebody has to do something about: said in status, and tried again."""
+"""Refused writes that need someone to act: reported in status, and retried."""
 
 
 class LeadershipLost(Exception):
@@ -104,17 +104,17 @@ UNAUTHENTICATED = (
     "deleted or recreated: delete the pod, and the next one has a token of the new account"
 )
 
-# How server-side apply refuses a field that the schema does not have: with a 500, though no repeat would help.
+# Server-side apply rejects a field that is not in the schema with 500, though repeating it does not help.
 _BAD_PATCH = "failed to create typed patch object"
-# Policies and webhooks choose the status that they deny with: 404, 409 and 413 would be taken for something else.
+# Policies and webhooks choose the status of their denial: 404, 409 and 413 would be taken for something else.
 _DENIED = re.compile(
     r'^admission webhook "[^"]*" denied the request|'
     r"is forbidden: \w+AdmissionPolicy '[^']*'(?: with binding '[^']*')? denied request"
 )
-# To a patch the server repeats the whole object before it says what is wrong with it.
+# The answer to a patch repeats the whole object before the server's reason.
 _UNKNOWN_FIELD = re.compile(r"strict decoding error: .*", re.DOTALL)
 _TOO_LARGE = "etcdserver: request is too large"
-# A Job that etcd finds too large the server tries once more, and finds labels in it that it has set itself.
+# After etcd found a Job too large, the server retries and then rejects labels that it has set itself.
 _TOO_LARGE_A_JOB = re.compile(r'^(Job\.batch "[^"]*") is invalid: .*`selector` not auto-generated', re.DOTALL)
 _NOT_ASKED = "failed calling webhook"
 _BY_STATUS: dict[int, type[KubeError]] = {
@@ -129,7 +129,7 @@ _BY_STATUS: dict[int, type[KubeError]] = {
 
 
 def error_for(status: int, reason: str, message: str, retry_after: float | None = None) -> KubeError:
-    """The exception for an answer of the API server."""
+    """The exception for an API server's answer."""
     if status == 422 and (unknown := _UNKNOWN_FIELD.search(message)):
         message = unknown[0]
     if status == 422 and (job := _TOO_LARGE_A_JOB.match(message)):
@@ -137,7 +137,7 @@ def error_for(status: int, reason: str, message: str, retry_after: float | None 
             f"{job[1]} is too large: etcd takes no object beyond 1.5 MiB, and this one has what spec and connection "
             "say of its pod, as volumes with long attributes"
         )
-    if status == 401 and message == "Unauthorized":  # its own words, not those of a server that is asked through it
+    if status == 401 and message == "Unauthorized":  # the API server's own answer, not that of a server behind it
         message = UNAUTHENTICATED
     if status == 500 and message.startswith((_BAD_PATCH, _TOO_LARGE)):
         return Invalid(status, reason, message)

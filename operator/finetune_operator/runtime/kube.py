@@ -1,6 +1,6 @@
-"""The one port to the API server: raw dicts in and out, server-side apply, whole-status writes, typed errors.
+"""The only access to the API server: raw dicts in and out, server-side apply, whole-status writes, typed errors.
 
-Knows no more of the kinds than where they are found (group, version, plural). Decides nothing, caches nothing.
+Knows only the URLs of kinds (group, version, plural). Decides nothing, caches nothing.
 """
 
 import base64
@@ -25,20 +25,20 @@ from finetune_operator.runtime.errors import Conflict, Gone, Invalid, KubeError,
 from finetune_operator.runtime.settings import Settings
 
 PAGE_SIZE = 250
-"""Objects of a page: reading it stops all other work for so long, some 30 ms for pods of this size."""
+"""Objects per page: parsing one blocks the event loop, some 30 ms for pods of this size."""
 
 LOG_READ_MAX_BYTES = 4 * 1024 * 1024
 _MERGE_PATCH = "application/merge-patch+json"
 _JSON_PATCH = "application/json-patch+json"
 _APPLY_PATCH = "application/apply-patch+yaml"  # JSON is YAML
 _STRICT = {"fieldManager": FIELD_MANAGER, "fieldValidation": "Strict"}
-"""Parameters of each write: a field that the server does not know is refused, never dropped in silence."""
+"""Parameters of each write: the server rejects unknown fields instead of dropping them silently."""
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]*")
 
 
 @dataclass(frozen=True, slots=True)
 class Resource:
-    """Where objects of one kind are found."""
+    """The API resource of one kind."""
 
     group: str
     version: str
@@ -48,14 +48,14 @@ class Resource:
 
     @property
     def api_version(self) -> str:
-        """As manifests spell it: `v1`, `apps/v1`."""
+        """As in manifests: `v1`, `apps/v1`."""
         return f"{self.group}/{self.version}" if self.group else self.version
 
     def path(self, namespace: str | None = None, name: str | None = None, subresource: str | None = None) -> str:
         """The URL path, quoted; without a namespace that of all namespaces.
 
         Raises:
-            ValueError: a part could not be a name and would change the path's meaning.
+            ValueError: a part cannot be a name and would change the path's meaning.
         """
         parts = ["apis", self.group, self.version] if self.group else ["api", self.version]
         if namespace and self.namespaced:
@@ -88,7 +88,7 @@ OWN_KINDS: tuple[Resource, ...] = (CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYM
 
 @dataclass(frozen=True, slots=True)
 class TokenIdentity:
-    """Who a token belongs to, as the API server says. Pod fields are set for tokens that are bound to a pod."""
+    """The owner of a token, as the API server says. Pod fields are set for tokens that are bound to a pod."""
 
     username: str
     uid: str
@@ -101,21 +101,21 @@ class TokenIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """A part of a listing."""
+    """A page of a listing."""
 
     items: list[Manifest]
     anew: bool
-    """Whether the listing begins here: what came before, if anything did, is void."""
+    """Whether the listing starts over with this page: discard all earlier pages."""
 
 
 class Kube:
-    """The API server. Made by `connect`; all methods raise KubeError's children as `errors` draws them.
+    """The API server. Created by `connect`; all methods raise subclasses of KubeError, see `errors`.
 
     Args:
         wire: the pooled connection.
         guard: called right before each request that changes something; raises LeadershipLost to prevent it. A request
-            that is on its way already cannot be called back, which is why writes carry a resourceVersion where two
-            writers could disagree.
+            that was sent already cannot be called back, so writes carry a resourceVersion where two writers could
+            disagree.
     """
 
     def __init__(self, wire: Connection, guard: Callable[[], None] | None = None) -> None:
@@ -126,7 +126,7 @@ class Kube:
     @classmethod
     @asynccontextmanager
     async def connect(cls, settings: Settings) -> AsyncIterator["Kube"]:
-        """Connects as the pod's service account, or by kubeconfig; closes the session at the end.
+        """Connects with the pod's service account, or with a kubeconfig; closes the session at the end.
 
         Raises:
             NoCluster: there are no credentials.
@@ -139,11 +139,11 @@ class Kube:
         return Kube(self._wire, guard)
 
     def now(self) -> datetime:
-        """By the API server's clock, as its last answers told it."""
+        """The time by the API server's clock, according to its last answers."""
         return self._wire.clock.now()
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
-        """The object, or None if it is not there."""
+        """The object, or None if it does not exist."""
         request = Request("get", resource.plural, "GET", resource.path(namespace, name))
         try:
             return _object(await self._wire.read(request))
@@ -157,7 +157,7 @@ class Kube:
         label_selector: str | None = None,
         field_selector: str | None = None,
     ) -> list[Manifest]:
-        """All objects (of a namespace, with a label or a field). Each carries its apiVersion and kind."""
+        """All objects (of a namespace, with a label or a field). Each has its apiVersion and kind."""
         items: list[Manifest] = []
         async for page in self.pages(resource, namespace, label_selector, field_selector):
             if page.anew:
@@ -172,7 +172,7 @@ class Kube:
         label_selector: str | None = None,
         field_selector: str | None = None,
     ) -> AsyncIterator[Page]:
-        """What `list` gives, in pages, so that nobody has to hold all objects at once."""
+        """The result of `list` in pages, so that all objects need not be in memory at once."""
         kind = {"apiVersion": resource.api_version, "kind": resource.kind}
         params = {"limit": str(PAGE_SIZE)}
         if label_selector:
@@ -185,7 +185,7 @@ class Kube:
             try:
                 page = _object(await self._wire.read(request))
             except Gone:
-                # The snapshot behind the page token was compacted away: read the whole list anew, in one piece.
+                # The snapshot of the continue token was compacted: read the whole list again, without pages.
                 params.pop("continue", None)
                 if params.pop("limit", None) is None:
                     raise
@@ -202,7 +202,7 @@ class Kube:
         """Creates the object in its metadata's namespace.
 
         Raises:
-            Conflict: an object of that name is there already.
+            Conflict: an object of that name exists already.
         """
         namespace = body.get("metadata", {}).get("namespace")
         path = resource.path(namespace)
@@ -210,13 +210,13 @@ class Kube:
         return await self._change(request, path)
 
     async def create_once(self, resource: Resource, body: Manifest) -> Manifest:
-        """The object as it is there by then: created, or what an earlier request for the same owner has created.
+        """Creates the object, or returns the one that an earlier request for the same owner created.
 
-        For objects that are never changed once they are there. Server-side apply of a Job costs the API server twice
-        as much, and refuses one whose template would be another today.
+        For objects that are never changed. Server-side apply of a Job costs the API server twice as much, and fails
+        if the template would be different today.
 
         Raises:
-            Conflict: an object of that name is another owner's.
+            Conflict: an object of that name has another owner.
         """
         try:
             return await self.create(resource, body)
@@ -227,7 +227,7 @@ class Kube:
             return found
 
     async def would_create(self, resource: Resource, body: Manifest) -> None:
-        """Asks whether the object could be created now, and creates nothing (a dry run).
+        """Checks whether the object could be created now, without creating it (a dry run).
 
         Raises:
             KubeError: as `create` would.
@@ -239,8 +239,8 @@ class Kube:
         """Server-side apply as FIELD_MANAGER, which takes fields over from other managers.
 
         Raises:
-            Conflict: metadata.resourceVersion is an old one.
-            Invalid: a field is unknown or wrong; or metadata.uid is that of another object.
+            Conflict: metadata.resourceVersion is outdated.
+            Invalid: a field is unknown or invalid; or metadata.uid is that of another object.
         """
         metadata = body["metadata"]
         path = resource.path(metadata.get("namespace"), metadata["name"])
@@ -257,13 +257,13 @@ class Kube:
         status: dict[str, Any],
         resource_version: str | None = None,
     ) -> Manifest:
-        """Replaces the whole status: what is not in `status` is gone afterwards. Touches nothing else.
+        """Replaces the whole status: fields that are not in `status` are removed. Changes nothing else.
 
-        A JSON patch does this in one small request (`add` replaces a member that is there). The same status again
-        leaves the object, its resourceVersion and its watchers untouched.
+        A JSON patch does this in one small request (`add` replaces an existing member). Writing the same status again
+        does not change the object or its resourceVersion, and causes no watch event.
 
         Raises:
-            Conflict: `resource_version` is given and no longer the current one.
+            Conflict: `resource_version` is given and outdated.
             NotFound: the object is gone.
         """
         operations: list[dict[str, Any]] = [{"op": "add", "path": "/status", "value": status}]
@@ -276,7 +276,7 @@ class Kube:
         return await self._change(request, resource.path(namespace))
 
     async def merge_patch(self, resource: Resource, name: str, namespace: str | None, body: Manifest) -> Manifest:
-        """Merges `body` into the object (null removes); with metadata.resourceVersion in it only onto that version.
+        """Merges `body` into the object (null removes); with metadata.resourceVersion only onto that version.
 
         Raises:
             Conflict: the object has changed since.
@@ -295,7 +295,7 @@ class Kube:
         uid: str | None = None,
         version: str | None = None,
     ) -> bool:
-        """Asks for deletion. False when the object is gone already, or another one (by `uid`) bears its name now.
+        """Requests deletion. False if the object is already gone, or by `uid` another one has its name now.
 
         Raises:
             Conflict: it has changed since this resourceVersion.
@@ -320,16 +320,16 @@ class Kube:
         return True
 
     async def pod_log_tail(self, namespace: str, pod: str, container: str, lines: int, max_bytes: int) -> str:
-        """The last lines of a container's log, at most `max_bytes` from the end; "" where there is none (yet).
+        """The last lines of a container's log, at most `max_bytes` from the end; "" if there is none (yet).
 
-        The text is the program's own, without its colours: redact it before it goes anywhere.
+        The text is the program's own, without colour codes: redact it before using it.
         """
         params = {"container": container, "tailLines": str(lines), "limitBytes": str(LOG_READ_MAX_BYTES)}
         request = Request("log", "pods", "GET", PODS.path(namespace, pod, "log"), params)
         tail = b""
         try:
             async with self._wire.stream(request) as body:
-                # The server's own limitBytes keeps the beginning, so the end is kept here.
+                # The server's own limitBytes keeps the beginning, so the end is cut here.
                 async for chunk in body.iter_any():
                     tail = (tail + chunk)[-max_bytes:] if max_bytes > 0 else b""
         except (NotFound, Invalid):
@@ -337,16 +337,16 @@ class Kube:
         return unstyled(tail.decode(errors="ignore"))
 
     async def post_to_service(self, namespace: str, name: str, port: str, path: str, body: bytes) -> bytes:
-        """POST JSON to a Service through the API server's proxy, for who cannot reach the pods' network.
+        """POST JSON to a Service through the API server's proxy, for callers outside of the pod network.
 
         Raises:
-            Transient: nothing answers there.
+            Transient: there is no answer.
         """
         where = f"{SERVICES.path(namespace, f'{name}:{port}', 'proxy')}/{path.lstrip('/')}"
         return await self._wire.send(Request("create", "services/proxy", "POST", where, body=body))
 
     async def review_token(self, token: str, audience: str) -> TokenIdentity | None:
-        """Who the token belongs to; None if it is not valid now for that audience."""
+        """The owner of the token; None if it is not valid now for that audience."""
         body = {
             "apiVersion": TOKEN_REVIEWS.api_version,
             "kind": TOKEN_REVIEWS.kind,
@@ -368,10 +368,10 @@ class Kube:
 
 
 def _object(body: bytes) -> Manifest:
-    """The object that a body is.
+    """Parses a body that must be an object.
 
     Raises:
-        KubeError: it is none, as when something between here and the API server has answered.
+        KubeError: it is not, for example because something in between has answered.
     """
     with suppress(orjson.JSONDecodeError):
         found = orjson.loads(body)
@@ -386,7 +386,7 @@ def owner_uids(obj: Mapping[str, Any]) -> set[str]:
 
 
 def version_of(obj: Mapping[str, Any]) -> int:
-    """The resourceVersion; Kubernetes promises since 1.35 what etcd has always given: versions are numbers."""
+    """The resourceVersion. A number, as etcd has always used and Kubernetes guarantees since 1.35."""
     version = str(obj["metadata"].get("resourceVersion", ""))
     return int(version) if version.isdecimal() else 0
 

@@ -1,6 +1,6 @@
-"""Credentials of a kubeconfig, with all that may be in one: the official client reads it, and runs its plug-ins.
+"""Credentials of a kubeconfig in all its forms: the official client reads it and runs its plug-ins.
 
-The client is half of what the operator would have in memory: this module is imported outside of pods alone.
+The client would be half of the operator's memory, so this module is imported only outside of pods.
 """
 
 import os
@@ -19,7 +19,7 @@ _UNREADABLE = (ConfigException, YAMLError, OSError, ValueError, AttributeError, 
 
 
 class Kubeconfig:
-    """Credentials from a file. Made by `read`."""
+    """Credentials from a file. Created by `read`."""
 
     def __init__(self, path: Path, configuration: Configuration) -> None:
         self._path = path
@@ -40,7 +40,7 @@ class Kubeconfig:
         return cls(path, configuration)
 
     def trust(self) -> ssl.SSLContext:
-        """Whose certificates are believed, and our own if there is one."""
+        """The trusted CAs, and our client certificate if there is one."""
         context: ssl.SSLContext = RESTClientObject(self._configuration).ssl_context
         return context
 
@@ -55,7 +55,7 @@ class Kubeconfig:
 
 
 def namespace_of(path: Path) -> str | None:
-    """The namespace of the current context, which kubectl takes where none is named.
+    """The namespace of the current context, which kubectl uses by default.
 
     Raises:
         NoCluster: the file cannot be read.
@@ -70,10 +70,10 @@ def namespace_of(path: Path) -> str | None:
 
 
 def _require_one_of(path: Path) -> None:
-    """The official client prints that a file is not there, and goes on to miss what would be in it.
+    """Check first, since the official client only prints that a file does not exist, and fails later.
 
     Raises:
-        NoCluster: none is there.
+        NoCluster: none of the files exists.
     """
     if not any(Path(one).is_file() for one in str(path).split(os.pathsep)):
         raise NoCluster(f"no credentials for a cluster: {path} is not there; KUBECONFIG names another file")

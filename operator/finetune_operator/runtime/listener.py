@@ -1,6 +1,6 @@
-"""A small aiohttp server that slow and idle clients cannot tie up: connections are counted and have deadlines.
+"""A small aiohttp server that slow and idle clients cannot block: connections are limited and have deadlines.
 
-Knows no routes: those come with the application. The report server and the probes both stand on it.
+Routes come with the application. The base of the report server and of the probe server.
 """
 
 import asyncio
@@ -17,11 +17,11 @@ from finetune_operator.runtime import metrics
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 SSLProtocol.max_size = 32 * 1024
-"""asyncio holds a buffer of this size for each TLS connection as long as it is open. Of its own 256 KiB, as many as may
-be open would be all the memory that the chart grants; a record of TLS is 16 KiB at most."""
+"""asyncio keeps a buffer of this size for each open TLS connection. With its default of 256 KiB the maximum number of
+connections would take all the memory that the chart allows; a TLS record has at most 16 KiB."""
 
 _HANDSHAKE_SECONDS = 10.0
-"""A TLS handshake that takes longer is given up."""
+"""A TLS handshake that takes longer is aborted."""
 
 
 class Listener:
@@ -32,7 +32,7 @@ class Listener:
         host: address to listen on; "" for all.
         port: 0 picks a free one, see `port`.
         tls: for HTTPS; may be reloaded in place, new connections then get the new certificate.
-        max_connections: further ones are closed as soon as they are there.
+        max_connections: further ones are closed at once.
         idle_seconds: a connection on which no whole request head arrives for this long is closed.
     """
 
@@ -47,7 +47,7 @@ class Listener:
         idle_seconds: float = 30.0,
     ) -> None:
         app.middlewares.append(self._watched)
-        # Compressed bodies are not unpacked: a small one could become a large one.
+        # Bodies are not decompressed: a small one could become a large one.
         self._runner = web.AppRunner(
             app, access_log=None, shutdown_timeout=5.0, lingering_time=1.0, auto_decompress=False, handle_signals=False
         )
@@ -60,7 +60,7 @@ class Listener:
 
     @property
     def port(self) -> int:
-        """The port that is listened on."""
+        """The port it listens on."""
         if self._server is None:
             raise RuntimeError("the listener has not been started")
         port: int = self._server.sockets[0].getsockname()[1]
@@ -80,7 +80,7 @@ class Listener:
         self._server = await asyncio.get_running_loop().create_server(self._protocol, host, port, backlog=512, **tls)
 
     async def stop(self) -> None:
-        """Stops listening and lets running requests end, for at most 5 s."""
+        """Stops listening and lets running requests finish, for at most 5 s."""
         if self._server is not None:
             self._server.close()
         await self._runner.cleanup()
@@ -112,7 +112,7 @@ class Listener:
 
     @web.middleware
     async def _watched(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """No deadline while a request is handled (the handler has its own), a new one after it."""
+        """No deadline while a request is handled (the handler has its own), and a new one after it."""
         deadline = self._deadlines.pop(request.protocol, None)
         if deadline is not None:
             deadline.cancel()
@@ -124,7 +124,7 @@ class Listener:
 
 
 class _Closed(asyncio.Protocol):
-    """Says nothing and hangs up."""
+    """Closes the connection without an answer."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""JSON logs on stdout, one line each, that name the object they are about and hold no secret.
+"""JSON logs on stdout, one line each, that name the object they are about and contain no secrets.
 
-Each line: time (RFC 3339, UTC), level, logger, message, and where known kind, namespace, name, traceback. Redaction is
-a last net under careful callers, over the finished text of message and traceback alike, for every library's logger.
+Each line: time (RFC 3339, UTC), level, logger, message, and if known kind, namespace, name, traceback. Redaction is the
+last safety net after careful callers; it covers the finished text of messages and tracebacks of every library's logger.
 """
 
 import contextvars
@@ -24,8 +24,8 @@ _about: contextvars.ContextVar[tuple[str, str, str] | None] = contextvars.Contex
 _PRIVATE_KEY = re.compile(
     r"-----BEGIN [A-Z ]{0,32}PRIVATE KEY-----.*?(?:-----END [A-Z ]{0,32}PRIVATE KEY-----|\Z)", re.DOTALL
 )
-# From where a run of such letters begins, and only before a dot: else each "eyJ" in a long run would be read to its
-# end, and a line of a trainer's log could hold up the operator for seconds.
+# Starts at the beginning of a run of such letters, and only before a dot: otherwise each "eyJ" in a long run would be
+# read to its end, and a line of a trainer's log could block the operator for seconds.
 _JWT = re.compile(
     r"(?<![A-Za-z0-9_-])(?=[A-Za-z0-9_-]*+\.[A-Za-z0-9_-]{4})([A-Za-z0-9_-]*?)"
     r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{4,}(?:\.[A-Za-z0-9_-]*)?"
@@ -58,7 +58,7 @@ _SECRETS_KEPT, _SHORTEST = 4096, 8
 
 
 def hide(secret: str) -> None:
-    """From now on this text is in nothing that is redacted, whatever it looks like; what is shorter than a word is."""
+    """Redact this text from now on, whatever it looks like; texts shorter than a word are ignored."""
     if len(secret) >= _SHORTEST:
         _SECRETS.pop(secret, None)
         _SECRETS[secret] = None
@@ -67,10 +67,7 @@ def hide(secret: str) -> None:
 
 
 def redact(text: str) -> str:
-    """The text without what looks like a key, token, password or private key, or is known to be one.
-
-    Safe to apply twice.
-    """
+    """The text without what looks like a key, token, password or private key, or is known to be one. Idempotent."""
     for secret in _SECRETS:
         if secret in text:
             text = text.replace(secret, REDACTED)
@@ -84,7 +81,7 @@ def redact(text: str) -> str:
 
 @contextmanager
 def about(kind: str, namespace: str, name: str) -> Iterator[None]:
-    """All that is logged inside, by whatever code, names this object."""
+    """All log lines inside, of any code, name this object."""
     token = _about.set((kind, namespace, name))
     try:
         yield
@@ -96,7 +93,7 @@ class JsonFormatter(logging.Formatter):
     """A record as one line of JSON."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Renders, shortens and redacts the record. Never raises: a broken record is still a line."""
+        """Renders, shortens and redacts the record. Never raises: a broken record still becomes a line."""
         line: dict[str, object] = {
             "time": _time(record.created),
             "level": record.levelname,
@@ -114,7 +111,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, stream: TextIO | None = None) -> None:
-    """Makes every logger of the process write JSON to stdout from `level` on; replaces what was configured before."""
+    """Makes every logger of the process write JSON to stdout from `level` on; replaces any earlier configuration."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()
@@ -122,20 +119,20 @@ def configure(level: str, stream: TextIO | None = None) -> None:
         root.removeHandler(old)
     root.addHandler(handler)
     root.setLevel(level)
-    # Libraries that bring handlers of their own would write past the formatter.
+    # Libraries with handlers of their own would bypass the formatter.
     for name in ("kopf", "aiohttp", "aiohttp.access", "asyncio", "urllib3", "kubernetes"):
         library = logging.getLogger(name)
         library.handlers.clear()
         library.propagate = True
         library.setLevel(logging.NOTSET)
-    # A line per request or per watch event says nothing in production that the metrics do not say better.
+    # In production the metrics say more than a line per request or per watch event.
     for name in ("aiohttp.access", "httpx2", "azure"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    # It warns in Entra's own words, which may hold parts of a secret; what fails is told by us.
+    # It logs Entra's own texts, which may contain parts of a secret; we report failures ourselves.
     logging.getLogger("azure.identity").setLevel(max(logging.ERROR, root.level))
-    # Below INFO it writes what it sends and gets: rows of datasets, and what is signed.
+    # Below INFO it logs what it sends and receives: rows of datasets, and what is signed.
     logging.getLogger("botocore").setLevel(max(logging.INFO, root.level))
-    # At DEBUG it logs the bodies of requests: questions of evaluations among them.
+    # At DEBUG it logs request bodies, such as the questions of evaluations.
     logging.getLogger("openai").setLevel(max(logging.INFO, root.level))
     if root.level >= logging.INFO:
         logging.getLogger("kopf.objects").setLevel(max(logging.WARNING, root.level))
@@ -158,7 +155,7 @@ def _subject(record: logging.LogRecord) -> tuple[str, str, str] | None:
 
 
 def _clean(text: str) -> str:
-    text = redact(text[:_MAX_SEARCHED])  # before it is shortened: half a private key is none to the patterns
+    text = redact(text[:_MAX_SEARCHED])  # before it is shortened: the patterns do not match half a private key
     if len(text) > _MAX_TEXT:
         half = _MAX_TEXT // 2
         text = f"{text[:half]} [...] {text[-half:]}"

@@ -1,4 +1,4 @@
-"""An LRU cache: what was used lately, and no more than so much of it. Knows no clock."""
+"""An LRU cache: recently used values, up to a limit. Reads no clock."""
 
 from collections import OrderedDict
 from collections.abc import Callable, ItemsView
@@ -11,8 +11,8 @@ class LRUCache(Generic[V]):
     """The most recently used values.
 
     Args:
-        limit: as many at most.
-        is_spent: whether a value says as much as none; such ones go as soon as they are the oldest.
+        limit: the maximum number of values.
+        is_spent: whether a value has expired; such values are dropped once they are the oldest.
     """
 
     def __init__(self, limit: int, is_spent: Callable[[V], bool] = lambda _: False) -> None:
@@ -21,14 +21,14 @@ class LRUCache(Generic[V]):
         self._values: OrderedDict[str, V] = OrderedDict()
 
     def get(self, key: str) -> V | None:
-        """The value, which counts as used."""
+        """The value; getting it counts as use."""
         if key not in self._values:
             return None
         self._values.move_to_end(key)
         return self._values[key]
 
     def put(self, key: str, value: V) -> V:
-        """Keeps the value; the one that was unused the longest goes if there are too many."""
+        """Keeps the value; drops the least recently used ones if there are too many."""
         self._values[key] = value
         self._values.move_to_end(key)
         while len(self._values) > self._limit or self._oldest_is_spent(but=key):

@@ -12,7 +12,7 @@ from prometheus_client.registry import Collector
 
 from finetune_api.reasons import NEXT_STEP
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # a series for each series, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call] # an extra series for each series, which nobody reads
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
 PlatformCollector(registry=REGISTRY)
@@ -76,30 +76,30 @@ OBJECTS = Gauge(
     registry=REGISTRY,
 )
 FAILURES = Counter("finetune_job_failures", "FineTuneJobs that failed, by reason.", ("reason",), registry=REGISTRY)
-for _reason in NEXT_STEP:  # 0 before the first one: `increase` and `rate` see nothing of a series that begins with 1
+for _reason in NEXT_STEP:  # start at 0: `increase` and `rate` ignore a series that starts at 1
     FAILURES.labels(_reason.value)
 
 
 @dataclass(frozen=True)
 class DeploymentRow:
-    """What is measured of one ModelDeployment at a provider."""
+    """The metrics of one ModelDeployment at a provider."""
 
     namespace: str
     name: str
     billed_while_idle: bool
     cost_per_hour: float | None = None
-    """None where no price is known."""
+    """None if no price is known."""
     currency: str = ""
 
 
 class PerDeployment(Collector):
-    """Gauges of each ModelDeployment, read anew at each scrape: one that is gone has none."""
+    """Gauges of each ModelDeployment, computed at each scrape: deleted objects have none."""
 
     def __init__(self) -> None:
         self.rows: Callable[[], Iterable[DeploymentRow]] = tuple
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges. Their labels are not `namespace`: that is the operator's own for whoever scrapes it."""
+        """The gauges. The label is not `namespace`: scrapers set that to the operator's own."""
         names = ["deployment_namespace", "deployment"]
         cost = GaugeMetricFamily(
             "finetune_deployment_cost_per_hour",
@@ -125,16 +125,16 @@ REGISTRY.register(DEPLOYMENTS)
 
 
 class PerObject(Collector):
-    """A gauge for each object of which something is so, read anew at each scrape; the others have none."""
+    """A gauge with value 1 for each object in a certain state, computed at each scrape; other objects have none."""
 
     def __init__(self, name: str, text: str) -> None:
         self._name = name
         self._text = text
         self.rows: Callable[[], Iterable[tuple[str, str, str]]] = tuple
-        """Kind, namespace and name of each of them."""
+        """Kind, namespace and name of each of these objects."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges; labelled as those of deployments are."""
+        """The gauges, with labels like those of deployments."""
         found = GaugeMetricFamily(self._name, self._text, labels=["kind", "object_namespace", "object"])
         for row in self.rows():
             found.add_metric(row, 1.0)
@@ -154,17 +154,18 @@ REGISTRY.register(UNCLEANED)
 
 
 class Stuck(Collector):
-    """How many objects do not get on, by kind, namespace and reason, read anew at each scrape."""
+    """The number of stuck objects by kind, namespace and reason, computed at each scrape."""
 
     def __init__(self) -> None:
         self.rows: Callable[[], Iterable[tuple[str, str, str, int]]] = tuple
         """Kind, namespace, reason, and how many."""
 
     def collect(self) -> Iterator[GaugeMetricFamily]:
-        """The gauges; none where everything gets on."""
+        """The gauges; none if nothing is stuck."""
         found = GaugeMetricFamily(
             "finetune_stuck_objects",
-            "Objects that have not ended and are stuck, by the reason in their status.",
+            "Objects that have not ended and are stuck, by the reason in their status; what waits for a ResourceQuota "
+            "counts as `Unschedulable`.",
             labels=["kind", "object_namespace", "reason"],
         )
         for *labels, number in self.rows():

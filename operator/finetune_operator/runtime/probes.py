@@ -1,4 +1,4 @@
-"""Plain HTTP for the kubelet and Prometheus: /healthz, /readyz, /metrics. What is healthy is decided by its callers."""
+"""Plain HTTP for the kubelet and Prometheus: /healthz, /readyz, /metrics. Callers decide what is healthy."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -20,8 +20,8 @@ class ProbeServer(Listener):
     Args:
         host: address to listen on; "" for all.
         port: 0 picks a free one.
-        live: a failing one gets the pod restarted: only what a restart can heal belongs here.
-        ready: a failing one takes the pod out of its Services.
+        live: if one fails the pod is restarted: only for what a restart can fix.
+        ready: if one fails the pod is removed from its Services.
     """
 
     def __init__(

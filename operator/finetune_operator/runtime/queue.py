@@ -1,7 +1,7 @@
 """The work queue: keys in, `reconcile` called, one run per key at a time, bounded workers, backoff, resync.
 
 `Schedule` holds the rules; this adds tasks, the loop's clock, logs and metrics. Not thread-safe: one event loop.
-Knows nothing of what a reconcile does.
+Independent of what a reconcile does.
 """
 
 import asyncio
@@ -21,19 +21,19 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Requeue:
-    """What a reconcile returns that wants to run again without an event: in `after_seconds`."""
+    """Returned by a reconcile that must run again without an event, in `after_seconds`."""
 
     after_seconds: float
 
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """Delays between failing runs of one key: doubling from `first` to `longest` seconds, with jitter below."""
+    """Delays between failing runs of one key: doubling from `first` to `longest` seconds, minus jitter."""
 
     first: float = 1.0
     longest: float = 300.0
     refused: float = 60.0
-    """The longest where a right, a policy or another writer is in the way: whoever sees to that waits for an answer."""
+    """Upper limit if RBAC, a policy or another writer is in the way: the person who fixes that waits for the retry."""
 
     def delay(self, failures: int, jitter: float, *, refused: bool = False) -> float:
         """Seconds to wait after the n-th failure in a row (from 1); `jitter` in 0..1 takes off up to half of it."""
@@ -44,7 +44,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class QueueHealth:
-    """A snapshot for probes and metrics; ages in seconds, 0.0 where there is nothing to have an age."""
+    """A snapshot for probes and metrics. Ages are in seconds; 0.0 if there is nothing to measure."""
 
     ready: int
     delayed: int
@@ -58,11 +58,11 @@ class WorkQueue:
     """Runs `reconcile(key)` for each key that is added, never twice at once for the same key.
 
     Args:
-        reconcile: may return a Requeue; an exception means: again, after a backoff.
-        workers: runs at once.
+        reconcile: may return a Requeue; after an exception it is repeated with backoff.
+        workers: maximum number of concurrent runs.
         backoff: delays after failures.
-        timeout: seconds after which a run is ended and counts as failed.
-        jitter: a number in 0..1, drawn anew for each failure.
+        timeout: seconds after which a run is cancelled and counts as failed.
+        jitter: a number in 0..1, drawn for each failure.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class WorkQueue:
         self._progress_at = 0.0
 
     def start(self) -> None:
-        """Starts to work on what was and will be added. Call it inside the event loop, once."""
+        """Starts working on what was and will be added. Call it inside the event loop, once."""
         self._loop = asyncio.get_running_loop()
         metrics.QUEUE_READY.set_function(lambda: self.health().ready)
         metrics.QUEUE_DELAYED.set_function(lambda: self.health().delayed)
@@ -99,19 +99,19 @@ class WorkQueue:
         self._dispatch_soon()
 
     def add(self, key: Key, lane: Lane = Lane.OTHERS) -> None:
-        """Wants `key` reconciled soon: once, however often it is added before its run starts."""
+        """Reconciles `key` soon: once, however often it is added before its run starts."""
         self.add_after(key, 0.0, lane)
 
     def add_after(self, key: Key, seconds: float, lane: Lane = Lane.OTHERS) -> None:
-        """Wants `key` reconciled in `seconds`; an earlier wish for it wins."""
+        """Reconciles `key` in `seconds`, or earlier if it was already due earlier."""
         self._schedule.add(key, self._now() + seconds, lane)
         self._dispatch_soon()
 
     async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's own limit, and not a cancellation
-        """Starts nothing more and lets the running ones finish; after `timeout` seconds they are cancelled.
+        """Starts nothing more and lets running reconciles finish; after `timeout` seconds they are cancelled.
 
         Returns:
-            Whether all finished by themselves.
+            Whether all finished in time.
         """
         self._draining = True
         if self._timer is not None:
@@ -127,7 +127,7 @@ class WorkQueue:
         return not late
 
     def health(self) -> QueueHealth:
-        """How the queue is doing now. Walks over all waiting keys."""
+        """The queue's state now. Walks over all waiting keys."""
         now = self._now()
         ready = self._schedule.due_count(now)
         first = self._schedule.next_due()
@@ -152,7 +152,7 @@ class WorkQueue:
         return (self._loop or asyncio.get_running_loop()).time()
 
     def _dispatch_soon(self) -> None:
-        """After the current callbacks, so that a burst of events for one key is one run."""
+        """Dispatches after the current callbacks, so that a burst of events for one key causes one run."""
         if self._loop is not None and self._soon is None and not self._draining:
             self._soon = self._loop.call_soon(self._dispatch)
 
@@ -190,7 +190,7 @@ class WorkQueue:
             self._dispatch()
 
     def _settle(self, key: Key, requeue: Requeue | None, failure: BaseException | None, started: float) -> None:
-        """Writes down how a run ended and when the key runs again."""
+        """Records how a run ended and when the key runs again."""
         now = self._progress_at = self._now()
         metrics.RECONCILE_SECONDS.labels(key.kind).observe(now - started)
         metrics.RECONCILES.labels(key.kind, _outcome(requeue, failure)).inc()
@@ -223,7 +223,7 @@ def _outcome(requeue: Requeue | None, failure: BaseException | None) -> str:
 
 
 def _log_failure(failure: BaseException, failures: int, delay: float) -> None:
-    """What happens in every busy cluster is a line; what nobody foresaw is a traceback."""
+    """Expected failures of a busy cluster are one line; unexpected ones a traceback."""
     if isinstance(failure, KubeError) and failure.repeated:
         logger.debug("not asked again yet (attempt %d); again in %.1f s: %s", failures, delay, failure)
     elif isinstance(failure, Conflict) and failures == 1:

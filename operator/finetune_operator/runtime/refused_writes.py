@@ -1,7 +1,7 @@
-"""Writes that the API server refuses are not asked for again at each reason to look. Knows no kinds.
+"""Limits how often a write that the API server refuses is repeated. Knows no kinds.
 
-A trainer reports every few seconds, and each report has its job looked at: what a policy refuses would be asked for as
-often, for as long as the policy stands.
+A trainer reports every few seconds, and each report triggers a reconcile of its job: without this, a write that a
+policy refuses would be sent as often, for as long as the policy exists.
 """
 
 from finetune_operator.runtime.errors import KubeError
@@ -15,10 +15,10 @@ REMEMBERED = 4096
 
 
 class RefusedWrites:
-    """Of each write, how often it was refused lately: a few times in a row it may be, and then every half minute.
+    """Counts recent refusals by write: a few in a row are allowed, then one every half minute.
 
-    What a policy goes by may be the labels: where those are others than at the refusal, it may be taken by now. Who
-    writes them again and again has it asked for no more often than that.
+    Policies may look at labels: if they differ from those at the refusal, the write may be accepted now and is sent.
+    Labels that change again and again cause no more tries than that.
     """
 
     def __init__(self, clock: Clock) -> None:
@@ -28,10 +28,10 @@ class RefusedWrites:
         self._until: LRUCache[tuple[float, KubeError, object]] = LRUCache(REMEMBERED, lambda held: held[0] <= clock())
 
     def check(self, write: str, marks: object = None) -> None:
-        """Before a write, of an object that has these marks now.
+        """Call before a write; `marks` are the object's present labels and annotations.
 
         Raises:
-            KubeError: it was refused so often that it has to wait; the one that the server said the last time.
+            KubeError: it was refused so often that it has to wait; the server's last refusal.
         """
         held = self._until.get(write)
         if held is None or self._clock() >= held[0]:
@@ -43,6 +43,6 @@ class RefusedWrites:
         raise refusal.with_traceback(None)  # the same one each time
 
     def refused(self, write: str, refusal: KubeError, marks: object = None) -> None:
-        """It was refused, to an object that had these marks."""
+        """Record a refusal; `marks` are what the object had then."""
         if (wait := self._turns.take(write)) > 0:
             self._until.put(write, (self._clock() + wait, refusal, marks))

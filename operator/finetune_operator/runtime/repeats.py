@@ -1,13 +1,13 @@
-"""A trouble that lasts is told when it begins, and then every few minutes: not at each try. Knows no kinds."""
+"""Logs a lasting failure when it begins and then every few minutes, not at each try. Knows no kinds."""
 
 from finetune_operator.runtime.uptime import Clock
 
 TOLD_AGAIN_SECONDS = 300.0
-"""Whoever looks at the last minutes of a log finds it, and it does not push out the rest."""
+"""So that the last minutes of a log show it, without filling the log."""
 
 
 class Repeats:
-    """Of one thing that is tried again and again."""
+    """For one operation that is retried again and again."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
@@ -15,7 +15,7 @@ class Repeats:
         self._told_at = 0.0
 
     def is_news(self, trouble: str) -> bool:
-        """Whether to tell of it now: it is another one than the last, or that was told some time ago."""
+        """Whether to report it now: it differs from the last failure, or that was reported some time ago."""
         now = self._clock()
         if trouble == self._trouble and now < self._told_at + TOLD_AGAIN_SECONDS:
             return False
@@ -23,6 +23,6 @@ class Repeats:
         return True
 
     def over(self) -> bool:
-        """It went well: the next trouble is news. Whether there was one."""
+        """The operation succeeded: the next failure is news. Returns whether it had failed before."""
         was, self._trouble = self._trouble is not None, None
         return was

@@ -4,8 +4,8 @@
                          ▲                  │
                          └── added while in work: runs once more, after this run
 
-Holds a key at most once per state. Keys wait in lanes, which take turns while several have something due: none can
-starve another, however long it goes on. Starts nothing and reads no clock: `now` is handed in.
+Holds a key at most once per state. Keys wait in lanes, which take turns while several have due keys: none can starve
+another. Starts nothing and reads no clock: `now` is passed in.
 """
 
 import heapq
@@ -23,21 +23,21 @@ class Key(NamedTuple):
 
 
 class Lane(IntEnum):
-    """Where a key waits. Of several wishes for it the first of these counts."""
+    """Where a key waits. If it was added to several lanes, the first one in this order counts."""
 
     NEW = 0
-    """For what has just come into the world: what it needs takes the longest from then on."""
+    """New objects: what they need takes the longest to get ready."""
     ENDED = 1
-    """For what has come to its end: somebody waits to be told, and others for what it has left them."""
+    """Objects that have ended: users wait for the result, and other objects for what becomes free."""
     OTHERS = 2
-    """For everything else, first of all looks by the time, of which there are many and which mostly find nothing."""
+    """Everything else, mostly timed reconciles, of which there are many and which mostly find nothing to do."""
     SWEEP = 3
-    """For looks at thousands for one cause, and none of theirs: whoever edits one of them does not wait for all."""
+    """Thousands of objects enqueued for a reason outside of them, such as a resync: an edit of one must not wait."""
 
 
 TURNS = {Lane.NEW: 4, Lane.ENDED: 3, Lane.OTHERS: 1, Lane.SWEEP: 1}
-"""So many keys of a lane are taken in a row where another one has some that are due. An end takes three: its pod's,
-its model's, and its own once it has its version."""
+"""How many keys of a lane are taken in a row while another lane has due keys. An end takes three: its pod's, its
+model's, and its own once it has its version."""
 
 
 class _Entry(NamedTuple):
@@ -48,7 +48,7 @@ class _Entry(NamedTuple):
 
 
 class Schedule:
-    """Keys by the time they are due; each is waiting once or in work once."""
+    """Keys by due time; each is waiting at most once or in work once."""
 
     def __init__(self) -> None:
         self._lanes: dict[Lane, list[_Entry]] = {lane: [] for lane in Lane}
@@ -62,9 +62,9 @@ class Schedule:
         self._in_a_row = 0
 
     def add(self, key: Key, due: float, lane: Lane = Lane.OTHERS) -> None:
-        """Wants `key` run at `due`; of several wishes the earliest counts, held back only by what `finish` said.
+        """Runs `key` at `due`; if it is added several times the earliest counts, but not before `finish`'s limit.
 
-        It keeps its lane until a run of it does not fail.
+        It keeps its lane until one of its runs succeeds.
         """
         if key in self._in_work:
             wished, its = self._again.get(key, (due, lane))
@@ -83,7 +83,7 @@ class Schedule:
         self._compact()
 
     def take(self, now: float) -> Key | None:
-        """The due key whose turn it is, which is in work from now on; None if none is due."""
+        """The due key whose turn it is; it is in work from now on. None if none is due."""
         due = {lane for lane, entry in self._heads() if entry.due <= now}
         if not due:
             return None
@@ -97,10 +97,10 @@ class Schedule:
         return key
 
     def finish(self, key: Key, due: float | None, not_before: float | None = None) -> None:
-        """Ends the run of `key`, which is wanted again at `due` (None: only if it was added meanwhile).
+        """Ends the run of `key`, which is due again at `due` (None: only if it was added meanwhile).
 
-        With `not_before`, no wish runs it earlier than that, until a run ends without it: a key that fails cannot be
-        made to fail in a tight loop by the events of its own failing.
+        With `not_before` it does not run earlier than that, until a run ends without it: the events that a failing key
+        causes cannot make it fail in a tight loop.
         """
         del self._in_work[key]
         lane = self._lane_in_work.pop(key)
@@ -137,13 +137,13 @@ class Schedule:
         return iter(self._waiting)
 
     def _next(self, due: set[Lane]) -> Lane:
-        """Whose turn it is of these: the same lane's again while it has turns left, else the one's after it."""
+        """The lane whose turn it is: the same one again while it has turns left, else the one after it."""
         if self._turn in due and self._in_a_row < TURNS[self._turn]:
             return self._turn
         return min(due, key=lambda lane: (lane <= self._turn, lane))
 
     def _heads(self) -> Iterator[tuple[Lane, _Entry]]:
-        """The first of each lane that has any, without entries that are superseded by another wish for the key."""
+        """The first entry of each non-empty lane, skipping entries that were superseded by a later `add`."""
         for lane, entries in self._lanes.items():
             while entries and self._waiting.get(entries[0].key) is not entries[0]:
                 heapq.heappop(entries)
@@ -151,7 +151,7 @@ class Schedule:
                 yield lane, entries[0]
 
     def _compact(self) -> None:
-        """Superseded entries go when they outnumber the real ones, lest resyncs pile up behind frequent events."""
+        """Drops superseded entries when they outnumber the real ones; else frequent events would pile up resyncs."""
         if sum(map(len, self._lanes.values())) > 64 + 2 * len(self._waiting):
             for lane, entries in self._lanes.items():
                 entries[:] = [entry for entry in self._waiting.values() if entry.lane is lane]

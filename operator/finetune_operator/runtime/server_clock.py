@@ -1,7 +1,7 @@
-"""The API server's clock, as its answers tell it: the one by which all times in status, limits and ages are meant.
+"""The API server's clock, taken from its answers: all times in status, limits and ages refer to it.
 
-The operator's node may be minutes or hours off. By its own clock it would delete finished jobs early, stop servers in
-use and take young pods for late; and two replicas on two nodes would contradict each other.
+The operator's node may be minutes or hours off. By that clock it would delete finished jobs early, stop servers in use
+and consider young pods late; and two replicas on two nodes would contradict each other.
 """
 
 import logging
@@ -17,20 +17,20 @@ GRAIN = timedelta(seconds=1)
 """Date headers have whole seconds."""
 
 TOLERANCE = timedelta(seconds=2)
-"""A difference that is not worth a correction: clocks that somebody sets wander by less."""
+"""A difference that needs no correction: synchronised clocks vary by less."""
 
 
 def steady() -> Callable[[], datetime]:
-    """Our own clock as it stands now, and the time that passes: who sets it later moves nothing.
+    """Our own clock as it is now, plus the time that passes: setting the clock later has no effect.
 
-    Until the next answer contradicted a clock that was set, a deadline would be over, and a paid job cancelled for it.
+    Otherwise, until the next answer corrects it, a deadline might seem over, and a paid job be cancelled for it.
     """
     began = datetime.now(UTC) - timedelta(seconds=uptime())
     return lambda: began + timedelta(seconds=uptime())
 
 
 class ServerClock:
-    """Our own clock, put right as soon as an answer contradicts it.
+    """Our own clock, corrected as soon as an answer contradicts it.
 
     Args:
         local: our own clock, with a time zone; default: a steady one.
@@ -42,18 +42,18 @@ class ServerClock:
         self._last = ""
 
     def local(self) -> datetime:
-        """By our own clock: for the time at which a request is sent."""
+        """By our own clock; call it when a request is sent."""
         return self._local()
 
     def now(self) -> datetime:
-        """By the API server's."""
+        """By the API server's clock."""
         return self._local() + self._ahead
 
     def saw(self, date: str | None, sent: datetime) -> None:
-        """Take an answer's Date header in; `sent` is the local time of its request.
+        """Use an answer's Date header; `sent` is the local time of its request.
 
-        The server wrote it between then and now. Where what is believed of its clock does not fit, the nearest that
-        does is believed from here on.
+        The server wrote it between then and now. If the present estimate of its clock does not fit, the nearest value
+        that does replaces it.
         """
         if date is None or date == self._last or (said := http_date(date)) is None:
             return

@@ -47,13 +47,13 @@ class ServiceAccount:
             raise NoCluster(f"{self.ca} is not there: no CA to know the API server by")
 
     def trust(self) -> ssl.SSLContext:
-        """Whose certificates are believed: the cluster's alone."""
+        """Trusts the cluster's CA only."""
         return ssl.create_default_context(cafile=self.ca)
 
     async def authorization(self) -> str | None:
         """The header's value now."""
         if self._clock() - self._read_at >= TOKEN_SECONDS:
-            with suppress(NoCluster):  # the one before may be good still; else the API server says so
+            with suppress(NoCluster):  # the previous one may still be valid; else the API server says so
                 self._read()
         return f"Bearer {self.token}"
 
@@ -72,9 +72,9 @@ class ServiceAccount:
 
 
 def changed_trust(folder: Path) -> Callable[[], str | None]:
-    """A check for as long as this process lives: what is wrong once the cluster has another CA than now.
+    """A liveness check: reports once the cluster's CA differs from the present one.
 
-    Whoever connects has read it once, kopf too: a replica that waits for the Lease would wait for ever.
+    Every client has read it only once, kopf too: a replica that waits for the Lease would wait for ever.
     """
     known = _ca_of(folder)
     return lambda: (
@@ -85,7 +85,7 @@ def changed_trust(folder: Path) -> Callable[[], str | None]:
 
 
 def _ca_of(folder: Path) -> bytes | None:
-    """None where it cannot be read, as it may be while the kubelet changes it."""
+    """The CA; None if it cannot be read, for example while the kubelet replaces it."""
     try:
         return (folder / CA_FILE).read_bytes()
     except OSError:
@@ -98,13 +98,13 @@ def is_in_cluster(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def namespace_in(folder: Path) -> str | None:
-    """The pod's namespace, which the kubelet mounts beside its token; None where it mounts neither."""
+    """The pod's namespace, which the kubelet mounts beside its token; None if neither is mounted."""
     file = folder / "namespace"
     return file.read_text(encoding="utf-8").strip() or None if file.is_file() else None
 
 
 def is_ipv6(environment: Mapping[str, str] = os.environ) -> bool:
-    """Whether the cluster's first family of addresses is IPv6: that of its API server's Service."""
+    """Whether the cluster's first address family is IPv6: that of its API server's Service."""
     return ":" in environment.get("KUBERNETES_SERVICE_HOST", "")
 
 

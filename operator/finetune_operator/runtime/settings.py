@@ -1,4 +1,4 @@
-"""All that can be set about the operator's process, read once from the environment. Holds no defaults of kinds."""
+"""All settings of the operator's process, read once from the environment. Contains no defaults of kinds."""
 
 import os
 import re
@@ -13,12 +13,12 @@ from finetune_api import RELEASE
 from finetune_operator.runtime.leadership.lease_times import JITTER, LeaseTimes, rise
 
 PREFIX = "FINETUNE_"
-# What Kubernetes itself puts into a pod's environment for each Service of the namespace (enableServiceLinks).
+# What Kubernetes itself adds to a pod's environment for each Service of the namespace (enableServiceLinks).
 _SERVICE_LINK = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
 
 
 class SettingsError(Exception):
-    """A variable holds what cannot be used; the message names each one."""
+    """Variables with unusable values; the message names each one."""
 
 
 def _words(value: object) -> object:
@@ -49,8 +49,8 @@ class Settings(BaseModel):
         (), description="Namespaces to look after, separated by commas; default: all of the cluster."
     )
 
-    # A busy API server gives each request the same share of its time; who applies many jobs has some sixteen at once:
-    # new jobs keep up with as many, and ends of others have some beside them.
+    # A busy API server gives each request the same share of its time, and a user who applies many jobs sends some
+    # sixteen at once: with as many workers new jobs keep up, and the rest is for jobs that end.
     workers: int = Field(24, ge=1, le=256, description="Reconciles that may run at once.")
     resync_seconds: float = Field(
         600, ge=10, description="Every object is looked at again after this long, with jitter, even if nothing changed."
@@ -89,7 +89,7 @@ class Settings(BaseModel):
         description="Requests per second to the API server in the long run; API priority and fairness guards it.",
     )
     kube_burst: int = Field(1000, ge=1, description="Requests to the API server that may go out at once.")
-    # More than the 30 s that a webhook may take: the API server's answer names the one that says nothing.
+    # More than the 30 s that a webhook may take: the API server's answer names the webhook that does not answer.
     kube_timeout_seconds: float = Field(35, ge=1, description="An API call without an answer fails after this.")
 
     lease_name: str = Field("finetune-operator", description="The Lease that the leading replica holds.")
@@ -152,7 +152,7 @@ class Settings(BaseModel):
 
     @property
     def lease_times(self) -> LeaseTimes:
-        """The Lease's, as they are set."""
+        """The times of the Lease."""
         return LeaseTimes(self.lease_duration_seconds, self.lease_renew_seconds, self.lease_retry_seconds)
 
     @property

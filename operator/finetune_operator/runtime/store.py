@@ -1,11 +1,11 @@
-"""The last seen state of watched objects, with indexes. Knows no kinds and decides nothing.
+"""The last seen state of watched objects, with indexes. Independent of kinds; decides nothing.
 
-Objects are kept as JSON, not as dicts: ten thousand of them take a fifth of the memory. Whatever is read may be stale
-by the time of a watch's delay; writes carry a resourceVersion where that matters, and a `listing`, taken in at each
-resync, drops what a watch gap has hidden.
+Objects are kept as JSON, not as dicts: ten thousand of them take a fifth of the memory. Reads may be stale by a watch's
+delay; writes carry a resourceVersion where that matters, and a `listing`, made at each resync, drops what was deleted
+during a gap of the watch.
 
-`hear` says whether a watch has told anything new. An operator's own writes come back to it, Kubernetes writes fields
-that nobody here reads, and a listing repeats what is known: none of them is a reason to look at an object again.
+`hear` returns whether a watch event is news. The operator's own writes come back to it, Kubernetes writes fields that
+nobody here reads, and a listing repeats known objects: none of them needs a reconcile.
 """
 
 from collections import defaultdict
@@ -20,15 +20,15 @@ from finetune_operator.runtime.kube import Resource, version_of
 
 Indexer = Callable[[Manifest], Iterable[str]]
 Address = tuple[str, str]
-"""Namespace ("" where there is none) and name."""
+"""Namespace ("" for cluster-scoped objects) and name."""
 
 DELETIONS = 4096
-"""Of so many deletions it is remembered in which state: an answer of the API that comes after its watch's word, as that
-to a write which took the last finalizer off, does not bring the object back."""
+"""How many deletions are remembered, with their versions: an API answer that arrives after the watch's DELETED event,
+such as that to the write which removed the last finalizer, must not bring the object back."""
 
 
 class _Kept:
-    """One object: its JSON without its resourceVersion, that version, its index keys, and what was last told of it."""
+    """One object: its JSON without resourceVersion, that version, its index keys, and the hash last notified."""
 
     __slots__ = ("data", "keys", "told", "version")
 
@@ -50,8 +50,8 @@ class Store:
     """Watched objects by resource, namespace and name.
 
     Args:
-        indexers: for a resource, the index keys of an object.
-        trims: for a resource, what of an object is kept.
+        indexers: by resource: computes the index keys of an object.
+        trims: by resource: returns the part of an object that is kept.
     """
 
     def __init__(
@@ -66,12 +66,12 @@ class Store:
         self._deleted: dict[tuple[Resource, Address], int] = {}
 
     def put(self, resource: Resource, obj: Mapping[str, Any], *, told: bool = False) -> bool:
-        """Keep an object unless a newer state of it is known; whether it was kept.
+        """Keep an object unless a newer state of it is known; returns whether it was kept.
 
         Args:
-            resource: what it is.
+            resource: its resource.
             obj: its manifest.
-            told: whether all whom it concerns know of this state: a watch that brings it again brings no news.
+            told: whether everything it affects already knows this state: a watch event that repeats it is no news.
         """
         kept = self._keep(resource, obj)
         if kept is not None and told:
@@ -79,7 +79,7 @@ class Store:
         return kept is not None
 
     def hear(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
-        """Keep what a watch tells; whether it is news: what is kept of the object is not what was told of it last."""
+        """Keep the object of a watch event; returns whether it is news, that is, differs from the last one notified."""
         kept = self._keep(resource, obj)
         if kept is None:
             return False
@@ -94,52 +94,52 @@ class Store:
             self._reindex(resource, address, kept.keys, ())
 
     def discard(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
-        """Forget an object that was deleted in this state, unless a newer one of its name is known; whether it was."""
+        """Forget an object that was deleted at this version, unless a newer one of its name is known."""
         address = _address(obj)
         kept = self._objects[resource].get(address)
         if kept is not None and kept.version > version_of(obj):
             return False
         self.remove(resource, *address)
-        self._deleted.pop((resource, address), None)  # lest it keeps its place among the oldest
+        self._deleted.pop((resource, address), None)  # so that it moves to the end: the oldest are dropped
         self._deleted[resource, address] = version_of(obj)
         if len(self._deleted) > DELETIONS:
             del self._deleted[next(iter(self._deleted))]
         return True
 
     def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
-        """An object as it was last seen."""
+        """An object as last seen."""
         kept = self._objects[resource].get((namespace or "", name))
         return None if kept is None else kept.object()
 
     def version(self, resource: Resource, name: str, namespace: str | None = None) -> int | None:
-        """The resourceVersion of an object as it was last seen, without reading it."""
+        """The resourceVersion of an object as last seen, without parsing it."""
         kept = self._objects[resource].get((namespace or "", name))
         return None if kept is None else kept.version
 
     def select(self, resource: Resource, index_key: str) -> list[Manifest]:
-        """Objects that have an index key, by namespace and name."""
+        """Objects with this index key, by namespace and name."""
         found = sorted(self._index.get((resource, index_key), ()))
         return [self._objects[resource][address].object() for address in found]
 
     def addresses(self, resource: Resource, index_key: str | None = None) -> list[Address]:
-        """Addresses of all objects of a resource, or of those that have an index key."""
+        """Addresses of all objects of a resource, or of those with this index key."""
         if index_key is None:
             return list(self._objects[resource])
         return sorted(self._index.get((resource, index_key), ()))
 
     def count(self, resource: Resource, index_key: str) -> int:
-        """How many objects have an index key."""
+        """How many objects have this index key."""
         return len(self._index.get((resource, index_key), ()))
 
     def listing(self, resource: Resource, namespace: str | None = None) -> "Listing":
-        """A whole listing, of a namespace or of all: to be called before the API is asked for it."""
+        """Start a full listing, of a namespace or of all. Call it before the request to the API."""
         known = self._objects[resource].items()
         before = {address: kept.version for address, kept in known if namespace in {None, address[0]}}
         deleted = {address: version for (of, address), version in self._deleted.items() if of == resource}
         return Listing(self, resource, before, deleted)
 
     def forget(self, resource: Resource, addresses: Mapping[Address, int]) -> list[Manifest]:
-        """Forget, and return, those of these objects that have not changed since these versions."""
+        """Remove, and return, the given objects that have not changed since these versions."""
         known = self._objects[resource]
         gone = sorted(at for at, version in addresses.items() if at in known and known[at].version == version)
         forgotten = [known[address].object() for address in gone]
@@ -148,7 +148,7 @@ class Store:
         return forgotten
 
     def _keep(self, resource: Resource, obj: Mapping[str, Any]) -> _Kept | None:
-        """What is kept of the object now; None where a newer state of it was known."""
+        """Store the object and return its entry; None if a newer state was known."""
         address, version = _address(obj), version_of(obj)
         known = self._objects[resource].get(address)
         if known is not None and known.version > version:
@@ -158,7 +158,7 @@ class Store:
         trim = self._trims.get(resource)
         trimmed = _plain(trim(dict(obj)) if trim else dict(obj), versioned=bool(version))
         keys = tuple(self._indexers[resource](trimmed)) if resource in self._indexers else ()
-        # A copy: orjson's own bytes keep the buffer that they were written into, three times their size.
+        # Copied: orjson's bytes keep the buffer that they were written into, which is three times as large.
         data = bytes(memoryview(orjson.dumps(trimmed)))
         if known is None:
             known = self._objects[resource][address] = _Kept(data, version, (), None)
@@ -179,26 +179,26 @@ class Store:
 
 
 class Listing:
-    """What a listing has, as it is read: what it lacks at its end is gone."""
+    """Collects the addresses of a listing while it is read: what it lacks at its end is gone."""
 
     def __init__(
         self, store: Store, resource: Resource, before: Mapping[Address, int], deleted: Mapping[Address, int]
     ) -> None:
         self._store = store
         self._resource = resource
-        self._before = before  # what has come or changed since cannot be known to the listing
+        self._before = before  # what was created or changed later cannot be judged by this listing
         self._deleted = deleted
         self._listed: set[Address] = set()
 
     def begin(self) -> None:
-        """What came so far is not of this listing."""
+        """Start over: the listing is repeated from its first page."""
         self._listed.clear()
 
     def has(self, obj: Mapping[str, Any]) -> None:
-        """One object of it.
+        """Add one object.
 
         Raises:
-            WentBack: a later state of it was seen before the listing was asked for. A server lists what is.
+            WentBack: a later state of it was seen before this listing was requested, so the server was restored.
         """
         address = _address(obj)
         if 0 < version_of(obj) < max(self._before.get(address, 0), self._deleted.get(address, 0)):
@@ -206,7 +206,7 @@ class Listing:
         self._listed.add(address)
 
     def end(self) -> list[Manifest]:
-        """That was all: have the store forget, and return, what the listing lacks."""
+        """End the listing; returns what it lacks, after removing that from the store."""
         unlisted = {address: version for address, version in self._before.items() if address not in self._listed}
         self._before, self._listed = {}, set()
         return self._store.forget(self._resource, unlisted)
@@ -218,6 +218,6 @@ def _address(obj: Mapping[str, Any]) -> Address:
 
 
 def _plain(obj: Manifest, *, versioned: bool) -> Manifest:
-    """The object without what changes though nothing does; a version that is no number stays where it is."""
+    """The object without fields that change although nothing else does; a non-numeric resourceVersion stays."""
     dropped = {"managedFields", "resourceVersion"} if versioned else {"managedFields"}
     return {**obj, "metadata": {k: v for k, v in obj["metadata"].items() if k not in dropped}}

@@ -32,13 +32,13 @@ class TokenBucket:
         return (1 - self._tokens) / self._rate
 
     def reserve(self) -> float:
-        """Takes a token in any case, on credit if need be. Returns the seconds to wait before using it."""
+        """Takes a token in any case, on credit if there is none. Returns the seconds to wait before using it."""
         self._refill()
         self._tokens -= 1
         return max(0.0, -self._tokens / self._rate)
 
     def is_full(self) -> bool:
-        """Whether it is as good as a new one."""
+        """Whether it is in the same state as a new one."""
         self._refill()
         return self._tokens >= self._burst
 
@@ -49,12 +49,12 @@ class TokenBucket:
 
 
 class TokenBuckets:
-    """A bucket for each name. One that is full again says as much as none, and is forgotten.
+    """A bucket for each name. A full one is dropped, as it equals a new one.
 
     Args:
-        rate: as that of a TokenBucket, like the next two.
+        rate: as for a TokenBucket, like the next two.
         burst: tokens.
-        names: as many at most are told apart.
+        names: the maximum number of buckets.
     """
 
     def __init__(self, rate: float, burst: float, clock: Clock, names: int) -> None:
@@ -64,7 +64,7 @@ class TokenBuckets:
         self._buckets: LRUCache[TokenBucket] = LRUCache(names, TokenBucket.is_full)
 
     def take(self, name: str) -> float:
-        """Takes a token of this name's if there is one. Returns 0.0, or the seconds until there will be one."""
+        """Takes one of this name's tokens if there is one. Returns 0.0, or the seconds until there will be one."""
         bucket = self._buckets.get(name)
         if bucket is None:
             bucket = self._buckets.put(name, TokenBucket(self._rate, self._burst, self._clock))

@@ -437,7 +437,7 @@ MENDED = {
     "booleans": messages(ASKED[0], {**ASKED[1], "content": True}),
     "lists of text": messages({**ASKED[0], "content": ["a", "b"]}, ASKED[1]),
     "objects": messages({"from": "human", "value": {"said": "q"}}, ASKED[1]),
-    "speakers as names": [{"messages": [{"human": "q", "gpt": "a"}, {"Human": "r"}, {"GPT": "b"}]}],
+    "speakers as names": [{"messages": [{"human": "q", "gpt": "a"}, {"Human": "r"}, {"GPT": "b"}]}] * 2,
     "no answers": [{"messages": [ASKED[0]], "best": "b"}],
     "answers beside": [{"messages": [ASKED[0]], "response": "b"}],
     "choices": [{"messages": [ASKED[0]], "choices": [{"index": 0, "message": ASKED[1]}]}],

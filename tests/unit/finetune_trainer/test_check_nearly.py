@@ -1,6 +1,8 @@
 """Files that are nearly what is read: what is said of each leads, when it is followed, to exactly the rows meant."""
 
 import json
+import shutil
+import subprocess
 
 import pytest
 
@@ -61,6 +63,35 @@ def of_dynamo(talk):
     return {"Item": {"messages": {"L": messages}, "id": {"N": "1"}}}
 
 
+def of_notion(kind, said):
+    return {"id": "x", "type": kind, kind: [{"type": "text", "plain_text": one} for one in (said[:3], said[3:])]}
+
+
+def of_a_page(row):
+    told = {"prompt": of_notion("title", row["prompt"]), "completion": of_notion("rich_text", row["completion"])}
+    return {"object": "page", "id": "1", "properties": told}
+
+
+def of_intercom(row):
+    parts = [{"body": None, "author": {"type": "bot"}}, {"body": row["completion"], "author": {"type": "admin"}}]
+    source = {"body": f"<p>{row['prompt']}</p>", "author": {"type": "user"}}
+    return {"type": "conversation", "source": source, "conversation_parts": {"conversation_parts": parts}}
+
+
+def of_discord(who, said):
+    return {"id": "1", "type": "Default", "content": said, "author": {"id": "1", "name": who, "roles": []}}
+
+
+def of_telegram(who, said):
+    return {"id": 1, "type": "message", "from": who, "text": [said[:3], {"type": "bold", "text": said[3:]}]}
+
+
+def a_chat(message):
+    said = [message(who, text) for pair in TEXTS for who, text in zip(("Bo", "ANSWERER"), pair, strict=True)]
+    said = [{**message("ANSWERER", "Hello"), "id": 0}, *said, message("Eve", "thanks")]
+    return json.dumps({"channel": {"name": "c"}, "messages": said})
+
+
 NEARLY = {
     "JavaScript": ("t.json", f"[\n{''.join(map(of_javascript, ROWS)).replace(' //', ', //')}]"),
     "JavaScript in lines": ("t.jsonl", "".join(map(of_javascript, ROWS))),
@@ -78,6 +109,11 @@ NEARLY = {
     "structs of DuckDB, in quotes": ("t.csv", as_structs("{'role': %s, 'content': '%s'}", "\\'")),
     "spans of OpenTelemetry": ("t.jsonl", as_lines(map(of_spans, TALKS))),
     "lists of DynamoDB": ("t.jsonl", as_lines(map(of_dynamo, TALKS))),
+    "a chat of Discord": ("t.json", a_chat(of_discord)),
+    "a chat of Telegram": ("t.json", a_chat(of_telegram)),
+    "conversations of Intercom": ("t.jsonl", as_lines(map(of_intercom, ROWS))),
+    "pages of Notion": ("t.json", json.dumps(list(map(of_a_page, ROWS)))),
+    "arrays behind one another": ("t.json", "".join(json.dumps([row]) for row in ROWS)),
     "OUTFILE": ("t.tsv", as_outfile(TEXTS)),
     "OUTFILE with commas": ("t.csv", as_outfile(TEXTS, ",")),
 }
@@ -93,6 +129,40 @@ def test_the_next_step_leads_to_exactly_the_rows(check, tmp_path, what):
     result = check(train=(f"made{path.suffix}", made), validation=("v.jsonl", LINES))
     assert (result.code, result.verdict.train.rows) == (ExitCode.OK, 3), result.err
     assert result.verdict.shared_rows[0].rows == 3
+
+
+@pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed here")
+@pytest.mark.parametrize("lost", [1, 9, 60])
+def test_of_an_array_that_breaks_off_the_whole_rows_are_kept(check, tmp_path, lost):
+    data = json.dumps(ROWS)[:-lost]
+    step = check(train=("t.json", data)).verdict.next_step
+    with pytest.raises(subprocess.CalledProcessError):  # jq says where
+        followed(step, tmp_path, FILE=data)
+    made = list(map(json.loads, (tmp_path / "ROWS.jsonl").read_text().splitlines()))
+    assert made == ROWS[: 3 if lost == 1 else 2]
+
+
+def test_last_cells_that_spreadsheets_leave_out_are_added(check, tmp_path):
+    data = "prompt,completion,note,by\na?,b\nc?,d\n"
+    made = followed(check(train=("t.csv", data)).verdict.next_step, tmp_path, FILE=data)
+    assert made == "prompt,completion,note,by\na?,b,,\nc?,d,,\n"
+
+
+@pytest.mark.parametrize(
+    ("behind", "told"),
+    [(" (required)", True), ("*", True), ("\n[Text]", True), (" (en)", True), (" (Peter Smith)", False)],
+)
+def test_names_of_columns_are_known_by_what_stands_before_a_mark_that_forms_have(check, behind, told):
+    verdict = check(train=("t.csv", f'"prompt{behind}","completion{behind}"\na?,b\n')).verdict
+    assert (f"prompt{behind.replace(chr(10), ' ')}, completion" in verdict.message) is told
+    assert (f"{{prompt: {json.dumps(f'prompt{behind}')}, " in verdict.next_step) is told
+
+
+def test_cells_of_hive_without_a_header_are_told_and_not_taken_for_one_text(check, tmp_path):
+    data = "a, b?\1c\nd, e?\1f\n"
+    refused = check(train=("t.csv", data)).verdict
+    assert "its cells are separated by '\\x01'" in refused.message
+    assert followed(refused.next_step, tmp_path, FILE=data) == '"a, b?",c\n"d, e?",f\n'
 
 
 @pytest.mark.parametrize("header", ["prompt,completion", "“prompt”,“completion”"])

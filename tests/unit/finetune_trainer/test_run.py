@@ -115,7 +115,7 @@ def test_a_run_knows_whether_the_kernel_ended_the_one_before(
     args, told = flags(tmp_path, tiny_model), []
     args.output.mkdir()
     (args.output / ".running").write_text(left)
-    monkeypatch.setattr(run, "_ended_for_memory", lambda: ends)
+    monkeypatch.setattr(run, "_oom_kills", lambda: ends)
     monkeypatch.setattr(run, "execute", lambda job, *_, **__: told.append((job.short_of_memory, lock_of(args))))
     assert run.main(args) == ExitCode.OK
     assert told == [(short, str(ends))]
@@ -128,7 +128,7 @@ def lock_of(args) -> str:
 
 
 def test_the_kernels_count_of_ends_for_want_of_memory_is_read():
-    assert run._ended_for_memory() >= 0
+    assert run._oom_kills() >= 0
     assert any(line.startswith("oom_kill ") for line in Path("/proc/vmstat").read_text().splitlines())
 
 

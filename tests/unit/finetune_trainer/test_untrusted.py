@@ -77,7 +77,7 @@ def test_mlflow(server, tiny_model, tmp_path, monkeypatch):
     mlflow = trackers._MAKERS["mlflow"](job)
     with pytest.raises(MlflowException) as raised:
         mlflow.on_train_begin(SimpleNamespace(run_name="team-a/job"), trackers._state(0), None, model=None)
-    assert UNTRUSTED in trackers._said(raised.value)
+    assert UNTRUSTED in trackers._cause(raised.value)
 
 
 def test_weights_and_biases(server, tiny_model, tmp_path, monkeypatch):
@@ -88,4 +88,4 @@ def test_weights_and_biases(server, tiny_model, tmp_path, monkeypatch):
     with pytest.raises(wandb.errors.CommError) as raised:
         trackers._MAKERS["wandb"](job)
     wandb.teardown()
-    assert UNTRUSTED in trackers._said(raised.value)
+    assert UNTRUSTED in trackers._cause(raised.value)

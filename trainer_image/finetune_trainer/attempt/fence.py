@@ -1,12 +1,12 @@
 """Keeps a trainer that was given up from writing beside its successor.
 
-A node that does not answer may still run its pod. The next attempt puts its number into the output folder when it
-starts; an earlier one reads it after each step and once more before a checkpoint or the artifact gets its name, and
-stops: one that was frozen may wake in the middle of writing, long after its successor's end. The number, not the clock,
-decides who is newer. In an object store each attempt leaves an object of its own, so that none is overwritten.
+A node that does not respond may still run its pod. The next attempt writes its number into the output folder when it
+starts; an earlier one reads it after each step and again before a checkpoint or the artifact is renamed, and stops: a
+frozen process may wake up while writing, long after its successor has ended. The number, not the clock, decides which
+is newer. In an object store each attempt writes its own object, so that none is overwritten.
 
-An attempt may have a second pod: a queue took its first one away and it stands on a node that does not answer, or its
-batch Job was deleted before status spoke of it. Of pods with the same number the one that came last has the folder.
+An attempt may have a second pod: a queue preempted the first one on a node that does not respond, or its batch Job
+was deleted before the status was updated. Of pods with the same number the last one to start owns the folder.
 """
 
 import secrets
@@ -21,20 +21,20 @@ HOLDER = "attempt-holder"
 FOLDER = "attempts"
 
 
-class Passable(Protocol):
-    """What knows whether a newer attempt has begun."""
+class AttemptFence(Protocol):
+    """Tells whether a newer attempt has started."""
 
     def take(self) -> bool:
-        """Say that this attempt has begun; False where a newer one has said so already."""
+        """Register this attempt as started; False if a newer one is already registered."""
         ...
 
-    def is_passed(self) -> bool:
-        """Whether a newer attempt has begun."""
+    def is_superseded(self) -> bool:
+        """Whether a newer attempt has started."""
         ...
 
 
 class Fence:
-    """The number of the newest attempt, in a job's output folder, and the mark of the process that has it."""
+    """The number of the newest attempt, in a job's output folder, and the mark of its process."""
 
     def __init__(self, output: Path, attempt: int) -> None:
         self._output = output
@@ -42,27 +42,27 @@ class Fence:
         self._mark = secrets.token_hex(8)
 
     def take(self) -> bool:
-        """Say that this attempt has begun; False where a newer one has said so already.
+        """Register this attempt as started; False if a newer one is already registered.
 
         Raises:
-            TrainerError: ArtifactFailed, the volume does not say.
+            TrainerError: ArtifactFailed, the volume cannot be read.
             OSError: the folder cannot be written.
         """
         if self._newest() > self._attempt:
             return False
         self._output.mkdir(parents=True, exist_ok=True)
-        # The number stays alone in its file: trainers of earlier releases look for nothing else.
+        # The number is alone in its file: trainers of earlier releases expect nothing else.
         for name, text in ((HOLDER, self._mark), (FILE, str(self._attempt))):
             staging = self._output / f".{name}-{self._mark}"
             staging.write_text(f"{text}\n", encoding="utf-8")
             staging.replace(self._output / name)
         return True
 
-    def is_passed(self) -> bool:
-        """Whether a newer attempt has begun, or another pod of this one.
+    def is_superseded(self) -> bool:
+        """Whether a newer attempt has started, or another pod of this one.
 
         Raises:
-            TrainerError: ArtifactFailed, the volume does not say.
+            TrainerError: ArtifactFailed, the volume cannot be read.
         """
         newest = self._newest()
         return newest > self._attempt or (newest == self._attempt and self._read(HOLDER) not in {"", self._mark})
@@ -80,7 +80,7 @@ class Fence:
 
 
 class StoreFence:
-    """The numbers of a job's attempts, in its folder of a store, each with the mark of the process that has it."""
+    """The numbers of a job's attempts, in its folder of a store, each with the mark of its process."""
 
     def __init__(self, store: Store, attempt: int) -> None:
         self._store, self._attempt = store, attempt
@@ -88,21 +88,21 @@ class StoreFence:
         self._mark = secrets.token_hex(8).encode()
 
     def take(self) -> bool:
-        """Say that this attempt has begun; False where a newer one has said so already.
+        """Register this attempt as started; False if a newer one is already registered.
 
         Raises:
-            TrainerError: what Store raises.
+            TrainerError: as `Store` raises it.
         """
         if self._has_newer():
             return False
         self._store.put_bytes(self._mark, self._object)
         return True
 
-    def is_passed(self) -> bool:
-        """Whether a newer attempt has begun, or another pod of this one.
+    def is_superseded(self) -> bool:
+        """Whether a newer attempt has started, or another pod of this one.
 
         Raises:
-            TrainerError: what Store raises.
+            TrainerError: as `Store` raises it.
         """
         return self._has_newer() or self._store.get_bytes(self._object) not in {None, b"", self._mark}
 

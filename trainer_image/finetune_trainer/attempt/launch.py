@@ -1,8 +1,8 @@
-"""torchrun in the pod: one process for each GPU, on each node of an attempt. It reads no data and trains nothing.
+"""torchrun in the pod: one process per GPU, on each node of an attempt. It reads no data and trains nothing.
 
-The agent of the first node is where the others meet. A rank that ends badly ends its node's attempt: the pod's exit
-code and termination message are those of the rank that failed first, so that the operator sees the cause and not its
-echo.
+The nodes rendezvous at the agent of the first node. A failing rank ends its node's attempt: the pod's exit code and
+termination message are those of the rank that failed first, so that the operator sees the cause instead of the errors
+that follow from it.
 """
 
 import logging
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 RANK_VARIABLE = "RANK"
 _FOLDER_VARIABLE = "FINETUNE_RANKS"
-_MEETING_SECONDS = 3600
-"""How long a node waits for the others: images may have to be pulled first."""
+_RENDEZVOUS_SECONDS = 3600
+"""How long a node waits for the others, which may have to pull images first."""
 
 _LAST_CHECKPOINT_SECONDS = 110
-"""Between SIGTERM and SIGKILL; within the pod's own grace."""
+"""Time between SIGTERM and SIGKILL for the ranks; shorter than the pod's grace period."""
 
 _SIGNALLED = 128
 
@@ -41,27 +41,27 @@ logger = logging.getLogger(__name__)
 
 
 def is_needed(job: TrainerJob) -> bool:
-    """Whether this process has to start others, and is none of them itself."""
+    """Whether this process has to start ranks, and is not one itself."""
     return job.nodes * job.ranks_per_node > 1 and not is_rank()
 
 
 def is_rank() -> bool:
-    """Whether torchrun has started this process."""
+    """Whether torchrun started this process."""
     return RANK_VARIABLE in os.environ
 
 
-def speaks() -> bool:
-    """Whether this process reports: rank 0 does for all."""
+def is_reporting_rank() -> bool:
+    """Whether this process reports: rank 0 does, for all."""
     return os.environ.get(RANK_VARIABLE, "0") == "0"
 
 
 def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = Path(TERMINATION_MESSAGE_PATH)) -> int:
-    """Run this node's ranks to their end; the exit code is 0, or that of the first that failed."""
+    """Run this node's ranks to their end; returns 0, or the exit code of the first rank that failed."""
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, launch_agent
 
-    with tempfile.TemporaryDirectory(prefix="finetune-ranks-") as folder, _signals_end_the_meeting():
+    with tempfile.TemporaryDirectory(prefix="finetune-ranks-") as folder, _signals_end_the_rendezvous():
         os.environ[_FOLDER_VARIABLE] = folder
         first: int | None = None
         try:
@@ -81,42 +81,42 @@ def main(job: TrainerJob, command: Sequence[str] = ("train",), message: Path = P
     return code
 
 
-def told_to_report(job: TrainerJob) -> TrainerJob:
-    """The job as this rank's reporter takes it: rank 0 speaks to the operator, for all."""
-    return job if speaks() else job.model_copy(update={"report": None})
+def job_for_reporter(job: TrainerJob) -> TrainerJob:
+    """The job for this rank's reporter: only rank 0 reports to the operator."""
+    return job if is_reporting_rank() else job.model_copy(update={"report": None})
 
 
 def message_path() -> Path:
-    """Where this process leaves its termination message: the pod's, unless it is one of several that share it."""
+    """Path of this process's termination message: the pod's, unless several ranks share the pod."""
     folder = os.environ.get(_FOLDER_VARIABLE)
     return Path(folder) / os.environ[RANK_VARIABLE] if folder else Path(TERMINATION_MESSAGE_PATH)
 
 
-def of_this_node(name: str) -> Path:
-    """A file that all ranks of this pod see, and that goes with them."""
+def node_file(name: str) -> Path:
+    """Path of a file shared by all ranks of this pod, deleted with them."""
     return Path(os.environ[_FOLDER_VARIABLE]) / name
 
 
 def scratch() -> Path:
-    """A folder of this rank's own that goes with its pod."""
+    """A folder of this rank only, deleted with its pod."""
     return Path(tempfile.mkdtemp(prefix="finetune-rank-", dir=os.environ[_FOLDER_VARIABLE]))
 
 
 def _is_done(messages: Path) -> bool:
-    """Whether the first rank, if it is of this node, had done it all: then only the agent was stopped, as it waited."""
+    """Whether the first rank, if on this node, has finished: then only the waiting agent was stopped."""
     first = messages / "0"
     told = read_termination_message(first.read_text(encoding="utf-8")) if first.is_file() else None
     return told is not None and told.phase in DONE
 
 
 def _cause(error: "ChildFailedError", messages: Path) -> tuple[int, int]:
-    """The rank whose end is the cause of all others', and its exit code.
+    """The rank whose failure caused all others, and its exit code.
 
-    The agent looks every moment, and goes by whole seconds: who has only heard that another one is gone may have ended
-    before that one has, which takes long where it frees a GPU. What each has said tells cause and echo apart.
+    The agent polls, and records whole seconds: a rank that failed because another one is gone may exit before that one,
+    which takes long to free its GPU. Their termination messages tell cause and consequence apart.
     """
     codes = {rank: one.exitcode for rank, one in error.failures.items()}
-    ended = {rank: code if code > 0 else _SIGNALLED - code for rank, code in codes.items()}  # as a pod has it
+    ended = {rank: code if code > 0 else _SIGNALLED - code for rank, code in codes.items()}  # as a container reports it
     own = [rank for rank in ended if ended[rank] != ExitCode.INTERRUPTED]
     if own:
         first = min(own, key=lambda rank: error.failures[rank].timestamp)
@@ -131,12 +131,12 @@ def _cause(error: "ChildFailedError", messages: Path) -> tuple[int, int]:
 
 
 def _left(messages: Path) -> list[Path]:
-    """The messages of this node's ranks, that of the lowest first."""
+    """The messages of this node's ranks, lowest rank first."""
     return sorted((path for path in messages.iterdir() if path.name.isdecimal()), key=lambda path: int(path.name))
 
 
 def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
-    """Leave the message of the rank that failed, else of the lowest one, as that of all."""
+    """Copy the message of the rank that failed, otherwise of the lowest rank, to the pod's."""
     told = next((path for path in _left(messages) if failed is None or path.name == str(failed)), None)
     if told is None:
         return
@@ -147,9 +147,9 @@ def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
 
 
 def _options(job: TrainerJob) -> dict[str, Any]:
-    """Those of torchrun's LaunchConfig."""
+    """Arguments of torchrun's LaunchConfig."""
     alone = job.nodes == 1
-    meeting = {} if alone else {"rank": int(os.environ[NODE_VARIABLE])}
+    node_rank = {} if alone else {"rank": int(os.environ[NODE_VARIABLE])}
     return {
         "min_nodes": job.nodes,
         "max_nodes": job.nodes,
@@ -157,7 +157,7 @@ def _options(job: TrainerJob) -> dict[str, Any]:
         "run_id": f"{job.uid}-{job.attempt}",
         "rdzv_backend": "c10d" if alone else "static",
         "rdzv_endpoint": "localhost:0" if alone else job.rendezvous or "",
-        "rdzv_configs": {**meeting, "timeout": _MEETING_SECONDS},
+        "rdzv_configs": {**node_rank, "timeout": _RENDEZVOUS_SECONDS},
         "local_addr": "localhost" if alone else None,
         "max_restarts": 0,  # the operator's next attempt is the restart: it knows why the last one ended
         "signals_to_handle": "SIGTERM,SIGINT",
@@ -167,17 +167,17 @@ def _options(job: TrainerJob) -> dict[str, Any]:
 
 
 def _has_gpus() -> bool:
-    """Whether each rank gets a GPU of its own, which is then its only one."""
+    """Whether each rank gets its own GPU, the only one it sees."""
     import torch
 
     return torch.cuda.is_available()
 
 
 @contextmanager
-def _signals_end_the_meeting() -> Iterator[None]:
-    """End on SIGTERM while the agents meet: they wait in C++, where Python's own handlers are not called.
+def _signals_end_the_rendezvous() -> Iterator[None]:
+    """Exit on SIGTERM during the rendezvous, which waits in C++, where Python's handlers do not run.
 
-    Once the ranks run torch has put handlers of its own in place, and those count.
+    Once the ranks run, torch's own handlers are installed and take over.
     """
     ours = signal.signal(signal.SIGTERM, _end_at_once), signal.signal(signal.SIGINT, _end_at_once)
     reader, writer = os.pipe()
@@ -203,6 +203,6 @@ def _signals_end_the_meeting() -> Iterator[None]:
 
 
 def _end_at_once(*_: object) -> NoReturn:
-    """Nothing has begun that could be lost."""
+    """Exit at once, since nothing was started that could be lost."""
     outcome.say("Interrupted before the ranks began.")
     os._exit(ExitCode.INTERRUPTED)

@@ -1,10 +1,10 @@
 """The full record of a run, metrics.jsonl: one line per optimizer step, one per validation.
 
-Lines are {"step", "epoch", "loss", "learningRate", "gradNorm", "tokens", "completionTokens"} and
-{"step", "epoch", "validationLoss"}. Losses are nats per completion token. Where two answers are learnt from, there are
-"pairs" instead of "completionTokens", losses are per pair, and lines of both kinds have "rewardAccuracy",
-"rewardMargin" and "chosenLoss", nats per token of the chosen answers. Own code may tell tokens alone: {"step", "epoch",
-"tokens"}. It draws nothing.
+Lines are {"step", "epoch", "loss", "learningRate", "gradNorm", "tokens", "completionTokens"} and {"step", "epoch",
+"validationLoss"}. Losses are nats per completion token. In preference training there are "pairs" instead of
+"completionTokens", losses are per pair, and both kinds of lines have "rewardAccuracy", "rewardMargin" and
+"chosenLoss", nats per token of the chosen answers. Own code may report only tokens: {"step", "epoch", "tokens"}. The
+record is drawn in `output/loss_plot.py`.
 """
 
 import json
@@ -22,9 +22,9 @@ CHOSEN_LOSS = "chosenLoss"
 
 
 class Metrics:
-    """The record at `path`, in memory and on disk. `keep_until` the step of the checkpoint before going on.
+    """The record at `path`, in memory and on disk. Call `keep_until` with the checkpoint's step before resuming.
 
-    When lines reach the disk is the system's to decide: each checkpoint has those of its steps.
+    The system decides when lines reach the disk: each checkpoint has a copy of those of its steps.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,20 +32,20 @@ class Metrics:
         self.lines: list[dict[str, Any]] = list(_read(path)) if path.exists() else []
 
     def keep_until(self, step: int, saved: Path | None = None) -> None:
-        """Forget all after `step`, on disk too: a resumed run writes these steps anew, and none stands twice.
+        """Drop all lines after `step`, also on disk: a resumed run writes these steps again.
 
-        `saved` is what a checkpoint has of the record: it counts where more has been lost here.
+        `saved` is a checkpoint's copy of the record, used if more lines were lost here.
         """
         known = [self.lines, *([list(_read(saved))] if saved and saved.is_file() else [])]
         self.lines = max(([line for line in lines if line["step"] <= step] for lines in known), key=len)
         self.write(self.path)
 
     def write(self, path: Path) -> None:
-        """All of it, as this run knows it, to a file that is whole or not there."""
+        """Write all lines to a file, atomically."""
         whole_file(path, self.text().encode())
 
     def text(self) -> str:
-        """All of it, as it stands in files."""
+        """All lines as text."""
         return "".join(map(_as_line, self.lines))
 
     def add(self, **line: Any) -> None:
@@ -64,7 +64,7 @@ class Metrics:
         return sum(line.get("tokens", 0) for line in self.lines)
 
     def curves(self) -> Loss:
-        """Both curves with at most LOSS_POINTS points: training as weighted means of windows of equal length."""
+        """Both curves with at most LOSS_POINTS points: training as weighted means over windows of equal length."""
         steps = [line for line in self.lines if "loss" in line]
         checks = [line for line in self.lines if "validationLoss" in line]
         validation = [_point(line["step"], line["validationLoss"], line) for line in checks]
@@ -72,7 +72,7 @@ class Metrics:
 
 
 def _windows(steps: list[dict[str, Any]]) -> list[LossPoint]:
-    """Windows end where a multiple of their length does, so that a curve's old points stay when new ones come."""
+    """Windows end at multiples of their length, so that old points of a curve stay when new ones are added."""
     length = -(-len(steps) // (LOSS_POINTS - 1)) if len(steps) > LOSS_POINTS else 1
     return [_mean(steps[start : start + length]) for start in range(0, len(steps), length)]
 
@@ -93,7 +93,7 @@ def _point(step: int, loss: float, measures: dict[str, Any]) -> LossPoint:
 
 
 def _read(path: Path) -> Iterator[dict[str, Any]]:
-    """The whole lines of a record; a killed writer may have left half of one at the end, or none of ours stand there.
+    """The complete lines of a record: a killed writer may have left a partial last line, or the file is not a record.
 
     Raises:
         TrainerError: ArtifactFailed, or StoreUnavailable: it is a folder, or cannot be read.

@@ -1,8 +1,8 @@
-"""A job's run in MLflow: transformers' integration, told which run to go on with, and when that ends.
+"""A job's run in MLflow: transformers' integration, with control of which run to resume and when it ends.
 
-A job has one run, whichever attempt tells of it: it is noted beside the checkpoints, and found by the job's UID where
-the pod was ended before the note was kept. An attempt that is killed ends no run: the next one does, even if it comes
-to no training. After the last one nobody is left: the operator has no keys for trackers.
+A job has one run for all its attempts: its id is saved beside the checkpoints, and if the pod ended before that, the
+run is found by the job's UID. A killed attempt leaves its run open: the next attempt ends it, even if it trains
+nothing. Nothing ends it after the last attempt: the operator has no tracker credentials.
 """
 
 import json
@@ -19,13 +19,13 @@ from finetune_trainer.attempt.interruption import End
 from finetune_trainer.storage.durable import whole_file
 
 RUNS_FOLDER = "trackers"
-"""Below the job's output: which run of a tracker is this job's."""
+"""In the job's output folder: the ids of this job's runs in trackers."""
 
 LOCAL_UID = "local"
-"""Of all jobs that no cluster has given one: no run is found by it."""
+"""The UID of all jobs outside of clusters, so it identifies no run."""
 
 _STATUS: dict[End, str] = {"Finished": "FINISHED", "Interrupted": "KILLED", "Failed": "FAILED"}
-"""One that goes on is RUNNING again."""
+"""A resumed run is RUNNING again."""
 
 _KEYS = ("MLFLOW_TRACKING_TOKEN", "MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD")
 _KEYS_IN_WORDS = "MLFLOW_TRACKING_TOKEN, nor MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
@@ -36,14 +36,14 @@ _TROUBLES = {
     "set a deleted experiment": "the experiment is deleted there: have it restored, or name another one",
     "not in a valid JSON format": _NO_SERVER,
 }
-"""By what its client or its server says."""
+"""By text in errors of the client or server."""
 _CODES = {
     "UNAUTHENTICATED": "it does not accept the key in the Secret",
     "PERMISSION_DENIED": "the key in the Secret may not do this",
     "CUSTOMER_UNAUTHORIZED": "the key in the Secret may not do this",
     "ENDPOINT_NOT_FOUND": _NO_SERVER,
 }
-"""By MLflow's own words for it, where its text does not say more."""
+"""By MLflow's error code, if the text says no more."""
 _WANTS_KEY = "it requires a key: name the Secret that has one in trackers.mlflow.secretRef"
 
 _JOB, _UID = "finetune.dev/job", "finetune.dev/uid"
@@ -51,12 +51,12 @@ _JOB, _UID = "finetune.dev/job", "finetune.dev/uid"
 
 
 def is_keyed(job: TrainerJob) -> bool:
-    """Whether the job names a Secret for its server."""
+    """Whether the job names a Secret for its MLflow server."""
     return bool(job.spec.trackers and job.spec.trackers.mlflow and job.spec.trackers.mlflow.secret_ref)
 
 
 def trouble_of(error: Exception, *, keyed: bool) -> str | None:
-    """Why a server did not take it, in words, where that is known; nothing of its text, which has addresses."""
+    """A readable cause of the error, if known; without the error's own text, which contains addresses."""
     if said := next((why for what, why in _TROUBLES.items() if what in str(error)), None):
         return said
     code = str(getattr(error, "error_code", ""))
@@ -65,9 +65,9 @@ def trouble_of(error: Exception, *, keyed: bool) -> str | None:
 
 
 class _Once:
-    """MLflow, to which an earlier attempt has told parameters: it takes no second value for one.
+    """MLflow for a resumed run: skips parameters that were already logged, which MLflow does not overwrite.
 
-    Another image, or another node, makes some of them others, such as transformers_version and dtype.
+    Some may differ with another image or node, such as transformers_version and dtype.
     """
 
     def __init__(self, mlflow: Any, told: Container[str]) -> None:
@@ -81,14 +81,14 @@ class _Once:
 
 
 def integration(job: TrainerJob) -> Any:
-    """The callback, which begins the job's run with the training, or goes on with it."""
+    """The callback, which starts the job's run when the training starts, or resumes it."""
     os.environ |= _environment(job)
     import mlflow
     from mlflow import MlflowClient
     from transformers.integrations.integration_utils import MLflowCallback
 
     class Integration(MLflowCallback):
-        """It has a thread already; with another one behind it nobody would hear of errors."""
+        """Disables its background thread: we have one already, and errors would be lost in a second one."""
 
         _async_log = property(lambda _self: False, lambda _self, _value: None)
         _earlier: str | None = None
@@ -107,12 +107,12 @@ def integration(job: TrainerJob) -> Any:
 
         @cache  # noqa: B019 - there is one for each attempt
         def _told(self, name: str) -> int:
-            """The last step of which the run has this number: a killed attempt's last ones come once more."""
+            """The last logged step of this metric: a killed attempt's last steps are repeated."""
             history = MlflowClient().get_metric_history(self._earlier, name) if self._earlier else []
             return max((one.step for one in history), default=-1)
 
         def trained(self) -> None:
-            """It is over when the attempt is."""
+            """The run ends with the attempt, not here."""
 
         def end(self, how: End) -> None:
             mlflow.end_run(_STATUS[how])
@@ -121,18 +121,18 @@ def integration(job: TrainerJob) -> Any:
 
 
 def _begin(job: TrainerJob, earlier: str | None) -> None:
-    """Begin the run, or go on with it, and note it for a next attempt."""
+    """Start or resume the run, and save its id for the next attempt."""
     import mlflow
 
     mlflow.set_experiment(_experiment(job))
     whole_name = f"{job.namespace}/{job.name}"
-    tags = {_JOB: whole_name, _UID: job.uid}  # from the first moment on: it is found by them
+    tags = {_JOB: whole_name, _UID: job.uid}  # set at creation: the run is found by them
     run = mlflow.start_run(run_id=earlier, run_name=None if earlier else whole_name, tags=tags)
     whole_file(_note(job), json.dumps({"mlflow": run.info.run_id}).encode())
 
 
 def obstacle(job: TrainerJob) -> str | None:
-    """What the Secret lacks, as far as it is known before anything is tried: a server may want no keys."""
+    """What the Secret lacks, as far as known before connecting: a server may need no credentials."""
     secret = _asked(job).secret_ref
     if secret is None or job.uid == LOCAL_UID:
         return None
@@ -145,20 +145,20 @@ def url(_job: TrainerJob) -> str:
     import mlflow
 
     run = mlflow.active_run()
-    assert run is not None  # noqa: S101 - it has just begun
+    assert run is not None  # noqa: S101 - it has just started
     return f"{mlflow.get_tracking_uri().rstrip('/')}/#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
 
 
 def may_be_open(job: TrainerJob) -> bool:
-    """Whether an earlier attempt may have left a run that nobody has ended."""
+    """Whether an earlier attempt may have left its run open."""
     return _note(job).is_file() or job.attempt > 1
 
 
 def end_earlier(job: TrainerJob, how: End) -> None:
-    """End the run of earlier attempts, where there is one, as this attempt ends, which has begun none.
+    """End the run of earlier attempts, if any, with the status of this attempt, which started none.
 
     Raises:
-        Exception: what MLflow raises where its server does not answer.
+        Exception: from MLflow, if its server does not answer.
     """
     os.environ |= _environment(job)
     from mlflow import MlflowClient
@@ -168,7 +168,7 @@ def end_earlier(job: TrainerJob, how: End) -> None:
 
 
 def _earlier(job: TrainerJob) -> Any:
-    """The run that an earlier attempt has begun, or None: by its note, else by the job's UID. One deleted is none."""
+    """The run of an earlier attempt, by the saved id or the job's UID; None if there is none or it was deleted."""
     from mlflow import MlflowClient
 
     client, note = MlflowClient(), _note(job)
@@ -204,9 +204,9 @@ def _asked(job: TrainerJob) -> MLflow:
 
 
 def _environment(job: TrainerJob) -> dict[str, str]:
-    """By which transformers' integration and MLflow are told everything."""
+    """Variables that configure transformers' integration and MLflow."""
     keys = {
-        name.removeprefix(TRACKERS_PREFIX): value.strip()  # what was made from a file ends with a line break
+        name.removeprefix(TRACKERS_PREFIX): value.strip()  # a value from a file often ends with a line break
         for name, value in os.environ.items()
         if name.startswith(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_")
     }
@@ -214,7 +214,7 @@ def _environment(job: TrainerJob) -> dict[str, str]:
         **keys,
         "MLFLOW_TRACKING_URI": _asked(job).tracking_uri,
         "MLFLOW_EXPERIMENT_NAME": _experiment(job),
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its own patience would be minutes for each call
+        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",  # its default would retry each call for minutes
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
         "GIT_PYTHON_REFRESH": "quiet",
     }

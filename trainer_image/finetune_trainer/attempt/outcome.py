@@ -1,6 +1,6 @@
 """How a run ends: whatever happened becomes one clear line, the last report and an exit code.
 
-A stack trace is for bugs alone and goes to the log. What the run does is its own matter.
+Only bugs get a stack trace, in the log.
 """
 
 import errno
@@ -34,26 +34,26 @@ _GPU_BROKEN = re.compile(
     r"|over nvlink or a hardware error|GPU is lost|no CUDA-capable device is detected|system not yet initialized",
     re.IGNORECASE,
 )
-"""Of CUDA's own sentences those that speak of the machine. What may as well be a bug of a kernel is a crash."""
+"""CUDA's error messages about the hardware. Errors that may also be a bug in a kernel count as crashes."""
 
 
 def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Interruption) -> int:
-    """Do `work` while `interruption` takes signals, close the report whatever happens, return the exit code."""
+    """Do `work` with signals going to `interruption`; always closes the report, and returns the exit code."""
     with interruption.install():
         try:
             code = _outcome(work, reporter)
-            interruption.over()
-        except Interrupted:  # also one that came while another end was being said
-            interruption.over()
+            interruption.ignore_from_now_on()
+        except Interrupted:  # also if it arrives while another end is being reported
+            interruption.ignore_from_now_on()
             code = _interrupted(reporter)
         reporter.close()
     return int(code)
 
 
 def _interrupted(reporter: Reporter) -> ExitCode:
-    """What is done and has been said stands: all that was stopped then is tidying up."""
+    """If the result was already reported it stands: only clean-up was interrupted."""
     if reporter.report.phase in DONE:
-        reporter.update()  # it may have been stopped in the middle of saying so
+        reporter.update()  # sending it may have been interrupted
         return ExitCode.OK
     say("Interrupted. The next attempt resumes from the last checkpoint, where there is one.")
     reporter.update(phase="Interrupted")
@@ -65,45 +65,45 @@ def _outcome(work: Callable[[], None], reporter: Reporter) -> ExitCode:
         work()
     except TrainerError as error:
         return fail(reporter, error)
-    except Exception as error:  # noqa: BLE001 - the outermost place: a bug must end in a report too
+    except Exception as error:  # noqa: BLE001 - outermost handler: a bug must be reported too
         return _fail_of_other(reporter, error)
     return ExitCode.OK
 
 
 def fail(reporter: Reporter, error: TrainerError) -> ExitCode:
-    """Say and report an error that the user can mend."""
+    """Print and report an error that the user can fix."""
     complain(error)
     reporter.update(phase="Failed", failure=error.failure(attempt=reporter.report.attempt))
     return error.exit_code
 
 
 def complain(error: TrainerError) -> ExitCode:
-    """One line on stderr: what, and what to do; the code to end with."""
+    """Print one line to stderr, with problem and next step; returns the exit code."""
     say(sentence(error.reason, error.message, error.next_step))
     return error.exit_code
 
 
 def with_next_step(error: TrainerError, steps: Mapping[Reason, str]) -> TrainerError:
-    """The error with the next step of its reason from `steps`, unless it knows one of its own."""
+    """Replace the reason's next step by that in `steps`, unless the error has its own."""
     step = step_by(steps, error.reason, error.next_step)
     return error if step == error.next_step else TrainerError(error.reason, error.message, step)
 
 
 def sentence(reason: Reason, message: str, next_step: str | None) -> str:
-    """A failure in one line: why, what, and what to do."""
+    """A failure in one line: reason, message, next step."""
     end = "" if message.endswith((".", "?", "!")) else "."
     return f"{reason}: {message}{end} {next_step or ''}".rstrip().replace("\n", " ")
 
 
 def say(line: str) -> None:
-    """A line for people. Results go to stdout, all else to stderr; where that is closed or full, nobody reads it."""
+    """Print a line to stderr; results go to stdout. Ignores a closed or full stderr."""
     with suppress(OSError, AttributeError):
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
 
 
 def print_result(text: str) -> None:
-    """A result to stdout; what its encoding has not is escaped. A reader that has left, as `head` does, has had enough.
+    """Print a result to stdout, escaping characters that its encoding lacks. Ignores a closed pipe, as with `head`.
 
     Raises:
         TrainerError: ArtifactFailed, stdout is closed or its disk is full.
@@ -114,7 +114,7 @@ def print_result(text: str) -> None:
         stdout.write(text.encode(encoding, errors="backslashreplace").decode(encoding) + "\n")
         stdout.flush()
     except OSError as error:
-        if sys.stdout is not None:  # Python would try once more when it ends
+        if sys.stdout is not None:  # otherwise Python fails again at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if not isinstance(error, BrokenPipeError):
             message = f"standard output could not be written: {error.strerror}"
@@ -152,7 +152,7 @@ def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
 
 
 def _shortage(error: Exception) -> str:
-    """The words of such an error are about sizes, never about data."""
+    """The text of such an error is about sizes, never about data."""
     words = str(error).partition("\n")[0].split(". ")[0]
     if type(error).__name__ == "OutOfMemoryError":
         return words
@@ -160,6 +160,6 @@ def _shortage(error: Exception) -> str:
 
 
 def _place(error: Exception) -> str:
-    """File and line that raised. The message of an unknown error may quote data and stays in the log."""
+    """File and line that raised. The message of an unknown error may quote data, and is only logged."""
     frames = traceback.extract_tb(error.__traceback__)
     return f"{Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else "an unknown place"

@@ -1,6 +1,6 @@
-"""What a pod writes into its log: its phases, its data, how far it is once a minute, and what goes wrong.
+"""The pod's log: phases, data, progress once a minute, and problems.
 
-Nobody has to read it, status says the same. Libraries only warn: at INFO they tell each request, with its address.
+The status says the same. Libraries log only warnings: at INFO they log each request with its address.
 """
 
 import logging
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from finetune_api.trainer import Report
 
 EVERY_SECONDS = 60.0
-"""How often progress is said."""
+"""How often to log progress."""
 
 _PHASES = {
     "Validating": "The job and its data are looked at.",
@@ -21,27 +21,27 @@ _PHASES = {
     "Measured": "The tuned model is measured.",
     "Succeeded": "The tuned model is whole.",
 }
-"""What begins or has ended. Other ends are said where they are met, with what to do."""
+"""Phases that start or complete something. Other ends are logged where they occur, with a next step."""
 
 logger = logging.getLogger(__name__)
 
 
 def begin() -> None:
-    """Have lines written: our own, and warnings of others."""
+    """Configure logging: our own lines, and warnings of libraries."""
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(message)s")
     logging.getLogger("finetune_trainer").setLevel(logging.INFO)
 
 
 def without_bars() -> dict[str, str]:
-    """Settings that tqdm and hub read when they are imported: in a log a bar is one endless line, and fills a logTail.
+    """Variables that tqdm and the hub read on import: in a log a progress bar is one endless line, and fills a logTail.
 
-    None of them at a terminal, where bars are for.
+    Empty at a terminal.
     """
     return {} if sys.stderr.isatty() else {"TQDM_DISABLE": "1", "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
 
 
 class PodLog:
-    """Says what is new in reports. To be called with each of them."""
+    """Logs what is new in reports. To be called with each of them."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
@@ -50,8 +50,8 @@ class PodLog:
         self._next = 0.0
 
     def __call__(self, report: Report) -> None:
-        """Say what this one has that the one before had not; of progress not more than once a minute."""
-        if report.dataset and report.dataset.valid and not self._data_told:  # else its end says what is wrong
+        """Log what is new since the previous report; progress at most once a minute."""
+        if report.dataset and report.dataset.valid and not self._data_told:  # otherwise the failure says what is wrong
             self._data_told = True
             for line in (f"Data: {report.dataset.message}", *report.dataset.warnings):
                 logger.info("%s", line)
@@ -65,7 +65,7 @@ class PodLog:
 
 
 def _progress(report: Report) -> Iterator[str]:
-    """How far it is, in parts of a line."""
+    """Progress, as parts of a line."""
     progress, loss = report.progress, report.loss
     if progress is None:
         return

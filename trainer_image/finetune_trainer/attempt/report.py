@@ -1,8 +1,8 @@
-"""What a run says about itself: the whole Report by HTTPS to the operator, and the termination message at its end.
+"""Reports: the complete Report by HTTPS to the operator, and the termination message at the end.
 
-A report that is lost changes nothing, so a background thread sends only the newest one, bounded in time, and no trouble
-with it ever reaches the training. What the report says is the commands' business. Where they have nothing new to say
-for long and yet move data, the last one is sent again: a model may take hours to come, and who hangs moves nothing.
+A lost report does not matter, so a background thread sends only the newest one, for a bounded time, and errors never
+reach the training. If there is nothing new for long but the process moves data, the last report is sent again: loading
+a model may take hours, while a process that hangs moves nothing.
 """
 
 import contextlib
@@ -24,16 +24,16 @@ from finetune_api.trainer import DONE, AttemptJob, Report, termination_message, 
 from finetune_trainer.attempt.pod_log import PodLog
 
 INTERVAL_SECONDS = 2.0
-"""Least time between two reports of the same phase."""
+"""Minimum time between two reports of the same phase."""
 
 FINAL_SECONDS = 15.0
-"""How long the last report is tried; the termination message says the same to an operator that missed it."""
+"""How long to retry the last report; an operator that misses it has the termination message."""
 
 LOOK_SECONDS = 60.0
-"""How often a run that says nothing is looked at, whether it gets on."""
+"""How often to check whether a run that reports nothing is alive."""
 
 LEAST_BYTES = 2**20
-"""What it has to read and write in that time; a report, and the looking, take some kilobytes."""
+"""What it must read and write in that time; a report, and the check itself, take some kilobytes."""
 
 _REQUEST_SECONDS = 5.0
 _IO = Path("/proc/self/io")
@@ -44,9 +44,9 @@ logger = logging.getLogger(__name__)
 
 
 class Reporter:
-    """The report of one attempt. `update` it from the run; `close` it once at the end, whatever the end was.
+    """The report of one attempt. Call `update` during the run, and `close` once at its end, whatever that is.
 
-    `listener` is called with each new report, in the caller's thread: what `run` shows a person.
+    `listener` is called with each new report, on the caller's thread.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Reporter:
             namespace=job.namespace, name=job.name, uid=job.uid, attempt=job.attempt, phase="Validating"
         )
         self.saved_step: Callable[[], int | None] = lambda: None
-        """What progress says of the newest checkpoint, once it is known where checkpoints outlive the pod."""
+        """Returns the step of the newest checkpoint that outlives the pod; set once it is known where these are."""
         self._listener = listener
         self._interval = interval
         self._termination_path = termination_path
@@ -70,11 +70,11 @@ class Reporter:
         self.update()
 
     def due(self) -> bool:
-        """Whether enough time went by that progress is worth an update."""
+        """Whether enough time has passed to report progress."""
         return time.monotonic() - self._last_update >= self._interval
 
     def update(self, **fields: Any) -> None:
-        """Replace fields of the report and have it sent."""
+        """Replace fields of the report and send it."""
         self.report = self._with_saved_step(self.report.model_copy(update=fields))
         self._last_update = time.monotonic()
         if self._listener:
@@ -83,14 +83,14 @@ class Reporter:
             self._sender.offer(self.report)
 
     def _with_saved_step(self, report: Report) -> Report:
-        """Looked up anew each time: at the end of an attempt a checkpoint comes after its last step."""
+        """Looked up each time: at the end of an attempt a checkpoint is written after its last step."""
         step = self.saved_step()
         if report.progress is None or step is None:
             return report
         return report.model_copy(update={"progress": report.progress.model_copy(update={"saved_step": step})})
 
     def close(self) -> None:
-        """Send the last report, for a bounded time, and leave the termination message."""
+        """Write the termination message, and send the last report for a bounded time."""
         if self._termination_path:
             _leave_message(self._termination_path, self.report)
         if self._sender:
@@ -98,7 +98,7 @@ class Reporter:
 
 
 def pod_reporter(job: AttemptJob, message: Path = Path(TERMINATION_MESSAGE_PATH)) -> Reporter:
-    """The reporter of a pod: to the operator and to the kubelet, or to the `message` that becomes the kubelet's."""
+    """The reporter of a pod: to the operator and to the kubelet, or to the `message` that is later copied there."""
     return Reporter(job, listener=PodLog() if job.report else None, termination_path=message)
 
 
@@ -143,7 +143,7 @@ class _Sender:
             self._put_back(report)
 
     def _next(self) -> Report | None:
-        """The next report when its time has come, or None when there is none left, or no time left."""
+        """Wait for the next report that is due; None after `close` if there is none, or no time left."""
         with self._news:
             while True:
                 now = time.monotonic()
@@ -157,13 +157,13 @@ class _Sender:
                 self._news.wait(self._patience(now))
 
     def _said_again(self, now: float) -> Report | None:
-        """The last report, where the run has got on since the last look."""
+        """The last report, if the process has made progress since the last check."""
         before, self._moved = self._moved, _bytes_moved()
         self._look_at = now + LOOK_SECONDS
         return self._last if self._moved - before >= LEAST_BYTES else None
 
     def _may_hurry(self) -> bool:
-        """A new phase need not wait for the interval; but a server that asked for a pause gets it (`_sent_phase`)."""
+        """A new phase need not wait for the interval, but a pause requested by the server is kept (`_sent_phase`)."""
         return self._sent_phase is not None and self._newest is not None and self._newest.phase != self._sent_phase
 
     def _patience(self, now: float) -> float:
@@ -179,7 +179,7 @@ class _Sender:
 
 
 def _bytes_moved() -> int:
-    """Bytes that this process has read and written so far, on disks and by sockets; 0 where the kernel tells nobody."""
+    """Bytes that this process has read and written so far, on disks and sockets; 0 if the kernel does not say."""
     try:
         counts = dict(line.split(": ") for line in _IO.read_text(encoding="ascii").splitlines())
         return int(counts["rchar"]) + int(counts["wchar"])
@@ -188,7 +188,7 @@ def _bytes_moved() -> int:
 
 
 def _post(url: str, report: Report) -> tuple[bool, float]:
-    """Send one report: whether the server has it or will never take it, and seconds to wait before another one."""
+    """Send one report; returns whether to drop it (accepted or refused for good), and seconds to pause."""
     try:
         status, pause = _request(url, _body(report))
         if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -201,14 +201,14 @@ def _post(url: str, report: Report) -> tuple[bool, float]:
     if status in (http.HTTPStatus.TOO_MANY_REQUESTS, http.HTTPStatus.REQUEST_TIMEOUT) or status >= 500:
         return False, pause
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) and report.phase in _END:
-        return False, pause  # the token may just be being renewed, and there is no later report
+        return False, pause  # the token may be about to be renewed, and there is no later report
     logger.warning("The operator refused a report with status %d; the run continues.", status)
-    # Its job is gone, for a job deleted with --cascade=orphan to the end of the run: no need to say so every 2 seconds.
+    # The job is gone; with --cascade=orphan the run still goes on to its end. No need to report every 2 seconds.
     return True, _LONGEST_WAIT_SECONDS if status == http.HTTPStatus.GONE else 0.0
 
 
 def _request(url: str, body: bytes) -> tuple[int, float]:
-    """POST the body: status, and the seconds that Retry-After asks for."""
+    """POST the body; returns the status and the seconds in Retry-After."""
     status, _, pause = to_operator(
         "POST", url, body, {"Content-Type": "application/json"}, seconds=_REQUEST_SECONDS, most=1024
     )
@@ -218,15 +218,15 @@ def _request(url: str, body: bytes) -> tuple[int, float]:
 def to_operator(
     method: str, url: str, body: bytes | BinaryIO, headers: dict[str, str], *, seconds: float, most: int
 ) -> tuple[int, bytes, float]:
-    """A request with the pod's token: status, the first bytes of the answer, and what Retry-After asks for."""
+    """A request with the pod's token; returns status, the first bytes of the response, and Retry-After."""
     parts = urlsplit(url)
     connection = http.client.HTTPSConnection(
         parts.hostname or "", parts.port or 443, timeout=seconds, context=operator_tls()
     )
     target = urlunsplit(("", "", parts.path or "/", parts.query, ""))
     with contextlib.closing(connection):
-        connection.connect()  # what is wrong here is told by its own name
-        # A server that refuses at once closes while a file is still being sent; its answer can be read all the same.
+        connection.connect()  # separately, so that its errors are raised as they are
+        # A server that refuses may close while the file is still being sent; its response can be read nevertheless.
         with contextlib.suppress(BrokenPipeError, ConnectionResetError):
             connection.request(method, target, body, {**headers, "Authorization": f"Bearer {pod_token()}"})
         response = connection.getresponse()
@@ -234,22 +234,22 @@ def to_operator(
 
 
 ADMISSION_SECONDS = 60.0
-"""How long a token that the operator refuses is shown again: it may not have seen this pod yet."""
+"""How long to retry with a token that the operator refuses: it may not have seen this pod yet."""
 
 
 def pod_token() -> str:
-    """The projected token, read each time: the kubelet renews it."""
+    """The projected token, read each time because the kubelet renews it."""
     return Path(TOKEN_PATH).read_text(encoding="utf-8").strip()
 
 
 def operator_tls() -> ssl.SSLContext:
-    """Trust in the operator's certificate: by the CA that the pod was given, else by the system's."""
+    """TLS context for the operator: trusts the CA given to the pod, otherwise the system's."""
     authority = os.environ.get(REPORT_CA_VARIABLE)
     return ssl.create_default_context(cadata=authority) if authority else ssl.create_default_context()
 
 
 def retry_after(header: str | None) -> float:
-    """Retry-After in seconds; its date form counts as one second."""
+    """Retry-After in seconds; a date counts as one second."""
     if header is None:
         return 0.0
     return min(float(header), _LONGEST_WAIT_SECONDS) if header.isdecimal() else 1.0
@@ -261,7 +261,7 @@ def _body(report: Report) -> bytes:
 
 
 def _shortened(report: Report) -> Report:
-    """The report without what makes it long: most points of the curves and all but the first bad rows."""
+    """The report without most points of the curves, and with only the first bad rows."""
     loss, dataset = report.loss, report.dataset
     if loss:
         loss = loss.model_copy(update={"train": thin(loss.train, 20), "validation": thin(loss.validation, 20)})
@@ -276,7 +276,7 @@ def _shortened(report: Report) -> Report:
 
 
 def _leave_message(path: Path, report: Report) -> None:
-    """Write the termination message. Without a kubelet there is no such file, and that is no fault."""
+    """Write the termination message. Without a kubelet the file does not exist, which is fine."""
     try:
         path.write_text(termination_message(report), encoding="utf-8")
     except OSError as error:

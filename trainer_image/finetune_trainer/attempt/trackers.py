@@ -1,9 +1,9 @@
-"""The record of a run goes to experiment trackers too, by transformers' own integrations.
+"""Sends the record of a run to experiment trackers, with transformers' own integrations.
 
-A thread talks to each of them, so that one that hangs holds up neither the run nor another one. What goes wrong there
-is said in status and changes nothing else. A run that goes on after an interruption goes on in the same run of the
-tracker. It goes through the record from its beginning: a killed attempt may have had lines under way. What has arrived
-comes once. A run of a tracker ends when the attempt does, and as it does: measuring and writing a model may fail, too.
+Each tracker has its own thread, so that one that hangs delays neither the run nor another one. Its errors only appear
+in the status. A resumed run continues the same run in the tracker. It sends the whole record again, since lines may
+have been lost with a killed attempt; lines that arrived before are skipped. A tracker's run ends with the attempt and
+its outcome, not with the training: evaluating and writing the model may fail too.
 """
 
 import importlib.util
@@ -27,10 +27,10 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.store_errors import trouble_of
 
 TENSORBOARD_FOLDER = "tensorboard"
-"""Below the job's output while it trains, and in the artifact."""
+"""In the job's output folder during training, then in the artifact."""
 
 LAST_SECONDS = 30.0
-"""How long a run waits for its trackers at the end of its training, and once more at its own end."""
+"""How long to wait for trackers at the end of the training, and again at the end of the run."""
 
 _MOST_WAITING = 10_000
 _NAMES = {
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 
 
 def require(job: TrainerJob) -> None:
-    """Refuse a job whose trackers this image has no libraries for.
+    """Refuse a job with trackers whose libraries are not in this image.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -62,10 +62,10 @@ def require(job: TrainerJob) -> None:
             )
 
 
-class _Told:
-    """The arguments of a run, but that an integration is told the job's settings.
+class _JobArguments:
+    """The arguments of a run, except that integrations get the job's settings from `to_dict`.
 
-    The loop takes whole steps and a rate of its own: what it leaves of the arguments are transformers' defaults.
+    Our loop has its own batching and schedule, so most of the arguments are unused defaults of transformers.
     """
 
     def __init__(self, job: TrainerJob, arguments: Any) -> None:
@@ -76,7 +76,7 @@ class _Told:
         return getattr(self._arguments, name)
 
     def to_dict(self) -> dict[str, Any]:
-        """The settings, as a manifest spells them."""
+        """The settings, named as in a manifest."""
         spec = self._job.spec
         parts = {"lora": spec.adapters, "preference": spec.preference}
         below = {f"{part}.{name}": value for part, what in parts.items() if what for name, value in what.wire().items()}
@@ -84,15 +84,15 @@ class _Told:
         return {"baseModel": spec.base_model, "method": spec.method, **spec.hyperparameters.wire(), **own, **below}
 
 
-class _Follower:
-    """One tracker, what it is told, and how it is doing. A thread of its own talks to it."""
+class _TrackerThread:
+    """One tracker, with its thread, its queue of calls, and its state."""
 
     def __init__(self, job: TrainerJob, name: TrackerName) -> None:
         self.name = name
         self.tracked: Tracked | None = None
-        """None until its run has begun, or cannot."""
+        """None until its run has started, or failed to."""
         self.is_late = False
-        """Whether it took too long once already."""
+        """Whether it already exceeded its time once."""
         self._job = job
         self._integration: Any = None
         self._arguments: Any = None
@@ -101,21 +101,21 @@ class _Follower:
 
     @property
     def has_begun(self) -> bool:
-        """Whether it was ever told anything."""
+        """Whether it was ever started."""
         return self._thread.ident is not None
 
     def begin(self, arguments: Any, model: Any) -> None:
-        """Begin its run, or go on with it; what it is told from now on comes after that."""
+        """Start or resume its run; later calls come after that."""
         self._arguments = arguments
         self._thread.start()
         self._put(partial(self._begin, model))
 
     def tell(self, lines: Sequence[dict[str, Any]]) -> None:
-        """Pass lines of the record on."""
+        """Send lines of the record."""
         self._put(partial(self._tell, lines))
 
     def trained(self) -> threading.Event:
-        """No more lines come; what is returned is set when it knows that."""
+        """No more lines follow; returns an event that is set once it has processed this."""
         told = threading.Event()
         self._put(lambda: self._act(lambda one: one.trained()))
         self._put(told.set)
@@ -124,21 +124,21 @@ class _Follower:
         return told
 
     def end(self, how: End) -> None:
-        """Nothing comes any more."""
+        """End its run and its thread."""
         self._put(lambda: self._act(lambda one: one.end(how)))
         self._put(None)
 
     def wait(self, seconds: float) -> None:
-        """Wait so long for its end; if that does not come, it is said."""
+        """Wait up to this long for its end; records a problem if it does not end."""
         self._thread.join(seconds)
         if self._thread.is_alive():
-            self._blame("it did not answer in time")
+            self._record_problem("it did not answer in time")
 
     def _put(self, call: Callable[[], None] | None) -> None:
         try:
             self._calls.put_nowait(call)
         except queue.Full:
-            self._blame("it is too slow: some steps are missing")
+            self._record_problem("it is too slow: some steps are missing")
 
     def _run(self) -> None:
         while (call := self._calls.get()) is not None:
@@ -153,68 +153,68 @@ class _Follower:
             self._integration = integration
         except Exception as error:
             logger.warning("spec.trackers.%s: %s", name, type(error).__name__)
-            logger.info("spec.trackers.%s", name, exc_info=error)  # for a pod's log; a person has the words
-            self._blame(self._said(error))
+            logger.info("spec.trackers.%s", name, exc_info=error)  # traceback for a pod's log only
+            self._record_problem(self._cause(error))
 
     def _tell(self, lines: Sequence[dict[str, Any]]) -> None:
         for line in lines:
             of = "eval_" if "validationLoss" in line else ""
             numbers = {f"{of}{_NAMES[name].removeprefix(of)}": value for name, value in line.items() if name in _NAMES}
-            self._act(partial(_passed_on, self._arguments, _state(line["step"]), numbers))
+            self._act(partial(_log_to, self._arguments, _state(line["step"]), numbers))
 
     def _act(self, action: Callable[[Any], None]) -> None:
         if self._integration is None:
             return
         try:
             action(self._integration)
-        except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
+        except Exception as error:  # noqa: BLE001 - a tracker's error must not affect the run
             logger.warning("spec.trackers.%s: %s", self.name, type(error).__name__)
-            self._blame(f"some steps are missing: {self._said(error)}")
+            self._record_problem(f"some steps are missing: {self._cause(error)}")
 
-    def _said(self, error: Exception) -> str:
-        return _said(error, keyed=mlflow_run.is_keyed(self._job))
+    def _cause(self, error: Exception) -> str:
+        return _cause(error, keyed=mlflow_run.is_keyed(self._job))
 
-    def _blame(self, problem: str) -> None:
-        """The first problem stays: what comes after it may be its echo."""
+    def _record_problem(self, problem: str) -> None:
+        """Record the first problem only: later ones may be consequences."""
         found = self.tracked or Tracked(name=self.name)
         if found.problem is None:
             self.tracked = found.model_copy(update={"problem": problem})
 
 
 class Trackers:
-    """Those of a job's built-in training. Nobody hears of a training that was not begun with `follow`."""
+    """The trackers of a job with the built-in training. They are not started without a call of `follow`."""
 
     def __init__(self, job: TrainerJob) -> None:
         self._job = job
         self._arguments: Any = None
         self._model: Any = None
-        self._followers = [_Follower(job, name) for name in _asked(job)]
+        self._followers = [_TrackerThread(job, name) for name in _asked(job)]
 
     @property
     def tracked(self) -> list[Tracked] | None:
-        """How each is doing by now; before one is begun, what is known to keep it from that."""
-        return [told for one in self._followers if (told := one.tracked or self._kept_out(one.name))] or None
+        """The state of each; before the start, known obstacles to it."""
+        return [told for one in self._followers if (told := one.tracked or self._obstacle(one.name))] or None
 
-    def _kept_out(self, name: TrackerName) -> Tracked | None:
+    def _obstacle(self, name: TrackerName) -> Tracked | None:
         why = _OBSTACLES[name](self._job) if name in _OBSTACLES else None
         return Tracked(name=name, problem=why) if why else None
 
     def follow(self, arguments: Any, model: Any) -> None:
-        """What is trained from now on, and transformers' TrainingArguments of it."""
-        self._arguments, self._model = _Told(self._job, arguments), model
+        """Set the model in training and its TrainingArguments."""
+        self._arguments, self._model = _JobArguments(self._job, arguments), model
 
     def log(self, record: Sequence[dict[str, Any]]) -> None:
-        """Pass on the last line of the record; the first time all of it, to a run that begins or goes on there."""
+        """Send the last line of the record; the first time start the trackers and send all of it."""
         for one in self._followers:
             if one.has_begun:
                 one.tell(record[-1:])
             else:
                 one.begin(self._arguments, self._model)
                 one.tell(list(record))
-        self._model = None  # it may be another one that is measured in the end, with no room for both
+        self._model = None  # the evaluation may load another model, without room for both
 
     def catch_up(self, record: Sequence[dict[str, Any]]) -> None:
-        """Where nothing was left to learn no line came, and yet an earlier attempt may have told them less than all."""
+        """Send the record if no step was left to train: an earlier attempt may not have sent all of it."""
         if not self._have_begun:
             self.log(record)
 
@@ -223,16 +223,16 @@ class Trackers:
         return any(one.has_begun for one in self._followers)
 
     def trained(self) -> None:
-        """No more lines come; files of theirs are whole after this, unless it takes more than LAST_SECONDS."""
+        """No more lines follow; afterwards the trackers' files are complete, unless that takes over LAST_SECONDS."""
         deadline = time.monotonic() + LAST_SECONDS
         told = [(one, one.trained()) for one in self._followers if one.has_begun]
         for one, event in told:
             one.is_late = not event.wait(max(0.0, deadline - time.monotonic()))
 
     def end(self, how: End) -> None:
-        """Their runs end as the attempt does; what is on its way may take LAST_SECONDS.
+        """End the trackers' runs with the attempt's outcome, within LAST_SECONDS.
 
-        So does one that an earlier attempt was killed in, where this attempt has come to no training.
+        Also a run left by a killed attempt, if this one did not get to training.
         """
         if not self._have_begun:
             self._end_of_earlier(how)
@@ -244,7 +244,7 @@ class Trackers:
             one.wait(0 if one.is_late else max(0.0, deadline - time.monotonic()))
 
     def _end_of_earlier(self, how: End) -> None:
-        """The others have no state: their servers see that nothing comes any more."""
+        """Only MLflow needs this: the other servers notice when no more data arrives."""
         if "mlflow" in _asked(self._job) and mlflow_run.may_be_open(self._job):
             ending = threading.Thread(target=self._end_mlflow, args=(how,), name="trackers", daemon=True)
             ending.start()
@@ -253,12 +253,12 @@ class Trackers:
     def _end_mlflow(self, how: End) -> None:
         try:
             mlflow_run.end_earlier(self._job, how)
-        except Exception as error:  # noqa: BLE001 - a tracker's trouble is no trouble of the run
-            said = _said(error, keyed=mlflow_run.is_keyed(self._job))
+        except Exception as error:  # noqa: BLE001 - a tracker's error must not affect the run
+            said = _cause(error, keyed=mlflow_run.is_keyed(self._job))
             logger.warning("spec.trackers.mlflow: the earlier run could not be ended: %s", said)
 
 
-def _passed_on(arguments: Any, state: Any, numbers: dict[str, Any], integration: Any) -> None:
+def _log_to(arguments: Any, state: Any, numbers: dict[str, Any], integration: Any) -> None:
     integration.on_log(arguments, state, None, logs=dict(numbers))
 
 
@@ -269,12 +269,12 @@ def _asked(job: TrainerJob) -> list[TrackerName]:
 
 
 def _state(step: int) -> Any:
-    """As much of transformers' TrainerState as its integrations look at."""
+    """The parts of transformers' TrainerState that its integrations read."""
     return SimpleNamespace(is_world_process_zero=True, is_hyper_param_search=False, trial_name=None, global_step=step)
 
 
-def _said(error: Exception, *, keyed: bool = True) -> str:
-    """A library's own text may quote addresses with keys."""
+def _cause(error: Exception, *, keyed: bool = True) -> str:
+    """A readable cause: a library's own text may contain addresses with keys."""
     if isinstance(error, weights_and_biases.NotReachableError):
         return str(error)
     why = trouble_of(error) or mlflow_run.trouble_of(error, keyed=keyed) or weights_and_biases.trouble_of(error)
@@ -286,7 +286,7 @@ def _tensor_board(job: TrainerJob) -> Any:
     from transformers.integrations.integration_utils import TensorBoardCallback
 
     class Integration(TensorBoardCallback):
-        """Its files belong to the artifact: they are closed before that is written."""
+        """Its files belong to the artifact, so they are closed before that is written."""
 
         def trained(self) -> None:
             self.on_train_end(None, None, None)  # type: ignore[no-untyped-call]
@@ -295,7 +295,7 @@ def _tensor_board(job: TrainerJob) -> Any:
             self.trained()
 
     folder = Path(job.output) / TENSORBOARD_FOLDER
-    shutil.rmtree(folder, ignore_errors=True)  # it keeps the last minutes in memory: a killed attempt's have gaps
+    shutil.rmtree(folder, ignore_errors=True)  # buffered minutes of a killed attempt are missing in its files
     return Integration(SummaryWriter(str(folder)))  # type: ignore[no-untyped-call]
 
 

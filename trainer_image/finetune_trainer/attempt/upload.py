@@ -1,4 +1,4 @@
-"""A converted file on its way to the operator, which passes it on to the provider with credentials that no pod has."""
+"""Uploads a converted file to the operator, which passes it on to the provider with credentials that no pod has."""
 
 import http.client
 import logging
@@ -18,7 +18,7 @@ from finetune_trainer.data.provider.file import ConvertedFile
 from finetune_trainer.errors import TrainerError
 
 UPLOAD_SECONDS = 1800.0
-"""How long a file is tried: an operator that restarts, or a provider that asks for patience, is waited for."""
+"""How long to retry a file, for example while the operator restarts or the provider asks to wait."""
 
 _ANSWER_SECONDS = 600.0
 _ANSWER_BYTES = 64 * 1024
@@ -29,12 +29,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back for an upload."""
+    """Response to an upload."""
 
     status: int
     body: bytes
     pause: float = 0.0
-    """Seconds that Retry-After asks for."""
+    """Seconds in Retry-After."""
 
 
 Send = Callable[[str, ConvertedFile], Answer]
@@ -48,12 +48,12 @@ def upload(
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> ProviderFile:
-    """Send one file, again and again for half an hour if need be; the operator sees to it that it is there once.
+    """Upload one file, with retries for half an hour; the operator makes sure that it is stored once.
 
-    Whom it tells when to come back, it wants then: it has all that wait come back in a row.
+    A requested pause is kept exactly: the operator schedules all waiting pods one after another.
 
     Raises:
-        TrainerError: ProviderRefused with the operator's sentence, or StoreUnavailable when time is over.
+        TrainerError: ProviderRefused with the operator's sentence, or StoreUnavailable after the time limit.
     """
     deadline, pause = clock() + UPLOAD_SECONDS, _FIRST_PAUSE
     while True:
@@ -77,7 +77,7 @@ def upload(
 
 
 def _is_passing(status: int, *, patient: bool) -> bool:
-    """Whether the same upload may be taken a little later."""
+    """Whether a retry may succeed a little later."""
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN):
         return patient
     return status >= 500 or status in (http.HTTPStatus.REQUEST_TIMEOUT, http.HTTPStatus.TOO_MANY_REQUESTS)
@@ -109,7 +109,7 @@ def _file(answer: Answer) -> ProviderFile:
 
 
 def _sentence(answer: Answer) -> str:
-    """The operator's own words, which never quote the file."""
+    """The operator's error message, which never quotes the file."""
     try:
         return str(orjson.loads(answer.body)["error"])
     except (orjson.JSONDecodeError, KeyError, TypeError):

@@ -1,7 +1,7 @@
-"""A job's run in Weights & Biases: transformers' integration, told what to send and when to give up.
+"""A job's run in Weights & Biases: transformers' integration, with limits on what it sends and how long it waits.
 
-Its client is a program of its own that collects much about machine, code and output by itself. Here it sends the
-numbers and settings of the training alone.
+Its client is a separate program that by default collects much about machine, code and output. Here it sends only the
+numbers and settings of the training.
 """
 
 import logging
@@ -22,10 +22,10 @@ from finetune_trainer.storage.store_errors import UNTRUSTED
 CLOUD = "https://api.wandb.ai"
 
 INIT_SECONDS = 20.0
-"""How long the start of a run may take."""
+"""Time limit for starting a run."""
 
 FINISH_SECONDS = 20.0
-"""How long what is on its way may take at the end; less than what all trackers have together."""
+"""Time limit for pending data at the end; less than that for all trackers together."""
 
 _CALL_SECONDS = 10
 _RETRIES = 2
@@ -33,7 +33,7 @@ _OWN_KEY = "WANDB_API_KEY"
 _KEY = f"{TRACKERS_PREFIX}{_OWN_KEY}"
 
 OFFLINE_FOLDER = "wandb"
-"""Below the job's output: runs that its client keeps in files, for `wandb sync` to send later."""
+"""In the job's output folder: runs that its client saves as files, to be sent later with `wandb sync`."""
 
 _MODE = "WANDB_MODE"
 
@@ -47,31 +47,31 @@ _TROUBLES = {
     "returned error 404": "trackers.wandb.baseURL leads to no server of Weights & Biases",
     "API key must": "the Secret's WANDB_API_KEY is not a key",
 }
-"""Its client is a Go program, whose errors arrive as text: what they say, the plainest first."""
+"""Its client is a Go program, whose errors arrive as text; the clearest first."""
 
 _EXIT_CODE: dict[End, int] = {"Finished": 0, "Interrupted": 255, "Failed": 1}
-"""By which a run is called finished or failed; 255 is what its own client sends after Ctrl-C."""
+"""These show as finished or failed; 255 is what its own client sends after Ctrl-C."""
 
-_LOST = "Fatal error while uploading data"  # how its client says that a server took no more
+_LOST = "Fatal error while uploading data"  # its client's message if a server stops accepting data
 
 logger = logging.getLogger(__name__)
 
 
 class NotReachableError(Exception):
-    """Why nothing was tried; its text may be shown."""
+    """Why no connection was tried; its text may be shown."""
 
 
 def trouble_of(error: Exception) -> str | None:
-    """Why a server was not heard, in words, where the client's text tells; nothing of the text, which has addresses."""
+    """A readable cause of the error, if the client's text is known; without that text, which contains addresses."""
     return next((why for what, why in _TROUBLES.items() if what in str(error)), None)
 
 
 class NotTakenError(Exception):
-    """The server took the run, and then no more of it."""
+    """The server accepted the run but then rejected data."""
 
 
 class _Heard:
-    """Where wandb's client says what it would print: of data that are lost it tells nobody else."""
+    """Receives the terminal output of wandb's client, the only place where it reports lost data."""
 
     def __init__(self) -> None:
         self.lost = False
@@ -88,7 +88,7 @@ class _Heard:
 
 
 def obstacle(job: TrainerJob) -> str | None:
-    """Why no run will be begun, as far as it is known before anything is tried."""
+    """Why no run will be started, as far as known before connecting."""
     if os.environ.get(_MODE) == "disabled":
         return f"{_MODE} is disabled"
     if _is_offline():
@@ -102,21 +102,21 @@ def obstacle(job: TrainerJob) -> str | None:
 
 
 def _is_offline() -> bool:
-    """Whether whoever runs this has asked for files in place of a server; `dryrun` is its older name."""
+    """Whether the user asked for files instead of a server; `dryrun` is the older name."""
     return os.environ.get(_MODE) in ("offline", "dryrun")
 
 
 def _key(job: TrainerJob) -> str:
-    """From the job's Secret; without a cluster there is none, and the key is that of the shell."""
+    """The key from the job's Secret; without a cluster the shell's."""
     own = os.environ.get(_OWN_KEY, "") if job.uid == LOCAL_UID else ""
     return (os.environ.get(_KEY) or own).strip()
 
 
 def _run_id(job: TrainerJob) -> str:
-    """The same for each attempt of a job, and no other's; without a cluster it is noted in the output folder.
+    """The run's id, the same for each attempt of a job; without a cluster it is saved in the output folder.
 
     Raises:
-        TrainerError: ArtifactFailed, it cannot be noted.
+        TrainerError: ArtifactFailed, it cannot be saved.
     """
     if job.uid != LOCAL_UID:
         return job.uid
@@ -127,11 +127,11 @@ def _run_id(job: TrainerJob) -> str:
 
 
 def integration(job: TrainerJob) -> Any:
-    """The callback, with its run begun: the job's UID is its id, so that each attempt goes on with the same one.
+    """The callback, with its run started: the job's UID is its id, so that each attempt resumes the same run.
 
     Raises:
-        NotReachableError: it cannot be reached from here, or has no key.
-        Exception: what wandb raises where its server does not take the run.
+        NotReachableError: it is unreachable, or there is no key.
+        Exception: from wandb, if its server rejects the run.
     """
     asked = _asked(job)
     if why := obstacle(job):
@@ -141,9 +141,9 @@ def integration(job: TrainerJob) -> Any:
     from transformers.integrations.integration_utils import WandbCallback
 
     class Integration(WandbCallback):
-        """With an end: transformers leaves it to the end of the process, which must not wait.
+        """Adds an end: transformers ends the run when the process exits, which must not wait.
 
-        An earlier attempt's steps come once more, and are not told again.
+        Steps that an earlier attempt logged are skipped.
         """
 
         def on_log(self, args: Any, state: Any, control: Any, model: Any = None, logs: Any = None, **more: Any) -> None:
@@ -152,7 +152,7 @@ def integration(job: TrainerJob) -> Any:
                 super().on_log(args, state, control, model, logs, **more)  # type: ignore[no-untyped-call]
 
         def trained(self) -> None:
-            """It is over when the attempt is."""
+            """The run ends with the attempt, not here."""
 
         def end(self, how: End) -> None:
             wandb.finish(exit_code=_EXIT_CODE[how])
@@ -177,7 +177,7 @@ def url(_job: TrainerJob) -> str:
     """The run's page, or the folder of its files."""
     import wandb
 
-    assert wandb.run is not None  # noqa: S101 - it has just begun
+    assert wandb.run is not None  # noqa: S101 - it has just started
     return OFFLINE_FOLDER if _is_offline() else str(wandb.run.url)
 
 
@@ -196,8 +196,8 @@ def _settings(job: TrainerJob) -> Any:
         mode="offline" if offline else "online",
         base_url=_asked(job).base_url or CLOUD,
         api_key=_key(job) or None,
-        root_dir=folder,  # below it there is one of its own name
-        console="off",  # else it sends what the trainer prints
+        root_dir=folder,  # its own folder is created below
+        console="off",  # otherwise it sends the trainer's output
         save_code=False,
         disable_code=True,
         disable_git=True,
@@ -206,7 +206,7 @@ def _settings(job: TrainerJob) -> Any:
         x_disable_machine_info=True,
         x_disable_stats=True,
         x_save_requirements=False,
-        x_skip_transaction_log=not offline,  # for a later upload by hand, from a disk that is gone by then
+        x_skip_transaction_log=not offline,  # only needed for a later upload from this disk, which is gone by then
         program="finetune-trainer",
         host="",
         silent=True,

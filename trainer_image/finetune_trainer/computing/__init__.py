@@ -1,12 +1,12 @@
-"""How a model computes on this machine: attention and layers of our own, ranks that share it, what torch is told.
+"""How a model computes on this machine: our own attention and layers, multi-process training, torch's settings.
 
-    ranks, sharding                           processes that train together, and share a model out
+    ranks, sharding                           processes that train together, and FSDP
     attention ─▶ cpu_attention                attention within the documents of a packed row
-    adapted_linear, frozen_norm               layers whose base stays as it is, as one step of the graph
-    compiled_layers ─▶ c_compiler             layers compiled, and whether this machine can do that
+    adapted_linear, frozen_norm               fused layers with a frozen base
+    compiled_layers ─▶ c_compiler             compiled layers, and whether this machine can compile
     four_bit                                  QLoRA's base
-    limits, gpus, heap, garbage               what there is of processors and memory, and what is given back
-    torch_settings                            what torch reads when it is imported
+    limits, gpus, heap, garbage               available CPUs and memory, and freeing memory
+    torch_settings                            environment variables that torch reads on import
 
-All of it knows tensors and processes, and neither jobs nor data.
+Knows tensors and processes, but neither jobs nor data.
 """

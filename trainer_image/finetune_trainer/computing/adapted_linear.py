@@ -1,13 +1,13 @@
-"""A frozen linear layer and its low-rank adapter as one step of the graph: y = xWᵀ + (xAᵀ)(s·B)ᵀ.
+"""A frozen linear layer and its low-rank adapter as one autograd function: y = xWᵀ + (xAᵀ)(s·B)ᵀ.
 
 peft's own layer casts x to the adapter's float32 and back for each of the seven layers of a block, keeps all of that
-for the backward pass, and adds the two products in passes of their own over memory. Here x is kept once, as it is.
+for the backward pass, and adds the two products in separate passes over memory. Here x is saved once, as it is.
 
-It also rounds xWᵀ to 16 bits before it adds the adapter's part, which at first is smaller than the last bit there: a
-third of it is lost and more. Here the sum is rounded once. Dropout leaves a byte per number of x, which says what it
-kept, instead of another x.
+peft also rounds xWᵀ to 16 bits before adding the adapter's part, which at first is smaller than the last bit there: a
+third of it and more is lost. Here the sum is rounded once. Dropout saves one byte per number of x, a mask, instead of
+another x.
 
-Of a base in 4 bits, weights become 16 bits wide for a product, forward and backward, and are forgotten after it.
+Weights of a base in 4 bits are dequantised to 16 bits for each product, forward and backward, and then freed.
 """
 
 from functools import cache
@@ -19,7 +19,7 @@ from torch.nn import functional
 
 
 class AdaptedLinear(torch.nn.Module):
-    """Before a class of peft's layers: a forward pass of its own while it trains; in all else the layer is peft's."""
+    """Mixed in before a class of peft's layers: replaces its forward pass in training; everything else is peft's."""
 
     disable_adapters: Any
     merged: Any
@@ -47,7 +47,7 @@ class AdaptedLinear(torch.nn.Module):
         scale = self.scaling[_NAME] / stay
         weight = base.weight.to(dtype) if state is None else base.weight
         out: Any = _Adapted.apply(flat, weight, state, base.bias, first, second, scale, kept)
-        return out.view(*x.shape[:-1], out.shape[-1])  # here, as models may write into it
+        return out.view(*x.shape[:-1], out.shape[-1])  # a view made here, since models may write into it
 
 
 _NAME = "default"
@@ -58,7 +58,7 @@ def _weight(layers: Any) -> torch.Tensor:
 
 
 def _plain(weight: torch.Tensor, state: Any, dtype: torch.dtype) -> torch.Tensor:
-    """The numbers of a weight that may be in 4 bits."""
+    """A weight, dequantised if it is in 4 bits."""
     if state is None:
         return weight
     from bitsandbytes.functional import dequantize_4bit
@@ -69,8 +69,9 @@ def _plain(weight: torch.Tensor, state: Any, dtype: torch.dtype) -> torch.Tensor
 def _sum(flat: torch.Tensor, weight: torch.Tensor, bias: Any, narrow: torch.Tensor, second: torch.Tensor) -> Any:
     """flat·weightᵀ + bias + narrow·secondᵀ, rounded once: [tokens, out].
 
-    cuBLAS rounds a product to 16 bits before it adds it to what is there. On a GPU there is one product of both pairs
-    side by side, filled up to widths that its kernels like; copying the operands takes as long as adding did.
+    cuBLAS rounds a product to 16 bits before adding it to an accumulator. So on a GPU the operands are concatenated
+    for a single product, padded to widths that its kernels are fast for; copying them takes as long as the addition
+    did.
     """
     if not flat.is_cuda or flat.dtype is torch.float32:
         out = (narrow @ second.T).addmm_(flat, weight.T)
@@ -89,7 +90,7 @@ class _Adapted(torch.autograd.Function):
         first: Any, second: Any, scale: float, kept: Any,
     ) -> Any:  # fmt: skip
         ctx.adapter_dtype = first.dtype
-        first, second = first.to(flat.dtype), (second * scale).to(flat.dtype)  # scaled in 32 bits: rounded once
+        first, second = first.to(flat.dtype), (second * scale).to(flat.dtype)  # scaled in 32 bits, so rounded only once
         narrow = _only(kept, flat) @ first.T
         out = _sum(flat, _plain(weight, state, flat.dtype), bias, narrow, second)
         ctx.save_for_backward(flat, weight, first, second, narrow, kept)
@@ -109,14 +110,14 @@ class _Adapted(torch.autograd.Function):
 
 
 def _only(kept: Any, values: torch.Tensor) -> torch.Tensor:
-    """What dropout kept of the values; what makes up for the rest is in the scale."""
+    """Apply the dropout mask to the values; `scale` already includes the compensation."""
     return values if kept is None else values * kept
 
 
 def fuse(model: Any) -> int:
-    """Give every layer that qualifies the forward pass above; returns how many did.
+    """Replace the forward pass of every suitable layer; returns how many.
 
-    Those with DoRA or several adapters keep peft's.
+    Layers with DoRA or several adapters keep peft's.
     """
     fitting = [module for module in model.modules() if _fits(module)]
     for module in fitting:
@@ -127,7 +128,7 @@ def fuse(model: Any) -> int:
 
 @cache
 def _adapted(kind: Any) -> Any:
-    """One class for all layers of a kind: compiled ones are guarded by it."""
+    """One class for all layers of a kind: compiled layers have guards on it."""
     return type(AdaptedLinear.__name__, (AdaptedLinear, kind), {})
 
 
@@ -143,7 +144,7 @@ def _fits(module: Any) -> bool:
 
 
 def _is_linear(module: Any) -> bool:
-    """Whether it is peft's layer of linear weights, as they are or in 4 bits: those of bitsandbytes by their name."""
+    """Whether it is peft's linear layer, plain or in 4 bits (bitsandbytes' classes are matched by name)."""
     base = type(getattr(module, "base_layer", None))
     plain = type(module) is Linear and base is torch.nn.Linear
     return plain or type(module).__name__ == base.__name__ == "Linear4bit"

@@ -1,10 +1,10 @@
-"""Attention that keeps the documents of a packed row apart, in the place where transformers' models call theirs.
+"""Attention that separates the documents of a packed row, registered as an attention function of transformers.
 
-    [1, tokens] = document | document | …     positions begin anew with each; no padding and no attention mask
+    [1, tokens] = document | document | …     positions restart with each; no padding and no attention mask
 
-On a GPU that is torch's variable-length attention, elsewhere its ordinary one for a document after the other
-(`cpu_attention.py`). Boundaries come by the names that transformers gives them (`cu_seq_lens_q`), and so reach models
-that mix tokens in other ways too. Whether a model keeps documents apart is not guessed: `why_not_packed` tries it.
+On a GPU it uses torch's variable-length attention, elsewhere its ordinary one for one document after another
+(`cpu_attention.py`). Boundaries have transformers' names (`cu_seq_lens_q`), and so also reach models that mix tokens in
+other ways. `why_not_packed` finds out by trying whether a model keeps documents separate.
 """
 
 from collections.abc import Iterable, Iterator
@@ -21,20 +21,20 @@ from finetune_trainer.computing.cpu_attention import attended
 
 NAME = "finetune_documents"
 
-_MOST_HEAD_WIDTH = 256  # of the kernels behind varlen_attn
-_REFUSED = ("position_bias", "s_aux", "softcap")  # changes to the scores that neither kernel makes
+_MOST_HEAD_WIDTH = 256  # limit of the kernels behind varlen_attn
+_REFUSED = ("position_bias", "s_aux", "softcap")  # score modifications that neither kernel supports
 _NEAR = {torch.float32: 1e-3, torch.bfloat16: 5e-2}
 _PROBE = (48, 16, 32)
 _BEGINNING = 2
-_AHEAD = {torch.float32: 1e-2, torch.bfloat16: 0.1}  # rounding sends a token to other experts, too
+_AHEAD = {torch.float32: 1e-2, torch.bfloat16: 0.1}  # rounding may also route a token to other experts
 
 
 class NotKeptApartError(Exception):
-    """The model's attention cannot be computed document by document; says why."""
+    """The model's attention cannot be computed per document; says why."""
 
 
 def boundaries(lengths: list[int], device: Any) -> dict[str, Any]:
-    """Keyword arguments that tell a model where the documents of a row end, by transformers' names for them."""
+    """Keyword arguments with the ends of a row's documents, under transformers' names."""
     ends = torch.tensor([0, *lengths], dtype=torch.int32, device=device).cumsum(0, dtype=torch.int32)
     return {
         "cu_seq_lens_q": ends,
@@ -62,7 +62,7 @@ def attention(
     """Causal attention within each document: query [1, heads, tokens, width] gives [1, tokens, heads, width].
 
     Raises:
-        NotKeptApartError: the model wants what this cannot compute.
+        NotKeptApartError: the model needs something unsupported.
     """
     refused = [name for name in _REFUSED if others.get(name) is not None]
     refused += ["dropout"] if dropout else []
@@ -86,9 +86,10 @@ def attention(
 
 
 def _as_autocast(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
-    """In the dtype of autocast, as it would do for torch's own attention: it does not know all that is called here.
+    """Cast to autocast's dtype, as autocast itself does for torch's own attention, but not for all functions used here.
 
-    Without it queries and keys of a fully tuned model stand in 32 bits, as the rotation of its hidden states has them.
+    Otherwise queries and keys of a fully tuned model are float32, since rotary embeddings keep the dtype of hidden
+    states.
     """
     kind = given[0].device.type
     if not torch.is_autocast_enabled(kind):
@@ -97,14 +98,14 @@ def _as_autocast(*given: torch.Tensor) -> tuple[torch.Tensor, ...]:
 
 
 def _of_width(heads: Iterable[torch.Tensor], width: int) -> list[torch.Tensor]:
-    """Filled up with zeros, which change no score."""
+    """Pad heads with zeros, which does not change scores."""
     return [functional.pad(one, (0, width - one.shape[-1])) if one.shape[-1] < width else one for one in heads]
 
 
 def _beside_one_another(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, rows: int, scale: float
 ) -> torch.Tensor:
-    """Documents of one length, as many long ones that were cut are: torch has its best kernels for a batch."""
+    """For documents of equal length, such as many truncated ones: torch's batched kernels are the fastest."""
     groups = query.shape[1] // key.shape[1]
     q, k, v = (
         one.view(one.shape[1], rows, -1, one.shape[-1]).transpose(0, 1) for one in (query, key, value)
@@ -123,7 +124,7 @@ def _varlen(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """By FlashAttention: cuDNN, torch's first choice from 2.12 on, looks for a kernel at each pass of other lengths."""
+    """FlashAttention: cuDNN, torch's default from 2.12 on, selects a kernel again for each new length."""
     width = -8 * (-max(query.shape[-1], value.shape[-1]) // 8)
     if width > _MOST_HEAD_WIDTH or query.dtype not in (torch.bfloat16, torch.float16):
         raise NotKeptApartError(f"heads of width {width} in {query.dtype} have no kernel")
@@ -148,13 +149,26 @@ AttentionInterface.register(NAME, attention)
 
 
 def inner(model: Any) -> Any:
-    """Transformers' model within peft's, or the model itself."""
+    """Transformers' model inside of peft's, or the model itself."""
     return model.get_base_model() if hasattr(model, "peft_config") else model
+
+
+def rope_switch_length(model: Any) -> int | None:
+    """The length in tokens up to which rows get the short rotary factors (longrope, dynamic NTK); None for most models.
+
+    transformers chooses the factors once a pass: one longer row changes them for all rows of its pass.
+    """
+    config = inner(model).config.get_text_config()
+    rope = getattr(config, "rope_parameters", None) or {}
+    of_layers = [one for one in (rope, *rope.values()) if isinstance(one, dict)]
+    changing = [one for one in of_layers if one.get("rope_type") in ("longrope", "dynamic")]
+    first = "original_max_position_embeddings"
+    return min((one.get(first) or config.max_position_embeddings for one in changing), default=None)
 
 
 @contextmanager
 def kept_apart(model: Any) -> Iterator[None]:
-    """The model attends within documents; every forward pass in here needs `boundaries`."""
+    """Makes the model attend within documents; every forward pass in this context needs `boundaries`."""
     net = inner(model)
     before = _attentions(net.config)
     net.set_attn_implementation(NAME)
@@ -165,20 +179,20 @@ def kept_apart(model: Any) -> Iterator[None]:
 
 
 def _attentions(config: Any) -> dict[str, Any]:
-    """What a model attends by, and its parts that hear or see: not all of these can attend as the whole does."""
+    """The attention implementations of a model and of its audio and vision parts, which may differ."""
     parts = {name: part for name in config.sub_configs if (part := getattr(config, name)) is not None}
     own = config._attn_implementation  # noqa: SLF001 - the setting has no public name
     return {"": own, **{name: _attentions(part) for name, part in parts.items()}}
 
 
 def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
-    """Why documents of one row would see each other in this model, or None where they do not.
+    """Why documents of one row would influence each other in this model, or None if they do not.
 
-    Three documents go through the model alone and packed; hidden layers that mix tokens by any other way than attention
-    (convolutions, recurrent states), positions that do not begin anew, or scores that are changed show in the logits.
-    What a short convolution carries over is lost in the rounding of 16 bits, but not in how documents begin behind
-    another first one: nothing else differs there.
-    Packed they go through it as it is trained, too: its attention may drop scores then.
+    Three documents go through the model separately and packed; layers that mix tokens by other means than attention
+    (convolutions, recurrent states), positions that do not restart, or modified scores show as different logits.
+    What a short convolution carries over is hidden by 16-bit rounding, but visible at the beginnings of documents
+    when only the first document is exchanged: nothing else differs there. The packed row also goes through the model
+    in training mode, since attention dropout may apply only then.
     """
     net = inner(model)
     if net.config.is_encoder_decoder:
@@ -193,7 +207,7 @@ def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
         return str(error)
     except (torch.OutOfMemoryError, torch.AcceleratorError):
         raise
-    except Exception as error:  # noqa: BLE001 - unknown GPUs, few positions, a model's own code: then rows are padded
+    except Exception as error:  # noqa: BLE001 - unknown GPU, few positions, a model's own code: fall back to padding
         return f"its attention cannot be computed within rows here: {str(error).strip().partition(chr(10))[0]}"
     finally:
         model.train(training)
@@ -201,7 +215,7 @@ def why_not_packed(model: Any, compute_dtype: torch.dtype) -> str | None:
 
 @torch.no_grad()
 def looks_ahead(model: Any, compute_dtype: torch.dtype) -> bool:
-    """Whether what the model says of a token depends on what follows: it would read answers off rows, and padding."""
+    """Whether outputs for a token depend on later tokens: the model could copy answers, and padding would matter."""
     training = model.training
     model.eval()
     ids = _some_ids(model, min(_PROBE))
@@ -247,7 +261,7 @@ def _tried(model: Any, net: Any, compute_dtype: torch.dtype) -> str | None:
 
 
 def _beginnings(logits: torch.Tensor) -> torch.Tensor:
-    """Of the documents behind the first."""
+    """The beginnings of all documents but the first."""
     return torch.cat([of_one[:, :_BEGINNING] for of_one in torch.split(logits, list(_PROBE), dim=1)[1:]], dim=1)
 
 

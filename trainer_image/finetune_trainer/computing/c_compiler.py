@@ -1,6 +1,6 @@
-"""Whether this machine can build what Triton builds: a small C library that Python loads. Tried, not guessed.
+"""Whether this machine can build what Triton builds: a small C library that Python loads. Found out by trying.
 
-Compiled layers need it (`compiled_layers.py`); the image's build ends with it. It imports no torch.
+Compiled layers need it (`compiled_layers.py`); the image build checks it at its end. Imports no torch.
 """
 
 import os
@@ -18,9 +18,9 @@ _SECONDS = 60
 
 
 def why_none() -> str | None:
-    """Why a C library for Python cannot be built and loaded here, or None where it can; it was done then.
+    """Why a C library for Python cannot be built and loaded here, or None if it can.
 
-    Compiler, headers and flags are those that Triton would take; the folder is on the same file system as its cache.
+    Compiler, headers and flags are those that Triton would use; the folder is on the same file system as its cache.
     """
     compiler = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
     if compiler is None:
@@ -49,6 +49,6 @@ def _why_not_loaded(library: Path) -> str | None:
     assert spec is not None  # noqa: S101 - it has a loader
     try:
         module_from_spec(spec)
-    except ImportError as error:  # such as a scratch folder from which nothing may be run
+    except ImportError as error:  # for example, a scratch folder mounted noexec
         return f"what the C compiler builds cannot be loaded: {str(error)[:200]}"
     return None

@@ -1,7 +1,7 @@
-"""How a model computes while it is trained: rows kept apart, and its repeated layers perhaps compiled, one for all.
+"""How a model computes in training: rows kept separate, and optionally its repeated layers compiled.
 
-Compiled, norms, rotations and activations become a few kernels. That needs a GPU and a C compiler on the machine, with
-which Triton builds its launcher; without one layers run as they are.
+Compilation fuses norms, rotary embeddings and activations into a few kernels. It needs a GPU and, for Triton's
+launcher, a C compiler; without these layers run uncompiled.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,25 +15,25 @@ from finetune_trainer.computing.attention import inner, kept_apart
 
 
 def why_not_compiled() -> str | None:
-    """Why layers cannot be compiled on this machine, or None where they can."""
+    """Why layers cannot be compiled on this machine, or None if they can."""
     if not torch.cuda.is_available():
         return "there is no GPU"
     return c_compiler.why_none()
 
 
 _MOST_WAYS = 64
-"""How often a layer may be compiled anew. Torch stops at 8 and computes what comes then layer by layer, as it is. One
-pass has rows of many lengths, another of one, a third has one row; some are validated; a model's layers may be of two
-kinds; and short passes have kernels of their own."""
+"""Limit of recompilations per layer. After torch's default of 8 the layer runs uncompiled. Passes differ: many
+lengths, one length, a single row; training or validation; two kinds of layers in a model; short passes have their own
+kernels."""
 
 
 @contextmanager
 def compiled(model: Any) -> Iterator[None]:
-    """Layers are compiled at their first pass, for any number of tokens, until the end of the block.
+    """Compile layers at their first pass, for any number of tokens, until the end of the block.
 
-    An adapter's scale is a part of the code: as an input it would be a number of the CPU, for which torch builds C++.
+    An adapter's scale is compiled in as a constant: as an input it would be a CPU scalar, for which torch builds C++.
     """
-    from torch._dynamo import config  # not before: torch's compiler is large
+    from torch._dynamo import config  # a late import: torch's compiler is large
 
     net = inner(model)
     repeated = [module for module in net.modules() if type(module).__name__ in (net._no_split_modules or ())]  # noqa: SLF001 - no public name
@@ -46,13 +46,13 @@ def compiled(model: Any) -> Iterator[None]:
     finally:
         alike.remove()
         for layer in repeated:
-            layer._compiled_call_impl = None  # noqa: SLF001 - torch has no way back by name
+            layer._compiled_call_impl = None  # noqa: SLF001 - torch has no public way to undo it
 
 
 def _as_if_learnt(_module: Any, _given: Any, out: torch.Tensor) -> None:
-    """The first layer gets what the others get: else it would be compiled for itself, in half of all the time for it.
+    """Make the first layer's input require gradients like the others': compiled alone, it takes half of all the time.
 
-    A gradient that nobody wants is computed for its three first products: two thousandths of a pass.
+    The unused gradient is computed for its first three products: 0.2 % of a pass.
     """
     if torch.is_grad_enabled():
         out.requires_grad_()
@@ -62,9 +62,10 @@ def _as_if_learnt(_module: Any, _given: Any, out: torch.Tensor) -> None:
 def in_training(
     model: Any, trained: Sequence[torch.nn.Parameter], *, packed: bool, compile_layers: bool
 ) -> Iterator[None]:
-    """The ways of training, until the end of the block; after it the model computes as before.
+    """Set the model up for training until the end of the block, then restore it.
 
-    Gradients are forgotten without a walk over all modules: there are thousands, and it takes as long as a small pass.
+    zero_grad is replaced by a loop over trained parameters: over all modules, thousands, it takes as long as a small
+    pass.
     """
 
     def forget(set_to_none: bool = True) -> None:  # noqa: ARG001 - torch's signature

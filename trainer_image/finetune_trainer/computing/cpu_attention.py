@@ -1,8 +1,8 @@
-"""Causal attention within documents on a CPU, as one step of the graph.
+"""Causal attention within documents on a CPU, as one autograd function.
 
-It is computed in 32 bits whatever comes in: in 16 torch's backward pass takes up to three times as long. By itself
-torch would keep all of it in 32 bits as well, keys and values once for each head that shares them; here what came is
-kept, and the answer as it leaves, which the layer behind keeps anyway.
+Computed in 32 bits whatever the inputs: in 16 bits torch's backward pass takes up to three times as long. torch itself
+would also save everything in 32 bits, keys and values once for each head that shares them; here the inputs are saved as
+they are, and the output in its final dtype, which the next layer saves anyway.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,9 +24,9 @@ def attended(
     scale: float,
     window: int | None,
 ) -> torch.Tensor:
-    """[1, heads, tokens, width] gives [1, tokens, heads, width]; documents of these lengths stand behind one another.
+    """[1, heads, tokens, width] to [1, tokens, heads, width]; documents of these lengths are concatenated.
 
-    Heads of keys and values are fewer by a whole factor, or as many; all widths are the same.
+    There are as many heads of keys and values as of queries, or fewer by an integer factor; all widths are equal.
     """
     return _Documents.apply(query, key, value, lengths, scale, window)  # type: ignore[no-any-return]
 
@@ -63,7 +63,7 @@ class _Documents(torch.autograd.Function):
 
 
 class _Piece:
-    """Documents of one length that stand behind one another."""
+    """Consecutive documents of equal length."""
 
     def __init__(self, start: int, rows: int, length: int) -> None:
         self._start, self._rows, self.length = start, rows, length
@@ -76,7 +76,7 @@ class _Piece:
 
 
 def _pieces(lengths: Sequence[int]) -> Iterator[_Piece]:
-    """All at once where they are of one length, else one after the other."""
+    """All documents in one piece if their lengths are equal, otherwise one piece each."""
     if len(set(lengths)) == 1:
         yield _Piece(0, len(lengths), lengths[0])
         return
@@ -87,7 +87,7 @@ def _pieces(lengths: Sequence[int]) -> Iterator[_Piece]:
 
 
 def _wide(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor) -> list[torch.Tensor]:
-    """In 32 bits at least, with keys and values for every head."""
+    """Cast to at least 32 bits, and repeat keys and values for every head."""
     dtype, groups = torch.promote_types(query.dtype, torch.float32), query.shape[1] // key.shape[1]
     return [query.to(dtype), *(repeat_kv(one.to(dtype), groups) for one in (key, value))]
 

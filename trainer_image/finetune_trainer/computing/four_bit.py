@@ -1,7 +1,7 @@
-"""QLoRA's base model: linear layers as 4-bit NormalFloat numbers, their scales quantised once more, by bitsandbytes.
+"""QLoRA's base model: linear layers in 4-bit NormalFloat with double quantisation, by bitsandbytes.
 
-Dettmers et al., QLoRA (2023). It says where that can run and makes the loaded model safe to train; loading itself is
-`base_model.py`. Adapters, checkpoints and artifacts are those of LoRA: nothing that is written holds 4-bit numbers.
+Dettmers et al., QLoRA (2023). Checks where that works and makes the loaded model safe to train; `base_model.py` loads
+it. Adapters, checkpoints and artifacts are those of LoRA: no file contains 4-bit weights.
 """
 
 import gc
@@ -21,11 +21,11 @@ _NEXT_STEP = "Set method: LoRA and apply the job under a new name, or use a conn
 
 
 def leave_out(base: Path) -> None:
-    """Keep bitsandbytes out of this process, which is not to quantise the model in `base`.
+    """Keep bitsandbytes from being imported into this process, unless the model in `base` was saved quantised.
 
-    PEFT imports it for adapters of every kind, and with it torch's compiler: a fifth of a pod's start, and 50 MB. None
-    in sys.modules is Python's own way to say that a module cannot be imported; PEFT and transformers ask before they
-    use it. A base that was saved quantised needs it, and what is imported already stays.
+    PEFT imports it for all kinds of adapters, and with it torch's compiler: a fifth of a pod's start-up time, and 50
+    MB. None in sys.modules is Python's way to block an import; PEFT and transformers check before using it. A module
+    that is already imported stays.
     """
     config = base / "config.json"
     if config.is_file() and b'"quantization_config"' not in config.read_bytes():
@@ -33,7 +33,7 @@ def leave_out(base: Path) -> None:
 
 
 def settings(compute_dtype: Any) -> Any:
-    """How transformers is to quantise: NF4, double quantisation; products are computed in `compute_dtype`."""
+    """Transformers' quantisation settings: NF4, double quantisation; products are computed in `compute_dtype`."""
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
@@ -45,10 +45,10 @@ def settings(compute_dtype: Any) -> Any:
 
 
 def require_kernels(device: str) -> None:
-    """Try a few numbers there and back on `device`.
+    """Quantise and dequantise a few numbers on `device`.
 
     Raises:
-        TrainerError: SpecInvalid, bitsandbytes is not there or has no kernels for this machine.
+        TrainerError: SpecInvalid, bitsandbytes is missing or has no kernels for this machine.
     """
     import torch
 
@@ -64,14 +64,14 @@ def require_kernels(device: str) -> None:
 
 
 def prepare(model: Any) -> None:
-    """Make a model that was just loaded in 4 bits safe to train and to measure, in place.
+    """Make a model that was just loaded in 4 bits safe for training and evaluation, in place.
 
-    On CPUs bitsandbytes 0.50 mixes up the scales of rows that are no multiple of a block. And in evaluation it packs
-    weights anew for AVX-512, with coarser scales and without a backward pass: training after a validation would go on
-    without gradients. So the first is refused and the second switched off.
+    On CPUs bitsandbytes 0.50 mixes up the scales of rows that are not a multiple of a block. And in evaluation mode it
+    repacks weights for AVX-512, with coarser scales and without a backward pass: training after a validation would
+    continue without gradients. So the former is refused and the latter disabled.
 
     Raises:
-        TrainerError: SpecInvalid, a layer's width does not suit the CPU kernels.
+        TrainerError: SpecInvalid, a layer's width is unsupported by the CPU kernels.
     """
     from bitsandbytes.nn.modules import Linear4bit
 
@@ -87,9 +87,9 @@ def prepare(model: Any) -> None:
 
 
 def _let_go_of_files(model: Any, layers: dict[str, Any]) -> None:
-    """What is not in 4 bits is a part of the file as long as it is not copied: then all of it stays in memory.
+    """Copy weights that are not in 4 bits: as views into the mapped file they would keep all of it in memory.
 
-    Quantising leaves four times the model behind, in pieces that nothing else fits into.
+    Quantising leaves free blocks of four times the model's size, too fragmented for anything else.
     """
     quantised = {id(layer.weight) for layer in layers.values()}
     for value in model.parameters():

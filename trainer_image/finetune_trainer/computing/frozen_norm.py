@@ -1,7 +1,7 @@
-"""A frozen RMS norm as one step of the graph, on a CPU: y = w · (x / sqrt(mean(x²) + ε)), computed in 32 bits.
+"""A frozen RMS norm as one autograd function, on a CPU: y = w · (x / sqrt(mean(x²) + ε)), computed in 32 bits.
 
-Transformers' layers compute the same in six steps, of which autograd makes ten more on the way back, and keep a copy of
-x in 32 bits. Here x is kept as it is, which is the residual stream. On a GPU layers are compiled where it pays.
+Transformers' layers compute it in six operations, with ten more in the backward pass, and save a copy of x in 32 bits.
+Here x itself is saved, which is the residual stream. On a GPU layers are compiled if that is worth it.
 """
 
 from typing import Any
@@ -19,7 +19,7 @@ class _Normed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor) -> Any:
-        """With g = w·grad: s·g - x · s³ · mean(x·g), s the scale."""
+        """With g = w·grad and the scale s: s·g - x · s³ · mean(x·g)."""
         x, weight, scale = ctx.saved_tensors
         wide, grad = x.float(), (grad * weight).float()
         mean = torch.linalg.vecdot(wide, grad).unsqueeze(-1).div_(x.shape[-1])
@@ -27,7 +27,7 @@ class _Normed(torch.autograd.Function):
 
 
 def fuse(model: Any) -> int:
-    """Give every frozen norm that computes just this the way above; returns how many did. Tried, not guessed."""
+    """Replace the forward pass of every frozen norm that computes exactly this (tried); returns how many."""
     ways: dict[type, type | None] = {}
     fused = 0
     for module in model.modules():

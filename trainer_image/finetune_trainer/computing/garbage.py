@@ -1,7 +1,7 @@
-"""Python's garbage collector, beside libraries of half a million objects that all stay until the process ends.
+"""Python's garbage collector with libraries of half a million objects that live until the process ends.
 
-It walks over them again and again while they are imported, and whenever Accelerate asks for a collection, which it does
-before and after each training: a sixth of the processor time of a short job.
+It traverses them again and again during imports, and whenever Accelerate requests a collection, before and after each
+training: a sixth of the CPU time of a short job.
 """
 
 import atexit
@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from importlib import import_module
 
 _YOUNG_OBJECTS = 50_000
-"""That many new ones between two looks of the collector, where they are functions and classes."""
+"""Collection threshold during imports, which create functions and classes."""
 
 
 def import_for_good(*modules: str) -> None:
-    """Import `modules`, and have the collector pass over all that is there by then.
+    """Import `modules`, then exclude all existing objects from garbage collection.
 
-    A model that was loaded before would be kept with it, so it has to come first; once in a process is enough.
+    A model loaded before would never be freed, so call this first; once per process is enough.
 
     Raises:
         ModuleNotFoundError: this image lacks one of them.
@@ -26,7 +26,7 @@ def import_for_good(*modules: str) -> None:
         for module in modules:
             import_module(module)
     gc.freeze()
-    atexit.register(gc.unfreeze)  # or Triton counts up all of its own as leaks
+    atexit.register(gc.unfreeze)  # otherwise Triton reports its objects as leaks
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""Whether GPUs are there that the pod has asked for: on a CPU the job would take weeks, and hold them all the time.
+"""Checks that the GPUs requested for the pod are usable: on a CPU the job would take weeks while holding them.
 
-And their memory, once something has come to its end there.
+Also frees their memory.
 """
 
 import gc
@@ -13,10 +13,10 @@ from finetune_trainer.errors import TrainerError
 
 
 def require() -> None:
-    """Go on only where no GPU was asked for, or one can be used.
+    """Require a usable GPU if any were requested.
 
     Raises:
-        TrainerError: GPUUnavailable, with the driver's own words where it has any.
+        TrainerError: GPUUnavailable, with the driver's message if there is one.
     """
     asked = os.environ.get(GPUS_VARIABLE)
     if not asked:
@@ -33,7 +33,7 @@ def require() -> None:
 
 
 def give_back() -> None:
-    """Free what nobody holds any more, for allocations of other sizes; what an exception holds is not among it."""
+    """Free unused cached memory for allocations of other sizes; what an exception still references is not freed."""
     import torch
 
     gc.collect()

@@ -1,4 +1,4 @@
-"""What the C library keeps of freed memory, given back to the system: with glibc, elsewhere nothing happens."""
+"""Returns freed memory that the C library keeps to the system: for glibc, elsewhere does nothing."""
 
 import ctypes
 from functools import cache
@@ -6,7 +6,7 @@ from typing import Any
 
 
 def give_back() -> None:
-    """Free what lies between blocks that are in use, page by page; whoever needs it again waits for empty pages."""
+    """Free whole pages between blocks in use; new allocations then have to map pages again."""
     trim = _trim()
     if trim is not None:
         trim(0)

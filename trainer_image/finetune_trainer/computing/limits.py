@@ -1,6 +1,6 @@
 """How much CPU and memory this container may use, from its cgroup (v2 or v1) and the machine.
 
-It sets nothing: callers size thread pools and caches with it.
+Only reads: callers size thread pools and caches with it.
 """
 
 import math
@@ -10,13 +10,13 @@ from pathlib import Path
 
 _CGROUP = Path("/sys/fs/cgroup")
 _MEMINFO = Path("/proc/meminfo")
-_NO_LIMIT = 1 << 60  # cgroup v1 writes a huge number where there is no limit
+_NO_LIMIT = 1 << 60  # cgroup v1 has a huge number if there is no limit
 
 
 def cpu_threads(root: Path = _CGROUP, environment: Mapping[str, str] = os.environ) -> int:
-    """Threads that make sense here: OMP_NUM_THREADS, else the CPU quota rounded up, never more than the usable CPUs.
+    """Useful number of threads: OMP_NUM_THREADS, else the CPU quota rounded up, but at most the usable CPUs.
 
-    More threads than the quota pays for are throttled together, which is slower than having fewer.
+    More threads than the quota are throttled together, which is slower than fewer threads.
     """
     chosen = environment.get("OMP_NUM_THREADS", "")
     if chosen.isdecimal() and int(chosen) > 0:
@@ -27,9 +27,9 @@ def cpu_threads(root: Path = _CGROUP, environment: Mapping[str, str] = os.enviro
 
 
 def free_memory(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int:
-    """Bytes that may still be taken: what is available, or what the cgroup's limit leaves if that is less.
+    """Bytes that may still be allocated: the available memory, or what the cgroup's limit leaves if that is less.
 
-    Files that the kernel keeps in memory count as used there, and are given up for whoever needs the room.
+    The page cache counts towards the cgroup's usage, but is freed when memory is needed.
     """
     available = _meminfo(meminfo, "MemAvailable") or _NO_LIMIT
     limit = _limit(root)
@@ -40,9 +40,9 @@ def free_memory(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int:
 
 
 def memory_limit(root: Path = _CGROUP, meminfo: Path = _MEMINFO) -> int | None:
-    """Bytes that nothing here can exceed, swap included: the cgroup's limit, or all that the machine has.
+    """Bytes that no process here can exceed, including swap: the cgroup's limit, or the machine's memory.
 
-    None where neither is told.
+    None if neither is known.
     """
     swap, own = _meminfo(meminfo, "SwapTotal"), _number(root / "memory.swap.max")
     limit, machine = _limit(root), _meminfo(meminfo, "MemTotal") + swap
@@ -84,4 +84,4 @@ def _text(path: Path) -> str:
     try:
         return path.read_text()
     except OSError:
-        return ""  # no such controller here
+        return ""  # the controller does not exist

@@ -1,13 +1,13 @@
-"""The processes that train one model together: who this one is, its share of a step, and what all of them agree on.
+"""The processes that train one model together: this one's rank, its share of a step, and communication between them.
 
-    rank 0      reads and checks the data, writes checkpoints, measures, reports; it tells the others
+    rank 0      reads and checks the data, writes checkpoints, evaluates, reports; broadcasts to the others
     each node   tokenises once: its first rank writes tokens, the others map them
-    every rank  loads the model, learns from and validates its share; gradients are summed, so that weights stay equal
+    every rank  loads the model, trains and validates on its share; gradients are summed, so that weights stay equal
 
-A model that no rank can hold alone is shared out among them: `sharding.py`.
+A model that does not fit on one rank is sharded: `sharding.py`.
 
-Whatever may take long (data, checkpoints) is waited for on torchrun's store, without an end: a collective
-would give up after minutes. Collectives are for steps alone. Starting the processes is `launch.py`'s business.
+Ranks wait for slow work (data, checkpoints) on torchrun's store, without a timeout: a collective would give up after
+minutes. Collectives are only used for steps. `launch.py` starts the processes.
 """
 
 import json
@@ -33,20 +33,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _FIRST_PAUSE, _LAST_PAUSE = 0.01, 1.0
-"""Seconds between two looks at the store."""
+"""Seconds between two polls of the store."""
 
 _TIMEOUT = timedelta(minutes=30)
-"""Of a collective: more than ranks differ by within one step."""
+"""Of a collective: longer than ranks differ within one step."""
 
-_FINDING = timedelta(minutes=5)
-"""Of the store, which is there before the ranks are: torchrun's agents have met on it."""
+_CONNECT_TIMEOUT = timedelta(minutes=5)
+"""Of connecting to the store, which exists before the ranks: torchrun's agents use it for their rendezvous."""
 
 _BUCKET_BYTES = 64 * 1024 * 1024
 
 
 @dataclass(frozen=True)
 class World:
-    """The ranks of one attempt. `ALONE` is the world of one, in which nothing is sent anywhere."""
+    """The ranks of one attempt. `ALONE` is a world of one rank, without communication."""
 
     rank: int = 0
     size: int = 1
@@ -54,24 +54,24 @@ class World:
     per_node: int = 1
     """Ranks that share a pod, its folders and its CPUs."""
     _numbers: Iterator[int] = field(default_factory=count, init=False, repr=False, compare=False)
-    """Of what is told: under a bare name, one that is told again, the answer before would still stand in the store."""
+    """Make the store's keys unique: a repeated name would find the previous value."""
 
     @property
     def is_first(self) -> bool:
-        """Whether this rank speaks and writes for all."""
+        """Whether this rank reports and writes for all."""
         return self.rank == 0
 
     def share(self, rows: Sequence[int], lengths: "Sequence[int] | NDArray[np.int64]") -> list[int]:
-        """This rank's rows of a step: dealt by length, there and back, so that all have about as many tokens."""
+        """This rank's rows of a step: dealt by length, alternating direction, so that token counts are similar."""
         by_length = sorted(range(len(rows)), key=lambda place: -lengths[place])
         turns = range(math.ceil(len(rows) / self.size))
         places = (turn * self.size + (self.size - 1 - self.rank if turn % 2 else self.rank) for turn in turns)
         return [rows[by_length[place]] for place in places if place < len(rows)] if self.size > 1 else list(rows)
 
-    def tell(self, name: str, work: Callable[[], Any]) -> Any:
-        """Have rank 0 do `work`; every rank gets what came of it, which JSON has to know.
+    def broadcast(self, name: str, work: Callable[[], Any]) -> Any:
+        """Call `work` on rank 0 and broadcast its result, which must be valid JSON, to every rank.
 
-        Every rank has to call it, in the same order; the name is for whoever looks into the store.
+        A collective call, in the same order on every rank; the name only helps to debug the store.
 
         Raises:
             TrainerError: Interrupted, rank 0 has ended.
@@ -80,37 +80,37 @@ class World:
             return work()
         key = self._key(name)
         if self.is_first:
-            told = work()
-            with _others_may_end():
-                self.store.set(key, json.dumps(told))
-            return told
-        with _others_may_end():
+            result = work()
+            with _lost_rank_interrupts():
+                self.store.set(key, json.dumps(result))
+            return result
+        with _lost_rank_interrupts():
             self._wait_for(key)
             return json.loads(self.store.get(key))
 
     def once_per_node(self, name: str, work: Callable[[], T], otherwise: Callable[[], T]) -> T:
-        """Have the first rank of each node do `work`, and the others `otherwise` when it is done.
+        """Call `work` on the first rank of each node, then `otherwise` on its other ranks.
 
         Raises:
-            TrainerError: Interrupted, one of them has ended.
+            TrainerError: Interrupted, the first rank has ended.
         """
         if self.store is None or self.per_node == 1:
             return work()
         done = self._key(f"{name} on node {self.rank // self.per_node}")
         if self.rank % self.per_node == 0:
             made = work()
-            with _others_may_end():
+            with _lost_rank_interrupts():
                 self.store.set(done, "")
             return made
-        with _others_may_end():
+        with _lost_rank_interrupts():
             self._wait_for(done)
         return otherwise()
 
     def _key(self, name: str) -> str:
         return f"{next(self._numbers)} {name}"
 
-    def form(self) -> None:
-        """Wait until every rank has come here, and open the ways between them: collectives work from now on.
+    def connect(self) -> None:
+        """Wait for every rank, and create the process group: from then on collectives work.
 
         Raises:
             TrainerError: Interrupted, one of them has ended.
@@ -120,7 +120,7 @@ class World:
         import torch
         from torch import distributed
 
-        with _others_may_end():
+        with _lost_rank_interrupts():
             if self.store.add("arrived", 1) == self.size:
                 self.store.set("all here", "")
             self._wait_for("all here")
@@ -130,27 +130,27 @@ class World:
             )
 
     @contextmanager
-    def formed(self) -> Iterator[None]:
-        """Collectives work within the block; those too that a model makes whose layers are shared out.
+    def connected(self) -> Iterator[None]:
+        """A block in which collectives work, also those of a sharded model.
 
         Raises:
             TrainerError: Interrupted, one of the ranks has ended.
         """
-        self.form()
+        self.connect()
         try:
             yield
-            self.anyone(False)  # one that has ended meanwhile is noticed here at once
-            self._leave_together()
+            self.any_rank(False)  # detects a rank that has ended, before waiting for it
+            self._leave_with_all()
         except RuntimeError as error:
-            if self.store is None or not is_end_of_line(error):
+            if self.store is None or not is_lost_rank(error):
                 raise
-            raise _another_has_ended() from error
-        self.part()
+            raise _lost_rank() from error
+        self.disconnect()
 
-    def _leave_together(self) -> None:
-        """Wait until all have read what came last: a way that closes takes along what is not read yet.
+    def _leave_with_all(self) -> None:
+        """Wait until all ranks have read the last messages: closing a connection discards unread ones.
 
-        The store may be rank 0's own: it is the last to leave.
+        The store may belong to rank 0, which therefore leaves last.
         """
         if self.store is None:
             return
@@ -158,8 +158,8 @@ class World:
 
         synchronize(self.store, b"", self.rank, self.size, "leaving", _TIMEOUT.total_seconds())
 
-    def part(self) -> None:
-        """Close the ways between the ranks: from now on each goes on alone."""
+    def disconnect(self) -> None:
+        """Destroy the process group: from now on each rank runs on its own."""
         if self.store is None:
             return
         from torch import distributed
@@ -173,50 +173,50 @@ class World:
         import torch
         from torch import distributed
 
-        with _others_may_end():
+        with _lost_rank_interrupts():
             summed = torch.tensor(numbers, dtype=torch.float64)
             distributed.all_reduce(summed)
         return tuple(summed.tolist())
 
-    def anyone(self, asked: bool) -> bool:
-        """Whether it holds on any rank."""
+    def any_rank(self, asked: bool) -> bool:
+        """Whether it is true on any rank."""
         return self.sums(float(asked))[0] > 0
 
-    def most(self, number: int) -> int:
-        """The largest number of all ranks."""
+    def largest(self, number: int) -> int:
+        """The maximum over all ranks."""
         if self.store is None:
             return number
         import torch
         from torch import distributed
 
-        with _others_may_end():
+        with _lost_rank_interrupts():
             largest = torch.tensor(number)
             distributed.all_reduce(largest, op=distributed.ReduceOp.MAX)
         return int(largest)
 
-    def equalise(self, parameters: Iterable["torch.Tensor"]) -> None:
-        """Give every rank the values of rank 0."""
+    def broadcast_weights(self, parameters: Iterable["torch.Tensor"]) -> None:
+        """Broadcast the values of rank 0."""
         if self.store is None:
             return
         from torch import distributed
 
-        with _others_may_end():
+        with _lost_rank_interrupts():
             for value in parameters:
                 distributed.broadcast(value.data, src=0)
 
     def sum_gradients(self, parameters: Iterable["torch.nn.Parameter"]) -> None:
-        """Give every rank the sum of all ranks' gradients; one that no rank has stays away."""
+        """Sum the gradients over all ranks; a parameter without a gradient on any rank keeps none."""
         if self.store is None:
             return
         import torch
         from torch import distributed
 
         trained = [parameter for parameter in parameters if parameter.requires_grad]
-        with _others_may_end():
+        with _lost_rank_interrupts():
             has = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32)
             distributed.all_reduce(has)
             for parameter, holders in zip(trained, has.tolist(), strict=True):
-                if holders and parameter.grad is None:  # this rank had no rows, or none that came through it
+                if holders and parameter.grad is None:  # this rank had no rows, or none that used it
                     parameter.grad = torch.zeros_like(parameter)
             for bucket in _buckets([parameter.grad for parameter in trained if parameter.grad is not None]):
                 flat = torch.cat([gradient.reshape(-1) for gradient in bucket])
@@ -225,10 +225,10 @@ class World:
                     gradient.copy_(summed.view_as(gradient))
 
     def reseed(self, seed: int, step: int) -> None:
-        """Have dropout draw by seed, step and rank: other ranks other masks, and no state to be kept for a restart."""
+        """Seed dropout by seed, step and rank: different masks on each rank, and no state to save for a restart."""
         if self.store is None:
             return
-        import numpy as np  # here, for what only looks at a manifest imports this file too
+        import numpy as np  # imported here: commands that only read a manifest import this file too
         import torch
 
         torch.manual_seed(int(np.random.SeedSequence([seed, step, self.rank]).generate_state(1)[0]))
@@ -237,7 +237,7 @@ class World:
         if self.store is None:
             return
         pause = _FIRST_PAUSE
-        while not self.store.check([name]):  # its own wait hears no signals, and complains of each time-out
+        while not self.store.check([name]):  # its own wait ignores signals, and logs each timeout
             time.sleep(pause)
             pause = min(2 * pause, _LAST_PAUSE)
 
@@ -246,19 +246,19 @@ ALONE = World()
 
 
 def join(per_node: int = 1, environment: Mapping[str, str] = os.environ) -> World:
-    """The world that torchrun has put this process into, else `ALONE`. No collective is possible before `form`.
+    """The world that torchrun put this process into, or `ALONE`. Collectives only work after `connect`.
 
-    accelerate looks at the same variables and would share out the data itself: it must not see them.
+    Removes the variables from the environment: accelerate would read them and split the data itself.
 
     Raises:
-        TrainerError: Interrupted, the first node has ended, and its store with it.
+        TrainerError: Interrupted, the first node has ended, and with it the store.
     """
     if int(environment.get("WORLD_SIZE", "1")) == 1:
         return ALONE
     from torch.distributed.rendezvous import rendezvous
 
-    with _others_may_end():
-        store, rank, size = next(iter(rendezvous("env://", timeout=_FINDING)))
+    with _lost_rank_interrupts():
+        store, rank, size = next(iter(rendezvous("env://", timeout=_CONNECT_TIMEOUT)))
     store.set_timeout(_TIMEOUT)
     for variable in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
         os.environ.pop(variable, None)
@@ -266,7 +266,7 @@ def join(per_node: int = 1, environment: Mapping[str, str] = os.environ) -> Worl
 
 
 def _buckets(gradients: Sequence["torch.Tensor"]) -> Iterator[list["torch.Tensor"]]:
-    """Gradients of one kind that go out together: many small messages would wait for each other."""
+    """Group gradients of one dtype and device into large messages: many small ones would be slow."""
     bucket: list[torch.Tensor] = []
     for gradient in gradients:
         full = sum(one.nbytes for one in bucket) + gradient.nbytes > _BUCKET_BYTES
@@ -279,18 +279,18 @@ def _buckets(gradients: Sequence["torch.Tensor"]) -> Iterator[list["torch.Tensor
 
 
 @contextmanager
-def _others_may_end() -> Iterator[None]:
-    """Torch has many words for an end of the line: all of them are RuntimeErrors, but so is a lack of memory."""
+def _lost_rank_interrupts() -> Iterator[None]:
+    """Torch has many errors for a lost rank. All are RuntimeErrors, but so is an out-of-memory error."""
     try:
         yield
     except RuntimeError as error:
         if is_short_of_device_memory(error):
             raise
-        raise _another_has_ended() from error
+        raise _lost_rank() from error
 
 
-def is_end_of_line(error: Exception) -> bool:
-    """Whether it is torch's word for it, where it may be anything: gloo's errors have no type of their own."""
+def is_lost_rank(error: Exception) -> bool:
+    """Whether torch means a lost rank, in code where errors may be anything: gloo's have no type of their own."""
     if not isinstance(error, RuntimeError):
         return False
     from torch.distributed import DistError
@@ -298,5 +298,5 @@ def is_end_of_line(error: Exception) -> bool:
     return isinstance(error, DistError) or "gloo" in str(error)
 
 
-def _another_has_ended() -> TrainerError:
+def _lost_rank() -> TrainerError:
     return TrainerError(Reason.INTERRUPTED, "another process of this attempt has ended")

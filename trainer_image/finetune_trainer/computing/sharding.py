@@ -1,11 +1,10 @@
-"""A model that is shared out among the ranks, each of which holds a part of every weight: torch's fully_shard (FSDP2).
+"""A model that is sharded among the ranks, each of which holds a part of every weight: torch's fully_shard (FSDP2).
 
-    an empty model → its layers are shared out → filled from rank 0's → trained → gathered into rank 0's again
+    an empty model → its layers are sharded → filled from rank 0's → trained → gathered into rank 0's again
 
-A layer is whole for as long as it computes. Of a model that is tuned as a whole, gradients and optimizer are shared out
-as its weights are; gradients are summed, not averaged. Adapters are small: each rank holds all of them, as without
-sharding. Every rank must make the same forward and backward passes, in number and order. When a model is shared out is
-decided in `memory_fit.py`.
+A layer is unsharded while it computes. With full tuning, gradients and optimizer state are sharded like the weights;
+gradients are summed, not averaged. Adapters are small: each rank holds all of them, as without sharding. Every rank
+must run the same number of forward and backward passes in the same order. `memory_fit.py` decides when to shard.
 """
 
 from typing import Any
@@ -22,21 +21,21 @@ from finetune_trainer.errors import TrainerError
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether `spread` made it."""
+    """Whether `shard` sharded it."""
     return isinstance(model, FSDPModule)
 
 
-def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtype) -> None:
-    """Share out an empty model in place, and fill it with `whole`, whose weights are gone afterwards.
+def shard(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtype) -> None:
+    """Shard an empty model in place, and fill it with `whole`, whose weights are freed.
 
-    Every rank has to call it, rank 0 alone with `whole`. Weights are gathered as `compute_dtype`: what autocast would
-    make of them and keep, layer after layer, until the backward pass.
+    A collective call, with `whole` on rank 0 only. Weights are gathered in `compute_dtype`, to which autocast would
+    cast and cache them layer by layer until the backward pass.
 
     Raises:
-        TrainerError: InsufficientMemory, the model has no repeated layers that could be shared out one by one.
+        TrainerError: InsufficientMemory, the model has no repeated layers to shard one by one.
     """
-    everybody: Any = distributed.group.WORLD
-    mesh = DeviceMesh.from_group(everybody, device)
+    all_ranks: Any = distributed.group.WORLD
+    mesh = DeviceMesh.from_group(all_ranks, device)
     narrow = MixedPrecisionPolicy(param_dtype=compute_dtype, reduce_dtype=torch.float32)
     policy = MixedPrecisionPolicy() if compute_dtype == torch.float32 else narrow
     adapted = hasattr(model, "peft_config")
@@ -46,25 +45,25 @@ def spread(model: Any, whole: Any | None, device: str, compute_dtype: torch.dtyp
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)
-            module.set_force_sum_reduction_for_comms(True)  # gloo knows no other
-    model.register_forward_hook(_share_again)
+            module.set_force_sum_reduction_for_comms(True)  # gloo supports no other
+    model.register_forward_hook(_reshard)
     model._apply(lambda value: torch.empty_like(value, device=device) if value.is_meta else value.to(device))  # noqa: SLF001 - `to` and `to_empty` know one case each
     _fill(model, whole)
 
 
-def _share_again(model: Any, _inputs: Any, _output: Any) -> None:
-    """Share out again, after a pass without gradients, what stands outside of the layers, as a backward pass does.
+def _reshard(model: Any, _inputs: Any, _output: Any) -> None:
+    """Reshard parameters outside of the layers after a pass without gradients, as a backward pass does.
 
-    Else the model's parameters are copies, in the precision of products, that no optimizer and no checkpoint may take.
+    Otherwise the model's parameters are copies in compute precision, unusable for optimizer and checkpoints.
     """
     if not torch.is_grad_enabled():
         model.reshard()
 
 
 def gather(model: Any, whole: Any | None, compute_dtype: torch.dtype) -> None:
-    """Give `whole` the weights of the model: what is shared out as `compute_dtype`, on the CPU.
+    """Copy the model's weights to `whole` on the CPU; sharded ones in `compute_dtype`.
 
-    Every rank has to call it, rank 0 alone with `whole`.
+    A collective call, with `whole` on rank 0 only.
     """
     places = dict(whole.named_parameters()) if whole is not None else {}
     for name, value in model.named_parameters():
@@ -74,7 +73,7 @@ def gather(model: Any, whole: Any | None, compute_dtype: torch.dtype) -> None:
 
 
 def gathered(value: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """A tensor as a whole, in `dtype` where it was shared out; every rank has to call it."""
+    """The unsharded tensor, in `dtype` if it was sharded; a collective call."""
     if not isinstance(value, DTensor):
         return value.detach()
     parts: Any = value.detach().to(dtype or value.dtype)
@@ -83,12 +82,12 @@ def gathered(value: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Ten
 
 
 def bytes_here(value: torch.Tensor) -> int:
-    """What a tensor takes on this rank."""
+    """Bytes of a tensor on this rank."""
     return int((value.to_local() if isinstance(value, DTensor) else value).nbytes)
 
 
 def like(value: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
-    """`whole`, which every rank has, shared out as `value` is."""
+    """`whole`, which every rank has, sharded like `value`."""
     if not isinstance(value, DTensor):
         return whole
     return distribute_tensor(whole, value.device_mesh, value.placements, src_data_rank=None)
@@ -96,7 +95,7 @@ def like(value: torch.Tensor, whole: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def _fill(model: Any, whole: Any | None) -> None:
-    """One tensor at a time: a rank never has more than one that is whole."""
+    """Fill one tensor at a time: a rank never holds more than one unsharded."""
     given = {} if whole is None else dict(whole.named_parameters()) | dict(whole.named_buffers())
     for name, value in (*model.named_parameters(), *model.named_buffers()):
         local = value.to_local() if isinstance(value, DTensor) else value

@@ -1,26 +1,26 @@
-"""What torch reads from the environment when it is imported: for training, for serving, and for the user's own code.
+"""Environment variables that torch reads on import: for training, for serving, and for the user's own code.
 
-It imports no torch, and has to come before whoever does.
+Imports no torch, and must be called before anything does.
 """
 
 import os
 
 _KERNELS = "48"
-"""Compiled products that are kept of each kind. A layer has about 15 each way, that of an encoder-decoder 25."""
+"""Size of the caches of compiled products. A layer has about 15 in each direction, an encoder-decoder's 25."""
 
 _SPINS = "3000"
-"""How often a thread looks for its next piece of work before it sleeps: some tens of microseconds."""
+"""How often an idle thread polls for work before it sleeps: some tens of microseconds."""
 
 
 def prepare(threads: int) -> None:
-    """Threads as the CPU quota allows, none of them spinning for long; and no hoard of compiled kernels.
+    """As many threads as the CPU quota allows, with little spinning, and small kernel caches.
 
-    Threads that spin as long as they wait burn the quota and starve whatever else runs on the node. Those that sleep at
-    once are woken for every product and every sum, which on a virtual machine takes as long as many of them: a fifth
-    of a small model's time. A step is soon over, so they look a while and then sleep. On a CPU oneDNN
-    compiles a product in 16 bits for each size of a pass, half a megabyte each, and keeps the last 1,024: rows of all
-    lengths fill 600 MB that nothing asks for again. Compiling one takes a millisecond. A GPU's memory is taken in
-    segments that grow, or what passes of one length leave free is too small for those of another.
+    Threads that spin while they wait burn the quota and starve other processes of the node. Threads that sleep at once
+    must be woken for every product and every sum, which on a virtual machine takes as long as many of these: a fifth of
+    a small model's time. A step is over soon, so threads poll for a while and then sleep. On a CPU oneDNN compiles a
+    16-bit product for each size of a pass, half a megabyte each, and caches the last 1,024: rows of all lengths fill
+    600 MB that are never reused. Compiling one takes a millisecond. GPU memory is allocated in expandable segments:
+    otherwise the blocks freed by passes of one length are too small for those of another.
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

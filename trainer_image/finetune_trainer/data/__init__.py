@@ -1,6 +1,6 @@
-"""Datasets: read, checked, and turned into token ids. Imports no torch and no transformers.
+"""Datasets: reading, validation and tokenization. Imports neither torch nor transformers.
 
-What the rest of the trainer uses, in the order in which a run uses it::
+The public interface, in the order in which a run uses it::
 
     verdict = check_dataset(spec, tokenizer=tokenizer, allow_local=False, air_gapped=True)   # a DatasetVerdict
     require_valid(verdict)                                                                   # or TrainerError
@@ -10,22 +10,22 @@ What the rest of the trainer uses, in the order in which a run uses it::
         torch.frombuffer(example.input_ids, dtype=torch.int32), example.labels               # IGNORED = no loss
 
 `tokenizer` is a ChatTokenizer: `ChatTokenizer.from_folder(model_folder)` without transformers, or
-`ChatTokenizer.from_transformers(tokenizer)` from the loaded one. `tokenizer.template` is the chat template in use; a
-base model without one gets a plain one (`has_own_template` is False), which has to be saved with the tuned model.
-`row.prompt` and `row.completion` are for evaluation: `tokenizer.prompt_ids(row.prompt)` is what the model is asked.
+`ChatTokenizer.from_transformers(tokenizer)` from a loaded one. `tokenizer.template` is the chat template in use. A base
+model without one gets a plain template (`has_own_template` is False), which must be saved with the tuned model.
+For evaluation, `row.completion` is the reference and `tokenizer.prompt_ids(row.prompt)` the input of the model.
 
-    read ─▶ files, file_names                 a file → blocks and records, streamed; what its name tells
-    columns ─▶ rows, layouts, blocks          a record → a row that can be learnt from, by its columns
-      prompts, turns, pairs                   texts, messages, two answers to one prompt
-      conversation_blocks                     many conversations at once, where nothing is wrong with any
-    verdict ─▶ split_check                    every row is looked at, and what is wrong is told:
-      fingerprints, counting                  rows alike, tokens
-      row_warnings ─▶ damaged_text            rows that were hardly meant so; text that a program damaged
-      fixes                                   what to do about it: a command to copy
+    read ─▶ files, file_names                 file → blocks and records, streamed; checks of file names
+    columns ─▶ rows, layouts, blocks          record → training row, by its columns
+      prompts, turns, pairs                   texts, messages, preference pairs
+      conversation_blocks                     fast path for many valid conversations at once
+    verdict ─▶ split_check                    checks every row and reports what is wrong:
+      fingerprints, counting                  duplicates, token counts
+      row_warnings ─▶ damaged_text            valid rows that look like a mistake; text damaged by an export
+      fixes                                   how to fix the data: a command to copy
     tokenizer                                 conversation → text → token ids
     encode, row_limit                         rows → token ids and labels
-      audit                                   the same for people
-    provider                                  what a provider asks of rows, and the file that it gets
+      audit                                   the same, printed for people
+    provider                                  a provider's requirements for rows, and the file that it receives
 """
 
 from finetune_trainer.data.encode import IGNORED, Encoded, EncodedPair, Tally, cut_prompt, encode, encode_pairs

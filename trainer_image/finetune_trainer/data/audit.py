@@ -1,6 +1,6 @@
-"""Rows as the model sees them, piece by piece: which tokens carry loss. For people; it changes nothing.
+"""Rows as the model sees them, piece by piece, showing which tokens carry loss. For people to inspect.
 
-It shows the data's own text. So it goes to the terminal of whoever asks for it and into the artifact, and nowhere else.
+It shows the data itself. So it is only printed to the caller's terminal and written into the artifact.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,10 +12,10 @@ from finetune_trainer.data.rows import Position, Row
 from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 
 SHOWN_TOKENS = 2000
-"""Tokens of a row that are shown."""
+"""Maximum tokens to show of a row."""
 
 _SCRIPTS_OWN = frozenset("\n\N{ZERO WIDTH NON-JOINER}\N{ZERO WIDTH JOINER}\N{IDEOGRAPHIC SPACE}")
-"""No printable characters by Unicode's classes, and parts of words in Persian and Hindi, of emoji, and of Japanese."""
+"""Not printable by Unicode's categories, but part of words in Persian and Hindi, of emoji, and of Japanese text."""
 
 _HALF = "\N{REPLACEMENT CHARACTER}"
 
@@ -24,31 +24,31 @@ _ANSWERS: tuple[Answer, ...] = ("chosen", "rejected")
 
 
 class Piece(NamedTuple):
-    """A token as text, or a few that only together are whole characters."""
+    """A token as text, or several that form whole characters only together."""
 
     text: str
     carries_loss: bool
 
 
 class Audited(NamedTuple):
-    """One row, taken apart."""
+    """One row, split into pieces."""
 
     position: Position
     pieces: list[Piece]
     tokens: int
-    """Before the end was cut."""
+    """Before truncation."""
     loss_tokens: int
     truncated: bool
     hidden: int
-    """Tokens beyond SHOWN_TOKENS."""
+    """Number of tokens beyond SHOWN_TOKENS."""
     answer: Answer | None = None
-    """Which of two answers it is."""
+    """Which answer of a preference pair it is."""
 
 
 def audit(
     rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, count: int, *, pairs: bool = False
 ) -> list[Audited]:
-    """The first `count` rows that can be learnt from, by the code that training uses; a row of a pair is two texts.
+    """The first `count` trainable rows, encoded by the code that training uses; a preference pair gives two texts.
 
     Raises:
         TrainerError: DatasetInvalid, the template refuses a row.
@@ -74,10 +74,10 @@ def _audited(row: Encoded, answer: Answer | None, tokenizer: ChatTokenizer) -> A
 
 
 def pieces(ids: Sequence[int], carries_loss: Sequence[bool], tokenizer: ChatTokenizer) -> Iterator[Piece]:
-    """The ids as text: together exactly what they decode to, special tokens written out.
+    """The ids as text. Joined, the pieces are exactly what the ids decode to, with special tokens as text.
 
-    What a token adds is found by decoding with and without it: alone, some tokens lose a leading space. A token that
-    is a part of a character waits for the rest of it, unless the loss begins or ends between the two.
+    What a token adds is found by decoding with and without it: decoded alone, some tokens lose a leading space. A token
+    that is part of a character is joined with the next ones, unless the loss begins or ends between them.
     """
     text, start = "", 0
     for end in range(1, len(ids) + 1):
@@ -91,7 +91,7 @@ def pieces(ids: Sequence[int], carries_loss: Sequence[bool], tokenizer: ChatToke
 
 
 def as_text(row: Audited, *, colour: bool) -> str:
-    """One row for a terminal: what carries loss in colour, or between ⟦ and ⟧, control characters written out."""
+    """One row for a terminal: loss tokens in colour, or between ⟦ and ⟧, and control characters escaped."""
     before, after = ("\x1b[1;32m", "\x1b[0m") if colour else ("⟦", "⟧")
     parts = [f"{before}{text}{after}" if carries_loss else text for text, carries_loss in _joined(row.pieces)]
     more = f" … {row.hidden} tokens more" if row.hidden else ""
@@ -102,7 +102,7 @@ def as_text(row: Audited, *, colour: bool) -> str:
 
 
 def _joined(found: Iterable[Piece]) -> Iterator[tuple[str, bool]]:
-    """Neighbours of one kind together, safe to print."""
+    """Merges neighbours of one kind, safe to print."""
     text, kind = "", False
     for piece in found:
         if piece.carries_loss != kind and text:
@@ -114,5 +114,5 @@ def _joined(found: Iterable[Piece]) -> Iterator[tuple[str, bool]]:
 
 
 def printable(text: str) -> str:
-    """The text without characters that a terminal or a page would obey: rows are anybody's input."""
+    """The text with control characters escaped, so that it cannot affect a terminal or a page: rows are untrusted."""
     return "".join(one if one in _SCRIPTS_OWN or one.isprintable() else repr(one)[1:-1] for one in text)

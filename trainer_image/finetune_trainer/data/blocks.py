@@ -1,7 +1,7 @@
-"""Many rows at once, as a format's reader found them: quick to look at where nothing is wrong with any of them.
+"""Many rows at once, as a reader yields them, so that valid ones can be checked in bulk.
 
-A reader gives a Block for rows that it could read together, and a Record for a row that it had to read by itself.
-Both hold the same rows: a block's `records()` are what reading them one by one would have given.
+A reader yields a Block for rows that it could read together, and a Record for a row that it had to read on its own.
+Both are equivalent: `records()` of a block gives what reading the rows one by one would have given.
 """
 
 from abc import ABC, abstractmethod
@@ -17,10 +17,10 @@ from finetune_trainer.data.rows import Position, Record
 
 @dataclass(frozen=True, slots=True)
 class Block(ABC):
-    """Rows that stand one after the other in a file; none is longer than a row may be."""
+    """Consecutive rows of a file, none of which exceeds the size limit."""
 
     places: Sequence[int]
-    """Where each row stands: packed positions."""
+    """Packed positions of the rows."""
 
     @abstractmethod
     def names(self) -> AbstractSet[str]:
@@ -28,14 +28,14 @@ class Block(ABC):
 
     @abstractmethod
     def column(self, name: str) -> Sequence[Any]:
-        """What each row has in a column: None where it has none."""
+        """Each row's value of a column, None where it has none."""
 
     @abstractmethod
     def fields(self) -> Iterator[Mapping[str, Any]]:
-        """Row by row, in the order of the file."""
+        """The fields of each row, in file order."""
 
     def __len__(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return len(self.places)
 
     def records(self) -> Iterator[Record]:
@@ -46,7 +46,7 @@ class Block(ABC):
 
 @dataclass(frozen=True)
 class Objects(Block):
-    """Rows that name their columns themselves."""
+    """Rows that each carry their own column names."""
 
     rows: list[dict[str, Any]]
 
@@ -59,7 +59,7 @@ class Objects(Block):
         return set().union(*self.rows)
 
     def column(self, name: str) -> Sequence[Any]:
-        """What each row has in a column."""
+        """Each row's value of a column."""
         if name not in self._names:
             return [None] * len(self.rows)
         try:
@@ -79,19 +79,19 @@ class Table(Block):
     columns: Mapping[str, Sequence[Any]]
 
     def names(self) -> AbstractSet[str]:
-        """The table's."""
+        """The table's columns."""
         return self.columns.keys()
 
     def column(self, name: str) -> Sequence[Any]:
-        """What each row has in a column."""
+        """Each row's value of a column."""
         return self.columns.get(name) or [None] * len(self)
 
     def fields(self) -> Iterator[Mapping[str, Any]]:
-        """An object for each row."""
+        """One object per row."""
         return (dict(zip(self.columns, row, strict=True)) for row in zip(*self.columns.values(), strict=True))
 
 
 def one_by_one(found: Iterable[Record | Block]) -> Iterator[Record]:
-    """All rows, those of blocks too, as records."""
+    """All rows as records, including those of blocks."""
     for one in found:
         yield from one.records() if isinstance(one, Block) else (one,)

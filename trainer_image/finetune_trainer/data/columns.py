@@ -1,8 +1,8 @@
-"""A record's fields → a row that can be learnt from, or what is wrong with it. `spec.dataset.columns` maps the names.
+"""A record's fields → a training row, or what is wrong with it. `spec.dataset.columns` maps the names.
 
-A row has prompt and completion, each of them text or a list of messages, or a whole conversation in `messages` (used
-where one of the two is not there), and an optional system message. Rows with two answers are in `pairs.py`, columns
-that are known by other names in `layouts.py`. Text is taken as it is: nothing is trimmed, and nothing but text is text.
+A row has a prompt and a completion, each of them text or a list of messages, or a whole conversation in `messages`
+(used if prompt or completion is missing), and an optional system message. Preference pairs are in `pairs.py`, other
+names of columns in `layouts.py`. Text is taken unchanged: nothing is trimmed, and other types are not converted.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -18,16 +18,16 @@ from finetune_trainer.data.prompts import are_messages, asked, other_than, requi
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
 from finetune_trainer.data.turns import (
     UnusableError,
-    after_system,
     called,
     conversation,
     is_blank,
     is_message,
+    joined_text,
     listed,
     messages_in,
-    put_together,
     text,
     unlearnt,
+    with_system,
 )
 
 
@@ -38,10 +38,10 @@ class Unusable(NamedTuple):
     kind: ProblemKind
     what: str
     field: str | None = None
-    """Column that has the problem."""
+    """The column with the problem."""
 
     def named(self, file_name: str) -> RowProblem:
-        """As the verdict names it."""
+        """The problem as an entry of the verdict."""
         return RowProblem(
             file=file_name,
             line=self.position.line,
@@ -54,18 +54,18 @@ class Unusable(NamedTuple):
 
 
 def to_rows(found: Iterable[Record | Block], layouts: Layouts) -> Iterator[Rows | Row | Unusable]:
-    """Every row, in order: by itself, or many together where all of a block are plain."""
+    """Every row, in order: single, or many together if all rows of a block are plain."""
     for one in found:
         if isinstance(one, Record):
             yield _row(one, layouts)
-        elif (rows := _together(one, layouts)) is not None:
+        elif (rows := _block_rows(one, layouts)) is not None:
             yield from rows
         else:
             yield from (_row(record, layouts) for record in one.records())
 
 
-def _together(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
-    """The block's rows, where the job asks for one answer, and all have the same layout and are plain."""
+def _block_rows(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
+    """The block's rows, if the job trains on single answers and all rows are plain and have the same layout."""
     if layouts.asked.columns.chosen is not None:
         return None
     rows = _plain(block, layouts.asked)
@@ -76,7 +76,7 @@ def _together(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
 
 
 def _plain(block: Block, layout: Layout) -> Iterable[Rows | Row] | None:
-    """The rows, where each is a conversation and nothing beside it, or all have a prompt and a completion."""
+    """The rows, if each is a conversation and nothing else, or all have a prompt and a completion."""
     columns = layout.columns
     if block.names().isdisjoint((columns.prompt, columns.completion, columns.system)):
         return conversation_blocks.together(block.places, block.column(columns.messages))
@@ -85,10 +85,10 @@ def _plain(block: Block, layout: Layout) -> Iterable[Rows | Row] | None:
 
 
 def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
-    """The rows, where each has a prompt and a completion, and all or none a system message."""
+    """The rows, if each has a prompt and a completion, and either all or none have a system message."""
     columns, names = layout.columns, block.names()
     prompts, completions = block.column(columns.prompt), block.column(columns.completion)
-    asked, answered = put_together(prompts), put_together(completions)
+    asked, answered = joined_text(prompts), joined_text(completions)
     if asked is None or answered is None:
         return None
     if columns.messages in names and any(map(messages_in, block.column(columns.messages))):
@@ -102,15 +102,15 @@ def _plain_pairs(block: Block, layout: Layout) -> Rows | None:
     systems = block.column(columns.system) if columns.system in names else ()
     if systems.count(None) + systems.count("") == len(systems):
         return Rows(block.places, ("user", "assistant"), (prompts, completions), (asked, answered))
-    told = put_together(systems)
-    if told is None:
+    system_texts = joined_text(systems)
+    if system_texts is None:
         return None
     contents = systems, prompts, completions
-    return Rows(block.places, ("system", "user", "assistant"), contents, (told, asked, answered))
+    return Rows(block.places, ("system", "user", "assistant"), contents, (system_texts, asked, answered))
 
 
 def _row(record: Record, layouts: Layouts) -> Row | Unusable:
-    """The row that a record holds, or the first thing that is wrong with it."""
+    """The row of a record, or the first problem found."""
     if record.fields is None:
         return Unusable(record.position, "Malformed", record.problem or "the row cannot be read")
     layout = layouts.of(record.fields)
@@ -119,32 +119,32 @@ def _row(record: Record, layouts: Layouts) -> Row | Unusable:
         fields = layout.fields(record.fields)
         if columns.chosen is not None and columns.rejected is not None:
             return Row(record.position, *two_answers(fields, columns, columns.chosen, columns.rejected))
-        turns, left_out = _turns(fields, columns)
-        return Row(record.position, turns, unlearnt=left_out)
+        turns, unlearnt_turns = _turns(fields, columns)
+        return Row(record.position, turns, unlearnt=unlearnt_turns)
     except UnusableError as error:
         return Unusable(record.position, error.kind, error.what, error.field)
 
 
 _Turns = tuple[tuple[Turn, ...], tuple[int, ...]]
-"""Turns, and which of them are not to be learnt."""
+"""Turns, and the indices of those without loss."""
 
 
 def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
     if _is_conversation(fields, columns):
-        turns, left_out = conversation(fields[columns.messages], columns.messages)
-        whole = after_system(turns, fields.get(columns.system), columns.system)
+        turns, unlearnt_turns = conversation(fields[columns.messages], columns.messages)
+        whole = with_system(turns, fields.get(columns.system), columns.system)
         require_its_prompt(whole, fields, columns, called("messages", columns.messages))
         _require_its_answer(whole, fields, columns)
-        return whole, tuple(index + len(whole) - len(turns) for index in left_out)
+        return whole, tuple(index + len(whole) - len(turns) for index in unlearnt_turns)
     before = asked(fields, columns)
-    answer, left_out = _answer(fields.get(columns.completion), columns.completion)
+    answer, unlearnt_turns = _answer(fields.get(columns.completion), columns.completion)
     require_no_other((*before, *answer), fields, columns, "prompt and completion")
     earlier = (index for index, turn in enumerate(before) if turn.role == "assistant")
-    return (*before, *answer), (*earlier, *(index + len(before) for index in left_out))
+    return (*before, *answer), (*earlier, *(index + len(before) for index in unlearnt_turns))
 
 
 def _is_conversation(fields: Mapping[str, Any], columns: Columns) -> bool:
-    """Whether all of the row is in its messages: where its prompt stands beside them, nothing else answers it."""
+    """Whether the whole row is in its messages: it has them, and either no prompt or no completion."""
     messages = fields.get(columns.messages)
     if fields.get(columns.prompt) is None:
         return messages is not None or (columns.messages in fields and columns.prompt not in fields)
@@ -152,7 +152,7 @@ def _is_conversation(fields: Mapping[str, Any], columns: Columns) -> bool:
 
 
 def _require_its_answer(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns) -> None:
-    """Refuse a completion beside a conversation that does not end with it: one of the two would be left out unsaid."""
+    """Refuse a completion that is not the conversation's last turn: one of them would silently be dropped."""
     completion = fields.get(columns.completion)
     if not is_blank(completion) and _answer(completion, columns.completion)[0][-1] != turns[-1]:
         raise UnusableError(
@@ -161,7 +161,7 @@ def _require_its_answer(turns: Sequence[Turn], fields: Mapping[str, Any], column
 
 
 def _answer(completion: Any, column: str) -> _Turns:
-    """What is learnt: text, or messages of which the assistant's are the first and the last."""
+    """The part that carries loss: text, or messages that start and end with the assistant's."""
     if is_message(completion):
         completion = [completion]
     if not are_messages(completion):

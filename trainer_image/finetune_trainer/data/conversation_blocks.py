@@ -1,7 +1,7 @@
-"""Many conversations at once, where nothing but who speaks and what is said stands in any of their messages.
+"""Fast path for many conversations at once, whose messages have nothing but a role and text.
 
-Those whose only answer is the last message, and that have the same roles, stay together; the others are rows by
-themselves, whose messages need not be looked at one by one any more.
+Conversations with the same roles, whose only answer is the last message, stay together. The others become single rows,
+and their messages need no further checks.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,11 +13,11 @@ from finetune_trainer.data.rows import Position, Role, Row, Rows, Turn
 from finetune_trainer.data.turns import MESSAGES_LIMIT, ROLE_OF, are_text
 
 _NAMES = (("role", "content"), ("from", "value"))
-"""Who speaks and what is said, as chat APIs and ShareGPT call it."""
+"""Field names for role and text, of chat APIs and of ShareGPT."""
 
 
 def together(places: Sequence[int], conversations: Sequence[Any]) -> Iterator[Rows | Row] | None:
-    """The rows, in order; None where any is not plainly a conversation that ends with an answer."""
+    """The rows, in order; None if any of them is not plainly a conversation that ends with an answer."""
     if set(map(type, conversations)) != {list}:
         return None
     messages = list(chain.from_iterable(conversations))

@@ -1,8 +1,8 @@
-"""The tokens of rows, counted: many rows at once where that is sure to be right, the others as `encode` makes them.
+"""Counts the tokens of rows: in bulk where the result is provably the same, otherwise with `encode`.
 
-A row is cut behind a special token, the last before its answer. What stands before the cut is tokenised as it is when
-the model is asked; behind it, the same head of the answer stands in every row. So where loss begins is known from one
-pass over the row, and no row has to be made for it.
+A row is cut after the last special token before its answer. The tokens before the cut are the same as in the inference
+prompt; after it, every row has the same head of the answer. So one encoding of the row tells where the loss begins, and
+the prompt need not be encoded separately.
 """
 
 from collections import deque
@@ -18,7 +18,7 @@ from finetune_trainer.data.encode import (
     common_prefix,
     encode_all,
     encode_all_pairs,
-    note_of_prompts,
+    prompt_note,
 )
 from finetune_trainer.data.rows import Position, Role, Row, Rows
 from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
@@ -28,9 +28,11 @@ from finetune_trainer.data.tokenizer.shared_parts import mark_pattern, marks, st
 def count(
     found: Iterable[Rows | Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally, *, pairs: bool = False
 ) -> Iterator[Refused]:
-    """Count what `encode_all`, or `encode_all_pairs`, makes of the rows; those that the template refuses come back."""
-    rest = found if pairs else _Together(tokenizer, max_length, tally).rest(found)
-    for result in (encode_all_pairs if pairs else encode_all)(_one_by_one(rest), tokenizer, max_length, tally.notes):
+    """Count what `encode_all`, or `encode_all_pairs`, makes of the rows. Yields those that the template refuses."""
+    uncounted = found if pairs else _BulkCounter(tokenizer, max_length, tally).uncounted(found)
+    for result in (encode_all_pairs if pairs else encode_all)(
+        _one_by_one(uncounted), tokenizer, max_length, tally.notes
+    ):
         if isinstance(result, Refused):
             yield result
         else:
@@ -42,40 +44,40 @@ def _one_by_one(found: Iterable[Rows | Row]) -> Iterator[Row]:
 
 
 class _Cut(NamedTuple):
-    """What stands around the texts of rows with the same roles, before and behind the cut.
+    """The text around the turns of rows with the same roles, before and after the cut.
 
-    It is written shorter than the template has it: special tokens, and what stands between two of them, are the same in
-    each row. They are tokenised once for all, and one parts the texts where the template has several.
+    Shorter than the template's: special tokens and the text between them are the same in each row, so they are encoded
+    once for all rows. Where the template has several special tokens, one remains to separate the texts.
     """
 
     before: list[str]
-    """Around the texts of all turns but the last; ends with the token at which the row is cut."""
-    behind: tuple[str, str]
-    """Around the answer."""
+    """Around all turns but the last; ends with the token at which the row is cut."""
+    after: tuple[str, str]
+    """Before and after the answer."""
     head: list[int]
-    """Token ids of what stands behind the cut when the model is asked."""
+    """Token ids of the inference prompt after the cut."""
     mark: str
     """The token at which rows are cut."""
     mark_id: int
     marks: int
-    """How many of them stand before the cut."""
-    left_out: int
-    """Tokens that were left out before the cut."""
-    ended: int
-    """Tokens that were left out behind the answer, without white space behind the last special one."""
+    """How often it occurs up to the cut."""
+    omitted: int
+    """Number of tokens omitted before the cut."""
+    omitted_after: int
+    """Number of tokens omitted after the answer, without white space after the last special token."""
 
     def texts(self, rows: Rows) -> list[str]:
         """Each row as text."""
         *prompts, answers = rows.contents
         first, *between = self.before
         columns = chain.from_iterable(zip(prompts, map(repeat, between), strict=True))
-        start, end = self.behind
+        start, end = self.after
         around = repeat(first), *columns, repeat(start), answers, repeat(end)
         return list(map("".join, zip(*around, strict=False)))
 
 
-class _Together:
-    """Counts the rows that it can count, and gives back the rest."""
+class _BulkCounter:
+    """Counts the rows that can be counted in bulk, and returns the rest."""
 
     def __init__(self, tokenizer: ChatTokenizer, max_length: int, tally: Tally) -> None:
         self._tokenizer = tokenizer
@@ -84,27 +86,27 @@ class _Together:
         self._cuts: dict[tuple[Role, ...], _Cut | None] = {}
         self._proven: set[tuple[Role, ...]] = set()
 
-    def rest(self, found: Iterable[Rows | Row]) -> Iterator[Rows | Row]:
-        """What is to be counted row by row. Rows are tokenised while the next ones are read."""
-        with ThreadPoolExecutor(1, "count") as beside:
+    def uncounted(self, found: Iterable[Rows | Row]) -> Iterator[Rows | Row]:
+        """The rows to count one by one. Rows are tokenized while the next ones are read."""
+        with ThreadPoolExecutor(1, "count") as pool:
             waiting: deque[tuple[Rows, _Cut, Future[list[list[int]]]]] = deque()
             for one in found:
                 cut = self._cut(one.roles) if isinstance(one, Rows) else None
-                if isinstance(one, Row) or cut is None or cut.mark in one.whole:
+                if isinstance(one, Row) or cut is None or cut.mark in one.all_text:
                     yield one
                     continue
-                waiting.append((one, cut, beside.submit(self._tokenizer.ids, cut.texts(one))))
+                waiting.append((one, cut, pool.submit(self._tokenizer.ids, cut.texts(one))))
                 if len(waiting) > 1:
-                    yield from self._uncounted(*waiting.popleft())
+                    yield from self._finish(*waiting.popleft())
             while waiting:
-                yield from self._uncounted(*waiting.popleft())
+                yield from self._finish(*waiting.popleft())
 
     def _cut(self, roles: tuple[Role, ...]) -> _Cut | None:
         if roles not in self._cuts:
             self._cuts[roles] = cut(self._tokenizer, roles)
         return self._cuts[roles]
 
-    def _uncounted(self, rows: Rows, cut: _Cut, ids: Future[list[list[int]]]) -> Iterator[Rows]:
+    def _finish(self, rows: Rows, cut: _Cut, ids: Future[list[list[int]]]) -> Iterator[Rows]:
         found = self._count(cut, ids.result())
         if found is not None and rows.roles not in self._proven:
             found = self._prove(rows, found)
@@ -117,12 +119,12 @@ class _Together:
                 self._tally.leave_out(Position.unpacked(place))
 
     def _count(self, cut: _Cut, found: list[list[int]]) -> list[tuple[int, int]] | None:
-        """All tokens, and those with loss, of each row; None where one is not as most are.
+        """Tokens and loss tokens of each row; None if the cut is ambiguous in one of them.
 
-        That is one in which the cut is not found by its id, because other text has become that token too.
+        That is the case if its token occurs more often than expected, because other text became that token too.
         """
         counted: list[tuple[int, int]] = []
-        parted = False
+        prefix_differs = False
         mark, marks, length, head = cut.mark_id, cut.marks, self._max_length, cut.head
         for ids in found:
             if ids.count(mark) != marks:
@@ -131,15 +133,15 @@ class _Together:
             shared = len(head)
             if ids[before : before + shared] != head:
                 shared = common_prefix(head, ids[before : before + shared])
-                parted = True
-            start, end = before + cut.left_out + shared, len(ids) + cut.left_out + cut.ended
+                prefix_differs = True
+            start, end = before + cut.omitted + shared, len(ids) + cut.omitted + cut.omitted_after
             counted.append((end, max(0, min(end, length) - start)))
-        if parted:
-            self._tally.notes.add(note_of_prompts(self._tokenizer))
+        if prefix_differs:
+            self._tally.notes.add(prompt_note(self._tokenizer))
         return counted
 
     def _prove(self, rows: Rows, found: list[tuple[int, int]]) -> list[tuple[int, int]] | None:
-        """The first rows of their kind are counted both ways: where the two differ, none is counted together."""
+        """Count the first rows with these roles both ways. If the results differ, none are counted in bulk."""
         made = encode_all(rows.rows(), self._tokenizer, self._max_length, self._tally.notes)
         if [(one.tokens, one.loss_tokens) for one in made if isinstance(one, Encoded)] == found:
             self._proven.add(rows.roles)
@@ -149,7 +151,7 @@ class _Together:
 
 
 def cut(tokenizer: ChatTokenizer, roles: tuple[Role, ...]) -> _Cut | None:
-    """Where rows with these roles are cut; None where their template has no frame, no token to cut at, or no end."""
+    """Where rows with these roles are cut; None if the template has no frame, no token to cut at, or no end."""
     whole = tokenizer.frame(roles, add_generation_prompt=False)
     asked = tokenizer.frame(roles[:-1], add_generation_prompt=True)
     known = marks(tokenizer)
@@ -164,21 +166,21 @@ def cut(tokenizer: ChatTokenizer, roles: tuple[Role, ...]) -> _Cut | None:
     if not (stands_alone(mark[0], known) and stands_alone(tail[0], known)):
         return None
     ids, ending = tokenizer.ids([head[mark.end() :], end[tail.start() :]])
-    ended = tokenizer.end_of_turn(ending)
-    if ending[ended - 1] not in tokenizer.special_ids:
+    omitted_after = tokenizer.end_of_turn(ending)
+    if ending[omitted_after - 1] not in tokenizer.special_ids:
         return None
-    before, left_out = _shorter([*first, head[: mark.end()]], tokenizer, known)
+    before, omitted = _shortened([*first, head[: mark.end()]], tokenizer, known)
     marked = sum(text.count(mark[0]) for text in before)
     around = start[mark.end() :], end[: tail.start()]
-    return _Cut(before, around, ids, mark[0], known[mark[0]][0], marked, left_out, ended)
+    return _Cut(before, around, ids, mark[0], known[mark[0]][0], marked, omitted, omitted_after)
 
 
-def _shorter(texts: list[str], tokenizer: ChatTokenizer, known: Mapping[str, list[int]]) -> tuple[list[str], int]:
-    """Texts before turns and before the cut, without what is sure to be the same tokens; and how many tokens that is.
+def _shortened(texts: list[str], tokenizer: ChatTokenizer, known: Mapping[str, list[int]]) -> tuple[list[str], int]:
+    """Texts before the turns and the cut, without what always gives the same tokens; and the number of those tokens.
 
-    Of several special tokens the last stays, to part the turns; but for those that stand before all turns.
+    Of several special tokens the last stays, to separate the turns; before the first turn none is needed.
     """
-    kept, left_out = [], []
+    kept, omitted = [], []
     for index, text in enumerate(texts):
         found = list(mark_pattern(known).finditer(text))
         start = end = 0
@@ -186,5 +188,5 @@ def _shorter(texts: list[str], tokenizer: ChatTokenizer, known: Mapping[str, lis
             leads = index == 0 and len(texts) > 1
             start, end = (0, found[-1].end()) if leads else (found[0].start(), found[-1].start())
         kept.append(text[:start] + text[end:])
-        left_out.append(text[start:end])
-    return kept, sum(map(len, tokenizer.ids(left_out)))
+        omitted.append(text[start:end])
+    return kept, sum(map(len, tokenizer.ids(omitted)))

@@ -1,9 +1,9 @@
-"""Rows → token ids and labels: what `check` counts is what training learns from.
+"""Rows → token ids and labels. `check` counts with this code what training uses.
 
-Every assistant turn carries loss, its end-of-turn token included, but those that the row leaves out; system and user
-turns carry none. Two answers to one prompt are two texts, in which nothing else carries loss. Where a turn begins is
-not guessed: the text that inference would ask with is tokenised too, and must be a prefix of the whole.
-For an encoder-decoder a row is prompt and last answer, each tokenised alone and with the tokenizer's special tokens.
+Every assistant turn carries loss, including its end-of-turn token, except those that the row excludes; system and user
+turns carry none. A preference pair becomes two texts, in which only the answers carry loss. The start of a turn is not
+guessed: the text of the inference prompt is tokenized too, and must be a prefix of the whole.
+For an encoder-decoder, a row is prompt and last answer, each tokenized separately with the tokenizer's special tokens.
 """
 
 from array import array
@@ -22,104 +22,104 @@ from finetune_trainer.data.tokenizer.shared_parts import SharedParts
 from finetune_trainer.errors import TrainerError
 
 IGNORED = -100
-"""Label of a token without loss, as torch's cross entropy has it."""
+"""Label of tokens without loss; the default ignore_index of torch's cross entropy."""
 
-_SHOWN = 8
-"""Characters that are lost, at most."""
+_MAX_SHOWN = 8
+"""Maximum number of lost characters to show."""
 _BATCH_TEXTS = 512
-_BATCH_CHARACTERS = 1 << 20  # texts that are tokenised at once; bounds the memory
+_BATCH_CHARACTERS = 1 << 20  # of the texts tokenized at once; bounds the memory
 
 
 class Encoded(NamedTuple):
-    """One row as the model sees it: two arrays of 32-bit integers, both of the same length, for torch.frombuffer."""
+    """One row as the model sees it: two arrays of 32-bit integers of the same length, for torch.frombuffer."""
 
     position: Position
     input_ids: "array[int]"
     labels: "array[int]"
-    """The ids of assistant turns, IGNORED elsewhere and always at index 0."""
+    """The ids of assistant turns; IGNORED elsewhere and always at index 0."""
     tokens: int
-    """Tokens before the end was cut."""
+    """Length before truncation."""
 
     @property
     def truncated(self) -> bool:
-        """Whether the end was cut."""
+        """Whether the end was cut off."""
         return self.tokens > len(self.input_ids)
 
     @property
     def loss_tokens(self) -> int:
-        """Tokens that carry loss."""
+        """Number of tokens that carry loss."""
         return len(self.labels) - self.labels.count(IGNORED)
 
     @property
     def longest(self) -> int:
-        """Tokens of the longest text, before its end was cut: of the only one."""
+        """Length of the longest text before truncation: here the only one."""
         return self.tokens
 
 
 class EncodedPair(NamedTuple):
-    """One row with two answers, as two texts that the model sees."""
+    """A preference pair as two texts that the model sees."""
 
     chosen: Encoded
     rejected: Encoded
 
     @property
     def position(self) -> Position:
-        """Where the row stands."""
+        """Position of the row."""
         return self.chosen.position
 
     @property
     def tokens(self) -> int:
-        """Tokens of both before their ends were cut."""
+        """Length of both texts before truncation."""
         return self.chosen.tokens + self.rejected.tokens
 
     @property
     def truncated(self) -> bool:
-        """Whether an end was cut."""
+        """Whether either text was truncated."""
         return self.chosen.truncated or self.rejected.truncated
 
     @property
     def loss_tokens(self) -> int:
-        """Tokens of both that carry loss."""
+        """Number of tokens of both that carry loss."""
         return self.chosen.loss_tokens + self.rejected.loss_tokens
 
     @property
     def longest(self) -> int:
-        """Tokens of the longer one, before its end was cut."""
+        """Length of the longer text before truncation."""
         return max(self.chosen.tokens, self.rejected.tokens)
 
     @property
     def learnable(self) -> bool:
-        """Whether both answers are there, and still differ, where their ends were cut."""
+        """Whether both answers are present and still differ after truncation."""
         both = self.chosen.loss_tokens and self.rejected.loss_tokens
         return bool(both) and self.chosen.input_ids != self.rejected.input_ids
 
 
 class Refused(NamedTuple):
-    """A row that the model's chat template does not take."""
+    """A row that the model's chat template refuses."""
 
     position: Position
     why: str
-    """In the template's own words; never quotes the row."""
+    """The template's own message; never quotes the row."""
 
 
 @dataclass
 class Tally:
-    """What came by while rows were encoded."""
+    """Counts of the rows encoded so far."""
 
     rows: int = 0
     tokens: int = 0
-    """Before rows were cut."""
+    """Before truncation."""
     loss_tokens: int = 0
     longest: int = 0
     truncated: int = 0
     unlabelled: int = 0
-    """Rows with nothing to learn left once their end was cut: they are left out."""
+    """Rows without any loss after truncation: they are skipped."""
     first_unlabelled: Position | None = None
     notes: set[str] = field(default_factory=set)
-    """What is unusual about the template; sentences for people."""
+    """Remarks on an unusual template, for people."""
 
     def add(self, row: Encoded | EncodedPair) -> bool:
-        """Count the row; whether it can be learnt from."""
+        """Count the row. Returns whether it can be trained on."""
         learnt = self.count(row.tokens, row.loss_tokens, longest=row.longest, truncated=row.truncated)
         if row.learnable if isinstance(row, EncodedPair) else learnt:
             return True
@@ -127,7 +127,7 @@ class Tally:
         return False
 
     def count(self, tokens: int, loss_tokens: int, *, longest: int, truncated: bool) -> bool:
-        """Count a row by its tokens; whether any of them carry loss."""
+        """Count a row by its tokens. Returns whether any of them carries loss."""
         self.rows += 1
         self.tokens += tokens
         self.loss_tokens += loss_tokens
@@ -146,7 +146,7 @@ class Tally:
             self.truncated += sum(one > max_length for one in tokens)
 
     def leave_out(self, position: Position) -> None:
-        """Count a row that cannot be learnt from; rows may come in any order."""
+        """Count a row that cannot be trained on; rows may come in any order."""
         self.unlabelled += 1
         first = self.first_unlabelled
         self.first_unlabelled = position if first is None or position.packed() < first.packed() else first
@@ -162,17 +162,19 @@ NOTE_THOUGHT = (
 )
 NOTE_TURNS = "the chat template rewrites earlier answers: only those that it leaves as they were carry loss"
 NOTE_TEXT = "the chat template leaves out or rewrites text of the {}: it is learnt as the template writes it"
-NOTE_AGAIN = "the chat template writes an answer more than once: the model learns to say it again"
+NOTE_REPEATED = "the chat template writes an answer more than once: the model learns to say it again"
 NOTE_EOS = "the chat template does not end the assistant's turn: the end-of-sequence token is added"
-NOTE_UNSAID = "the model has no tokens for {} of the answers: the tuned model can never say them. Others may have some"
-NOTE_UNREAD = "the model has no tokens for {} of the prompts: it reads none of them. Others may have some"
+NOTE_LOST_IN_ANSWERS = (
+    "the model has no tokens for {} of the answers: the tuned model can never say them. Others may have some"
+)
+NOTE_LOST_IN_PROMPTS = "the model has no tokens for {} of the prompts: it reads none of them. Others may have some"
 NOTE_NO_EOS = "neither chat template nor tokenizer ends an answer: the tuned model stops only at its token limit"
 
 
 def encode(
     rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally | None = None
 ) -> Iterator[Encoded]:
-    """The rows that can be learnt from, in order, cut to `max_length` tokens. `tally` counts them all.
+    """The trainable rows, in order, truncated to `max_length` tokens. `tally` counts all rows.
 
     Raises:
         TrainerError: DatasetInvalid, the template refuses a row.
@@ -184,7 +186,7 @@ def encode(
 def encode_pairs(
     rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, tally: Tally | None = None
 ) -> Iterator[EncodedPair]:
-    """The same for rows with two answers. Only the answers carry loss: the rest of a conversation is theirs in common.
+    """The same for preference pairs. Only the answers carry loss: both share the rest of the conversation.
 
     Raises:
         TrainerError: DatasetInvalid, the template refuses a row.
@@ -208,7 +210,7 @@ def _learnable(results: Iterable["_AnyEncoded | Refused"], tally: Tally) -> Iter
 def encode_all_pairs(
     rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]
 ) -> Iterator[EncodedPair | Refused]:
-    """Every row with two answers, encoded or refused, in order."""
+    """Every preference pair, encoded or refused, in order."""
     texts = encode_all((one for row in rows for one in (row, row.swapped)), tokenizer, max_length, notes)
     for chosen, rejected in zip(texts, texts, strict=True):
         if isinstance(chosen, Refused):
@@ -222,12 +224,12 @@ def encode_all_pairs(
 def encode_all(
     rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]
 ) -> Iterator[Encoded | Refused]:
-    """Every row, encoded or refused, in order. Sentences on unusual templates are added to `notes`."""
+    """Every row, encoded or refused, in order. Remarks on an unusual template are added to `notes`."""
     if tokenizer.encoder_decoder:
-        yield from _encode_apart(rows, tokenizer, max_length, notes)
+        yield from _encode_separately(rows, tokenizer, max_length, notes)
         return
     pending: _Pending | None = None
-    for piece, ids in _tokenised(_pieces(rows, tokenizer, notes), tokenizer):
+    for piece, ids in _tokenized(_pieces(rows, tokenizer, notes), tokenizer):
         if piece.kind in ("whole", "refused"):
             if pending is not None:
                 yield pending.encoded(tokenizer, max_length, notes)
@@ -240,26 +242,28 @@ def encode_all(
         yield pending.encoded(tokenizer, max_length, notes)
 
 
-def _encode_apart(rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Iterator[Encoded]:
-    """Rows for an encoder-decoder: prompt without and answer with loss, each cut to `max_length` tokens."""
+def _encode_separately(
+    rows: Iterable[Row], tokenizer: ChatTokenizer, max_length: int, notes: set[str]
+) -> Iterator[Encoded]:
+    """Rows for an encoder-decoder: prompt without loss, answer with loss, each truncated to `max_length` tokens."""
     prompt: list[int] = []
-    read, said = set[str](), set[str]()
-    for piece, ids in _tokenised(_prompts_and_answers(rows, tokenizer), tokenizer):
+    in_prompts, in_answers = set[str](), set[str]()
+    for piece, ids in _tokenized(_prompts_and_answers(rows, tokenizer), tokenizer):
         if piece.kind == "prompt":
-            read.update(piece.text)
+            in_prompts.update(piece.text)
             prompt = ids
         else:
-            said.update(piece.text)
-            yield _prompt_with_answer(piece.position, prompt, _ended(ids, tokenizer, notes), tokenizer, max_length)
-    # A table of words may lack a whole script, or braces; pictures, and other white space, are seldom what is asked.
-    for note, used in ((NOTE_UNREAD, filter(str.isalnum, read)), (NOTE_UNSAID, said)):
+            in_answers.update(piece.text)
+            yield _prompt_with_answer(piece.position, prompt, _with_eos(ids, tokenizer, notes), tokenizer, max_length)
+    # A vocabulary may lack a whole script, or braces. Lost emoji and white space seldom matter in prompts.
+    for note, used in ((NOTE_LOST_IN_PROMPTS, filter(str.isalnum, in_prompts)), (NOTE_LOST_IN_ANSWERS, in_answers)):
         if lost := tokenizer.lost(used):
-            notes.add(note.format(_characters(lost)))
+            notes.add(note.format(_lost_in_words(lost)))
 
 
-def _characters(lost: list[str]) -> str:
-    shown = " ".join(one if one.isprintable() else f"U+{ord(one):04X}" for one in lost[:_SHOWN])
-    return f"{counted(len(lost), 'character')} ({shown}{' …' if len(lost) > _SHOWN else ''})"
+def _lost_in_words(lost: list[str]) -> str:
+    shown = " ".join(one if one.isprintable() else f"U+{ord(one):04X}" for one in lost[:_MAX_SHOWN])
+    return f"{counted(len(lost), 'character')} ({shown}{' …' if len(lost) > _MAX_SHOWN else ''})"
 
 
 def _prompts_and_answers(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Iterator["_Piece"]:
@@ -271,14 +275,14 @@ def _prompts_and_answers(rows: Iterable[Row], tokenizer: ChatTokenizer) -> Itera
 def _prompt_with_answer(
     position: Position, prompt: list[int], answer: list[int], tokenizer: ChatTokenizer, max_length: int
 ) -> Encoded:
-    """Both cut; an answer that is cut has no end."""
+    """Prompt and answer, both truncated; a truncated answer has no end-of-sequence token."""
     kept = array("i", cut_prompt(prompt, tokenizer, max_length))
     learnt = array("i", answer[:max_length])
     return Encoded(position, kept + learnt, array("i", [IGNORED]) * len(kept) + learnt, len(prompt) + len(answer))
 
 
 def cut_prompt(prompt: list[int], tokenizer: ChatTokenizer, max_length: int) -> list[int]:
-    """What an encoder reads of a prompt, in training and when asked: cut, it keeps the special tokens at its end."""
+    """The prompt as the encoder gets it, in training and inference: truncation keeps the special tokens at its end."""
     if len(prompt) <= max_length:
         return prompt
     ends = len(prompt) - next((i for i, token in enumerate(reversed(prompt)) if token not in tokenizer.special_ids), 0)
@@ -286,8 +290,8 @@ def cut_prompt(prompt: list[int], tokenizer: ChatTokenizer, max_length: int) -> 
     return prompt[: max_length - len(tail)] + tail
 
 
-def _ended(ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> list[int]:
-    """The ids with the end-of-sequence token behind them, where nothing ends them yet."""
+def _with_eos(ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> list[int]:
+    """The ids, with the end-of-sequence token appended unless they already end with a special token."""
     if not ids or ids[-1] in tokenizer.special_ids:
         return ids
     eos = tokenizer.eos_id
@@ -296,7 +300,7 @@ def _ended(ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> list[in
 
 
 class _Piece(NamedTuple):
-    """A text to tokenise: a whole row first, then head and end of its assistant turns; or a row's refusal.
+    """A text to tokenize: first a whole row, then head and end of its assistant turns; or the refusal of a row.
 
     For an encoder-decoder: a prompt, then its answer.
     """
@@ -316,9 +320,9 @@ def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer, notes: set[str]) -> I
             yield _Piece(row.position, "refused", str(error))
             continue
         if not tokenizer.writes_texts(row.turns):
-            notes.update(NOTE_TEXT.format(turn.role) for turn in _unwritten(row.turns, whole))
+            notes.update(NOTE_TEXT.format(turn.role) for turn in _missing_turns(row.turns, whole))
             if tokenizer.repeats_answers:
-                notes.add(NOTE_AGAIN)
+                notes.add(NOTE_REPEATED)
         yield _Piece(row.position, "whole", whole)
         for index, turn in enumerate(row.turns[:last]):
             if turn.role == "assistant" and index and row.rejected is None and index not in row.unlearnt:
@@ -326,15 +330,15 @@ def _pieces(rows: Iterable[Row], tokenizer: ChatTokenizer, notes: set[str]) -> I
         yield _Piece(row.position, "head", head)
 
 
-def _unwritten(turns: Sequence[Turn], whole: str) -> Iterator[Turn]:
-    """Turns whose texts are not in the conversation; of earlier answers that is known by their ends."""
+def _missing_turns(turns: Sequence[Turn], whole: str) -> Iterator[Turn]:
+    """Turns whose text is missing from the rendered conversation. Earlier answers are checked by their ends instead."""
     for index, turn in enumerate(turns, 1):
         if (turn.role != "assistant" or index == len(turns)) and turn.content.strip() not in whole:
             yield turn
 
 
 def _earlier_turn(row: Row, index: int, tokenizer: ChatTokenizer) -> Iterator[_Piece]:
-    """Head and end of an answer within the conversation; nothing where the template does not take the beginning."""
+    """Head and end of an earlier answer; nothing if the template refuses the conversation up to there."""
     try:
         head = tokenizer.render(row.turns[:index], add_generation_prompt=True)
         end = tokenizer.render(row.turns[: index + 1])
@@ -344,13 +348,13 @@ def _earlier_turn(row: Row, index: int, tokenizer: ChatTokenizer) -> Iterator[_P
     yield _Piece(row.position, "end", end)
 
 
-def _tokenised(pieces: Iterable[_Piece], tokenizer: ChatTokenizer) -> Iterator[tuple[_Piece, list[int]]]:
-    """Each piece with its ids. A batch is tokenised while the next one is read and rendered."""
+def _tokenized(pieces: Iterable[_Piece], tokenizer: ChatTokenizer) -> Iterator[tuple[_Piece, list[int]]]:
+    """Each piece with its ids. A batch is tokenized while the next one is read and rendered."""
     parts = SharedParts(tokenizer)
-    with ThreadPoolExecutor(1, "tokenise") as beside:
+    with ThreadPoolExecutor(1, "tokenise") as pool:
         waiting: deque[tuple[list[_Piece], Future[list[list[int]]]]] = deque()
         for batch in _batches(pieces):
-            waiting.append((batch, beside.submit(parts.ids, [one.text for one in batch])))
+            waiting.append((batch, pool.submit(parts.ids, [one.text for one in batch])))
             if len(waiting) > 1:
                 earlier, ids = waiting.popleft()
                 yield from zip(earlier, ids.result(), strict=True)
@@ -372,21 +376,21 @@ def _batches(pieces: Iterable[_Piece]) -> Iterator[list[_Piece]]:
 
 
 class _Pending:
-    """A row whose whole text is tokenised, while the ends of its turns come in."""
+    """A row whose whole text is tokenized, while the ends of its turns arrive."""
 
     def __init__(self, position: Position, whole: list[int]) -> None:
         self._position = position
         self._whole = whole
         self._spans: list[tuple[int, int]] = []
         self._head = 0
-        self._parted = False
+        self._prefix_differs = False
 
     def add(self, kind: str, ids: list[int], tokenizer: ChatTokenizer, notes: set[str]) -> None:
         shared = common_prefix(ids, self._whole)
         if kind == "head":
-            self._head, self._parted = shared, shared < len(ids)
+            self._head, self._prefix_differs = shared, shared < len(ids)
             return
-        if self._parted and not tokenizer.opens_thoughts:  # templates drop the thoughts of earlier answers
+        if self._prefix_differs and not tokenizer.opens_thoughts:  # templates drop the thoughts of earlier answers
             notes.add(NOTE_PREFIX)
         end = tokenizer.end_of_turn(ids)
         if shared < end:
@@ -395,9 +399,9 @@ class _Pending:
         self._spans.append((self._head, end))
 
     def encoded(self, tokenizer: ChatTokenizer, max_length: int, notes: set[str]) -> Encoded:
-        if self._parted:
-            notes.add(note_of_prompts(tokenizer))
-        ids = _ended(self._whole[: tokenizer.end_of_turn(self._whole)], tokenizer, notes)
+        if self._prefix_differs:
+            notes.add(prompt_note(tokenizer))
+        ids = _with_eos(self._whole[: tokenizer.end_of_turn(self._whole)], tokenizer, notes)
         kept = array("i", ids[:max_length])
         labels = array("i", [IGNORED]) * len(kept)
         for start, end in [*self._spans, (self._head, len(ids))]:
@@ -405,13 +409,13 @@ class _Pending:
         return Encoded(self._position, kept, labels, len(ids))
 
 
-def note_of_prompts(tokenizer: ChatTokenizer) -> str:
-    """What is said where prompts are not what stands before answers."""
+def prompt_note(tokenizer: ChatTokenizer) -> str:
+    """The remark if prompts are not a prefix of the conversation with the answer."""
     return NOTE_THOUGHT if tokenizer.opens_thoughts else NOTE_PREFIX
 
 
 def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many ids both begin with."""
+    """Length of the common prefix of both."""
     if second[: len(first)] == first:
         return len(first)
     return next(

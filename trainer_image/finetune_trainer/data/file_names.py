@@ -1,6 +1,6 @@
-"""What the name of a dataset tells before anything is read: whether it can be a file of rows at all.
+"""What the name of a dataset file reveals before it is read: whether it can be a file of rows at all.
 
-It knows what reading would say of the name; whether the file is there, and what is in it, it does not ask.
+Reports what reading would report about the name. Does not check whether the file exists or what is in it.
 """
 
 import re
@@ -14,13 +14,13 @@ from finetune_trainer.errors import TrainerError
 
 _PATTERN = re.compile(r"[*]|\{[^{}]*,[^{}]*\}|\[[0-9A-Za-z]-[0-9A-Za-z]\]")
 _ON_A_DISK = ("pvc", "file")
-"""Where a name with a slash at its end is a folder's; stores leave the slash out."""
+"""Schemes where a trailing slash means a folder; object stores drop it."""
 
 _IN_A_FOLDER = "Name one file of rows in the uri, not the folder that it is in."
 
 
 def require_rows(data: DataFile, split: SplitName) -> list[str]:
-    """Refuse a name that is refused whatever is in the file; the doubts about one that may be meant otherwise.
+    """Refuse a name that cannot be read, whatever the file holds; returns warnings about names that look like patterns.
 
     Raises:
         TrainerError: SpecInvalid, with the field and what to write.

@@ -1,17 +1,17 @@
-"""Which rows are exactly alike, within a split and across splits, in bounded memory.
+"""Finds identical rows, within a split and across splits, in bounded memory.
 
-A row is remembered as 8 bytes of hash and 8 of position, spread over 64 buckets by its hash. They are kept in memory up
-to 4 MiB a split and in a temporary file beyond, and buckets are compared one at a time. So memory is 12 MiB for three
-splits and about 2 bytes a row for the bucket at hand (200 MB at 100 million rows), however many are alike: a bucket is
-read in parts. The disk takes 16 bytes a row.
-Two unlike rows share a hash with a chance of one in 2^64: of 3,700 files with 100 million rows, one has such a pair.
-The hash is Python's own, keyed anew in each process: it says nothing to another one.
+A row is stored as 8 bytes of hash and 8 of position, in one of 64 buckets chosen by the hash. Up to 4 MiB per split are
+kept in memory, the rest in a temporary file, and buckets are compared one at a time. So memory is 12 MiB for three
+splits and about 2 bytes per row for the current bucket (200 MB at 100 million rows), however many rows are equal: a
+bucket is read in parts. On disk a row takes 16 bytes.
+Two different rows have the same hash with a probability of 2^-64: of 3,700 files with 100 million rows, one has such a
+pair. The hash is Python's own, with a random key per process: it means nothing to another process.
 
-Where it is asked for, questions are remembered too, with the hash of their row: the same one with several answers says
-different things of one case. That is another 32 bytes a row, on the disk.
+On request, questions are stored too, with the hash of their row, to find a question with several answers. That takes
+another 32 bytes per row, on disk.
 
-Where it is asked for, rows of several splits are remembered by their folded texts as well, for as many bytes: a test
-set that was written anew in other letters measures what was learnt by heart, too. So do questions of both.
+Also on request, rows of several splits are stored by their folded texts, in as many bytes. A test set that repeats
+training rows with another case or white space measures memorization, and so does one with the same questions.
 """
 
 import unicodedata
@@ -33,17 +33,17 @@ from finetune_trainer.storage.durable import MORE_SCRATCH
 
 _BUCKETS = 64
 _MEMORY = 4 << 20
-_UNSORTED = 1 << 16  # rows that wait until many are put into their buckets at once: runs are read bucket by bucket
+_RUN_ROWS = 1 << 16  # rows collected before they are sorted into buckets at once: runs are read bucket by bucket
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
-_WRITTEN_OTHERWISE = "also in {}, but for case, white space or Unicode form"
-_ANSWERED_OTHERWISE = "with a question that {} answers otherwise"
-_MOST_OF_A_BUCKET = 1 << 21
-"""Rows of a bucket that are looked at together: where most are alike, or ask the same, one bucket has most of them."""
+_OTHER_CASE = "also in {}, but for case, white space or Unicode form"
+_OTHER_ANSWER = "with a question that {} answers otherwise"
+_MAX_PART = 1 << 21
+"""Rows of a bucket that are compared at once: if most rows are equal, or ask the same, one bucket has most of them."""
 
 
 class Shared(NamedTuple):
-    """Rows of a later split that stand in an earlier one too."""
+    """Rows of a later split that are also in an earlier one."""
 
     earlier: int
     later: int
@@ -54,21 +54,21 @@ class Shared(NamedTuple):
 
 
 class Contradiction(NamedTuple):
-    """Rows of a split whose question other rows of it answer differently."""
+    """Rows of a split whose question has a different answer in other rows of the split."""
 
     rows: int
     first: Position
 
 
 class Alike(NamedTuple):
-    """Rows of a later split that nearly stand in an earlier one."""
+    """Rows of a later split that are nearly the same as in an earlier one."""
 
     earlier: int
     later: int
     rows: int
     first: Position
     how: str
-    """As messages say it, with {} for the earlier one."""
+    """The finding for messages, with {} for the earlier split."""
 
 
 class InCommon(NamedTuple):
@@ -79,12 +79,12 @@ class InCommon(NamedTuple):
 
 
 class Fingerprints:
-    """Fingerprints of the rows of several splits. A context manager: temporary files go with it.
+    """Fingerprints of the rows of several splits. A context manager, which deletes its temporary files.
 
     Args:
-        splits: how many.
-        questions: whether to look for such as have several answers: a third of what checking a row takes.
-        folded: whether to look for rows that splits share but for how they are written: as much as checking a row.
+        splits: number of splits.
+        questions: whether to find questions with several answers: takes a third of the time of checking a row.
+        folded: whether to find rows that splits share apart from case and white space: takes as long as checking a row.
     """
 
     def __init__(self, splits: int, *, questions: bool = False, folded: bool = False) -> None:
@@ -100,30 +100,30 @@ class Fingerprints:
         self._files.close()
 
     def add(self, split: int, found: Row | Rows) -> None:
-        """Remember one row, or many."""
+        """Store one row or a batch."""
         hashes = [fingerprint(found)] if isinstance(found, Row) else list(fingerprints(found))
         places = [found.position.packed()] if isinstance(found, Row) else found.places
         self._splits[split].add(hashes, places)
         if self._questions:
-            self._questions[split].add(_of_questions(found), hashes, places)
+            self._questions[split].add(_question_hashes(found), hashes, places)
         if self._folded:
-            self._folded[split].add(_of_folded(found), hashes, places)
+            self._folded[split].add(_folded_hashes(found), hashes, places)
 
     def contradictions(self) -> list[Contradiction | None]:
-        """Of each split, where questions were looked at."""
+        """Contradictions of each split, if questions were stored."""
         return [questions.contradiction() for questions in self._questions]
 
     def alike(self) -> list[Alike]:
-        """What each pair of splits nearly has in common, by texts and by questions; rows that are the same are not."""
+        """What each pair of splits nearly has in common, by texts and by questions; identical rows are excluded."""
         return [
-            Alike(earlier, later, *told, how)
-            for how, splits in ((_WRITTEN_OTHERWISE, self._folded), (_ANSWERED_OTHERWISE, self._questions))
+            Alike(earlier, later, *found_rows, how)
+            for how, splits in ((_OTHER_CASE, self._folded), (_OTHER_ANSWER, self._questions))
             for earlier, later in combinations(range(len(splits)), 2)
-            if (told := splits[later].of_a_known_key(splits[earlier])) is not None
+            if (found_rows := splits[later].with_key_of(splits[earlier])) is not None
         ]
 
     def compare(self) -> tuple[list[int], list[Shared]]:
-        """Duplicates of each split (rows like an earlier one of the same), and what each pair of splits shares."""
+        """Duplicates of each split (rows equal to an earlier one of it), and what each pair of splits shares."""
         duplicates = [0] * len(self._splits)
         pairs = list(combinations(range(len(self._splits)), 2))
         shared = dict.fromkeys(pairs, 0)
@@ -134,7 +134,7 @@ class Fingerprints:
             known = list[pa.Array]()
             for index, split in enumerate(self._splits):
                 own = _integers(array("q"))
-                for hashes, places in split.parts(bucket, _MOST_OF_A_BUCKET):
+                for hashes, places in split.parts(bucket, _MAX_PART):
                     duplicates[index] += len(hashes)
                     own = pc.unique(pa.concat_arrays([own, pc.unique(hashes)]) if len(own) else hashes)
                     for earlier, of_earlier in enumerate(known):
@@ -152,37 +152,37 @@ class Fingerprints:
 
 
 def fingerprint(row: Row) -> int:
-    """64 bits of the conversation: roles, texts, and where each text ends. Good for this process only.
+    """64-bit hash of the conversation: roles, texts, and where each text ends. Valid in this process only.
 
-    Of a row with two answers both count.
+    Both answers of a preference pair count.
     """
-    return hash((*_said(row.turns), *(() if row.rejected is None else (row.rejected,))))
+    return hash((*_hashable(row.turns), *(() if row.rejected is None else (row.rejected,))))
 
 
 def fingerprints(rows: Rows) -> Iterator[int]:
-    """The same of many rows."""
+    """The same for many rows."""
     return _hashes(rows.roles, rows.contents)
 
 
-def _said(turns: Sequence[Turn]) -> tuple[int | str, ...]:
-    """Who speaks, as one number, and what each says."""
+def _hashable(turns: Sequence[Turn]) -> tuple[int | str, ...]:
+    """The hash of the roles, and the texts."""
     return hash(tuple(turn.role for turn in turns)), *(turn.content for turn in turns)
 
 
 def _hashes(roles: tuple[Role, ...], contents: tuple[Sequence[str], ...]) -> Iterator[int]:
-    """Of what many say, row by row. The number of who speaks goes on without end: what is said ends it."""
+    """Hashes of many rows' texts. The hash of the roles repeats endlessly; zip ends with the texts."""
     return map(hash, zip(repeat(hash(roles)), *contents, strict=False))
 
 
-def _of_questions(found: Row | Rows) -> list[int]:
-    """Of what each row asks."""
+def _question_hashes(found: Row | Rows) -> list[int]:
+    """Hashes of each row's question."""
     if isinstance(found, Row):
-        return [hash(_said(found.prompt))]
+        return [hash(_hashable(found.prompt))]
     return list(_hashes(found.roles[:-1], found.contents[:-1]))
 
 
-def _of_folded(found: Row | Rows) -> list[int]:
-    """Of each row's folded texts."""
+def _folded_hashes(found: Row | Rows) -> list[int]:
+    """Hashes of each row's folded texts."""
     if isinstance(found, Rows):
         return list(map(hash, zip(repeat(hash(found.roles)), *map(_folded, found.contents), strict=False)))
     texts = [turn.content for turn in found.turns] + ([] if found.rejected is None else [found.rejected])
@@ -190,7 +190,7 @@ def _of_folded(found: Row | Rows) -> list[int]:
 
 
 def _folded(texts: Sequence[str]) -> list[bytes]:
-    """Texts without case, white space and forms of Unicode, together: one by one takes three times as long."""
+    """Texts without case, white space and Unicode form, in one pass: one by one takes three times as long."""
     found = _fold(_SPLIT.join(texts)).split(_SPLIT.encode())
     return found if len(found) == len(texts) else list(map(_fold, texts))
 
@@ -206,7 +206,7 @@ _LOWER = bytes(range(256)).lower()
 
 
 class _Keyed:
-    """Rows of one split by a number that several may have: for each row the hash of it, and its position."""
+    """Rows of one split by a key that several may share: for each row its hash and its position."""
 
     def __init__(self, files: ExitStack) -> None:
         self._rows, self._places = _Buckets(files), _Buckets(files)
@@ -220,24 +220,24 @@ class _Keyed:
         self._places.sort()
 
     def rows(self, bucket: int) -> tuple[pa.Array, pa.Array]:
-        """Keys and hashes of a bucket's rows."""
-        return self._rows.entries(bucket, _MOST_OF_A_BUCKET)
+        """Keys and row hashes of a bucket."""
+        return self._rows.entries(bucket, _MAX_PART)
 
     def places(self, bucket: int) -> pa.Array:
         """Packed positions of the same rows, in the same order."""
-        return self._places.entries(bucket, _MOST_OF_A_BUCKET)[1]
+        return self._places.entries(bucket, _MAX_PART)[1]
 
-    def of_a_known_key(self, earlier: "_Keyed") -> tuple[int, Position] | None:
-        """Rows whose key an earlier split has, though not the row itself, and the first of them."""
+    def with_key_of(self, earlier: "_Keyed") -> tuple[int, Position] | None:
+        """Number and first position of rows whose key, but not the row itself, is in an earlier split."""
         self.sort()
         earlier.sort()
         rows, first = 0, list[int]()
         for bucket in range(_BUCKETS):
-            keys, of_row = self.rows(bucket)
+            keys, row_hashes = self.rows(bucket)
             known, known_rows = earlier.rows(bucket)
-            if len(known) == _MOST_OF_A_BUCKET:
-                continue  # the row itself may be among those that are not compared
-            other = pc.and_(pc.is_in(keys, value_set=known), pc.invert(pc.is_in(of_row, value_set=known_rows)))
+            if len(known) == _MAX_PART:
+                continue  # the row itself may be among those that were not read
+            other = pc.and_(pc.is_in(keys, value_set=known), pc.invert(pc.is_in(row_hashes, value_set=known_rows)))
             if count := other.true_count:
                 found = self.places(bucket).filter(other)
                 rows += count
@@ -245,50 +245,50 @@ class _Keyed:
         return (rows, Position.unpacked(min(first))) if first else None
 
     def contradiction(self) -> Contradiction | None:
-        """Rows whose key, a question, has several answers, and the first of them; both lists have them in one order."""
+        """Rows whose key, a question, has several answers, with the first of them; both lists have the same order."""
         self.sort()
         rows, first = 0, list[int]()
         for bucket in range(_BUCKETS):
-            asked, of_row = self.rows(bucket)
-            if len(pc.unique(asked)) == len(pc.unique(of_row)):
-                continue  # as many questions as rows that differ: each has one answer
-            known = pa.table({"asked": asked, "row": of_row}).group_by(["asked", "row"]).aggregate([])
+            questions, row_hashes = self.rows(bucket)
+            if len(pc.unique(questions)) == len(pc.unique(row_hashes)):
+                continue  # as many questions as distinct rows: each has one answer
+            known = pa.table({"asked": questions, "row": row_hashes}).group_by(["asked", "row"]).aggregate([])
             answers = known.group_by("asked").aggregate([([], "count_all")])
             several = answers["asked"].filter(pc.greater(answers["count_all"], 1))
             if len(several):
-                found = self.places(bucket).filter(pc.is_in(asked, value_set=several.combine_chunks()))
+                found = self.places(bucket).filter(pc.is_in(questions, value_set=several.combine_chunks()))
                 rows += len(found)
                 first.append(pc.min(found).as_py())
         return Contradiction(rows, Position.unpacked(min(first))) if first else None
 
 
 class _Buckets:
-    """One split's fingerprints, by the low bits of the hash.
+    """One split's fingerprints, in buckets by the low bits of the hash.
 
-    They are written run by run, each sorted by bucket. A file for each bucket would be hundreds of open ones.
+    They are written in runs, each sorted by bucket: one file per bucket would mean hundreds of open files.
     """
 
     def __init__(self, files: ExitStack) -> None:
         self._file = files.enter_context(SpooledTemporaryFile(_MEMORY, prefix="fingerprints-"))  # noqa: SIM115 - the stack
         self._starts = array("q")
-        """Where in the file each bucket of a run begins, and where the run ends: _BUCKETS + 1 places a run."""
+        """Per run the file offsets of its buckets, and of its end: _BUCKETS + 1 integers."""
         self._hashes, self._places = array("q"), array("q")
-        """Of the last rows, which no run has yet."""
+        """The rows that are not in a run yet."""
 
     def add(self, hashes: Iterable[int], places: Iterable[int]) -> None:
-        self._hashes.fromlist(hashes if isinstance(hashes, list) else list(hashes))  # in half the time of extend
+        self._hashes.fromlist(hashes if isinstance(hashes, list) else list(hashes))  # takes half the time of extend
         if isinstance(places, range):
             self._places.frombytes(pa.arange(places.start, places.stop, places.step).buffers()[1])
         else:
             self._places.fromlist(list(places))
-        if len(self._hashes) >= _UNSORTED:
+        if len(self._hashes) >= _RUN_ROWS:
             self.sort()
 
     def sort(self) -> None:
-        """Make the last rows a run.
+        """Write the rows collected so far as a run.
 
         Raises:
-            TrainerError: ArtifactFailed, there is no room for it.
+            TrainerError: ArtifactFailed, the disk is full.
         """
         if not self._hashes:
             return
@@ -298,27 +298,27 @@ class _Buckets:
         stored = pa.FixedSizeBinaryArray.from_buffers(pa.binary(_PAIR), len(numbers), [None, pa.py_buffer(pairs)])
         counts = {one["values"]: one["counts"] for one in pc.value_counts(numbers).to_pylist()}
         sizes = (_PAIR * counts.get(bucket, 0) for bucket in range(_BUCKETS))
-        with _room_for_them():
+        with _disk_errors():
             self._starts.extend(accumulate(sizes, initial=self._file.seek(0, SEEK_END)))
             self._file.write(stored.take(pc.array_sort_indices(numbers)).buffers()[1])
         self._hashes, self._places = array("q"), array("q")
 
-    def entries(self, bucket: int, most: int) -> tuple[pa.Array, pa.Array]:
-        """Hashes and packed positions of one bucket, of so many rows at most."""
-        return next(self.parts(bucket, most), (_integers(array("q")), _integers(array("q"))))
+    def entries(self, bucket: int, max_rows: int) -> tuple[pa.Array, pa.Array]:
+        """Hashes and packed positions of one bucket, at most `most` rows."""
+        return next(self.parts(bucket, max_rows), (_integers(array("q")), _integers(array("q"))))
 
-    def parts(self, bucket: int, most: int) -> Iterator[tuple[pa.Array, pa.Array]]:
-        """All of them, so many at a time: where most rows are alike, one bucket has most of the file."""
+    def parts(self, bucket: int, max_rows: int) -> Iterator[tuple[pa.Array, pa.Array]]:
+        """All of them, `most` at a time: if most rows are equal, one bucket has most of the file."""
         both = array("q")
         for run in range(bucket, len(self._starts), _BUCKETS + 1):
             start, end = self._starts[run], self._starts[run + 1]
             while start < end:
-                with _room_for_them():  # what waits in a buffer is written before anything is read
+                with _disk_errors():  # a read first flushes the buffered writes
                     self._file.seek(start)
-                    part = self._file.read(min(_PAIR * most - both.itemsize * len(both), end - start))
+                    part = self._file.read(min(_PAIR * max_rows - both.itemsize * len(both), end - start))
                 both.frombytes(part)
                 start += len(part)
-                if both.itemsize * len(both) == _PAIR * most:
+                if both.itemsize * len(both) == _PAIR * max_rows:
                     yield _integers(both[::2]), _integers(both[1::2])
                     both = array("q")
         if both:
@@ -326,7 +326,7 @@ class _Buckets:
 
 
 @contextmanager
-def _room_for_them() -> Iterator[None]:
+def _disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -339,4 +339,4 @@ def _integers(values: "array[int]") -> pa.Array:
 
 
 _LOW_BITS = _integers(array("q", [_BUCKETS - 1]))[0]
-"""Those that name a bucket. Of a number of Python's own pyarrow asks pandas, where there is one, and imports it."""
+"""The bits that select a bucket. As a pyarrow value: for a Python int pyarrow would import pandas, if installed."""

@@ -1,14 +1,13 @@
-"""Which columns a row is read by: those that the job asks for, or those of a layout that is known by its names.
+"""Which columns a row is read from: those that the job names, or those of a well-known layout.
 
-    the names that the job asks for                 always, where a row has all that it needs by them
-    conversations                                   ShareGPT's word for messages
-    contents, and perhaps systemInstruction         Gemini's
-    instruction, output or response, and perhaps    Alpaca's and Dolly's: what is told to the instruction stands
-    input or context                                below it
+    the names in the job                            always, if a row has all required columns under them
+    conversations                                   ShareGPT's name for messages
+    contents, and optionally systemInstruction      Gemini's
+    instruction, output or response, and optionally Alpaca's and Dolly's: the input is appended to the instruction,
+    input or context                                after a blank line
 
-All of them in other letters too, Prompt and COMPLETION, where each is there once. The last three only where the job
-maps neither prompt nor messages nor completion. A row that fits none of them is read by the names that the job asks
-for, and found wanting.
+Case is ignored (Prompt, COMPLETION) if the name is unambiguous. The last three apply only if the job maps none of
+prompt, messages and completion. A row that fits none of them is read by the names in the job, and reported as invalid.
 """
 
 import string
@@ -20,81 +19,81 @@ from finetune_api.dataset import Columns
 from finetune_trainer.data.turns import called, is_blank, text
 
 _MOST_NAMES = 256
-_MOST_LAYOUTS = 8  # that are named in one verdict
-_UNSEEN = f"{string.whitespace}\xa0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
-"""What may stand around a name and is not seen."""
+_MOST_LAYOUTS = 8  # named in one verdict
+_INVISIBLE = f"{string.whitespace}\xa0\u200b\u200c\u200d\u200e\u200f\u2060\ufeff"
+"""Invisible characters around a name."""
 _SHAREGPT = "conversations"
 _GEMINI, _GEMINI_SYSTEM = "contents", ("systeminstruction", "system_instruction")
-_OF_GEMINI = {_GEMINI, *_GEMINI_SYSTEM, "tools", "toolconfig", "generationconfig", "safetysettings", "labels"}
-"""What a request has: a column of contents beside others may be anything."""
+_GEMINI_FIELDS = {_GEMINI, *_GEMINI_SYSTEM, "tools", "toolconfig", "generationconfig", "safetysettings", "labels"}
+"""Fields of a Gemini request: with other columns beside it, `contents` may be anything."""
 _INSTRUCTION, _HISTORY = "instruction", "history"
 _ANSWERS = ("output", "response")
 BELOW = ("input", "context")
-"""What may stand below an instruction."""
+"""Columns appended to an instruction."""
 _DEFAULT = Columns()
 
 
 class Layout(NamedTuple):
-    """Columns by the names that they have."""
+    """Columns under the names that the file has for them."""
 
     columns: Columns
     below: str | None = None
-    """The column whose text stands below the prompt's, a blank line between them."""
+    """The column whose text is appended to the prompt, after a blank line."""
 
     @property
     def names(self) -> list[str]:
-        """Of all columns that are read."""
+        """Names of all columns that are read."""
         return [*self.columns.named.values(), *([self.below] if self.below else ())]
 
     def fields(self, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        """A row's, whose prompt is whole.
+        """A row's fields, with the complete prompt.
 
         Raises:
-            UnusableError: what stands below the prompt is no text.
+            UnusableError: the appended column is not text.
         """
         prompt, below = fields.get(self.columns.prompt), fields.get(self.below or "")
         if self.below is None or is_blank(below) or is_blank(prompt) or not isinstance(prompt, str):
             return fields
-        return {**fields, self.columns.prompt: _together(prompt, text(below, called("prompt", self.below), self.below))}
+        return {**fields, self.columns.prompt: _appended(prompt, text(below, called("prompt", self.below), self.below))}
 
     def prompts(self, prompts: Sequence[str], below: Sequence[str | None]) -> list[str]:
-        """The whole prompts of many rows, all of them text."""
+        """The complete prompts of many rows, all of them text."""
         pairs = zip(prompts, below, strict=True)
-        return [prompt if one is None or is_blank(one) else _together(prompt, one) for prompt, one in pairs]
+        return [prompt if one is None or is_blank(one) else _appended(prompt, one) for prompt, one in pairs]
 
 
-def _together(prompt: str, below: str) -> str:
+def _appended(prompt: str, below: str) -> str:
     return f"{prompt}\n\n{below}"
 
 
 class Layouts:
-    """Which layout each row has, of a job that asks for some columns."""
+    """Finds the layout of each row, for a job that asks for some columns."""
 
     def __init__(self, columns: Columns) -> None:
         self.asked = Layout(columns)
-        """What the job asks for."""
+        """The names in the job."""
         self.others: list[Layout] = []
-        """Which else were met."""
+        """Other layouts met so far."""
         self._needed = [columns.named[part] for part in columns.needed]
         self._last: tuple[frozenset[str], Layout] = (frozenset(), self.asked)
 
     def of(self, names: Collection[str]) -> Layout:
-        """How a row with columns of these names is read."""
+        """The layout for a row with these column names."""
         asked = all(name in names for name in self._needed) or self.asked.columns.messages in names
         if asked or len(names) > _MOST_NAMES:
             return self.asked
         key = frozenset(names)
         if key != self._last[0]:
-            found = next(_known(self.asked.columns, key), self.asked)
+            found = next(_matching(self.asked.columns, key), self.asked)
             self._last = key, found
             if found is not self.asked and found not in self.others and len(self.others) < _MOST_LAYOUTS:
                 self.others.append(found)
         return self._last[1]
 
 
-def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
-    """The layouts that a row with these names has, the likeliest first."""
-    found = _in_other_letters(columns, names)
+def _matching(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
+    """The layouts that match a row with these names, the most likely first."""
+    found = _ignoring_case(columns, names)
     if found is not None and found != columns:
         yield Layout(found)
     parts = ("prompt", "completion", "messages")
@@ -102,25 +101,25 @@ def _known(columns: Columns, names: frozenset[str]) -> Iterator[Layout]:
         getattr(columns, part) != getattr(_DEFAULT, part) for part in parts
     ):
         return
-    called = _as_written(names)
+    called = _spellings(names)
     columns = columns.model_copy(update={"system": called.get(columns.system, columns.system)})
     if _SHAREGPT in called:
         yield Layout(columns.model_copy(update={"messages": called[_SHAREGPT]}))
-    if _GEMINI in called and _OF_GEMINI.issuperset(map(_plain, names)):
+    if _GEMINI in called and _GEMINI_FIELDS.issuperset(map(_plain, names)):
         system = next((called[name] for name in _GEMINI_SYSTEM if name in called), columns.system)
         yield Layout(columns.model_copy(update={"messages": called[_GEMINI], "system": system}))
     if _INSTRUCTION in called and _HISTORY not in called:
-        yield from _instructed(columns, called)
+        yield from _instruction_layout(columns, called)
 
 
-def _as_written(names: Collection[str]) -> dict[str, str]:
-    """How each name is written: as it is, or in other letters where only one is like it."""
+def _spellings(names: Collection[str]) -> dict[str, str]:
+    """The spelling of each name: exact, or ignoring case if that is unambiguous."""
     plain = Counter(map(_plain, names))
     return {_plain(name): name for name in names if plain[_plain(name)] == 1} | {name: name for name in names}
 
 
-def _instructed(columns: Columns, called: Mapping[str, str]) -> Iterator[Layout]:
-    """How an instruction is read, where one column only can be its answer, and one at most can stand below it."""
+def _instruction_layout(columns: Columns, called: Mapping[str, str]) -> Iterator[Layout]:
+    """The layout of an instruction, if exactly one column can be its answer and at most one its input."""
     changed: dict[str, str] = {"prompt": called[_INSTRUCTION]}
     if columns.chosen is None:
         answers = [called[name] for name in _ANSWERS if name in called]
@@ -136,8 +135,8 @@ def _instructed(columns: Columns, called: Mapping[str, str]) -> Iterator[Layout]
         yield Layout(columns.model_copy(update=changed), *below)
 
 
-def _in_other_letters(columns: Columns, names: frozenset[str]) -> Columns | None:
-    """The columns as they are written in the file; None where one is there twice, or neither prompt nor messages."""
+def _ignoring_case(columns: Columns, names: frozenset[str]) -> Columns | None:
+    """The columns as spelled in the file; None if one is ambiguous, or there is neither prompt nor messages."""
     found: dict[str, str] = {}
     for part, asked in columns.named.items():
         like = [asked] if asked in names else [name for name in names if _plain(name) == _plain(asked)]
@@ -150,4 +149,4 @@ def _in_other_letters(columns: Columns, names: frozenset[str]) -> Columns | None
 
 
 def _plain(name: str) -> str:
-    return name.strip(_UNSEEN).casefold()
+    return name.strip(_INVISIBLE).casefold()

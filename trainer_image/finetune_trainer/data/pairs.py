@@ -1,12 +1,12 @@
-"""Rows with two answers to one prompt, a better and a worse one, in the layouts that preference data come in.
+"""Preference pairs, a chosen and a rejected answer to one prompt, in the layouts that such data comes in.
 
     prompt                       chosen, rejected
-    text                         text, or the assistant's messages: a list, or one alone
-    a list of messages           the same; the list may be in `messages`, or in an object that has it there
+    text                         text, or the assistant's messages: a list, or a single one
+    a list of messages           the same; the list may be in `messages`, or in an object with a field `messages`
     none                         two whole conversations that differ in their last message
 
-Whatever came before the last message is the prompt of both. A system message of a column of its own is the first one of
-any layout. A prompt beside whole conversations has to be theirs.
+Everything before the last message is the common prompt. A system message from its own column comes first in any layout.
+A prompt column beside whole conversations must match them.
 """
 
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ from finetune_trainer.data.prompts import are_messages, asked, require_its_promp
 from finetune_trainer.data.rows import Turn
 from finetune_trainer.data.turns import (
     UnusableError,
-    after_system,
     called,
     is_message,
     listed,
     require_answer,
     text,
+    with_system,
 )
 
 
 def two_answers(
     fields: Mapping[str, Any], columns: Columns, chosen_column: str, rejected_column: str
 ) -> tuple[tuple[Turn, ...], str]:
-    """The conversation with the better answer at its end, and the worse answer.
+    """The conversation ending with the chosen answer, and the rejected answer.
 
     Raises:
-        UnusableError: the first thing that is wrong.
+        UnusableError: the first problem found.
     """
     chosen = _answered(fields, columns, "chosen", chosen_column)
     rejected = _answered(fields, columns, "rejected", rejected_column)
@@ -60,6 +60,6 @@ def _answered(fields: Mapping[str, Any], columns: Columns, part: str, column: st
         require_answer(turns, column)
         return turns
     require_answer(turns, column)
-    turns = after_system(turns, fields.get(columns.system), columns.system)
+    turns = with_system(turns, fields.get(columns.system), columns.system)
     require_its_prompt(turns, fields, columns, called(part, column))
     return turns

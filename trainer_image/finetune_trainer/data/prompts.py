@@ -1,4 +1,4 @@
-"""What is asked, and what is answered: text, or messages as chat APIs and TRL have them."""
+"""Prompts and answers: text, or messages in the formats of chat APIs and TRL."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,21 +10,21 @@ from finetune_trainer.data.rows import Row, Turn
 from finetune_trainer.data.turns import (
     PYTHONS_LIST,
     UnusableError,
-    after_system,
     called,
     is_blank,
     is_message,
     listed,
     messages_in,
     text,
+    with_system,
 )
 
 
 def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
-    """The turns that an answer is given to: a prompt, a list of messages, or an object that has it in `messages`.
+    """The turns before an answer: from a prompt, a list of messages, or an object with a list in `messages`.
 
     Raises:
-        UnusableError: there are none, or the user is not the last to speak.
+        UnusableError: there are none, or the last one is not the user's.
     """
     column = columns.prompt
     prompt = fields.get(column)
@@ -41,11 +41,11 @@ def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
             raise UnusableError("Malformed", "the last message of the prompt is not the user's", column)
     else:
         turns = (Turn("user", text(prompt, called("prompt", column), column)),)
-    return after_system(turns, fields.get(columns.system), columns.system)
+    return with_system(turns, fields.get(columns.system), columns.system)
 
 
 def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
-    """Refuse a whole conversation beside a prompt that is not in it: one of the two would be left out unsaid.
+    """Refuse a whole conversation beside a prompt that is not in it: one of them would silently be dropped.
 
     Raises:
         UnusableError: it is not.
@@ -64,7 +64,9 @@ def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns
 
 
 def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, what: str) -> None:
-    """Refuse messages beside `what` that are not the same turns, with the answer or without, unless the job names it.
+    """Refuse messages beside `what` that are not the same turns, with or without the answer.
+
+    Messages are ignored if the job names the columns of prompts or completions.
 
     Raises:
         UnusableError: they are not.
@@ -73,7 +75,7 @@ def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: 
     if messages is None or _names_prompts(columns):
         return
     try:
-        other = after_system(listed(messages, "messages", columns.messages), fields.get(columns.system), columns.system)
+        other = with_system(listed(messages, "messages", columns.messages), fields.get(columns.system), columns.system)
     except UnusableError:
         other = ()
     if other not in (tuple(turns), tuple(turns[:-1])):
@@ -81,24 +83,24 @@ def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: 
 
 
 def _names_prompts(columns: Columns) -> bool:
-    """Whether the job says that rows are prompts and completions, by naming their columns and not that of messages."""
+    """Whether the job chose prompts and completions, by naming their columns and not that of messages."""
     usual = Columns()
     named = columns.prompt != usual.prompt or columns.completion != usual.completion
     return named and columns.messages == usual.messages
 
 
 def other_than(what: str, columns: Columns) -> str:
-    """What is said of messages that contradict a part of their row."""
+    """The problem of messages that contradict another part of their row."""
     return f"{called('messages', columns.messages)} says something else than {what}: leave one of the two out"
 
 
 def are_messages(value: Any) -> bool:
-    """Whether it is a list with messages in it, and not one of parts of a text."""
+    """Whether it is a list with messages in it, as opposed to a list of content parts."""
     return isinstance(value, list) and any(map(is_message, value))
 
 
 def written_out(row: Row) -> bool:
-    """Whether a text is a message, or a list of them, as JSON or as Python writes it: a table cannot tell."""
+    """Whether a text is a message, or a list of them, written as JSON or by Python's str: a CSV cell has no types."""
     for turn in row.turns:
         if PYTHONS_LIST.match(turn.content):
             return True

@@ -1,6 +1,6 @@
-"""A dataset file of a job → blocks, records and rows, streamed: memory does not grow with the file.
+"""A job's dataset file → blocks, records and rows, streamed: memory does not grow with the file.
 
-It opens, unpacks and reads. What is wrong with rows is found in `columns`; what is wrong with a dataset in `verdict`.
+Opens, decompresses and reads. Problems of rows are found in `columns`, those of a dataset in `verdict`.
 """
 
 import io
@@ -24,8 +24,8 @@ from finetune_trainer.data.files.formats import (
     FileFormat,
     data_format,
     json_format,
-    require_own_kind,
-    separator_by_ending,
+    require_format,
+    separator_by_extension,
 )
 from finetune_trainer.data.files.json_array import read_json_array
 from finetune_trainer.data.files.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
@@ -39,7 +39,7 @@ from finetune_trainer.data.turns import is_message
 from finetune_trainer.errors import TrainerError
 
 _ON_A_HUB = re.compile(r"\w[\w.-]*/[\w-]+")
-"""What hubs call a data set, OWNER/NAME, and may be a path too: one of a file has an ending."""
+"""A dataset's name on a hub, OWNER/NAME, which may also be a path: files have an extension."""
 
 
 def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
@@ -66,7 +66,7 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
 
 
 def _path_of_this_machine(uri: str) -> Path | None:
-    """Where it seems to mean a file of this machine without being a URI of one: the absolute path of that file."""
+    """The absolute path, if the uri seems to mean a local file without being a file URI."""
     path = re.sub("^file:(//(localhost(?=/))?)?", "", uri)
     has_other_scheme = path == uri and re.match(r"[A-Za-z][\w+.-]*:(?!\\)", uri)
     if has_other_scheme or uri.startswith("file:///") or not path.strip("/ ") or "\0" in path:
@@ -75,7 +75,7 @@ def _path_of_this_machine(uri: str) -> Path | None:
 
 
 class SplitFile:
-    """One file of rows, opened: a context manager that can be read once, by its `blocks` or its `records`."""
+    """An open file of rows: a context manager that can be read once, by its `blocks` or its `records`."""
 
     def __init__(
         self, data: DataFile, split: SplitName, columns: Columns, *, allow_local: bool, air_gapped: bool
@@ -84,18 +84,18 @@ class SplitFile:
         self.name = uri.file_name
         """File name, for messages."""
         self.columns_seen: dict[str, None] = {}
-        """Names of the columns so far, in order: those that the job asks for, and up to 256 others."""
-        self.of_objects: frozenset[str] = frozenset()
-        """Columns that hold objects in the first row; those of CSV hold text."""
+        """Column names so far, in order: those that the job asks for, and up to 256 others."""
+        self.object_columns: frozenset[str] = frozenset()
+        """Columns that hold objects in the first row; CSV columns hold text."""
         self.first_fields: Mapping[str, Any] = {}
-        """The first row's; of Parquet those alone that are read, where it has all that is needed."""
+        """Fields of the first row. Of Parquet only the columns that are read, if all required ones are there."""
         self.names_vary = False
-        """Whether later rows have columns that the first one has not."""
+        """Whether later rows have columns that the first one lacks."""
         self.empty_rows = EmptyRows()
-        """Of CSV: those that separators alone stand for."""
+        """Skipped CSV rows that consist of separators only."""
         self._layouts = Layouts(columns)
         self._wanted = frozenset(self._layouts.asked.names)
-        with ExitStack() as refused:  # what is refused here is closed: else its hash is made to the end for nobody
+        with ExitStack() as refused:  # closes the source on failure: otherwise its hash would be computed to the end
             self._source = refused.enter_context(Source(uri, air_gapped=air_gapped, patient=not allow_local))
             start = self._source.stream.peek(_START)
             self.format = FileFormat(
@@ -111,16 +111,16 @@ class SplitFile:
 
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of the file as stored; None until all was read."""
+        """SHA-256 of the file as stored; None until it is read to the end."""
         return self._source.sha256
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file as stored; None until all was read."""
+        """Bytes of the file as stored; None until it is read to the end."""
         return self._source.size
 
     def records(self) -> Iterator[Record]:
-        """Every record, good or bad, in the order of the file.
+        """Every record, valid or not, in file order.
 
         Raises:
             TrainerError: the file cannot be read to its end, or not at all.
@@ -128,7 +128,7 @@ class SplitFile:
         return one_by_one(self.blocks())
 
     def blocks(self) -> Iterator[Record | Block]:
-        """The same, rows that could be read together in one block.
+        """The same, with rows that were read together in one block.
 
         Raises:
             TrainerError: the file cannot be read to its end, or not at all.
@@ -139,8 +139,8 @@ class SplitFile:
                 self.first_fields = next(iter(one_by_one([found]))).fields or {}
             if not self.columns_seen:
                 first = self.first_fields
-                self.of_objects = frozenset(
-                    name for name, value in first.items() if _is_row(value) and not _asks(value)
+                self.object_columns = frozenset(
+                    name for name, value in first.items() if _is_row(value) and not _has_messages(value)
                 )
                 self._note_columns(first)
             if not self.columns_seen.keys() >= names:
@@ -157,47 +157,47 @@ class SplitFile:
     def _blocks(self) -> Iterator[Record | Block]:
         stream = decompressed(self._source.stream, self.format.compression, self.name)
         if self.format.format == "Parquet":
-            require_own_kind(stream.peek(_START), self.format, self.name)
+            require_format(stream.peek(_START), self.format, self.name)
             return self._parquet(stream) if stream.peek(1) else iter(())
         if encoding := utf16_of(stream.peek(_START)):
-            self._found_out(encoding)
+            self._add_to_format(encoding)
             stream = as_utf8(stream, encoding, self.name)
-        require_own_kind(stream.peek(_START), self.format, self.name)
+        require_format(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
-            usual = separator_by_ending(self.name)
-            told = (self._wanted, self._note_header, self.empty_rows)
-            return read_csv(stream, self.name, *told, separator=usual, serves=self._serves)
+            usual = separator_by_extension(self.name)
+            callbacks = (self._wanted, self._note_header, self.empty_rows)
+            return read_csv(stream, self.name, *callbacks, separator=usual, serves=self._serves)
         asked = self.format.format
         self.format = self.format._replace(format=json_format(stream, asked))
         if self.format.format == "JSON":
             return read_json_array(stream, self.name)
-        return self._rows_alone(read_json_lines(stream), by_lines=asked == "JSONLines")
+        return self._require_rows(read_json_lines(stream), by_lines=asked == "JSONLines")
 
-    def _found_out(self, what: str) -> None:
+    def _add_to_format(self, what: str) -> None:
         self.format = self.format._replace(how=(*self.format.how, what))
 
     def _note_header(self, header: Header) -> None:
         self._note_columns(header.names)
         if header.separator != ",":
-            self._found_out(SEPARATORS.get(header.separator, f"{SEPARATED_BY}{header.separator}"))
+            self._add_to_format(SEPARATORS.get(header.separator, f"{SEPARATED_BY}{header.separator}"))
 
     def _serves(self, names: Collection[str]) -> bool:
-        """Whether columns with these names are what the job needs."""
+        """Whether columns with these names satisfy the job."""
         return not absent(self._layouts.of(names).columns, names)
 
-    def _rows_alone(self, found: Iterator[Record | Block], *, by_lines: bool) -> Iterator[Record | Block]:
-        """The rows of a file that begins with an object, where that is a row and not an object around all of them.
+    def _require_rows(self, found: Iterator[Record | Block], *, by_lines: bool) -> Iterator[Record | Block]:
+        """The rows of a file that begins with an object, unless that object contains the rows instead of being one.
 
-        Of a file that is called one of lines only a lone object is looked at: others have lines that can be told of.
+        With a JSON Lines extension only a lone object is checked: problems of other lines can be reported per line.
 
         Raises:
-            TrainerError: DatasetInvalid, it is not.
+            TrainerError: DatasetInvalid, the first object is not a row.
         """
         begun = list(islice(found, 1))
         if sum(1 for _ in islice(one_by_one(begun), 2)) == 1:
             begun += islice(found, 1)
         rows = list(islice(one_by_one(begun), 2))
-        if rows and (self._is_wrapped(rows) if by_lines else self._is_around(rows)):
+        if rows and (self._is_wrapper(rows) if by_lines else self._contains_rows(rows)):
             raise broken_file(
                 self.name,
                 "begins with an object that is not a row: it holds the rows, or columns, or goes on in the next line",
@@ -205,26 +205,26 @@ class SplitFile:
             )
         return chain(begun, found)
 
-    def _is_wrapped(self, rows: list[Record]) -> bool:
-        """Whether the only line of a file is an object with all columns, or a list of rows that is no conversation."""
+    def _is_wrapper(self, rows: list[Record]) -> bool:
+        """Whether the file's only line is an object of columns or rows, rather than a row."""
         fields = rows[0].fields or {}
         is_asked = isinstance(fields.get(self._layouts.asked.columns.prompt), str)
         values = list(fields.values())
         if self._may_serve(fields):
             return len(rows) == 1 and len(values) > 1 and _are_alike(values)
-        return len(rows) == 1 and not is_asked and _hold_rows(fields)
+        return len(rows) == 1 and not is_asked and _has_rows(fields)
 
-    def _is_around(self, rows: list[Record]) -> bool:
-        """Whether the first object goes on behind its line, or is the only one and no row: they are in it."""
+    def _contains_rows(self, rows: list[Record]) -> bool:
+        """Whether the first object continues after its line, or is the only one and contains the rows."""
         if rows[0].fields is None:
             return rows[0].problem in (LINE_BREAKS_OFF, LINE_TOO_LONG)
         fields = rows[0].fields
         return len(rows) == 1 and (
-            _are_alike(list(fields.values())) or (not self._serves(fields) and _hold_rows(fields))
+            _are_alike(list(fields.values())) or (not self._serves(fields) and _has_rows(fields))
         )
 
     def _may_serve(self, fields: Mapping[str, Any]) -> bool:
-        """Whether an object has what the job needs, by these names or by others that mean the same."""
+        """Whether an object has what the job needs, under these names or known synonyms."""
         return may_serve(self._layouts, fields)
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
@@ -236,21 +236,21 @@ class SplitFile:
             file = path if is_mounted else files.enter_context(spooled(stream, self.name))
             parquet = ParquetRows(file, self.name)
             self._note_columns(parquet.columns)
-            self.of_objects = parquet.of_objects
-            if not self._serves(parquet.columns):  # else nobody asks what else is in it
+            self.object_columns = parquet.object_columns
+            if not self._serves(parquet.columns):  # otherwise the other columns do not matter
                 self.first_fields = parquet.first_row()
             yield from parquet.blocks({*self._wanted, *self._layouts.of(parquet.columns).names})
             self._source.require_same()
 
 
-def _hold_rows(fields: Mapping[str, Any]) -> bool:
-    """Whether there are rows in an object: objects that are no messages, or lists of cells."""
+def _has_rows(fields: Mapping[str, Any]) -> bool:
+    """Whether the fields contain rows: objects that are not messages, or lists of cells."""
     cells = (value for value in fields.values() if isinstance(value, list) and value)
     return any(True for _ in places_of_rows(fields)) or any(all(map(_is_list, value)) for value in cells)
 
 
 def _are_alike(values: list[Any]) -> bool:
-    """Whether each is a row or column: an object with the same names as the others, or a list of as many cells."""
+    """Whether the values are all rows or all columns: objects with the same names, or lists of the same length."""
     if values and all(map(_is_row, values)):
         return len({frozenset(value) for value in values}) == 1
     cells = values and all(map(_is_list, values)) and not any(map(_has_objects, values))
@@ -261,8 +261,8 @@ def _is_row(value: Any) -> bool:
     return isinstance(value, dict) and not is_message(value)
 
 
-def _asks(value: dict[str, Any]) -> bool:
-    """Whether a prompt is in it, as OpenAI has those of preferences."""
+def _has_messages(value: dict[str, Any]) -> bool:
+    """Whether it contains a prompt, as in OpenAI's preference format."""
     return isinstance(value.get("messages"), list)
 
 
@@ -274,7 +274,7 @@ def _has_objects(value: list[Any]) -> bool:
     return any(isinstance(one, dict) for one in value)
 
 
-_START = 512  # bytes that tell what a file is
+_START = 512  # bytes needed to detect the format
 _COLUMNS_LIMIT = 256
 
 
@@ -286,13 +286,13 @@ def load_rows(
     air_gapped: bool = False,
     expected_sha256: str | None = None,
 ) -> Iterator[Row]:
-    """The rows of one split, in the order of the file; nothing where the job has no such split.
+    """The rows of one split, in file order; none if the job has no such split.
 
-    Meant for a dataset whose verdict is valid. `expected_sha256` is the verdict's: a file that has changed since then
-    is refused, after its last row.
+    Meant for a dataset with a valid verdict. `expected_sha256` is from the verdict: a file that has changed since is
+    refused, after its last row.
 
     Raises:
-        TrainerError: the file cannot be read, a row cannot be used, or the file is another one by now.
+        TrainerError: the file cannot be read, a row cannot be used, or the file has changed.
     """
     data: DataFile | None = getattr(dataset, split)
     if data is None:

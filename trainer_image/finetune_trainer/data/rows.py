@@ -1,6 +1,6 @@
-"""What a dataset is made of: positions in a file, records as read, and rows that can be learnt from.
+"""Types of a dataset: positions in a file, records as read, and rows that can be trained on.
 
-Only types. Nothing here reads, checks or tokenises.
+Only types. Nothing here reads, checks or tokenizes.
 """
 
 import re
@@ -11,23 +11,23 @@ from itertools import repeat
 from typing import Any, Literal, NamedTuple, Self, get_args
 
 ROW_LIMIT = 4 * 1024 * 1024
-"""Most bytes of one row: about the text of 1,048,576 tokens, the largest maxSequenceLength. Bounds the memory."""
+"""Maximum bytes of a row, about the text of 1,048,576 tokens (the largest maxSequenceLength). Bounds the memory."""
 ORDINARY_NAME = re.compile(r"\w[\w .:/-]{0,39}")
-"""Names of columns that messages may show."""
+"""Column names that are safe to show in messages."""
 
 Role = Literal["system", "user", "assistant"]
 ROLES: tuple[str, ...] = get_args(Role)
 
 
 class Position(NamedTuple):
-    """Where a row stands: line (from 1), line and element of a JSON array (from 0), or row group and row (from 0)."""
+    """Where a row is: line (from 1), line and element of a JSON array (from 0), or row group and row (from 0)."""
 
     line: int | None = None
     row_group: int | None = None
     row: int | None = None
 
     def __str__(self) -> str:
-        """As messages say it: `line 17`, `row 3 (line 17)`, `row group 2 row 5`."""
+        """As shown in messages: `line 17`, `row 3 (line 17)`, `row group 2 row 5`."""
         if self.row is None:
             return f"line {self.line}"
         if self.row_group is not None:
@@ -35,45 +35,45 @@ class Position(NamedTuple):
         return f"row {self.row}" + ("" if self.line is None else f" (line {self.line})")
 
     def packed(self) -> int:
-        """As a number that sorts as the file does; the lowest bits tell which kind it is."""
+        """As an integer that sorts in file order; the lowest bits are the kind of position."""
         if self.row is None:
             return (self.line or 0) << _KIND_BITS
         if self.row_group is not None:
-            return (self.row_group << _GROUP_SHIFT | self.row) << _KIND_BITS | _OF_GROUP
-        most = (1 << _ELEMENT_SHIFT) - 1
-        return (min(self.row, most) << _ELEMENT_SHIFT | min(self.line or 0, most)) << _KIND_BITS | _OF_ARRAY
+            return (self.row_group << _GROUP_SHIFT | self.row) << _KIND_BITS | _ROW_GROUP_KIND
+        largest = (1 << _ELEMENT_SHIFT) - 1
+        return (min(self.row, largest) << _ELEMENT_SHIFT | min(self.line or 0, largest)) << _KIND_BITS | _ARRAY_KIND
 
     @classmethod
     def unpacked(cls, place: int) -> Self:
-        """The position that was packed."""
+        """The position for an integer made by `packed`."""
         kind, number = place & ((1 << _KIND_BITS) - 1), place >> _KIND_BITS
-        if kind == _OF_ARRAY:
+        if kind == _ARRAY_KIND:
             return cls(line=number & ((1 << _ELEMENT_SHIFT) - 1) or None, row=number >> _ELEMENT_SHIFT)
-        if kind == _OF_GROUP:
+        if kind == _ROW_GROUP_KIND:
             return cls(row_group=number >> _GROUP_SHIFT, row=number & ((1 << _GROUP_SHIFT) - 1))
         return cls(line=number)
 
 
-_KIND_BITS, _OF_ARRAY, _OF_GROUP = 2, 1, 2
+_KIND_BITS, _ARRAY_KIND, _ROW_GROUP_KIND = 2, 1, 2
 _GROUP_SHIFT = 40  # a row group holds fewer rows than 2^40
-_ELEMENT_SHIFT = 30  # rows and lines of a JSON array beyond 2^30 are called the last one before; 62 bits for both
+_ELEMENT_SHIFT = 30  # rows and lines of a JSON array are capped at 2^30 - 1, so that both fit into 62 bits
 
 
 def line_places(first: int, count: int) -> Sequence[int]:
-    """Packed positions of rows that stand on lines of their own, one after the other."""
+    """Packed positions of consecutive rows, one per line."""
     return range(first << _KIND_BITS, first + count << _KIND_BITS, 1 << _KIND_BITS)
 
 
 def group_places(group: int, count: int) -> Sequence[int]:
-    """Packed positions of the rows of one row group, one after the other."""
+    """Packed positions of consecutive rows of one row group."""
     start = Position(row_group=group, row=0).packed()
     return range(start, start + (count << _KIND_BITS), 1 << _KIND_BITS)
 
 
 def element_places(first: int, line: int, breaks: Sequence[int]) -> Sequence[int]:
-    """Packed positions of elements of one array, one after the other.
+    """Packed positions of consecutive elements of one array.
 
-    `breaks` are line breaks between the first one, which begins on `line`, and each.
+    `line` is where the first element starts; `breaks` counts the line breaks between there and each element.
     """
     if max(first + len(breaks), line + breaks[-1]) >> _ELEMENT_SHIFT:
         return [Position(line + before, row=row).packed() for row, before in enumerate(breaks, first)]
@@ -87,7 +87,7 @@ def element_places(first: int, line: int, breaks: Sequence[int]) -> Sequence[int
 
 
 class Record(NamedTuple):
-    """One row as a format's reader found it: its fields, or why it cannot be read. Fields may be of any JSON type."""
+    """One row as read from the file: its fields, or why it cannot be read. Fields may be of any JSON type."""
 
     position: Position
     fields: Mapping[str, Any] | None
@@ -104,28 +104,28 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One usable row: a conversation that ends with the assistant's turn, with text in every turn."""
+    """A valid row: a conversation that ends with the assistant's turn, with text in every turn."""
 
     position: Position
     turns: tuple[Turn, ...]
     rejected: str | None = None
-    """Of a row with two answers the worse one; `completion` is the better."""
+    """The rejected answer of a preference pair; `completion` is the chosen one."""
     unlearnt: tuple[int, ...] = ()
-    """Which turns of the assistant are a part of what is asked: they carry no loss. Never the last."""
+    """Indices of assistant turns that carry no loss, because they are part of the prompt. Never the last turn."""
 
     @property
     def prompt(self) -> tuple[Turn, ...]:
-        """What the model is asked with: all turns but the last."""
+        """The model's input: all turns but the last."""
         return self.turns[:-1]
 
     @property
     def completion(self) -> str:
-        """What the model should answer: the last turn."""
+        """The expected answer: the last turn."""
         return self.turns[-1].content
 
     @property
     def swapped(self) -> "Row":
-        """The same row with its worse answer in the place of the better."""
+        """The same row with the chosen and the rejected answer swapped."""
         if self.rejected is None:
             raise ValueError("a row with one answer has none to swap it with")
         return Row(self.position, (*self.prompt, Turn("assistant", self.rejected)), self.completion)
@@ -133,24 +133,24 @@ class Row:
 
 @dataclass(frozen=True)
 class Rows:
-    """Usable rows that stand one after the other, with the same roles in the same order."""
+    """Consecutive valid rows with the same sequence of roles."""
 
     places: Sequence[int]
     """Packed positions."""
     roles: tuple[Role, ...]
     contents: tuple[Sequence[str], ...]
-    """For each role what its turn says, row by row."""
-    together: tuple[str, ...] = ()
-    """The same of each role put together, where somebody has done so."""
+    """One sequence per role: the text of its turn in each row."""
+    joined: tuple[str, ...] = ()
+    """The texts of each role concatenated, if already computed."""
 
     def __len__(self) -> int:
-        """How many rows."""
+        """Number of rows."""
         return len(self.places)
 
     @cached_property
-    def whole(self) -> str:
-        """All that they say, put together: what is not in it is in no row, and one look at it tells that of all."""
-        return "".join(self.together or map("".join, self.contents))
+    def all_text(self) -> str:
+        """All texts concatenated: one search rules out a string for all rows at once."""
+        return "".join(self.joined or map("".join, self.contents))
 
     def rows(self) -> Iterator[Row]:
         """The rows one by one."""

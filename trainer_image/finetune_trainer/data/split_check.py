@@ -1,6 +1,6 @@
-"""One split of a job's dataset: each of its rows is looked at once, then what is wrong with it is told, and what to do.
+"""Checks one split of a job's dataset: reads each row once, then reports what is wrong and what to do about it.
 
-The verdict on the whole dataset is put together in `verdict`.
+`verdict` combines the splits into the verdict on the dataset.
 """
 
 import re
@@ -24,14 +24,14 @@ from finetune_trainer.data.fixes.invalid_rows import REFUSED_BY_TEMPLATE, mendin
 from finetune_trainer.data.fixes.jq import unpacked_first
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.read import SplitFile
-from finetune_trainer.data.row_limit import in_words, more_room
+from finetune_trainer.data.row_limit import limit_in_words, room_step
 from finetune_trainer.data.row_warnings import (
-    Doubtful,
-    EveryRow,
-    Longest,
-    of_every_row,
-    of_first,
-    of_texts,
+    EveryRowWarning,
+    RowWarning,
+    TruncationWarning,
+    every_row_warnings,
+    first_row_warnings,
+    text_warnings,
     with_no_value_below,
     with_special_tokens,
 )
@@ -44,20 +44,20 @@ if TYPE_CHECKING:
     from finetune_trainer.data.fingerprints import Contradiction, Fingerprints
 
 _PART = re.compile(r"-(\d{5})-of-(?!00001)(\d{5})\b")
-"""How datasets names the files of a split that it writes as several."""
+"""How the datasets library names the files of a split that it writes in several parts."""
 
 _LESS_MEMORY = (
     "Give it more memory. A Parquet file takes less with smaller row groups: "
     '`python3 -c \'from pyarrow import parquet; parquet.write_table(parquet.read_table("FILE"), "ROWS.parquet", '
     "row_group_size=1000)'` writes it so."
 )
-_SPOKEN_PROBLEMS = 5  # of a split, in the message; the rest is in `problems`
+_PROBLEMS_IN_MESSAGE = 5  # per split in the message; the others are only in `problems`
 _LONGEST_NAME = 256
 
 
 @dataclass
 class SplitCheck:
-    """One split while it is read, and what was found in it."""
+    """Reads one split and holds what was found in it."""
 
     split: SplitName
     data: DataFile
@@ -66,47 +66,53 @@ class SplitCheck:
     fingerprints: "Fingerprints"
     tokenizer: ChatTokenizer | None
     file: str = ""
-    called: str = ""
-    """The file in messages: with the split, where files of others are called alike."""
+    label: str = ""
+    """The file's name in messages, with the split if both files have the same name."""
     format: str = ""
     rows: int = 0
     bad_rows: int = 0
     duplicates: int = 0
     contradiction: "Contradiction | None" = None
     absent: tuple[str, ...] = ()
-    """Columns that are asked for, any one of them, and that no row has."""
+    """Columns of which at least one is required, and that no row has."""
     columns_seen: tuple[str, ...] = ()
     problems: list[Unusable] = field(default_factory=list)
     tally: Tally = field(default_factory=Tally)
     size: int | None = None
     sha256: str | None = None
-    of_objects: frozenset[str] = frozenset()
+    object_columns: frozenset[str] = frozenset()
     """Columns that hold objects."""
     first_fields: Mapping[str, Any] = field(default_factory=dict)
-    """Those of the first row."""
+    """Fields of the first row."""
     names_vary: bool = False
-    """Whether rows have other columns than the first one."""
-    fits_others: bool = False
-    """Whether the names that the job gives to columns are those of another file."""
-    of_first: tuple[str, ...] = ()
-    """What the first row probably was not meant to have."""
+    """Whether later rows have columns that the first one lacks."""
+    names_fit_other_split: bool = False
+    """Whether the job's column names fit the other split's file."""
+    first_row_warnings: tuple[str, ...] = ()
+    """Warnings about the first row."""
     empty_rows: EmptyRows = field(default_factory=EmptyRows)
     error: TrainerError | None = None
     """Why reading ended early."""
 
     def __post_init__(self) -> None:
         self.layouts = Layouts(self.spec.data.columns)
-        self.doubts, self.of_all = of_texts(), of_every_row()
+        self.row_checks, self.every_row_checks = text_warnings(), every_row_warnings()
         if self.tokenizer:
             what = "a special token of the model in the text"
             then = "; it is read as that token: rows need no chat format of their own"
-            self.doubts.append(Doubtful(with_special_tokens(self.tokenizer), what, then))
-        self.longest = [Longest(2, "question"), Longest(1, "answer")] if self.tokenizer else []
-        self.looks: tuple[Doubtful | EveryRow | Longest, ...] = (*self.doubts, *self.of_all, *self.longest)
+            self.row_checks.append(RowWarning(with_special_tokens(self.tokenizer), what, then))
+        self.length_checks = (
+            [TruncationWarning(2, "question"), TruncationWarning(1, "answer")] if self.tokenizer else []
+        )
+        self.checks: tuple[RowWarning | EveryRowWarning | TruncationWarning, ...] = (
+            *self.row_checks,
+            *self.every_row_checks,
+            *self.length_checks,
+        )
 
     @property
     def columns(self) -> Columns:
-        """What the job asks for, by the names that the file has for it."""
+        """The columns that the job asks for, under the names that this file has for them."""
         return self.layouts.of(self.columns_seen).columns
 
     def read(self, *, allow_local: bool, air_gapped: bool) -> None:
@@ -119,15 +125,15 @@ class SplitCheck:
                 try:
                     self._count_tokens(self._usable(file))
                 finally:
-                    self.format = str(file.format)  # some is known only once the file is read
-                self.columns_seen, self.of_objects = tuple(file.columns_seen), file.of_objects
+                    self.format = str(file.format)  # partly known only after the file is read
+                self.columns_seen, self.object_columns = tuple(file.columns_seen), file.object_columns
                 self.names_vary, self.first_fields = file.names_vary, file.first_fields
                 self.size, self.sha256 = file.size, file.sha256
         except TrainerError as error:
             self.error = error
         except MemoryError:
-            called = self.file or f"spec.dataset.{self.split}"
-            what = f"{called}: the machine's memory was not enough to read it"
+            label = self.file or f"spec.dataset.{self.split}"
+            what = f"{label}: the machine's memory was not enough to read it"
             self.error = TrainerError(Reason.OUT_OF_MEMORY, what, _LESS_MEMORY)
         if self.columns_seen:
             lacks_none = bool(self.problems) and all(problem.kind != "Missing" for problem in self.problems)
@@ -138,17 +144,17 @@ class SplitCheck:
         for found in to_rows(file.blocks(), self.layouts):
             if not self.rows and isinstance(found, Row | Rows):
                 first = found if isinstance(found, Row) else next(found.rows())
-                self.of_first = tuple(of_first(first, in_csv=self.format.startswith("CSV")))
+                self.first_row_warnings = tuple(first_row_warnings(first, in_csv=self.format.startswith("CSV")))
                 if any(layout.below for layout in self.layouts.others):
-                    self.doubts.append(with_no_value_below())
-                self.looks = (*self.doubts, *self.of_all, *self.longest)
+                    self.row_checks.append(with_no_value_below())
+                self.checks = (*self.row_checks, *self.every_row_checks, *self.length_checks)
             self.rows += len(found) if isinstance(found, Rows) else 1
             if isinstance(found, Unusable):
-                self._bad(found)
+                self._add_problem(found)
             else:
                 self.fingerprints.add(self.index, found)
-                for look in self.looks:
-                    look.add(found)
+                for check in self.checks:
+                    check.add(found)
                 yield found
 
     def _count_tokens(self, found: Iterable[Rows | Row]) -> None:
@@ -159,16 +165,16 @@ class SplitCheck:
         max_length = self.tokenizer.row_limit(self.spec.hyperparameters)
         pairs = self.spec.preference is not None
         for refused in count(found, self.tokenizer, max_length, self.tally, pairs=pairs):
-            self._bad(Unusable(refused.position, "Malformed", f"{REFUSED_BY_TEMPLATE}: {refused.why}"))
+            self._add_problem(Unusable(refused.position, "Malformed", f"{REFUSED_BY_TEMPLATE}: {refused.why}"))
 
-    def _bad(self, problem: Unusable) -> None:
+    def _add_problem(self, problem: Unusable) -> None:
         self.bad_rows += 1
         if len(self.problems) < NAMED_PROBLEMS:
             self.problems.append(problem)
 
     @property
     def usable(self) -> bool:
-        """Whether the split can be learnt from, or measured on, as it is."""
+        """Whether the split can be used for training or evaluation as it is."""
         return self.error is None and self.bad_rows == 0 and self.rows > 0 and self._has_loss
 
     @property
@@ -176,7 +182,7 @@ class SplitCheck:
         return self.tokenizer is None or self.tally.rows > self.tally.unlabelled
 
     def verdict(self) -> SplitVerdict | None:
-        """The split's part; None where the file could not be opened."""
+        """The split's part of the verdict; None if the file could not be opened."""
         if not self.format:
             return None
         counted = self.tokenizer is not None and self.error is None
@@ -185,7 +191,7 @@ class SplitCheck:
             format=self.format,
             rows=self.rows,
             bad_rows=self.bad_rows,
-            problems=[problem.named(self.file) for problem in sorted(self.problems, key=_place)],
+            problems=[problem.named(self.file) for problem in sorted(self.problems, key=_sort_key)],
             duplicate_rows=self.duplicates,
             tokens=self.tally.tokens if counted else None,
             completion_tokens=self.tally.loss_tokens if counted else None,
@@ -201,59 +207,59 @@ class SplitCheck:
             return self.error.message
         if self.rows == 0 and not self.absent:
             what = "has a header but no rows" if self.columns_seen else "has no rows" if self.size else "is empty"
-            return f"{self.called} {what}"
+            return f"{self.label} {what}"
         if self.absent:
-            return self._absent_columns()
+            return self._absent_columns_complaint()
         if self.bad_rows:
-            return self._bad_rows()
-        limit = in_words(self.spec.hyperparameters, self._positions)
+            return self._invalid_rows_complaint()
+        limit = limit_in_words(self.spec.hyperparameters, self._positions)
         what = "a token of its completion" if self.spec.preference is None else "two different answers"
-        return f"{self.called}: no row has {what} within {limit}"
+        return f"{self.label}: no row has {what} within {limit}"
 
     @property
     def _positions(self) -> int | None:
         return None if self.tokenizer is None else self.tokenizer.positions
 
-    def _bad_rows(self) -> str:
-        named = [f"{problem.position}: {problem.what}" for problem in sorted(self.problems, key=_place)]
-        spoken = "; ".join(named[:_SPOKEN_PROBLEMS])
-        more = self.bad_rows - min(len(named), _SPOKEN_PROBLEMS)
+    def _invalid_rows_complaint(self) -> str:
+        named = [f"{problem.position}: {problem.what}" for problem in sorted(self.problems, key=_sort_key)]
+        spoken = "; ".join(named[:_PROBLEMS_IN_MESSAGE])
+        more = self.bad_rows - min(len(named), _PROBLEMS_IN_MESSAGE)
         rest = f"; and {more:,} more" if more else ""
-        return f"{self.called}: {self.bad_rows:,} of {_rows(self.rows)} cannot be used: {spoken}{rest}"
+        return f"{self.label}: {self.bad_rows:,} of {_rows(self.rows)} cannot be used: {spoken}{rest}"
 
-    def _absent_columns(self) -> str:
+    def _absent_columns_complaint(self) -> str:
         wanted = " or ".join(repr(name) for name in self.absent)
         none = f"none of its {self.rows:,} rows has a column"
         if self.rows < 2:
             none = "its 1 row has no column" if self.rows else "it has no rows, and no column"
-        marks = f"; {self._marked.said}" if self._marked else ""
-        return f"{self.called}: {none} {wanted}; {self._spoken_columns()}{marks}"
+        marks = f"; {self._markup_column.said}" if self._markup_column else ""
+        return f"{self.label}: {none} {wanted}; {self._columns_in_words()}{marks}"
 
     @property
-    def _marked(self) -> Marked | None:
-        """The column that holds conversations as text, where no other one is meant."""
-        is_data = self._spoken_columns() in (column_names.DATA, column_names.NO_HEADER)
-        is_mapped = len(self._meant) == len(self._unnamed)
+    def _markup_column(self) -> Marked | None:
+        """A column that holds conversations as marked-up text, if no other column fits."""
+        is_data = self._columns_in_words() in (column_names.DATA, column_names.NO_HEADER)
+        is_mapped = len(self._probable_columns) == len(self._missing_parts)
         return None if is_data or is_mapped or self.spec.preference is not None else marked(self.first_fields)
 
     @property
-    def _meant(self) -> dict[str, str]:
-        """The columns that were probably meant, by what they hold."""
-        seen = [name for name in self.columns_seen if name not in self.of_objects]
+    def _probable_columns(self) -> dict[str, str]:
+        """The columns that were probably meant, judged by their content."""
+        seen = [name for name in self.columns_seen if name not in self.object_columns]
         return column_names.meant(self.columns, seen, self.first_fields)
 
     @property
-    def _unnamed(self) -> list[str]:
-        """What a row needs and no column is called."""
+    def _missing_parts(self) -> list[str]:
+        """Required parts of a row for which the file has no column."""
         return [part for part in self.columns.needed if self.columns.named[part] not in self.columns_seen]
 
-    def _spoken_columns(self) -> str:
-        in_text = self.format.startswith("CSV")
-        said = column_names.spoken(self.columns_seen, self.columns, maybe_data=in_text or self.names_vary)
-        return column_names.NO_HEADER if in_text and said == column_names.DATA else said
+    def _columns_in_words(self) -> str:
+        is_csv = self.format.startswith("CSV")
+        said = column_names.spoken(self.columns_seen, self.columns, maybe_data=is_csv or self.names_vary)
+        return column_names.NO_HEADER if is_csv and said == column_names.DATA else said
 
     def next_step(self) -> str | None:
-        """What to do about it, where this place knows better than the reason."""
+        """What to do about it, if more specific than the reason's default."""
         step = self._step()
         return step and unpacked_first(step, self.format)
 
@@ -261,32 +267,32 @@ class SplitCheck:
         if self.error is not None:
             return self.error.next_step
         if self.absent:
-            return self._how_to_name_columns()
+            return self._absent_columns_step()
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
             mended = mending(self.problems, self.rows, self.bad_rows, self.format, field)
             plain = nested.typed(self.first_fields, self.format)
-            return plain or self._of_two_layouts() or self._of_answers_elsewhere() or mended
+            return plain or self._two_layouts_step() or self._split_turns_step() or mended
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
-        return more_room(self.spec.hyperparameters, self._positions)
+        return room_step(self.spec.hyperparameters, self._positions)
 
-    def _of_two_layouts(self) -> str | None:
+    def _two_layouts_step(self) -> str | None:
         if any(one.kind != "Missing" or one.field != self.columns.prompt for one in self.problems):
             return None
         return column_names.of_two_layouts(self.columns, self.columns_seen, self.first_fields, self.format)
 
-    def _of_answers_elsewhere(self) -> str | None:
+    def _split_turns_step(self) -> str | None:
         if any(NEVER_ANSWERED not in one.what for one in self.problems):
             return None
         return split_turns.put_together(self.first_fields, self.format)
 
-    def _how_to_name_columns(self) -> str:
-        meant, unnamed = self._meant, self._unnamed
-        return self._of_another_layout(meant, unnamed) or self._how_to_map(meant, unnamed)
+    def _absent_columns_step(self) -> str:
+        meant, unnamed = self._probable_columns, self._missing_parts
+        return self._conversion_step(meant, unnamed) or self._mapping_step(meant, unnamed)
 
-    def _of_another_layout(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
-        """What makes rows of a file that has all it needs, and not as columns."""
+    def _conversion_step(self, meant: dict[str, str], unnamed: list[str]) -> str | None:
+        """How to convert a file that has all the data, but not in columns of its own."""
         is_mapped = len(meant) == len(unnamed)
         columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
         of_one_answer = (
@@ -300,7 +306,7 @@ class SplitCheck:
             *(of_one_answer if not of_pairs else ()),
             None if of_pairs else split_turns.put_together(self.first_fields, self.format, may_be_mapped=is_mapped),
             None if is_mapped else nested.as_json(columns, self.first_fields, self.format),
-            self._marked and self._marked.step(self.format),
+            self._markup_column and self._markup_column.step(self.format),
         )
         if known := next(filter(None, ways), None):
             return known
@@ -308,34 +314,34 @@ class SplitCheck:
             return inside
         if not meant and not column_names.has_two_answers(self.columns_seen):
             named = nested.lifted(columns, self.first_fields, self.format)
-            if named or self.of_objects:
+            if named or self.object_columns:
                 step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
                 return named or f"{step}{nested.places_in(self.first_fields)}"
         if {columns.chosen, columns.rejected} <= seen and not meant:
             return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.first_fields, self.format)
         return None
 
-    def _how_to_map(self, meant: dict[str, str], unnamed: list[str]) -> str:
+    def _mapping_step(self, meant: dict[str, str], unnamed: list[str]) -> str:
         columns, seen = self.columns, set(self.columns_seen)
-        if self.fits_others and (meant.keys() >= set(unnamed) or "messages" in meant):
+        if self.names_fit_other_split and (meant.keys() >= set(unnamed) or "messages" in meant):
             return column_names.renamed(columns, meant, self.format)
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
-        if otherwise := self._by_number_of_answers(seen, sought=bool(meant)):
+        if otherwise := self._preference_step(seen, sought=bool(meant)):
             return f"{otherwise}; or else m{named}"
-        if (said := self._spoken_columns()) == column_names.NO_HEADER:
+        if (said := self._columns_in_words()) == column_names.NO_HEADER:
             header = column_names.header(self.columns, self.columns_seen, self.format)
             return f"Let the file begin with a line of its columns' names{header}, or m{named}"
-        of_texts = self.rows == 1 and seen.isdisjoint(columns.named.values())
-        is_data = said == column_names.DATA or (of_texts and not all(map(column_names.may_be_shown, seen)))
+        text_warnings = self.rows == 1 and seen.isdisjoint(columns.named.values())
+        is_data = said == column_names.DATA or (text_warnings and not all(map(column_names.may_be_shown, seen)))
         if is_data and self.format.startswith("JSON"):
             return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
         absent, all_of = " and ".join(unnamed), ", ".join(columns.needed)
         return f"The file has no column for {absent}: write a column for each of {all_of}." if too_few else f"M{named}"
 
-    def _by_number_of_answers(self, seen: set[str], *, sought: bool) -> str | None:
-        """What to do with rows of two answers for a job that learns one, and the other way round."""
+    def _preference_step(self, seen: set[str], *, sought: bool) -> str | None:
+        """The next step if the file has preference pairs and the job has no `preference`, or the other way round."""
         if self.spec.preference is None and column_names.has_two_answers(self.columns_seen):
             return "Write spec.preference: {} if the model is to learn which of two answers is better"
         if self.spec.preference is not None and not sought and {self.columns.completion, self.columns.messages} & seen:
@@ -343,50 +349,50 @@ class SplitCheck:
         return None
 
     def warnings(self) -> Iterator[str]:
-        """What is allowed but probably not meant."""
+        """Warnings: allowed, but probably a mistake."""
         if self.duplicates:
-            yield f"{self.called}: {_rows(self.duplicates)} exactly like an earlier row"
+            yield f"{self.label}: {_rows(self.duplicates)} exactly like an earlier row"
         if (found := self.contradiction) is not None:
             asked = "ask what another row answers differently"
-            yield f"{self.called}: {_rows(found.rows)} {asked} (the first: {found.first})"
+            yield f"{self.label}: {_rows(found.rows)} {asked} (the first: {found.first})"
         if empty := self.empty_rows.count:
-            yield f"{self.called}: {_rows(empty)} of empty cells passed over (the first: {self.empty_rows.first})"
-        yield from self._of_columns()
-        yield from self._of_texts()
-        yield from self._of_lengths()
+            yield f"{self.label}: {_rows(empty)} of empty cells passed over (the first: {self.empty_rows.first})"
+        yield from self._column_warnings()
+        yield from self._text_warnings()
+        yield from self._length_warnings()
 
-    def _of_columns(self) -> Iterator[str]:
+    def _column_warnings(self) -> Iterator[str]:
         if self.rows and (unused := column_names.unused_system(self.columns, self.columns_seen)):
-            yield f"{self.called}: {unused}"
+            yield f"{self.label}: {unused}"
         for layout in self.layouts.others:
-            yield f"{self.called}: {column_names.read_as(layout, self.layouts.asked)}"
-        yield from (f"{self.called}: the first row has {said}" for said in self.of_first)
+            yield f"{self.label}: {column_names.read_as(layout, self.layouts.asked)}"
+        yield from (f"{self.label}: the first row has {said}" for said in self.first_row_warnings)
         if part := _PART.search(self.file):
-            yield f"{self.called}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
+            yield f"{self.label}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
         for unread in column_names.unread(self.layouts.asked.columns, self.columns_seen):
-            yield f"{self.called}: {unread}"
+            yield f"{self.label}: {unread}"
 
-    def _of_texts(self) -> Iterator[str]:
-        for one in filter(attrgetter("is_so"), self.of_all):
-            yield f"{self.called}: all {_rows(self.rows - self.bad_rows)} {one.what}"
-        yield from (f"{self.called}: {said}" for one in self.longest if (said := one.said))
-        for doubt in self.doubts:
-            if doubt.rows:
-                yield f"{self.called}: {_rows(doubt.rows)} with {doubt.what} (the first: {doubt.first}){doubt.then}"
+    def _text_warnings(self) -> Iterator[str]:
+        for one in filter(attrgetter("holds"), self.every_row_checks):
+            yield f"{self.label}: all {_rows(self.rows - self.bad_rows)} {one.what}"
+        yield from (f"{self.label}: {said}" for one in self.length_checks if (said := one.said))
+        for check in self.row_checks:
+            if check.rows:
+                yield f"{self.label}: {_rows(check.rows)} with {check.what} (the first: {check.first}){check.then}"
 
-    def _of_lengths(self) -> Iterator[str]:
-        limit, tally = in_words(self.spec.hyperparameters, self._positions), self.tally
+    def _length_warnings(self) -> Iterator[str]:
+        limit, tally = limit_in_words(self.spec.hyperparameters, self._positions), self.tally
         if tally.truncated:
-            yield f"{self.called}: {_rows(tally.truncated)} longer than {limit}; the end is cut"
-        if self.tokenizer and (said := self.tokenizer.beyond(tally.longest, self.spec.hyperparameters)):
-            yield f"{self.called}: {said}"
+            yield f"{self.label}: {_rows(tally.truncated)} longer than {limit}; the end is cut"
+        if self.tokenizer and (said := self.tokenizer.beyond_context(tally.longest, self.spec.hyperparameters)):
+            yield f"{self.label}: {said}"
         if tally.unlabelled:
             without = "any token of the completion" if self.spec.preference is None else "two different answers"
             left = f"{_rows(tally.unlabelled)} without {without} within {limit} (the first: {tally.first_unlabelled})"
-            yield f"{self.called}: {left}; they are left out of training"
+            yield f"{self.label}: {left}; they are left out of training"
 
 
-def _place(problem: Unusable) -> tuple[int, int, int]:
+def _sort_key(problem: Unusable) -> tuple[int, int, int]:
     line, group, row = problem.position
     return line or 0, group or 0, row or 0
 

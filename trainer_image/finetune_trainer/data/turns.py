@@ -1,7 +1,7 @@
-"""Values of a record → text and turns, or what is wrong with them. Never quotes a row; knows no layout of rows.
+"""Values of a record → text and turns, or what is wrong with them. Never quotes a row; knows no row layouts.
 
-Text may be a list of parts, as OpenAI and Bedrock have it: `[{"type": "text", "text": "..."}]`. A message may be
-ShareGPT's: `{"from": "human", "value": "..."}`, or Gemini's: `{"role": "model", "parts": [{"text": "..."}]}`.
+Text may be a list of content parts, as in OpenAI's and Bedrock's APIs: `[{"type": "text", "text": "..."}]`. A message
+may be ShareGPT's: `{"from": "human", "value": "..."}`, or Gemini's: `{"role": "model", "parts": [{"text": "..."}]}`.
 """
 
 import re
@@ -14,15 +14,15 @@ from typing import Any
 import msgspec
 
 from finetune_api.verdict import ProblemKind
-from finetune_trainer.data.files.duplicate_keys import are_told_apart
+from finetune_trainer.data.files.duplicate_keys import has_unique_names
 from finetune_trainer.data.rows import ROLES, Role, Turn
 
-_SEEN = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
-"""Letters, digits and marks of ASCII."""
-_first = itemgetter(0)
+_VISIBLE_ASCII = frozenset(map(chr, range(ord("!"), ord("~") + 1)))
+"""ASCII letters, digits and punctuation."""
+_first_character = itemgetter(0)
 
 MESSAGES_LIMIT = 256
-"""Most messages of one conversation: each answer in it is tokenised with all that comes before."""
+"""Maximum messages of one conversation: each answer in it is tokenized with everything before it."""
 
 _KINDS = {
     bool: "true or false",
@@ -39,33 +39,33 @@ _KINDS = {
 }
 _SPEAKERS = "(system|user|assistant|human|gpt)"
 PYTHONS_LIST = re.compile(rf"\s*\[\s*(\{{\s*'(role|from|content|value)'|\(\s*'{_SPEAKERS}',)")
-"""Beginning of a list of messages, or of pairs, as str writes it, and ClickHouse."""
+"""Start of a list of messages, or of pairs, as written by Python's str and by ClickHouse."""
 _STRUCTS = re.compile(rf"\s*\[\s*\{{(\W?(role|from)\W{{1,3}})?{_SPEAKERS},")
-"""Beginning of a list of messages as databases show structs: with names before the values, or without."""
+"""Start of a list of messages in a database's struct notation: with field names before the values, or without."""
 _TEXT_FIRST = re.compile(rf"(?s)\s*\[\s*\{{.*\W(role|from)\W{{1,3}}{_SPEAKERS}\}}")
-"""The same where the speaker stands behind the text: nothing tells where that ends."""
+"""The same with the speaker after the text, which cannot be parsed: nothing marks where the text ends."""
 AS_STRUCTS = "is a list as databases show structs, not JSON"
-"""Problem of messages that a query has made text of."""
+"""Problem of messages that a query turned into text."""
 NO_JSON = "is not a list of messages, nor one written as JSON (json.dumps writes it)"
-"""Problem of other text where messages should be."""
+"""Problem of other text in place of messages."""
 AS_PYTHON_WRITES = "is a list as Python's str writes it, not JSON"
-"""Problem of messages that str or a table of pandas has made text of."""
+"""Problem of messages that Python's str or a pandas table turned into text."""
 NO_ANSWER = "the last message is not the assistant's"
-"""Of conversations that do not end with an answer, and of those that have none."""
+"""Problem of conversations that do not end with an answer; also the start of NEVER_ANSWERED."""
 NEVER_ANSWERED = f"{NO_ANSWER}, nor is any before it"
 OF_TOOLS = ", which cannot be learnt"
-"""End of what is said of messages that call tools, and of those of tools."""
+"""End of the problem of messages that call tools or come from tools."""
 UNLEARNT_END = ", but the last answer is always learnt"
-"""Of what is said of conversations whose last answer is not to be learnt."""
+"""Part of the problem of conversations whose last answer has a weight of 0."""
 NONE_LEARNT = ", or the row"
-"""End of the same where no answer is to be learnt."""
+"""End of the same problem if no answer has loss."""
 A_MAP = "a map of Parquet"
-"""What pairs of names and values are that stand for an object."""
+"""Name for a list of pairs that stands for an object."""
 VISIBLE = re.compile(
     r"[^\s\x00-\x1f\x7f-\xa0\xad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
     r"\u2800\u3164\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufff8\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U000e0fff]"
 )
-"""Text has something in it where one character is neither white space, nor a control, nor shown as nothing at all."""
+"""Matches a visible character: not white space, not a control character and not rendered as nothing."""
 
 ROLE_OF: dict[Any, Role] = {
     "system": "system", "user": "user", "assistant": "assistant",
@@ -73,17 +73,17 @@ ROLE_OF: dict[Any, Role] = {
     "gpt": "assistant", "model": "assistant", "chatbot": "assistant", "bot": "assistant", "ai": "assistant",
     "chatgpt": "assistant", "bing": "assistant", "bard": "assistant",
 }  # fmt: skip
-"""Who speaks, by every word for it: OpenAI's later one for system, and those of ShareGPT, Gemini, Cohere and others."""
+"""Role by name: OpenAI's newer name for system, and the names of ShareGPT, Gemini, Cohere and others."""
 TOOLS = frozenset({"tool", "function", "function_call", "tool_call", "observation", "tool_response", "ipython"})
-"""Who speaks where tools are called, and where they answer."""
+"""Roles of tool calls and tool results."""
 _ROLES, _CONTENTS = ("role", "from"), ("content", "value", "parts")
-"""What a message has its speaker and its text by: one of each, or several that say the same."""
+"""Field names for the role and for the text of a message. Several may be present if they say the same."""
 _REASONING = ("reasoning_content", "reasoning", "thinking")
-"""What some chat templates put before an answer, and others leave out."""
-_ELSEWHERE = frozenset({"text", "message", "content", "value", "utterance", "body"})
-"""What others call the text of a message, in lower case."""
+"""Fields that some chat templates write before an answer, and others ignore."""
+_OTHER_TEXT_FIELDS = frozenset({"text", "message", "content", "value", "utterance", "body"})
+"""Other field names for the text of a message, in lower case."""
 _WEIGHTS = ("weight", "train", "loss")
-"""What says whether an answer is learnt: OpenAI's and Mistral's word, Axolotl's, and ms-swift's."""
+"""Fields that tell whether an answer carries loss: of OpenAI and Mistral, of Axolotl, of ms-swift."""
 _TEXT_PARTS = (None, "text", "input_text", "output_text")
 _OTHER_PARTS = (
     ("tool", "a tool's call or answer"), ("function", "a tool's call or answer"),
@@ -91,25 +91,25 @@ _OTHER_PARTS = (
     ("image", "an image"), ("audio", "audio"), ("video", "a video"), ("file", "a file"),
 )  # fmt: skip
 ONLY_TEXT = " in it: only text can be learnt"
-"""End of what is said of content with parts that are none of text."""
+"""End of the problem of content with parts other than text."""
 NO_ROLE = "has no role"
-"""End of what is said of messages whose speaker stands by no name that is known."""
+"""End of the problem of messages without a role under a known name."""
 OTHER_ROLE = "has a role other than"
-"""Within what is said of messages whose speaker is called by no word that is known."""
+"""Part of the problem of messages with an unknown role."""
 NO_LIST = "is not a list of messages, but an object"
-"""End of what is said of conversations that are one object."""
+"""End of the problem of a conversation that is a single object."""
 NO_MESSAGE = "is not an object with role and content"
-"""End of what is said of what stands where a message should."""
+"""End of the problem of a list element that is not a message."""
 OTHER_WEIGHT = "other than 0 and 1, or false and true"
-"""End of what is said of weights that say neither yes nor no."""
+"""End of the problem of weights that are neither 0 nor 1."""
 BESIDE_CONTENT = " beside its content: write it into the content, or remove it"
-"""End of what is said of messages with reasoning in a field of its own."""
+"""End of the problem of messages with reasoning in a separate field."""
 TEXT_ELSEWHERE = "has its text by another name than content"
-"""End of what is said of messages without content, but with what others call so."""
+"""End of the problem of messages whose text is in a field with another name."""
 
 
 class UnusableError(Exception):
-    """A value that cannot be used: of which kind, in words, and the column."""
+    """A value that cannot be used: the kind of problem, the problem in words, and the column."""
 
     def __init__(self, kind: ProblemKind, what: str, field: str) -> None:
         super().__init__(what)
@@ -119,7 +119,7 @@ class UnusableError(Exception):
 
 
 def text(value: Any, what: str, column: str) -> str:
-    """The value, where it is text with something in it; `what` is what messages call it."""
+    """The value if it is text that is not blank; `what` is its name in messages."""
     value = _joined(value, what, column)
     if value is None:
         raise UnusableError("Missing", f"{what} is missing", column)
@@ -132,12 +132,12 @@ def text(value: Any, what: str, column: str) -> str:
 
 
 def _is_map(value: Any) -> bool:
-    """Whether it is an object as Parquet's maps have it: a list of pairs."""
+    """Whether it is a Parquet map: a list of pairs."""
     return isinstance(value, list) and bool(value) and all(isinstance(one, tuple) for one in value)
 
 
 def _joined(value: Any, what: str, column: str) -> Any:
-    """The text of a list of parts, one under the other, as our servers read it; any other value as it is."""
+    """The text of a list of content parts, joined by line breaks as our servers do; any other value unchanged."""
     if isinstance(value, dict) and isinstance(value.get("parts"), list):
         value = value["parts"]
     if not isinstance(value, list) or not all(isinstance(part, dict) for part in value):
@@ -147,8 +147,10 @@ def _joined(value: Any, what: str, column: str) -> Any:
 
 def _text_of(part: dict[str, Any], what: str, column: str) -> str:
     kind, said = part.get("type"), part.get("text")
-    if kind == "text" and said is None:
-        said = part.get("content")  # as OpenTelemetry has it
+    if kind == "text" and isinstance(other := part.get("content"), str):  # OpenTelemetry's name for it
+        if said not in (None, other):
+            raise UnusableError("Malformed", f"{what} has a part of type text that says two different things", column)
+        said = other
     if kind in _TEXT_PARTS and isinstance(said, str) and not part.get("thought"):
         return said
     held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)
@@ -159,53 +161,55 @@ def _text_of(part: dict[str, Any], what: str, column: str) -> str:
 
 
 def is_blank(value: Any) -> bool:
-    """Whether there is nothing, or text without anything to see."""
+    """Whether there is no value, or text without a visible character."""
     return value is None or (isinstance(value, str) and VISIBLE.search(value) is None)
 
 
 def are_text(values: Sequence[Any]) -> bool:
-    """Whether each is text with something in it."""
-    return put_together(values) is not None
+    """Whether each is text that is not blank."""
+    return joined_text(values) is not None
 
 
-def put_together(values: Sequence[Any]) -> str | None:
-    """All of them as one text; None where one is no text, or has nothing in it. With the first look that is soon told.
+def joined_text(values: Sequence[Any]) -> str | None:
+    """All values as one text; None if one of them is not text or is blank.
 
-    Of those that begin with white space only the first look is lost.
+    Fast because it mostly looks at first characters; only values that start with white space are searched.
     """
     try:
-        whole = "".join(values)  # what is no text cannot be put together
-        if not _SEEN.issuperset(map(_first, values)):
-            others = [value for value in values if value[0] not in _SEEN]
-            if not _SEEN.issuperset(map(_first, map(str.lstrip, others))) and None in map(VISIBLE.search, others):
+        whole = "".join(values)  # fails unless all are text
+        if not _VISIBLE_ASCII.issuperset(map(_first_character, values)):
+            others = [value for value in values if value[0] not in _VISIBLE_ASCII]
+            if not _VISIBLE_ASCII.issuperset(map(_first_character, map(str.lstrip, others))) and None in map(
+                VISIBLE.search, others
+            ):
                 return None
-    except (TypeError, IndexError):  # no text, or text without a first character
+    except (TypeError, IndexError):  # not text, or empty text
         return None
     return whole
 
 
 def called(what: str, column: str) -> str:
-    """What messages call a column's value."""
+    """The name of a column's value in messages."""
     return what if what == column else f"{what} (column {column})"
 
 
 def conversation(messages: Any, column: str) -> tuple[tuple[Turn, ...], tuple[int, ...]]:
-    """The turns of a list of messages that ends with the assistant's, and which of them are not to be learnt.
+    """The turns of a list of messages that ends with the assistant's, and which of them carry no loss.
 
-    The list may be written as JSON, in a column that holds text: a conversation cannot be anything else.
+    In a column of text the list may be written as JSON: text cannot be a conversation otherwise.
 
     Raises:
-        UnusableError: it is none.
+        UnusableError: it is not such a list.
     """
     if isinstance(messages, str):
-        messages = _decoded(messages, column)
+        messages = _from_json(messages, column)
     turns = listed(messages, "messages", column)
     require_answer(turns, column)
     return turns, unlearnt(messages, column)
 
 
 def messages_in(value: Any) -> list[Any] | None:
-    """A list with messages, written as JSON perhaps; nothing where it is none."""
+    """The list of messages in a value, which may be JSON text; None if it has none."""
     if isinstance(value, str) and value.lstrip().startswith("["):
         try:
             value = msgspec.json.decode(value)
@@ -214,7 +218,7 @@ def messages_in(value: Any) -> list[Any] | None:
     return value if isinstance(value, list) and any(map(is_message, value)) else None
 
 
-def _decoded(messages: str, column: str) -> Any:
+def _from_json(messages: str, column: str) -> Any:
     if is_blank(messages):
         raise UnusableError("Empty", f"{called('messages', column)} is empty", column)
     try:
@@ -223,17 +227,17 @@ def _decoded(messages: str, column: str) -> Any:
         known = ((_STRUCTS, AS_STRUCTS), (_TEXT_FIRST, NO_JSON), (PYTHONS_LIST, AS_PYTHON_WRITES))
         why = next((words for begins, words in known if begins.match(messages)), NO_JSON)
         raise UnusableError("Malformed", f"{called('messages', column)} {why}", column) from None
-    if not are_told_apart(messages.encode(), [found]):
+    if not has_unique_names(messages.encode(), [found]):
         what = f"{called('messages', column)} has a name twice in one object: write it once"
         raise UnusableError("Malformed", what, column)
     return found
 
 
 def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]:
-    """Which turns of a list of messages have a weight of 0, by any word for it: answers that are not to be learnt.
+    """Indices of the turns that have a weight of 0, under any name for it: answers without loss.
 
     Raises:
-        UnusableError: a weight is something else than 0 and 1, or the last answer's is 0.
+        UnusableError: a weight is neither 0 nor 1, or the last answer's is 0.
     """
     if all(_weight(message)[1] == 1 for message in messages):
         return ()
@@ -241,14 +245,14 @@ def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]
     kept = (one for one in enumerate(messages, 1) if _turn(one[1], one[0], column))
     for place, (index, message) in enumerate(kept):
         name, weight = _weight(message)
-        if weight == 1 or _said(message, _ROLES, _as_role, index, column) != "assistant":
-            continue  # of others it says nothing: they are never learnt
+        if weight == 1 or _value(message, _ROLES, _as_role, index, column) != "assistant":
+            continue  # weights of other roles are ignored: they never carry loss
         if weight != 0:
             what = f"message {index} has a {name} {OTHER_WEIGHT}"
             raise UnusableError("Malformed", what, column)
         if index == len(messages):
             said = "false" if weight is False else "0"
-            others = sum(_said(one, _ROLES, _as_role, 0, column) == "assistant" for one in messages) - 1
+            others = sum(_value(one, _ROLES, _as_role, 0, column) == "assistant" for one in messages) - 1
             rest = ", or what follows the last one that is learnt" if others > len(found) else NONE_LEARNT
             what = f"message {index} has {name} {said}{UNLEARNT_END}: remove {name}{rest}"
             raise UnusableError("Malformed", what, column)
@@ -257,16 +261,16 @@ def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]
 
 
 def _weight(message: dict[str, Any]) -> tuple[str, Any]:
-    """By which name a message says how much it is learnt, and what it says: the least where it does so twice."""
+    """Name and value of a message's weight. If it has several, the first that is not 1."""
     said = [(name, message[name]) for name in _WEIGHTS if message.get(name) is not None]
     return next((one for one in said if one[1] != 1), ("", 1))
 
 
 def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
-    """The turns of a list of messages; `what` is what messages of ours call it.
+    """The turns of a list of messages; `what` is its name in messages to users.
 
     Raises:
-        UnusableError: it is none.
+        UnusableError: it is not such a list.
     """
     if messages is None:
         raise UnusableError("Missing", f"{called(what, column)} is missing", column)
@@ -285,35 +289,35 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
     if not isinstance(message, dict):
         said = f"is {A_MAP}, not an object with role and content" if _is_map(message) else NO_MESSAGE
         raise UnusableError("Malformed", f"message {index} {said}", column)
-    role, what = _said(message, _ROLES, _as_role, index, column), f"content of message {index}"
+    role, what = _value(message, _ROLES, _as_role, index, column), f"content of message {index}"
     if role is None:
         raise UnusableError("Malformed", f"message {index} {NO_ROLE}", column)
     if role in TOOLS:
         raise UnusableError("Malformed", f"message {index} is a tool's{OF_TOOLS}", column)
     if role not in ROLES:
         raise UnusableError("Malformed", f"message {index} {OTHER_ROLE} {', '.join(ROLES)}", column)
-    content = _said(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)
+    content = _value(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)
     if role == "system" and is_blank(content):
         return None
     if message.get("tool_calls") or message.get("function_call"):
         raise UnusableError("Malformed", f"message {index} calls a tool{OF_TOOLS}", column)
     if reasoning := next((name for name in _REASONING if not is_blank(message.get(name))), None):
         raise UnusableError("Malformed", f"message {index} has {reasoning}{BESIDE_CONTENT}", column)
-    if content is None and any(name.lower() in _ELSEWHERE and name not in _CONTENTS for name in message):
+    if content is None and any(name.lower() in _OTHER_TEXT_FIELDS and name not in _CONTENTS for name in message):
         raise UnusableError("Missing", f"message {index} {TEXT_ELSEWHERE}", column)
     return Turn(role, text(content, what, column))
 
 
 def is_message(value: Any) -> bool:
-    """Whether it is an object that somebody says: no part of a text."""
+    """Whether it is an object with a role, as opposed to a content part."""
     return isinstance(value, dict) and ("role" in value or "from" in value)
 
 
-def _said(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], Any], index: int, column: str) -> Any:
-    """What the message has by one of the names, None where by none.
+def _value(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], Any], index: int, column: str) -> Any:
+    """The message's value under any of the names; None if it has none of them.
 
     Raises:
-        UnusableError: it has something else by another of them, which would be left out unsaid.
+        UnusableError: it has different values under two of the names: one of them would silently be dropped.
     """
     there = [name for name in names if message.get(name) is not None]
     found = [read(message[name]) for name in there]
@@ -324,15 +328,15 @@ def _said(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], A
 
 
 def _as_role(said: Any) -> str:
-    """The role by its own word; none that is known for what is no text."""
+    """The canonical role; unknown names are returned as they are, and "" if it is not text."""
     return ROLE_OF.get(said.strip().lower(), said) if isinstance(said, str) else ""
 
 
-def after_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:
-    """The turns behind the message of a system column, where there is something in it.
+def with_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:
+    """The turns, preceded by the message of the system column unless that is blank.
 
     Raises:
-        UnusableError: it is no text, or another message than the one with which they begin already.
+        UnusableError: it is not text, or differs from the system message that the turns already have.
     """
     system = _joined(system, called("system", column), column)
     if is_blank(system):

@@ -1,6 +1,7 @@
-"""The verdict on a job's dataset: every row of every split is read, bad ones are counted and the first named.
+"""The verdict on a job's dataset: reads every row of every split, counts the invalid ones and names the first.
 
-`check`, `run` and the pod's `train` all use it. It ends in status.dataset, and points at rows without quoting them.
+Used by `check`, `run` and the pod's `train`. The verdict is copied to status.dataset; it points at rows without quoting
+them.
 """
 
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512}
 MOST_WARNINGS = 16
-"""Of one verdict."""
+"""Maximum number of warnings in one verdict."""
 
 
 def check_dataset(
@@ -30,19 +31,19 @@ def check_dataset(
     allow_local: bool = False,
     air_gapped: bool = False,
 ) -> DatasetVerdict:
-    """Read all splits of a job and say whether they can be used.
+    """Read all splits of a job and decide whether they can be used.
 
-    Without a `tokenizer`, for the reason `no_tokens`, tokens are not counted.
+    Without a `tokenizer`, for the reason given in `no_tokens`, tokens are not counted.
 
     Returns:
-        The verdict. What is wrong with data or stores is in it and is never raised.
+        The verdict. Problems of data or stores are in it and are never raised.
     """
-    from finetune_trainer.data.fingerprints import Fingerprints, InCommon  # 50 MiB of pyarrow: not for servers
+    from finetune_trainer.data.fingerprints import Fingerprints, InCommon  # needs 50 MiB for pyarrow: not for servers
 
     if spec.preference is not None and tokenizer is not None and tokenizer.encoder_decoder:
         return failed(_no_pairs_for(spec.base_model))
     given = [(name, data) for name in SPLITS if (data := getattr(spec.dataset, name)) is not None]
-    closely = tokenizer is not None  # beside counting tokens it takes no time
+    closely = tokenizer is not None  # takes no time compared with counting tokens
     questions = closely and spec.preference is None
     with Fingerprints(len(given), questions=questions, folded=closely) as fingerprints:
         checks = [
@@ -59,13 +60,13 @@ def check_dataset(
     names = [check.file for check in checks]
     for check, found, contradiction in zip(checks, duplicates, contradictions, strict=True):
         check.duplicates, check.contradiction = found, contradiction
-        check.fits_others = any(other.rows > other.bad_rows for other in checks if other is not check)
-        check.called = f"{check.file} ({check.split})" if names.count(check.file) > 1 else check.file
+        check.names_fit_other_split = any(other.rows > other.bad_rows for other in checks if other is not check)
+        check.label = f"{check.file} ({check.split})" if names.count(check.file) > 1 else check.file
     return _verdict(checks, common, spec, None if tokenizer else no_tokens, tokenizer)
 
 
 def require_valid(verdict: DatasetVerdict) -> None:
-    """Go on only with a dataset that can be used.
+    """Raise unless the dataset can be used.
 
     Raises:
         TrainerError: with the verdict's reason, message and next step.
@@ -75,7 +76,7 @@ def require_valid(verdict: DatasetVerdict) -> None:
 
 
 def failed(error: TrainerError) -> DatasetVerdict:
-    """The verdict where nothing could be read at all."""
+    """The verdict if nothing could be read at all."""
     return DatasetVerdict(valid=False, reason=error.reason, message=error.message, next_step=error.next_step)
 
 
@@ -114,14 +115,14 @@ def _verdict(
 
 
 def _praise(checks: list[SplitCheck], tokenizer: ChatTokenizer | None) -> str:
-    rows = ", ".join(f"{check.called} has {_rows(check.rows)}" for check in checks)
+    rows = ", ".join(f"{check.label} has {_rows(check.rows)}" for check in checks)
     tokens = sum(check.tally.tokens for check in checks)
     return f"Every row can be used: {rows}" + (f"; {tokens:,} tokens" if tokenizer else "")
 
 
 def _shared_rows(shared: "Shared", checks: list[SplitCheck]) -> SharedRows:
     earlier, later = checks[shared.earlier], checks[shared.later]
-    examples = [f"{later.called} {position}" for position in shared.examples]
+    examples = [f"{later.label} {position}" for position in shared.examples]
     return SharedRows(splits=[earlier.split, later.split], rows=shared.rows, examples=examples)
 
 
@@ -135,11 +136,11 @@ def _warnings(
     found = [warning for check in checks for warning in check.warnings()]
     for one in common.same:
         earlier, later = checks[one.earlier], checks[one.later]
-        found.append(f"{later.called}: {_rows(one.rows)} also in {earlier.called} (the first: {one.examples[0]})")
+        found.append(f"{later.label}: {_rows(one.rows)} also in {earlier.label} (the first: {one.examples[0]})")
     for near in common.alike:
         earlier, later = checks[near.earlier], checks[near.later]
-        how = f"{near.how.format(earlier.called)} (the first: {near.first})"
-        found.append(f"{later.called}: {_rows(near.rows)} {how}")
+        how = f"{near.how.format(earlier.label)} (the first: {near.first})"
+        found.append(f"{later.label}: {_rows(near.rows)} {how}")
     found += sorted({note for check in checks for note in check.tally.notes})
     if tokenizer is not None and not tokenizer.has_own_template:
         found.append(f"{spec.base_model} has no chat template: its turns are put one under the other, as plain text")

@@ -1,16 +1,16 @@
-"""Was tuning worth it: the tuned model and its baselines answer the test set, and the answers are compared.
+"""Evaluation: the tuned model and its baselines answer the test set, and their answers are compared.
 
-    material                                  the test set as questions; read before training, which bad ones end
-    measuring, at_provider ─▶ asking          who answers, in which order, from where it was interrupted
-      models, generate, losses                the base model and the active version, each in the tuned one's place
-      operator_way ─▶ endpoint ─▶ response    answers of a service, and of a provider through the operator
+    material                                  the test set as questions; read before training, to fail early
+    measuring, at_provider ─▶ asking          who is asked, in which order; resumes after interruptions
+      models, generate, losses                the base model and the active version, in turn
+      operator_way ─▶ endpoint ─▶ response    answers of a service, or of a provider through the operator
       kept, stored                            answers so far, on disk; sequences that take little memory
-      care                                    where the kernel has ended an attempt for want of memory
+      care                                    smaller batches after an attempt was OOM-killed
     measures                                  one answer against one completion, metric by metric
-    judge                                     which of two answers is the better one, by a model
+    judge                                     which of two answers is better, according to a model
     compare                                   means, paired bootstrap, verdicts
-    contest                                   all of it together: what is told of whom
+    contest                                   puts everything together into the result
     page                                      report.html
 
-`material.prepare` before training, `Measuring` and `page` after it are all that the recipe calls.
+The recipe calls only `material.prepare` before training, and `Measuring` and `page` after it.
 """

@@ -1,6 +1,6 @@
-"""Questions to services, in what all evaluations share: answers are kept as they come, and what is done is told.
+"""What all evaluations share: asking services, saving answers as they arrive, and reporting progress.
 
-Who the tuned model is, and how it is asked, is the subclass's matter: one that is here, or one at a provider.
+Subclasses know where the tuned model is and how to ask it: here, or at a provider.
 """
 
 import hashlib
@@ -31,7 +31,7 @@ NO_EXAMPLES = "every row of the training set is asked in the test set: there are
 
 
 class Asking:
-    """One evaluation on its way."""
+    """One evaluation in progress."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Asking:
         self._answered = 0
 
     def _services(self, found: dict[str, Contestant]) -> None:
-        """Ask the endpoints, then the judge about everybody; `found` grows by them."""
+        """Ask the endpoints, then the judge about every contestant; adds the endpoints to `found`."""
         for one in self._evaluation.endpoints:
             found[endpoint_key(one.name)] = self._endpoint(one)
         if self._evaluation.judge is not None:
@@ -73,7 +73,7 @@ class Asking:
         shown: Sequence[Row] = (),
         way: "Way | None" = None,
     ) -> tuple[Contestant, "Outcome"]:
-        """Ask it what it has not answered yet; `shown` are the examples that stand before each question."""
+        """Ask the questions without a saved answer; `shown` are the examples before each question."""
         from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
 
         asked = self._material.questions
@@ -97,7 +97,7 @@ class Asking:
         return contestant, outcome
 
     def _judge(self, judge: Judge, name: str, tuned: Sequence[str | None], other: Contestant) -> None:
-        """Have each pair of answers judged, twice; what was not judged counts as an error."""
+        """Have each pair of answers judged twice; pairs without a ruling count as errors."""
         from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
 
         most = 2 * len(self._material.questions)
@@ -162,7 +162,7 @@ class Asking:
 
 
 def hash_of(texts: Iterable[str | None]) -> str:
-    """Of all of them in their order."""
+    """A hash of all texts in order."""
     digest = hashlib.sha256()
     for text in texts:
         digest.update(json.dumps(text).encode() + b"\n")

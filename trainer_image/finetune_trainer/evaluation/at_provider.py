@@ -1,8 +1,8 @@
-"""Who answers the test set where the tuned model stays at its provider: all are asked over HTTP, by their part.
+"""The evaluation of a tuned model that stays at its provider: every model is asked over HTTP, by its role.
 
     tuned → base model → base model with examples → active version → endpoints → judge → comparison
 
-The operator knows their names and holds the key. What a provider does not tell is not measured: there are no losses.
+The operator knows the models' names and holds the key. There are no losses, which providers do not return.
 """
 
 from collections.abc import Iterable, Sequence
@@ -30,10 +30,10 @@ from finetune_trainer.evaluation.endpoint import Outcome, Way
 from finetune_trainer.evaluation.material import Material
 
 AT_ONCE = 4
-"""Questions at the same time. The operator has more such pods to serve."""
+"""Concurrent questions. The operator serves other such pods too."""
 
 ANSWER_SECONDS = 180
-"""For one answer: the operator gives up on the provider before."""
+"""Timeout of an answer, longer than the operator's own for the provider."""
 
 NO_LOSSES = "loss and perplexity are not measured: they are not available from a provider"
 
@@ -62,10 +62,10 @@ class AskingProvider(Asking):
         )
 
     def measure(self) -> Contest:
-        """Ask everybody and compare.
+        """Ask every model and compare.
 
         Raises:
-            TrainerError: the tuned model does not answer, or asking is over for a reason that concerns all.
+            TrainerError: the tuned model does not answer, or a failure affects all models.
         """
         self._report(due=True)
         found = {TUNED: self._ask(TUNED, "tuned")}
@@ -99,7 +99,7 @@ class AskingProvider(Asking):
         return asked
 
     def _ask(self, who: str, candidate: Candidate, *depends_on: int, shown: Sequence[Row] = ()) -> Contestant:
-        """Ask one model; `shown` are the examples that stand before each question."""
+        """Ask one model; `shown` are the examples before each question."""
         kept = self._kept(who, self._job.uid, self._job.attempt, *depends_on)
         service = Service(
             url=self._job.answers_url, model=candidate, concurrency=AT_ONCE, timeout_seconds=ANSWER_SECONDS
@@ -110,10 +110,10 @@ class AskingProvider(Asking):
 
 
 def _require_possible(outcome: Outcome, candidate: Candidate, *, answered: bool) -> None:
-    """Go on unless all that is left to ask would meet the same. A baseline that is not there costs nothing else.
+    """Raise if the remaining questions would fail too. A missing baseline only costs itself.
 
     Raises:
-        TrainerError: for the reason that the operator gave.
+        TrainerError: with the reason that the operator gave.
     """
     of_one_model = outcome.reason in {Reason.PROVIDER_REFUSED, Reason.MODEL_NOT_FOUND}
     if outcome.reason is not None and not (of_one_model and candidate != "tuned"):

@@ -1,10 +1,10 @@
-"""More care where the kernel has ended an attempt while it measured: memory was short, and no exception said so.
+"""Uses less memory after an attempt was OOM-killed during the evaluation, which raises no exception.
 
-    ended once  → questions are asked one by one, losses computed row by row
-    ended again → only what was done before is done: the tuned weights are worth more than what is said of them
+    killed once  → one question at a time, losses one row at a time
+    killed again → only what was completed before is repeated: the tuned weights matter more than their evaluation
 
-Who is being asked stands in a file beside the answers. That it was for want of memory the operator tells
-(`TrainerJob.short_of_memory`): a node that was lost ends an attempt as suddenly, and teaches nothing.
+A file beside the answers says who is being asked. The operator tells whether memory was the cause
+(`TrainerJob.short_of_memory`): an attempt on a lost node ends just as suddenly, but needs no such care.
 """
 
 import json
@@ -23,7 +23,7 @@ from finetune_trainer.storage.durable import note_in, whole_file
 FILE = "asked.json"
 
 _GIVEN_UP = 2
-"""Ends after which nothing new is tried."""
+"""Number of kills after which nothing new is tried."""
 
 _MORE = (
     "To have it measured, apply the job under a new name with more spec.resources.memory, shorter questions or fewer "
@@ -33,22 +33,22 @@ _MORE = (
 
 @dataclass
 class Care:
-    """Who was asked when attempts were ended. Use `of`."""
+    """Who was being asked when attempts were killed. Create it with `of`."""
 
     path: Path
     interruption: Interruption
     learnt: str
-    """What the tuned model learnt from, as a hash: what another one has met teaches nothing."""
+    """Hash of what the tuned model was trained on: records of another model are ignored."""
     ends: int = 0
-    """How many attempts have ended for want of memory while somebody was asked."""
+    """How many attempts were OOM-killed while asking."""
     done: list[str] = field(default_factory=list)
-    """Who was asked to the end."""
+    """Who was asked completely."""
     now: str | None = None
     """Who is being asked."""
 
     @classmethod
     def of(cls, output: Path, learnt: str, interruption: Interruption, *, short_of_memory: bool) -> "Care":
-        """As the attempt before left it; `short_of_memory` is how that one ended."""
+        """The state left by the previous attempt; `short_of_memory` is whether that was OOM-killed."""
         known = _read(output / FOLDER / FILE)
         if known.get("learnt") != learnt:
             known = {}
@@ -58,15 +58,15 @@ class Care:
 
     @property
     def one_by_one(self) -> bool:
-        """Whether rows do not share a batch."""
+        """Whether each row gets its own batch."""
         return self.ends > 0
 
     @contextmanager
     def asking(self, who: str) -> Iterator[None]:
-        """Work on an answer of `who`, or on its loss.
+        """Compute answers of `who`, or its loss, in this context.
 
         Raises:
-            TrainerError: OutOfMemory, it is not tried any more.
+            TrainerError: OutOfMemory, it will not be tried again.
         """
         if self.ends >= _GIVEN_UP and who not in self.done:
             message = f"the kernel ended {self.ends} attempts for want of memory while the test set was asked"

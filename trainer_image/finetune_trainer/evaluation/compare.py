@@ -1,6 +1,6 @@
-"""Answers → measures, and whether a difference is more than chance. Pure: it asks no model and reads no clock.
+"""Answers → metrics, and whether a difference is more than chance. Pure: asks no model and reads no clock.
 
-Rows come portion by portion; what is kept of them does not grow with their number.
+Rows are processed in portions; memory does not grow with their number.
 """
 
 import math
@@ -16,42 +16,42 @@ from finetune_trainer.evaluation.measures import MEASURES, spoken
 Numbers = NDArray[np.float64]
 
 RESAMPLES = 10_000
-_CELLS = 4_000_000  # of the table of resamples that is held at once
+_CELLS = 4_000_000  # limit of the table of resamples in memory
 _STEPS = 2048
-"""Of the unit: values that round to the same one are taken for alike, at their mean."""
+"""Bins per unit: values in the same bin are treated as equal, at their mean."""
 
 _CHANCE = 0.05
-"""Of two models that are alike, the part of test sets that may tell them apart."""
+"""Significance level: how often two equal models may be told apart."""
 
 _DIGITS = 6
-_TINY = 1e-9  # what rounding of means may leave of a difference that is none
+_TINY = 1e-9  # rounding error of a difference of zero
 _LARGEST_EXPONENT = 100.0
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One contestant's values in a portion of the rows, metric by metric: [rows], NaN where a row has no value."""
+    """One contestant's values for a portion of the rows: by metric, [rows], NaN if a row has no value."""
 
     values: Mapping[Metric, Numbers]
 
     def of_row(self, place: int) -> dict[str, float]:
-        """The values of one row by metric, without those that it has not."""
+        """The values of one row by metric, without missing ones."""
         found: dict[str, float] = {metric: float(values[place]) for metric, values in self.values.items()}
         return {metric: value for metric, value in found.items() if not math.isnan(value)}
 
 
 @dataclass
 class Spread:
-    """How often each value comes, by values that are as good as alike.
+    """A histogram of values, with their exact sums.
 
-    Measures lie between 0 and 1: there are at most 2 * _STEPS + 1 of these, for differences too. Sums are exact.
+    Metrics are between 0 and 1, so there are at most 2 * _STEPS + 1 bins, also for differences.
     """
 
     cells: dict[int, tuple[int, float]] = field(default_factory=dict)
-    """By rounded value: how many, and their sum."""
+    """Count and sum of the values in each bin."""
 
     def add(self, values: Numbers) -> None:
-        """More values, [rows]; NaN is none."""
+        """Add values, [rows]; NaN is skipped."""
         values = values[~np.isnan(values)]
         places, which = np.unique(np.rint(values * _STEPS).astype(np.int64), return_inverse=True)
         counts, sums = np.bincount(which), np.bincount(which, weights=values)
@@ -61,21 +61,21 @@ class Spread:
 
     @property
     def count(self) -> int:
-        """How many values there are."""
+        """Number of values."""
         return sum(count for count, _ in self.cells.values())
 
     @property
     def mean(self) -> float | None:
-        """Their mean; None where there are none."""
+        """Their mean; None if there are none."""
         total = math.fsum(total for _, total in self.cells.values())
         return round(total / self.count, _DIGITS) if self.cells else None
 
     def interval(self, *, seed: int = 0) -> Interval | None:
-        """95 % interval of the mean by the bootstrap, percentile method (Efron 1979, Koehn 2004); None of nothing.
+        """95 % interval of the mean by the bootstrap, percentile method (Efron 1979, Koehn 2004); None without values.
 
-        Rows are drawn with replacement. Rows with the same value are alike, so drawing rows is drawing how often each
-        value comes: a multinomial. What is drawn from a handful of rows is as narrow as they are alike, whatever chance
-        has brought them together: where that may be chance (`_may_be_chance`), the interval reaches to zero.
+        Rows are drawn with replacement. Rows with the same value are interchangeable, so it suffices to draw how
+        often each value occurs: a multinomial. A few rows that are alike by chance would give a narrow interval: if
+        the difference may be chance (`_may_be_chance`), the interval is extended to zero.
         """
         rows = self.count
         if rows == 0:
@@ -89,12 +89,12 @@ class Spread:
         return Interval(low=_clean(low), high=_clean(high))
 
     def _may_be_chance(self, chance: np.random.Generator) -> bool:
-        """Whether two models that are alike lie as far apart in more than _CHANCE of all test sets.
+        """Whether two equal models would differ as much on more than _CHANCE of all test sets.
 
-        Of such models each row's difference may as well have the other sign: all signs are drawn anew, and it is
-        counted how often the sum is as far from zero (Fisher's randomisation test, 1935, § 21). That holds for any
-        number of rows; fewer than six that differ never pass, as 2 / 2^5 is more than 5 %. As it is for each value
-        alone how often it keeps its sign, drawing signs is drawing binomials.
+        For equal models each row's difference could as well have the other sign: draws all signs at random and
+        counts how often the sum is as far from zero (Fisher's randomisation test, 1935, § 21). Valid for any number
+        of rows; fewer than six differing rows never pass, since 2 / 2^5 is more than 5 %. Rows with the same value
+        are interchangeable, so it suffices to draw binomials.
         """
         sizes: dict[int, tuple[int, float]] = {}
         for place, (count, total) in self.cells.items():
@@ -107,7 +107,7 @@ class Spread:
         values = sums / counts
         far = abs(math.fsum(total for place, (_, total) in self.cells.items() if place))
         if far**2 >= -2 * math.log(_CHANCE / 2) * float(counts @ values**2):
-            return False  # Hoeffding's inequality (1963) has said it: no need to draw
+            return False  # decided by Hoeffding's inequality (1963), without drawing
         signs = counts.astype(np.int64)
         drawn = [
             (2 * chance.binomial(signs, 0.5, (size, len(values))) - signs) @ values for size in _resamples(len(values))
@@ -117,53 +117,53 @@ class Spread:
 
 
 def _resamples(columns: int) -> list[int]:
-    """How many are drawn at a time, so that a table of so many columns stays small."""
+    """Split the resamples into batches, so that a table with so many columns stays small."""
     portion = max(1, _CELLS // columns)
     return [min(portion, RESAMPLES - start) for start in range(0, RESAMPLES, portion)]
 
 
 @dataclass
 class Standing:
-    """One contestant over all rows so far, and the tuned model less it."""
+    """One contestant's results over the rows so far, and the tuned model's lead over it."""
 
     own: dict[Metric, Spread] = field(default_factory=dict)
     behind: dict[Metric, Spread] = field(default_factory=dict)
     unsaid: int = 0
-    """Answers that are an unfinished thought."""
+    """Answers that consist of an unfinished thought."""
     asked: int = 0
-    """Rows that there are."""
+    """Number of rows."""
     compared_on: int = 0
-    """Of these, rows that both answered."""
+    """Rows that both models answered."""
 
     @property
     def is_sample(self) -> bool:
-        """Whether what both answered is half of the rows or more: less is no sample of the others."""
+        """Whether both answered at least half of the rows: fewer are no representative sample."""
         return 2 * self.compared_on >= self.asked
 
     def undecided(self) -> str | None:
-        """What to say where some rows were answered, and too few for a verdict; None where there is one."""
+        """A note if some rows were answered by both, but too few for a verdict; otherwise None."""
         if self.is_sample or not self.compared_on:
             return None
         return f"no verdict by answers on {self.compared_on} of {self.asked} rows"
 
     def add(self, tuned: Measured, own: Measured) -> None:
-        """A portion of the rows, as both answered it."""
+        """Add the values of both models for a portion of the rows."""
         for metric, values in own.values.items():
             self.own.setdefault(metric, Spread()).add(values)
             self.behind.setdefault(metric, Spread()).add(tuned.values[metric] - values)
 
     def means(self) -> dict[str, float | None]:
-        """Of all metrics, by the name of their field."""
+        """Means of all metrics, by field name."""
         return {FIELD_OF_METRIC[metric]: found.mean for metric, found in self.own.items()}
 
     def scores(self, loss: float | None = None) -> Scores:
-        """Means of all metrics, with loss and perplexity where the loss is known."""
+        """Means of all metrics, with loss and perplexity if the loss is known."""
         return Scores(**self.means(), **losses(loss))
 
     def compared(self, decisive: Metric, *, loss: float | None = None) -> Compared:
-        """A baseline's scores, the paired intervals of tuned minus it, and the verdict of the decisive metric.
+        """A baseline's scores, the paired intervals of tuned minus baseline, and the verdict of the decisive metric.
 
-        There is none where fewer than half of the rows were answered by both.
+        Without a verdict if fewer than half of the rows were answered by both.
         """
         intervals = {FIELD_OF_METRIC[metric]: found.interval() for metric, found in self.behind.items()}
         decided = intervals.get(FIELD_OF_METRIC[decisive])
@@ -176,7 +176,7 @@ class Standing:
 
 
 def measured(metrics: Sequence[Metric], answers: Sequence[str | None], completions: Sequence[str]) -> Measured:
-    """The values of all answers. None as an answer is a row that was not answered: it has no value."""
+    """The values of all answers. An answer of None means that the row was not answered: it has no value."""
     return Measured(
         {
             metric: np.array(
@@ -193,7 +193,7 @@ def _value(metric: Metric, answer: str | None, completion: str) -> float:
 
 
 def losses(loss: float | None) -> dict[str, float | None]:
-    """Loss in nats per token and perplexity, exp(loss). Neither where the loss is no finite number."""
+    """Loss in nats per token and perplexity, exp(loss). Empty if the loss is not a finite number."""
     if loss is None or not math.isfinite(loss):
         return {}
     perplexity = math.exp(loss) if loss < _LARGEST_EXPONENT else None
@@ -201,7 +201,7 @@ def losses(loss: float | None) -> dict[str, float | None]:
 
 
 def interval(differences: Numbers) -> Interval | None:
-    """That of `Spread`, of values that are all at hand."""
+    """`Spread.interval` for values that are all in memory."""
     found = Spread()
     found.add(differences)
     return found.interval()
@@ -212,14 +212,14 @@ def _clean(value: float) -> float:
 
 
 def verdict(difference: Interval) -> Verdict:
-    """Whether the interval lies above, below or around zero."""
+    """Whether the interval is above, below or around zero."""
     if difference.low > 0:
         return "Better"
     return "Worse" if difference.high < 0 else "NoDifference"
 
 
 def overall(verdicts: Sequence[Verdict | None]) -> Verdict | None:
-    """The least favourable one: tuning was worth it if nothing that was tried does as well."""
+    """The least favourable verdict: tuning was worth it only if it beats everything that was tried."""
     given = [one for one in verdicts if one is not None]
     order: tuple[Verdict, ...] = ("Worse", "NoDifference", "Better")
     return min(given, key=order.index, default=None)

@@ -1,6 +1,6 @@
-"""What was answered → what is told: measures of everybody, intervals, verdicts, and one record per row.
+"""Turns answers into the result: metrics of every contestant, intervals, verdicts, and one record per row.
 
-It goes through the rows once, a portion at a time; records are kept on the scratch disk.
+Goes through the rows once, in portions; records are stored on the scratch disk.
 """
 
 import json
@@ -31,29 +31,29 @@ from finetune_trainer.evaluation.stored import Lines, spans
 _LONGEST_NOTE, _LONGEST_PROBLEM = 500, 300
 
 Record = dict[str, Any]
-"""A row's place, its completion, and by contestant the answer, its measures, and the judge's ruling."""
+"""A row's position, its completion, and for each contestant the answer, its metrics, and the judge's ruling."""
 
 TUNED, ZERO_SHOT, FEW_SHOT, ACTIVE_VERSION = "tuned", "zeroShot", "fewShot", "activeVersion"
 
 
 @dataclass
 class Contestant:
-    """One that was asked."""
+    """One model that was asked."""
 
     answers: Sequence[str | None]
-    """By question; None where there is no answer."""
+    """By question; None if unanswered."""
     problem: str | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-    """What its scores say of it beside measures."""
+    """Additional fields of its scores."""
     prompt_tokens: float | None = None
     """Mean tokens of a prompt."""
     rulings: list[Ruling | None] | None = None
-    """What the judge said of the tuned model's answers beside these, where there is a judge."""
+    """How the judge ruled on the tuned model's answers against these, if there is a judge."""
 
 
 @dataclass(frozen=True)
 class Contest:
-    """How it ended."""
+    """The outcome of an evaluation."""
 
     material: Material
     metrics: Sequence[Metric]
@@ -64,19 +64,19 @@ class Contest:
     result: EvaluationResult
 
     def rows(self) -> Iterator[Record]:
-        """The records, for the artifact: it is in the user's own volume and may hold text."""
+        """The records, for the artifact, which is on the user's own volume and may contain text of the dataset."""
         return iter(self.records)
 
     def write_rows(self, path: Path) -> None:
-        """The records as JSON lines."""
+        """Write the records as JSON lines."""
         with path.open("wb") as file:
             for row in self.rows():
-                # A lone surrogate becomes the escape that JSON has for it.
+                # Writes a lone surrogate as its JSON escape.
                 file.write(json.dumps(row, ensure_ascii=False).encode("utf-8", errors="backslashreplace") + b"\n")
 
 
 def endpoint_key(name: str) -> str:
-    """What an endpoint is called among the contestants."""
+    """The name of an endpoint among the contestants."""
     return f"endpoint/{name}"
 
 
@@ -87,7 +87,7 @@ def contest(
     losses: Mapping[str, float | None],
     missing: str | None = None,
 ) -> Contest:
-    """Measures, intervals and verdicts of what was answered; `missing`: what was not measured, and why."""
+    """Metrics, intervals and verdicts for the answers; `missing` says what was not measured and why."""
     standings = {name: compare.Standing() for name in found}
     records: Lines[Record] = Lines(read=dict)
     beginnings: Counter[Metric] = Counter()
@@ -117,7 +117,7 @@ def contest(
 def _shortened(
     asked: Material, metrics: Sequence[Metric], found: Mapping[str, Contestant], part: slice
 ) -> Iterator[Metric]:
-    """Each metric once for each answer of which it looks at a beginning."""
+    """Yields a metric once for each answer of which it only reads the beginning."""
     completions = [question.completion for question in asked.questions[part]]
     for one in found.values():
         answered = zip(one.answers[part], completions, strict=True)
@@ -139,7 +139,7 @@ def _by_beginnings(answers: Mapping[Metric, int]) -> Iterator[str]:
 def _baselines(
     compared: Mapping[str, Mapping[str, Any]], base_losses: Mapping[str, Any] | None, found: Mapping[str, Contestant]
 ) -> Baselines:
-    """What was compared, each where it belongs; of a base model that was not asked there may be a loss."""
+    """The compared baselines by kind; a base model that was not asked may still have a loss."""
     base = compared.get(ZERO_SHOT, base_losses)
     active = compared.get(ACTIVE_VERSION)
     endpoints = [
@@ -162,7 +162,7 @@ def _portion(
     standings: Mapping[str, compare.Standing],
     part: slice,
 ) -> Iterator[Record]:
-    """Some rows: counted in everybody's standing, and as records."""
+    """Process a portion of the rows: adds it to every standing, and yields its records."""
     questions = asked.questions[part]
     answers = {name: one.answers[part] for name, one in found.items()}
     completions = [question.completion for question in questions]
@@ -183,7 +183,7 @@ def _portion(
 
 
 def _said_of(one: Contestant, tuned: Contestant, standing: compare.Standing) -> dict[str, Any]:
-    """Of a baseline, beside measures: what the judge ruled, and why it answered or decides less than it might have."""
+    """Further fields of a baseline: the judge's counts, and why it has fewer answers or no verdict."""
     judged, unsaid = _judged(one, tuned), standing.unsaid
     thought = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
     why = (standing.undecided(), one.problem, thought if unsaid else None, undecided(judged) if judged else None)
@@ -198,7 +198,7 @@ def _judged(one: Contestant, tuned: Contestant) -> Judged | None:
 
 
 def tokens_per_answer(found: Mapping[str, Contestant]) -> TokensPerAnswer | None:
-    """Prompt tokens of the tuned model beside those with examples, and the part that is saved."""
+    """Mean prompt tokens of the tuned model and of the base with examples, and the fraction saved."""
     tuned = found[TUNED].prompt_tokens
     few_shot = found[FEW_SHOT].prompt_tokens if FEW_SHOT in found else None
     if tuned is None:

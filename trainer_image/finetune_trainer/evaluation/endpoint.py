@@ -1,6 +1,6 @@
-"""Questions to any service with OpenAI's chat completions: a few at a time, each within its time, tried a few times.
+"""Asks any service with OpenAI's chat completions: several questions at a time, with a timeout and retries.
 
-What a response says is `response.py`.
+Responses are interpreted in `response.py`.
 """
 
 import asyncio
@@ -25,53 +25,53 @@ from finetune_trainer.storage.store_errors import why_silent
 
 TRIES = 4
 PAUSE_SECONDS = 1.0
-"""Before the second try; it doubles from there on."""
+"""Pause before the second try; it doubles after each."""
 
 _LONGEST_PAUSE = 30.0
-"""Between two tries of our own, and two looks at the operator, which asks nobody while a provider's pause lasts."""
+"""Limit between two tries, or two polls of the operator, which asks nobody during a provider's pause."""
 
 LONGEST_ASKED_PAUSE = 300.0
-"""Seconds that a service may ask for; one that asks for more is not asked any more, as one that is gone."""
+"""Longest pause that a service may request, in seconds; one that requests more is given up, as if it were down."""
 
 _LONGEST_RESPONSE = 1 << 20
 _GIVE_UP_AFTER = 20
-"""Rows in a row without an answer: the service is gone, and the rest is not tried."""
+"""Consecutive rows without an answer after which the service counts as down, and the rest is skipped."""
 
 _PACKED = {"Accept-Encoding": "gzip"}
-"""What a response may be packed as: it is unpacked here, as a few KiB may stand for gigabytes."""
+"""Accepted compression: decompressed here, since a few KiB may expand to gigabytes."""
 
 
 @dataclass(frozen=True)
 class Way:
-    """How a service is reached, and what its errors mean."""
+    """How to reach a service, and how to interpret its errors."""
 
     headers: Callable[[], dict[str, str]] = dict
-    """Of a request; asked for each one anew, as keys may be renewed."""
+    """Headers of a request; called for each one, since keys may be renewed."""
     trust: ssl.SSLContext | bool = True
     require_ok: Callable[[httpx.Response, bytes], None] = require_ok
-    """Raises FailedError or AgainError for what is no answer."""
+    """Raises FailedError or AgainError if the response is not an answer."""
     patience_seconds: float | None = None
-    """How long one question is tried; then the service is gone, and no other is asked. None: TRIES times, each."""
+    """How long to retry one question, after which the service counts as down. None: TRIES times for each question."""
 
 
 @dataclass
 class Outcome:
-    """How it went."""
+    """Errors of an evaluation."""
 
     errors: int = 0
-    """Questions without an answer, those that were not tried any more among them."""
+    """Questions without an answer, including skipped ones."""
     problems: dict[str, int] = field(default_factory=dict)
-    """Why, and how often."""
+    """Causes, with their counts."""
     reason: Reason | None = None
-    """Why it was given up, where the service has said so."""
+    """Why it was given up, if the service said so."""
 
     @property
     def problem(self) -> str | None:
-        """The most frequent cause, in words."""
+        """The most frequent cause, as a sentence."""
         return self.told("row")
 
     def told(self, asked: str) -> str | None:
-        """The same, by what was asked: a judge is asked of each row twice."""
+        """The same with the noun for what was asked: a judge is asked twice per row."""
         if not self.errors:
             return None
         why = max(self.problems, key=lambda cause: self.problems[cause], default="it was not asked")
@@ -88,12 +88,12 @@ def ask(
     pause: float = PAUSE_SECONDS,
     way: Way | None = None,
 ) -> Outcome:
-    """Ask every (row, conversation); `on_answer` hears each answer as it comes, in any order and from one other thread.
+    """Ask every (row, conversation); `on_answer` gets each answer as it arrives, in any order, on one other thread.
 
-    Whatever the service does ends in the outcome: a baseline that is not there is no reason to lose a tuned model.
-    The caller's thread only waits. What a signal raises there comes through at once; within asyncio it might be lost.
+    Errors of the service end up in the outcome: a missing baseline must not cost a tuned model. The caller's thread
+    only waits, so that an exception raised by a signal handler propagates at once; inside asyncio it might be lost.
     """
-    key = key and key.strip()  # what was made from a file ends with a line break
+    key = key and key.strip()  # a key from a file often ends with a line break
     way = way or Way(headers=lambda: _bearer(key))
     asking = _Asking(endpoint, way, max_tokens, on_answer, pause)
     with ThreadPoolExecutor(max_workers=1, thread_name_prefix="endpoint") as thread:
@@ -108,7 +108,7 @@ def _bearer(key: str | None) -> dict[str, str]:
     """The header with the key, if there is one.
 
     Raises:
-        FailedError: no header may have it; what a client says then names neither the key nor what is wrong with it.
+        FailedError: the key is invalid in a header; the HTTP client's own error says neither which key nor why.
     """
     if key and not (key.isascii() and key.isprintable()):
         raise FailedError(
@@ -129,25 +129,25 @@ class _Asking:
         self._pause = pause
         self._outcome = Outcome()
         self._answered_at = time.monotonic()
-        """When an answer came, or the asking began."""
+        """Time of the last answer, or of the start."""
         self._failed_in_a_row = 0
         self._not_before = 0.0
-        """Until when the service wants no question, of whichever row."""
+        """End of a pause that the service requested for all questions."""
         self._over = False
         self._running: tuple[asyncio.AbstractEventLoop, asyncio.Task[Any] | None] | None = None
 
     def stop(self) -> None:
-        """From another thread: ask nobody any more, and wait for nobody."""
+        """Called from another thread: stop asking, without waiting for running requests."""
         self._over = True
         if self._running is not None and self._running[1] is not None:
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the loop has just ended
                 self._running[0].call_soon_threadsafe(self._running[1].cancel)
 
     async def all(self, asked: Sequence[tuple[int, tuple[Turn, ...]]]) -> Outcome:
         self._running = asyncio.get_running_loop(), asyncio.current_task()
         waiting = iter(asked)
         async with httpx.AsyncClient(timeout=self._endpoint.timeout_seconds, verify=self._way.trust) as client:
-            # No TaskGroup: it would wrap what on_answer raises.
+            # No TaskGroup: it would wrap exceptions of on_answer.
             await asyncio.gather(*(self._work(client, waiting) for _ in range(self._endpoint.concurrency)))
         self._outcome.errors += sum(1 for _ in waiting)
         return self._outcome
@@ -191,10 +191,10 @@ class _Asking:
             await asyncio.sleep(min(wait, _LONGEST_PAUSE))
 
     def _heed(self, error: AgainError) -> None:
-        """A service's own pause is for all questions. The operator may be asked: it keeps the provider's itself.
+        """Apply a service's requested pause to all questions. The operator enforces its provider's pause itself.
 
         Raises:
-            FailedError: nobody waits that long.
+            FailedError: the pause is too long.
         """
         if error.seconds is None or self._way.patience_seconds is not None:
             return
@@ -210,7 +210,7 @@ class _Asking:
             await asyncio.sleep(left)
 
     def _may_be_answering(self) -> bool:
-        """Whether another row may be what it is busy with: an answer comes within its time, or none does."""
+        """Whether it may be busy answering another row: if so, an answer arrives within the timeout."""
         return time.monotonic() - self._answered_at < self._endpoint.timeout_seconds
 
     def _has_tried_enough(self, tries: int, began: float) -> bool:
@@ -224,7 +224,7 @@ class _Asking:
             response, content = await self._sent(client, turns, used)
             limits = other_limits(used, response.status_code, content)
         self._way.require_ok(response, content)
-        if self._max_tokens in used.values():  # else it was this question alone that left no room
+        if self._max_tokens in used.values():  # otherwise only this question was too long
             self._limits = used
         return answer_in(row, content)
 
@@ -239,7 +239,7 @@ class _Asking:
         url = self._endpoint.url.rstrip("/") + "/chat/completions"
         asking = client.stream("POST", url, json=body, headers=_PACKED | self._way.headers())
         try:
-            # httpx's own limit is one of each wait, and an answer may come byte by byte.
+            # httpx's timeout applies to each read, and an answer may arrive byte by byte.
             async with asyncio.timeout(self._endpoint.timeout_seconds), asking as response:
                 return response, await _content(response)
         except (httpx.TimeoutException, TimeoutError):
@@ -251,7 +251,7 @@ class _Asking:
 
 
 async def _content(response: httpx.Response) -> bytes:
-    """The body, unpacked no further than the limit."""
+    """The body, decompressed up to the limit."""
     packed, content = response.headers.get("Content-Encoding", "identity").strip().lower(), b""
     if packed not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise FailedError("an answer is packed in a way that was not asked for (Content-Encoding)")

@@ -1,4 +1,4 @@
-"""Greedy answers of a model in batches, causal or encoder-decoder. It knows token ids only."""
+"""Greedy answers of a causal or encoder-decoder model, in batches. Works with token ids only."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -11,13 +11,13 @@ from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.training.batches import forward_passes
 
 _PROBE, _PADDING = 12, 5
-"""Tokens that are tried, and padding before them."""
+"""Tokens of the trial prompt, and padding before it."""
 
 _NEAR, _NEAR_IN_16_BITS = 1e-3, 5e-2
-"""Parts of the logits by which rounding may move them."""
+"""Relative difference of logits that rounding may cause."""
 
 SMALLER = "Use shorter questions, a smaller evaluation.maxNewTokens or a larger GPU."
-"""What helps where a model is too large to be asked."""
+"""Next step for a model that is too large to answer."""
 
 
 def generated(
@@ -29,20 +29,23 @@ def generated(
     token_budget: int,
     on_shortage: Callable[[int], None] = lambda _budget: None,
 ) -> Iterator[list[tuple[int, list[int]]]]:
-    """Batch by batch: places in `prompts` and the new tokens after them, without those that end an answer.
+    """Yields batches of (index in `prompts`, new tokens), without the tokens that end an answer.
 
-    `generation` is a GenerationConfig that says which tokens end an answer. A batch holds at most `token_budget` tokens
-    with padding; which prompts share one does not change what is answered. Where a GPU's memory is not enough for one,
-    batches are halved from there on, and `on_shortage` is told the new budget.
+    `generation` is a GenerationConfig with the tokens that end an answer. A batch has at most `token_budget` tokens
+    including padding; batching does not change answers. If a GPU runs out of memory, batches are halved from then on,
+    and `on_shortage` gets the new budget.
 
     Raises:
-        TrainerError: OutOfMemory, it was not enough for a question alone.
+        TrainerError: OutOfMemory, even for a single question.
     """
+    from finetune_trainer.computing.attention import rope_switch_length  # needs torch
+
     model.eval()
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
-    left, apart = dict.fromkeys(range(len(prompts))), minds_padding(model)
+    left = dict.fromkeys(range(len(prompts)))
+    equal_from = 0 if minds_padding(model) else rope_switch_length(model)
     while left:
-        for group in _groups(left, lengths, token_budget, apart=apart):
+        for group in _groups(left, lengths, token_budget, equal_from):
             new = _tried(model, [prompts[place] for place in group], generation, max_new_tokens)
             if new is None:
                 token_budget = _smaller(group, lengths)
@@ -53,18 +56,19 @@ def generated(
                 del left[place]
 
 
-def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, *, apart: bool) -> Iterator[list[int]]:
-    """Places of prompts that go together; only those of one length where padding would change an answer (`apart`)."""
+def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, equal_from: int | None) -> Iterator[list[int]]:
+    """Groups prompts into batches. Above `equal_from` only equal lengths go together: padding would change answers."""
     of_length: dict[int, list[int]] = {}
     for place in places:
-        of_length.setdefault(lengths[place] if apart else 0, []).append(place)
+        equal = equal_from is not None and lengths[place] > equal_from
+        of_length.setdefault(lengths[place] if equal else 0, []).append(place)
     for _, alike in sorted(of_length.items(), reverse=True):
         for group in forward_passes([lengths[place] for place in alike], token_budget=budget):
             yield [alike[place] for place in group]
 
 
 def _tried(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]] | None:
-    """New tokens, or None where memory was short: what failed is only freed when the exception is gone."""
+    """New tokens, or None if out of memory: the failed batch is freed only once the exception is gone."""
     try:
         return _new_tokens(model, prompts, generation, limit)
     except RuntimeError as error:
@@ -74,7 +78,7 @@ def _tried(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int
 
 
 def _smaller(group: list[int], lengths: Sequence[int]) -> int:
-    """The tokens of half of a batch for which memory was not enough; what it took is freed."""
+    """Half the tokens of a batch that ran out of memory. Frees cached memory."""
     gpus.give_back()
     longest = max(lengths[place] for place in group)
     if len(group) == 1:
@@ -84,9 +88,9 @@ def _smaller(group: list[int], lengths: Sequence[int]) -> int:
 
 
 def minds_padding(model: Any) -> bool:
-    """Whether what a prompt is answered with depends on padding before it, though that is masked: tried, not guessed.
+    """Whether the answer depends on masked padding before the prompt. Found out by trying.
 
-    Some models with recurrent states pass over the mask.
+    Some models with recurrent states ignore the mask.
     """
     import torch
 
@@ -105,7 +109,7 @@ def minds_padding(model: Any) -> bool:
 
 
 def _first_logits(model: Any, ids: Any, mask: Any) -> Any:
-    """Of an answer's first two tokens: the second comes from the state that the prompt has left. [2, vocabulary]."""
+    """Logits of the first two new tokens: the second depends on the state after the prompt. [2, vocabulary]."""
     import torch
     from transformers import GenerationConfig
 
@@ -124,7 +128,7 @@ def _first_logits(model: Any, ids: Any, mask: Any) -> Any:
 
 
 def _new_tokens(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]]:
-    """Padding is masked: before the prompts where answers follow them, after them where an encoder reads them."""
+    """Prompts are padded on the left, an encoder's on the right; padding is masked."""
     import torch
 
     has_encoder = bool(getattr(model.config, "is_encoder_decoder", False))
@@ -140,15 +144,18 @@ def _new_tokens(model: Any, prompts: list[Sequence[int]], generation: Any, limit
     copied.update(max_new_tokens=limit, do_sample=False, use_cache=True)
     with torch.inference_mode(), _no_taste_but(model, copied):
         output = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=copied)
-    new: list[list[int]] = output[:, 1 if has_encoder else longest :].tolist()  # a decoder begins with its start token
+    new: list[list[int]] = output[
+        :, 1 if has_encoder else longest :
+    ].tolist()  # a decoder's output begins with its start token
     return new
 
 
 @contextmanager
 def _no_taste_but(model: Any, generation: Any) -> Iterator[None]:
-    """What `generation` leaves open is open: transformers would fill it up by the model's own generation_config.
+    """Keep transformers from filling fields unset in `generation` from the model's own generation_config.
 
-    Many models' have a repetition penalty, and BART's for summaries beams and a least length: the server has none.
+    Many of these have a repetition penalty, BART's for summaries beams and a minimum length: our server uses none of
+    it.
     """
     from finetune_trainer.computing.attention import inner  # needs torch
 
@@ -162,6 +169,6 @@ def _no_taste_but(model: Any, generation: Any) -> Iterator[None]:
 
 
 def _until_end(ids: list[int], ends: int | list[int] | None) -> list[int]:
-    """The ids before the first that ends an answer; what follows it is padding."""
+    """The ids before the first one that ends the answer; the rest is padding."""
     stops = {ends} if isinstance(ends, int) else set(ends or ())
     return next((ids[:place] for place, token in enumerate(ids) if token in stops), ids)

@@ -1,7 +1,7 @@
-"""Which of two answers is the better one: what a judge is asked, and what its words mean. It asks nobody itself.
+"""Which of two answers is better: prompts for a judge model, and how its replies are read. Sends no requests itself.
 
-Judges favour a place. So each pair is shown in both orders, and an answer wins only where it wins in both; what the
-order decides is a tie. Answers are anybody's text: one that talks to the judge can win a row and do no more.
+Judges prefer a position. So each pair is shown in both orders, and an answer wins only if it wins in both; if the order
+decides, it is a tie. Answers are untrusted text: a prompt injection can win its row, but nothing else.
 """
 
 import json
@@ -22,7 +22,7 @@ from finetune_trainer.evaluation.stored import Each
 Ruling = Literal["win", "tie", "loss"]
 
 MAX_TOKENS = 4096
-"""For one word; models that reason think before they say it. Where there is no room for so many, fewer are asked."""
+"""For one word, but reasoning models think first. Reduced if the model has less room."""
 
 _DEFAULT_CRITERIA = "it is right, complete and to the point"
 _INSTRUCTIONS = """\
@@ -39,23 +39,23 @@ _WORD = re.compile(
     r"(?![^\S\n]*[:=(][^\S\n]*\d)",
     re.IGNORECASE,
 )
-"""Where a sentence begins with A, the word behind tells the answer from an article: A thorough look at both …
+"""If a reply begins with A, the next word tells the answer A from the article, as in: A thorough look at both …
 
-A number behind it is a score, and the other one has its own.
+Followed by a number it is a score, and the other answer has its own.
 """
 
 _CLAUSE = re.compile(r"[.,;:!?\n]|\b(?:and|as|because|but|for|over|since|so|than|whereas|while)\b", re.IGNORECASE)
-"""Where it ends what is said of an answer that a sentence begins with."""
+"""Where the clause about the answer at the start of a sentence ends."""
 _AGAINST = re.compile(
     r"^\s*<|n['\u2019]t\b|\b(?:not|never|cannot|wrong|worse|worst|false|less|incorrect|inaccurate|incomplete|poor|bad|weak"
     r"|err(?:s|or|ors|oneous)|mistakes?|fail(?:s|ed)?|lacks?|misses|loses?)\b",
     re.IGNORECASE,
 )
-"""In such a clause: the answer that it names is not the better one, and the other may still be none."""
+"""In such a clause: the named answer is not the better one, but the other may not be either."""
 _NAMES = {"a": "a", "b": "b", "tie": "tie"}
 
 _OBJECT = re.compile(r"(?:```\w*\s*)?\{\s*\"")
-"""A reply that begins with JSON; its first name may be that of an answer with a score."""
+"""A reply that begins with JSON; its first key may be the name of an answer with a score."""
 _SAYS = re.compile("verdict|winner|better|prefer|judg", re.IGNORECASE)
 
 _ALONE = re.compile(
@@ -63,15 +63,15 @@ _ALONE = re.compile(
     r"(a|b|tie)\W*",
     re.IGNORECASE,
 )
-"""All of a reply that names nothing but the answer: Answer A, Verdict: B, {"winner": "Tie"}."""
+"""A whole reply that only names the answer: Answer A, Verdict: B, {"winner": "Tie"}."""
 
 
 def pairs(
     asked: Sequence[Question], tuned: Sequence[str | None], other: Sequence[str | None], criteria: str | None
 ) -> Each[tuple[int, tuple[Turn, ...]]]:
-    """What to ask: two conversations for each row on which both answered and said different things.
+    """What to ask: two conversations for each row that both answered differently.
 
-    Their numbers are 2 * row where the tuned model's answer comes first, and 2 * row + 1 where it comes second.
+    Their numbers are 2 * row with the tuned model's answer first, and 2 * row + 1 with it second.
     """
     system = Turn("system", _INSTRUCTIONS.format(criteria=criteria or _DEFAULT_CRITERIA))
 
@@ -82,7 +82,10 @@ def pairs(
         both = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
         a, b = (spoken(said or "") for said in both)
         text = _PAIR.format(request=request, reference=question.completion, a=a, b=b)
-        return number, (system, Turn("user", text.encode(errors="replace").decode()))  # half of an emoji is no text
+        return number, (
+            system,
+            Turn("user", text.encode(errors="replace").decode()),
+        )  # lone surrogates cannot be encoded
 
     return Each(_numbers(tuned, other), conversation)
 
@@ -96,9 +99,9 @@ def _numbers(tuned: Sequence[str | None], other: Sequence[str | None]) -> Iterat
 def rulings(
     tuned: Sequence[str | None], other: Sequence[str | None], said: Sequence[str | None]
 ) -> list[Ruling | None]:
-    """Row by row; None where one of both did not answer, or the judge said nothing that can be read.
+    """The ruling of each row; None if one of the two did not answer, or the judge's reply is missing or unclear.
 
-    `said` is the judge's word by the numbers of `pairs`.
+    `said` are the judge's replies by the numbers of `pairs`.
     """
     words = iter(said)
     return [
@@ -108,7 +111,7 @@ def rulings(
 
 
 def doubts(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | None:
-    """What to say of a judge that has spoken and decided nothing, or goes by places; None of any other."""
+    """A warning about a judge that replies without deciding, or by position; otherwise None."""
     words = iter(said)
     spoke = [
         (ruling, _word(first), _word(second))
@@ -154,9 +157,9 @@ def _word(text: str) -> str | None:
 
 
 def _in_json(said: str) -> str | None:
-    """The one value of an object that names an answer, whatever reasons stand beside it.
+    """The only value of a JSON object that names an answer, whatever else it contains.
 
-    Behind other words it may be a part of an answer that is quoted: there only fields count that say a verdict.
+    After other words the object may be quoted from an answer: then only keys that mean a verdict count.
     """
     begin, end = said.find("{"), said.rfind("}")
     alone = said[:begin].strip().strip("`").strip() in {"", "json"}
@@ -171,9 +174,9 @@ def _in_json(said: str) -> str | None:
 
 
 def tally(found: Sequence[Ruling | None], answered: int) -> Judged:
-    """Counts, and the verdict of the interval of wins minus losses. `answered`: rows on which both answered.
+    """Counts, and the verdict from the interval of wins minus losses. `answered`: rows that both answered.
 
-    There is none where fewer than half of the rows were ruled on: what is left of them is no sample of the others.
+    No verdict if fewer than half of these rows were ruled on: they are no representative sample.
     """
     ruled = [one for one in found if one is not None]
     difference = interval(np.array([{"win": 1.0, "tie": 0.0, "loss": -1.0}[one] for one in ruled]))
@@ -187,7 +190,7 @@ def tally(found: Sequence[Ruling | None], answered: int) -> Judged:
 
 
 def undecided(judged: Judged) -> str | None:
-    """What to say where rows were judged and there is no verdict; None where there is one."""
+    """A note if rows were judged but there is no verdict; otherwise None."""
     ruled = judged.wins + judged.ties + judged.losses
     if judged.verdict is not None or not judged.errors:
         return None

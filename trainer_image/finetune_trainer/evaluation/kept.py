@@ -1,7 +1,7 @@
-"""Answers so far, on disk: a run that was interrupted asks nobody the same question twice.
+"""Answers so far, on disk: a resumed run asks no question twice.
 
-OUTPUT/evaluation/WHO-KEY.jsonl has one line per answer. KEY stands for all that answers depend on: data, settings, who.
-They stay there: in memory is only where each of them begins, 8 bytes.
+OUTPUT/evaluation/WHO-KEY.jsonl has one line per answer. KEY is a hash of everything that answers depend on: data,
+settings, model. Memory holds only the offset of each line, 8 bytes.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ FOLDER = "evaluation"
 
 
 class Answer(NamedTuple):
-    """What was said to one question."""
+    """The answer to one question."""
 
     row: int
     """Number of the question, from 0."""
     text: str
     prompt_tokens: int | None = None
-    """As an endpoint counts them."""
+    """As counted by the endpoint."""
 
 
 class KeptAnswers:
@@ -52,23 +52,23 @@ class KeptAnswers:
         return self._places[row] >= 0
 
     def __len__(self) -> int:
-        """How many have one."""
+        """How many questions have an answer."""
         return self._places.count
 
     def texts(self, rows: int) -> Portioned[str | None]:
-        """What was said to the questions from 0 to `rows`; None where nothing was."""
+        """The answers to questions 0 to `rows`; None for unanswered ones."""
         return _Texts(self._path, self._places, rows)
 
     @property
     def prompt_tokens(self) -> float | None:
-        """The mean of what was counted; None where nothing was."""
+        """The mean of the known counts; None if there are none."""
         return self._prompt_tokens / self._counted if self._counted else None
 
     def add(self, answers: Iterable[Answer]) -> None:
-        """Keep more of them; the system decides when they reach the disk, but only ever as whole lines."""
+        """Append answers. The system decides when they reach the disk, but always as complete lines."""
         new = [(answer, _line(answer)) for answer in answers]
         with write_errors(self._path), self._path.open("ab") as file:
-            self._size = file.tell()  # a pod that is being replaced may have written meanwhile
+            self._size = file.tell()  # a pod that is being replaced may still have appended
             file.write(b"".join(line for _, line in new))
         for answer, line in new:
             self._note(answer, line)
@@ -82,7 +82,7 @@ class KeptAnswers:
 
 
 class _Places:
-    """By row where its line begins in the file; -1 where there is none."""
+    """Offset of each row's line in the file; -1 if there is none."""
 
     def __init__(self) -> None:
         self.starts = array("q")
@@ -112,12 +112,12 @@ class _Texts(Portioned[str | None]):
 
 
 def forget(output: Path) -> None:
-    """The answers are in the artifact, or the report, by now."""
+    """Delete the answers, once they are in the artifact or the report."""
     shutil.rmtree(output / FOLDER, ignore_errors=True)
 
 
 def _line(answer: Answer) -> bytes:
-    # A lone surrogate becomes the escape that JSON has for it.
+    # Writes a lone surrogate as its JSON escape.
     text = json.dumps(answer._asdict(), ensure_ascii=False)
     return text.encode("utf-8", errors="backslashreplace") + b"\n"
 
@@ -128,7 +128,7 @@ def _read(file: BinaryIO, start: int) -> Answer:
 
 
 def _whole_lines(file: BinaryIO) -> Iterator[tuple[Answer, bytes]]:
-    """Up to the first that is not whole."""
+    """The lines before the first incomplete one."""
     for line in file:
         try:
             answer = Answer(**json.loads(line))

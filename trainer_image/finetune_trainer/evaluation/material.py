@@ -1,6 +1,6 @@
 """What the contestants are asked: the test set as questions, and rows of the training set as examples.
 
-It is read before training: a test set that cannot be measured, or a spec that does not fit it, ends the run early.
+It is read before training, so that an unusable test set, or a spec that does not fit it, fails early.
 """
 
 import random
@@ -24,10 +24,10 @@ from finetune_trainer.evaluation.measures import json_valid, spoken
 from finetune_trainer.evaluation.stored import Lines, portions
 
 _SPARE_TOKENS = 8
-"""An answer that is so much longer than the longest completion cannot be equal to any: it is not written to its end."""
+"""An answer that is this much longer than the longest completion cannot equal any: generation stops there."""
 
 _LONGEST_ANSWER = 1024
-"""Tokens of an answer at most, where the job names no limit."""
+"""Limit of an answer in tokens, if the job sets none."""
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class Question:
     """One row of the test set."""
 
     place: str
-    """Where the row stands, for example `line 17`."""
+    """Position of the row, for example `line 17`."""
     turns: tuple[Turn, ...]
-    """What is asked: system message, earlier turns, and the question."""
+    """The prompt: system message, earlier turns, and the question."""
     completion: str
-    """The right answer, without surrounding white space."""
+    """The expected answer, without surrounding whitespace."""
 
 
 @dataclass(frozen=True)
 class Material:
-    """All that is asked, and with what."""
+    """Everything needed to ask the contestants."""
 
     questions: Sequence[Question]
     max_new_tokens: int
@@ -52,11 +52,11 @@ class Material:
     sha256: str | None = None
     """Of the test file."""
     service_tokens: int = _LONGEST_ANSWER
-    """The limit for services, whose tokenizers nobody knows: no right answer is cut, whatever it is for them."""
+    """Limit for services, whose tokenizers are unknown: high enough for any right answer."""
 
 
 def prepare(job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, *, allow_local: bool) -> Material | None:
-    """Read what the job's evaluation needs; None where it has no test set.
+    """Read what the job's evaluation needs; None if it has no test set.
 
     Raises:
         TrainerError: a file cannot be read or has changed; DatasetInvalid, the metrics do not fit the test set.
@@ -81,14 +81,14 @@ def prepare(job: TrainerJob, chat: ChatTokenizer, verdict: DatasetVerdict, *, al
 
 
 def _written_before(chat: ChatTokenizer) -> int:
-    """Tokens that the chat template has the model write before an answer, such as an empty thought."""
+    """Tokens that the chat template inserts before an answer, such as an empty thought."""
     text = "a"
     row = Row(Position(), (Turn("user", text), Turn("assistant", text)))
     return max(0, next(encode([row], chat, _LONGEST_ANSWER)).loss_tokens - len(chat.ids([text])[0]) - 1)
 
 
 def prepare_by_length(job: MeasureJob) -> Material | None:
-    """The same where no tokenizer is at hand: lengths are in bytes.
+    """The same without a tokenizer: lengths are in bytes.
 
     Raises:
         TrainerError: as `prepare`.
@@ -102,7 +102,7 @@ def prepare_by_length(job: MeasureJob) -> Material | None:
 
 
 def _bytes(completions: list[str]) -> list[int]:
-    """No text has more tokens than bytes."""
+    """An upper bound: no text has more tokens than bytes."""
     return [len(text.encode(errors="replace")) for text in completions]
 
 
@@ -112,7 +112,7 @@ def collected(
     rows: Callable[[SplitName], Iterator[Row]],
     tokens: Callable[[list[str]], list[int]],
 ) -> Material | None:
-    """What the job's evaluation needs, from rows of splits and lengths of completions."""
+    """What the job's evaluation needs, given functions for rows of a split and for lengths of completions."""
     if spec.dataset.test is None:
         return None
     evaluation = spec.evaluation
@@ -136,7 +136,7 @@ def collected(
 
 
 def questions(rows: Iterable[Row]) -> Sequence[Question]:
-    """The rows as questions, on disk: they may be many."""
+    """The rows as questions, stored on disk since there may be many."""
     made = (Question(str(row.position), row.prompt, row.completion.strip()) for row in rows)
     return Lines(made, shown=lambda one: (one.place, one.turns, one.completion), read=_question)
 
@@ -147,7 +147,7 @@ def _question(line: Any) -> Question:
 
 
 def _require_json(evaluation: Evaluation, asked: Sequence[Question]) -> None:
-    """Fields of JSON can be compared only where there are some."""
+    """Refuse jsonFields for a test set in which no completion is JSON."""
     if "jsonFields" in evaluation.metrics and not any(json_valid(spoken(one.completion), "") for one in asked):
         raise TrainerError(
             Reason.DATASET_INVALID,
@@ -157,9 +157,9 @@ def _require_json(evaluation: Evaluation, asked: Sequence[Question]) -> None:
 
 
 def answer_limit(evaluation: Evaluation, completion_tokens: Iterable[int]) -> int:
-    """Tokens of an answer at most: what the job says, for it may know of thoughts before answers.
+    """Limit of an answer in tokens: the job's, since it may include thoughts before answers.
 
-    Else exact matches need no more than the longest completion and a little; other measures look at the whole answer.
+    Otherwise exact match needs little more than the longest completion; other metrics read the whole answer.
     """
     if evaluation.max_new_tokens is not None:
         return evaluation.max_new_tokens
@@ -169,12 +169,12 @@ def answer_limit(evaluation: Evaluation, completion_tokens: Iterable[int]) -> in
 
 
 def examples(rows: Iterable[Row], asked: Sequence[Question], count: int, *, seed: int) -> list[Row]:
-    """`count` rows drawn with equal chance (reservoir sampling, Vitter 1985), fewer where there are not so many.
+    """Draw up to `count` rows with equal probability (reservoir sampling, Vitter 1985).
 
-    Never one that answers a prompt of the test set, be it on the way to its last answer: it would give that away.
+    Skips rows in which any turn answers a prompt of the test set: they would reveal the answer.
     """
     taken = np.unique(np.fromiter((prompt_fingerprint(one.turns) for one in asked), dtype=np.int64, count=len(asked)))
-    chance = random.Random(seed)  # noqa: S311 - a draw that can be repeated, no secret
+    chance = random.Random(seed)  # noqa: S311 - a repeatable draw, not a secret
     chosen: list[Row] = []
     seen = 0
     for row in rows:
@@ -194,12 +194,12 @@ def _stands_in(ordered: NDArray[np.int64], value: int) -> bool:
 
 
 def _prompts_in(row: Row) -> Iterator[tuple[Turn, ...]]:
-    """What each answer of a row is the answer to."""
+    """The prompt of each answer in a row."""
     return (row.turns[:place] for place, turn in enumerate(row.turns) if turn.role == "assistant")
 
 
 def prompt_fingerprint(turns: tuple[Turn, ...]) -> int:
-    """64 bits of what is asked, without a system message: examples are shown without theirs."""
+    """A 64-bit hash of the prompt without a system message: examples are shown without theirs."""
     return fingerprint(Row(Position(), tuple(turn for turn in turns if turn.role != "system")))
 
 
@@ -207,18 +207,18 @@ class Prompt(NamedTuple):
     """A question as token ids."""
 
     ids: "array[int]"
-    """Of 32 bits: many prompts are in memory at once, and a list would take nine times as much."""
+    """32-bit integers: many prompts are in memory at once, and a list would take nine times as much."""
     examples: int = 0
-    """How many stand before it."""
+    """Number of examples before the question."""
 
 
 def prompts(asked: Sequence[Question], chat: ChatTokenizer, longest: int) -> list[Prompt]:
-    """Each question as the tuned model is asked, cut to `longest` tokens."""
+    """Each question as the tuned model is asked, truncated to `longest` tokens."""
     return [Prompt(_cut(chat.prompt_ids(one.turns), chat, longest)) for one in asked]
 
 
 def _cut(ids: list[int], chat: ChatTokenizer, longest: int) -> "array[int]":
-    """A prompt that is too long keeps its end, the question itself; an encoder's is cut as training has cut it."""
+    """Keep the end of a prompt that is too long, the question itself; an encoder's is truncated as in training."""
     return array("i", cut_prompt(ids, chat, longest) if chat.encoder_decoder else ids[-longest:])
 
 

@@ -1,7 +1,7 @@
-"""One answer against one completion, by each metric: 0 is nothing right, 1 is all right.
+"""The metrics, each for one answer and one completion: 0 means nothing is right, 1 everything.
 
-White space around both counts nowhere, nor does what was thought before it was said (`spoken`). What else is normalised
-stands with each measure. It knows no models.
+Surrounding whitespace never counts, nor do thoughts before the answer (`spoken`). Further normalisation is described
+with each metric. Independent of models.
 """
 
 import json
@@ -22,31 +22,31 @@ from finetune_api.evaluation import Metric
 _ARTICLES = re.compile(r"\b(a|an|the)\b")
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}"
-"""Scripts whose words nothing stands between: each of their letters counts as a word, as is usual for Chinese."""
+"""Scripts without spaces between words: each character counts as a word, as is usual for Chinese."""
 
 
 _MOST_WORDS, _MOST_CHARACTERS = 20_000, 100_000
-"""Of each text, for measures whose work grows faster than texts do: what comes behind them is not looked at."""
+"""Limit of each text for metrics with superlinear running time: the rest is ignored."""
 
 _THOUGHT, _END_OF_THOUGHT = "<think>", "</think>"
 
 
 def spoken(text: str) -> str:
-    """What was said behind a thought. Templates of models that reason write an empty one before an answer without any.
+    """The answer after a thought. Templates of reasoning models insert an empty thought before an answer without one.
 
-    Such a model learns it with the answer, and says it again. A thought that was not finished stays: nothing was said.
-    Accents are put together with their letters (NFC): many tokenizers do so, and such a model cannot say them apart.
+    Such a model learns to repeat it with the answer. An unfinished thought stays: it has no answer. Accents are
+    composed with their letters (NFC): many tokenizers do so, and their models cannot produce the other form.
     """
     return unicodedata.normalize("NFC", text.rpartition(_END_OF_THOUGHT)[2].strip())
 
 
 def is_unfinished_thought(text: str) -> bool:
-    """Whether a limit of tokens ended it before anything was said."""
+    """Whether the token limit ended it before the answer began."""
     return text.lstrip().startswith(_THOUGHT) and _END_OF_THOUGHT not in text
 
 
 def exact_match(answer: str, completion: str) -> float:
-    """1 where both are the same text."""
+    """1 if both texts are equal."""
     return float(answer.strip() == completion.strip())
 
 
@@ -54,7 +54,7 @@ def token_f1(answer: str, completion: str) -> float:
     """Harmonic mean of precision and recall over words, counted with multiplicity.
 
     As in SQuAD's evaluation script (Rajpurkar et al. 2016, arXiv 1606.05250): lower case, without ASCII punctuation and
-    without a, an, the; words are what white space parts. Where one of the two has no word left, both must (SQuAD 2.0).
+    without a, an, the; split at whitespace. If one of the two has no words left, 1 if both have none (SQuAD 2.0).
     """
     said, wanted = _squad_words(answer), _squad_words(completion)
     if not said or not wanted:
@@ -71,8 +71,8 @@ def rouge_l(answer: str, completion: str) -> float:
     """F1 of the longest common subsequence of words, ROUGE-L of Lin 2004 (aclanthology.org/W04-1013), beta 1.
 
     Words are runs of letters, their marks and digits of any script, in lower case, without stemming. Google's
-    rouge-score knows a-z and 0-9 only; on such texts both agree. Texts without words are right if they are the same.
-    Of each text the first _MOST_WORDS count.
+    rouge-score knows only a-z and 0-9; on such texts both agree. Texts without words must be equal. Only the first
+    _MOST_WORDS of each text count.
     """
     from rapidfuzz.distance import LCSseq
 
@@ -89,7 +89,7 @@ def _words(text: str) -> list[str]:
 
 @lru_cache(maxsize=1)
 def _word() -> Any:
-    import regex  # Python's own parts words of Hindi at their vowel signs
+    import regex  # Python's re splits Hindi words at vowel signs
 
     return regex.compile(rf"[{_UNSPACED}]\p{{M}}*|[\w--_{_UNSPACED}]+", regex.VERSION1)
 
@@ -97,7 +97,7 @@ def _word() -> Any:
 def chr_f(answer: str, completion: str) -> float:
     """Sentence-level chrF2 of sacrebleu (Popović 2015, aclanthology.org/W15-3049): 6-grams, beta 2, case counts.
 
-    Of each text the first _MOST_CHARACTERS count.
+    Only the first _MOST_CHARACTERS of each text count.
     """
     said, wanted = (text.strip()[:_MOST_CHARACTERS] for text in (answer, completion))
     return float(_chrf().sentence_score(said, [wanted]).score) / 100
@@ -110,16 +110,16 @@ def _chrf() -> Any:
     return CHRF()
 
 
-def json_valid(answer: str, completion: str) -> float:  # noqa: ARG001 - measures are called alike
-    """1 where the whole answer is one JSON value (RFC 8259); a fence of Markdown around it is none of it."""
+def json_valid(answer: str, completion: str) -> float:  # noqa: ARG001 - metrics share a signature
+    """1 if the whole answer is one JSON value (RFC 8259), without a Markdown fence around it."""
     return float(_parsed(answer) is not None)
 
 
 def json_fields(answer: str, completion: str) -> float | None:
-    """Part of the fields that have the right value, over all fields that the completion or the answer has.
+    """Fraction of fields with the right value, among all fields of the completion or the answer.
 
-    A field is a path to a value that is no object or list, or to an empty one; numbers are compared as numbers. So a
-    field that is missing, wrong or invented counts as wrong. None where the completion is no JSON: there is no field.
+    A field is a path to a scalar or to an empty object or list; numbers are compared as numbers. So a missing, wrong or
+    invented field counts as wrong. None if the completion is not JSON: there are no fields.
     """
     wanted, said = _parsed(completion), _parsed(answer)
     if wanted is None:
@@ -128,7 +128,7 @@ def json_fields(answer: str, completion: str) -> float | None:
         return 0.0
     right = fields = 0
     left: list[tuple[Any, Any]] = [(wanted[0], said[0])]
-    while left:  # without recursion: an answer may be nested as deep as it likes
+    while left:  # no recursion: answers may be nested arbitrarily deep
         one, other = left.pop()
         parts, others = _parts(one), _parts(other)
         if parts is None and others is None:
@@ -144,10 +144,10 @@ def json_fields(answer: str, completion: str) -> float | None:
 
 
 def _parsed(text: str) -> tuple[Any] | None:
-    """The JSON value in a tuple, for it may be null; None where it is none.
+    """The JSON value in a tuple, since it may be null; None if it is not JSON.
 
-    By Python's own reader: integers keep all their digits, and of a name that comes twice the last value counts. It is
-    as deep as Python's stack; what lies deeper is for orjson, which has an end too.
+    Parsed by Python: integers keep all their digits, and of a repeated key the last value counts. Its depth is limited
+    by Python's stack; deeper values are parsed by orjson, which has a limit too.
     """
     text = text.strip()
     try:
@@ -159,7 +159,7 @@ def _parsed(text: str) -> tuple[Any] | None:
 
 
 def _whole(digits: str) -> int | Decimal:
-    """With all of its digits, where they are more than Python reads as one number, too."""
+    """Keeps all digits, even if they are more than Python converts to an int."""
     return int(digits) if len(digits) < sys.int_info.default_max_str_digits else Decimal(digits)
 
 
@@ -175,14 +175,14 @@ def _parsed_deep(text: str) -> tuple[Any] | None:
 
 
 def _parts(value: Any) -> dict[str | int, Any] | None:
-    """What stands in an object or a list, by name or place; None of what is a field."""
+    """The items of an object or a list by key or index; None for a field."""
     if isinstance(value, dict) and value:
         return value
     return dict(enumerate(value)) if isinstance(value, list) and value else None
 
 
 def _fields_in(value: Any) -> int:
-    """How many fields there are in it; it may be one itself."""
+    """Number of fields in a value, which may itself be one."""
     left, found = [value], 0
     while left:
         parts = _parts(left.pop())
@@ -192,7 +192,7 @@ def _fields_in(value: Any) -> int:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal, and not only because Python takes true for 1."""
+    """Equal, without treating true as 1."""
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
@@ -207,11 +207,11 @@ MEASURES: dict[Metric, Callable[[str, str], float | None]] = {
 
 
 def shortened(metric: Metric, answer: str, completion: str) -> bool:
-    """Whether one of the texts is longer than what the metric looks at."""
+    """Whether one of the texts is longer than what the metric reads."""
     if metric == "rougeL":
         return any(len(text) > _MOST_WORDS and len(_words(text)) > _MOST_WORDS for text in (answer, completion))
     return metric == "chrF" and max(len(answer.strip()), len(completion.strip())) > _MOST_CHARACTERS
 
 
 LOOKED_AT: dict[Metric, str] = {"rougeL": f"{_MOST_WORDS:,} words", "chrF": f"{_MOST_CHARACTERS:,} characters"}
-"""In words, of metrics that do not look at the whole of very long texts."""
+"""The limits in words, for metrics that do not read all of a very long text."""

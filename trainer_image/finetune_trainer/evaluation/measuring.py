@@ -1,9 +1,9 @@
-"""Who answers the test set, one after the other. What was answered is kept until the artifact is whole.
+"""Asks each contestant to answer the test set. Answers are kept until the artifact is complete.
 
     tuned → base model (with its loss) → base model with examples → active version → endpoints → judge → comparison
 
-A baseline that cannot be asked is told with the reason: it never costs the tuned model. Where a GPU's memory is short
-batches are halved, for everybody who is asked after that; where the kernel ended an attempt for it, see `care`.
+A baseline that cannot be asked is reported with the reason, and never costs the tuned model. If a GPU runs out of
+memory, batches are halved for all later contestants; for attempts that were OOM-killed, see `care`.
 """
 
 import logging
@@ -44,9 +44,10 @@ logger = logging.getLogger(__name__)
 
 
 class Measuring(Asking):
-    """The evaluation of a model that is here.
+    """The evaluation of a model that is loaded here.
 
-    `test` has labels, for losses; answers of a model that has `learnt` something else, by this hash, do not count.
+    `test` has labels, for losses; `learnt` is a hash of what the model was trained on: other models' answers are
+    ignored.
     """
 
     def __init__(
@@ -74,10 +75,10 @@ class Measuring(Asking):
         )
 
     def measure(self) -> Contest:
-        """Ask everybody and compare.
+        """Ask every contestant and compare.
 
         Raises:
-            TrainerError: OutOfMemory, the tuned model cannot be asked here.
+            TrainerError: OutOfMemory, for the tuned model.
         """
         self._report(due=True)
         with self._care.asking(TUNED):
@@ -91,7 +92,7 @@ class Measuring(Asking):
         return contest(self._material, self._evaluation.metrics, found, losses, "; ".join(self._missing)[:500] or None)
 
     def _base_model(self, found: dict[str, Contestant], losses: dict[str, float | None]) -> None:
-        """Ask the base model as the job wants it, without and with examples; both grow by what it says."""
+        """Ask the base model as the job says, with and without examples; adds to `found` and `losses`."""
         ways: dict[str, Callable[[Model], Contestant]] = {
             ZERO_SHOT: partial(self._ask_model, ZERO_SHOT),
             FEW_SHOT: self._few_shot,
@@ -133,11 +134,11 @@ class Measuring(Asking):
         return self._ask_with(who, model, prompts_of, room.answer, *depends_on)
 
     def _lengths(self, model: Model) -> "array[int]":
-        """Tokens of each question."""
+        """Number of tokens of each question."""
         return array("i", (len(model.chat.prompt_ids(one.turns)) for one in self._material.questions))
 
     def _room(self, model: Model, lengths: "array[int]", *, rows: int = 1) -> Room:
-        """For prompts of so many rows: an encoder has learnt to read each of them as far as training does."""
+        """The room for prompts of this many rows: an encoder was trained on rows up to the row limit."""
         learnt = rows * model.chat.row_limit(self._spec.hyperparameters)
         return model.room(max(lengths), self._material.max_new_tokens, learnt=learnt)
 
@@ -184,7 +185,7 @@ class Measuring(Asking):
         return asked, loss
 
     def _here(self, active: ActiveVersionRef) -> Path:
-        """The folder of its weights, fetched where they are in a store."""
+        """The folder of its weights, downloaded if they are in a store."""
         if active.store is None:
             return Path(active.folder or "")
         folder = Path(self._tuned.job.output) / ACTIVE_VERSION
@@ -199,7 +200,7 @@ class Measuring(Asking):
         max_new_tokens: int,
         *depends_on: Any,
     ) -> Contestant:
-        """Ask portion by portion: the prompts of a whole test set may be more than memory holds."""
+        """Ask in portions: the prompts of a whole test set may not fit into memory."""
         kept, rows = self._kept(who, *depends_on), len(self._material.questions)
         self._advance(len(kept))
         first = tokens = examples = 0
@@ -230,7 +231,7 @@ class Measuring(Asking):
             self._keep(kept, [Answer(row, decode(ids, skip_special_tokens=True).strip()) for row, ids in said])
 
     def _loss(self, who: str, model: Model) -> float | None:
-        """None, too, where memory is short: the answers say more of a model than its loss."""
+        """The loss, or None if out of memory: the answers say more about a model than its loss."""
         from finetune_trainer.evaluation.losses import loss_on  # needs torch
 
         try:

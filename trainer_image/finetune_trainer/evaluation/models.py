@@ -1,6 +1,6 @@
-"""The base model and the active version, each in the place of the tuned model for a while.
+"""Loads the base model and the active version temporarily in place of the tuned one.
 
-Adapters share their base: it is in memory once. Whole models take turns on the device.
+Adapters share their base, which is in memory once. Whole models take turns on the device.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ from finetune_api.trainer import TrainerJob
 from finetune_api.words import counted
 from finetune_trainer.computing import gpus
 from finetune_trainer.data import ChatTokenizer
-from finetune_trainer.data.row_limit import in_words
+from finetune_trainer.data.row_limit import limit_in_words
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory
 from finetune_trainer.evaluation.generate import SMALLER, generated
 from finetune_trainer.models import base_model, base_refusals
@@ -29,19 +29,19 @@ _NOT_ASKED = (
 )
 
 _ASKED = (1, 2, 3)
-"""Tokens that any model has."""
+"""Token ids that every model has."""
 
 _NO_ROOM = "the GPU's memory was not enough for the model"
 
 _OTHER = "other"
-"""Name of a second adapter while it is asked."""
+"""Temporary name of a second adapter."""
 
 _NO_LONGER = "the model's context holds no more"
 _AS_LEARNT = "training cuts them so too"
 
 
 class Model(NamedTuple):
-    """A model that can be asked, with the tokenizer that it was tuned with."""
+    """A model that can answer, with its tokenizer."""
 
     net: Any
     tokenizer: Any
@@ -49,14 +49,14 @@ class Model(NamedTuple):
 
     @property
     def generation(self) -> Any:
-        """How to generate: which tokens end an answer."""
+        """The generation settings: which tokens end an answer."""
         return plain_generation(self.net, self.tokenizer, self.chat)
 
     def room(self, question: int, max_new_tokens: int, *, learnt: int | None = None) -> "Room":
-        """What the context holds, where the longest question has so many tokens; an encoder-decoder has two contexts.
+        """How the context is divided, given the tokens of the longest question; an encoder-decoder has two contexts.
 
-        An answer that may be longer than what is left gives way, down to half of the context; then questions are cut.
-        An encoder reads no more than the `learnt` tokens to which training cuts what it reads.
+        An answer that may exceed the remaining context is shortened, down to half of the context; then questions are
+        truncated. An encoder reads at most `learnt` tokens, the limit in training.
         """
         config = self.net.config
         context = context_of(config.get_text_config()) or 1 << 20
@@ -67,7 +67,7 @@ class Model(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Most tokens of a prompt, and of an answer."""
+    """Maximum tokens of a prompt and of an answer."""
 
     prompt: int
     answer: int
@@ -76,9 +76,9 @@ class Room(NamedTuple):
 def left_out(
     room: Room, questions: Sequence[int], limit: int, chat: ChatTokenizer, hyper: Hyperparameters
 ) -> Iterator[str]:
-    """What a model is not asked of questions of so many tokens, and cannot say of answers of up to `limit`."""
+    """What a model does not read of questions with these lengths, and cannot write of answers up to `limit`."""
     if cut := sum(length > room.prompt for length in questions):
-        learnt = f"{_AS_LEARNT} ({in_words(hyper, chat.positions)})"
+        learnt = f"{_AS_LEARNT} ({limit_in_words(hyper, chat.positions)})"
         side, why = ("end", learnt) if chat.encoder_decoder else ("beginning", _NO_LONGER)
         yield f"asked without the {side} of {counted(cut, 'question')} longer than {room.prompt:,} tokens: {why}"
     if room.answer < limit:
@@ -95,16 +95,16 @@ class Tuned:
     model: Model
     compute_dtype: Any
     token_budget: int
-    """Tokens of a batch, with padding."""
+    """Tokens of a batch, including padding."""
 
     @property
     def is_adapter(self) -> bool:
-        """Whether the base model is in it, as it was."""
+        """Whether it contains the unchanged base model."""
         return hasattr(self.model.net, "peft_config")
 
 
 def require_answers(folder: Path, model: Model) -> None:
-    """Refuse, before it is trained, a model that cannot be measured by its answers: its own code gives none.
+    """Refuse, before training, a model that cannot be evaluated because its own code cannot generate.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -112,7 +112,7 @@ def require_answers(folder: Path, model: Model) -> None:
     training, generation = model.net.training, model.generation
     known = len(model.net.get_input_embeddings().weight)
     first = generation.bos_token_id or 0
-    asked = [first if first < known else 0, *_ASKED]  # GPT-2's own stands in many a config with fewer tokens
+    asked = [first if first < known else 0, *_ASKED]  # many configs with smaller vocabularies have GPT-2's id
     try:
         with base_refusals.in_words(folder, "an answer on trial"):
             list(generated(model.net, [asked, asked[:2]], generation=generation, max_new_tokens=2, token_budget=64))
@@ -124,10 +124,10 @@ def require_answers(folder: Path, model: Model) -> None:
 
 @contextmanager
 def base_of(tuned: Tuned) -> Iterator[Model]:
-    """The base model, asked with the same tokenizer.
+    """The base model, with the tuned model's tokenizer.
 
     Raises:
-        TrainerError: OutOfMemory, there is no room for it.
+        TrainerError: OutOfMemory, it does not fit.
     """
     if tuned.is_adapter:
         with tuned.model.net.disable_adapter():
@@ -142,8 +142,8 @@ def version_in(tuned: Tuned, folder: Path) -> Iterator[Model]:
     """An earlier version of the model, from its artifact.
 
     Raises:
-        TrainerError: the folder is not there, is damaged, does not fit its base model, or that is not at hand; or there
-            is no room for it.
+        TrainerError: the folder is missing, damaged, or does not fit its base model, or the base model is not
+            available; or it does not fit into memory.
     """
     cache = Path(tuned.job.model_cache) if tuned.job.model_cache else None
     found = open_artifact(folder, cache, allow_hub=not tuned.job.air_gapped)
@@ -171,7 +171,7 @@ def _with_own_tokenizer(net: Any, found: Artifact, tuned: Tuned) -> Model:
 
 
 def same_tokens(one: ChatTokenizer, other: ChatTokenizer) -> bool:
-    """Whether two models see a row as the same tokens: only then do losses per token compare."""
+    """Whether both models tokenise a row equally: only then are losses per token comparable."""
     if one.template != other.template:
         return False
     return bool(one.backend.get_vocab() == other.backend.get_vocab())
@@ -183,7 +183,7 @@ def _load(tuned: Tuned, folder: Path) -> Any:
 
 @contextmanager
 def _other_adapter(net: Any, folder: Path) -> Iterator[None]:
-    """A second adapter instead of the tuned one; afterwards nothing of it is left."""
+    """Use a second adapter instead of the tuned one; it is removed afterwards."""
     try:
         with _loading(folder):
             net.load_adapter(folder, adapter_name=_OTHER, is_trainable=False)
@@ -197,7 +197,7 @@ def _other_adapter(net: Any, folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _loading(folder: Path) -> Iterator[None]:
-    """Whatever peft raises means that the adapter cannot be used, but for a lack of memory."""
+    """Any exception of peft means that the adapter cannot be used, except for lack of memory."""
     try:
         yield
     except Exception as error:
@@ -208,7 +208,7 @@ def _loading(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _instead_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
-    """Another model, where the tuned one was: that waits in the machine's memory."""
+    """Another model in place of the tuned one, which waits in main memory."""
     net = tuned.model.net
     device = net.device
     net.to("cpu")
@@ -222,7 +222,7 @@ def _instead_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
 
 @contextmanager
 def _on(device: Any, net: Any) -> Iterator[Any]:
-    """The model there. Afterwards it has no weights: whoever still holds it, such as an error, holds no memory.
+    """The model on the device. Afterwards it has no weights: references to it, for example in an error, hold no memory.
 
     Raises:
         TrainerError: OutOfMemory.

@@ -1,7 +1,7 @@
-"""How the operator is asked for answers of a provider's models: with the pod's token, and with much patience.
+"""How to ask the operator for answers of a provider's models: with the pod's token, and with many retries.
 
-It may restart, and the provider may ask for a pause: neither costs an answer. Its sentences begin with a reason and
-quote nobody.
+It may restart, and the provider may request a pause: neither costs an answer. Its error messages start with a reason
+and quote nothing of the dataset.
 """
 
 import time
@@ -16,7 +16,7 @@ from finetune_trainer.evaluation.endpoint import Way
 from finetune_trainer.evaluation.response import AgainError, FailedError
 
 PATIENCE_SECONDS = 900.0
-"""How long one question is tried: the operator may restart, and other evaluations may come first."""
+"""How long to retry one question: the operator may restart, or serve other evaluations first."""
 
 _OF_ONE_QUESTION = (
     HTTPStatus.BAD_REQUEST,
@@ -27,7 +27,7 @@ _SENTENCE_LIMIT = 300
 
 
 def operator_way() -> Way:
-    """The way to the operator, from now on."""
+    """The way to the operator; its admission time starts now."""
     began = time.monotonic()
 
     def require_ok(response: httpx.Response, content: bytes) -> None:
@@ -42,11 +42,11 @@ def operator_way() -> Way:
 
 
 def explain(response: httpx.Response, content: bytes, *, patient: bool) -> None:
-    """Return where it is an answer.
+    """Return if the response is an answer.
 
     Raises:
-        AgainError: the same question may be answered later.
-        FailedError: it will not be.
+        AgainError: a retry may succeed.
+        FailedError: it will not.
     """
     status = response.status_code
     if status == HTTPStatus.OK:
@@ -64,7 +64,7 @@ def explain(response: httpx.Response, content: bytes, *, patient: bool) -> None:
 
 
 def _told(status: int, content: bytes) -> tuple[Reason | None, str]:
-    """The reason and the sentence of the operator's answer."""
+    """The reason and the message in the operator's error response."""
     try:
         said = str(orjson.loads(content)["error"])[:_SENTENCE_LIMIT]
     except (ValueError, KeyError, TypeError):

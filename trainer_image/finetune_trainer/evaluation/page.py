@@ -1,7 +1,7 @@
-"""report.html: curves, scores, answers row by row and the label audit on one page that needs nothing else.
+"""report.html: curves, scores, answers row by row and the label audit, on one self-contained page.
 
-Rows and answers are anybody's input. Everything is escaped, and the page's own policy lets no script run but the one
-that was written here, and nothing be fetched.
+Rows and answers are untrusted. Everything is escaped, and the page's own content security policy allows only the script
+written here and no requests.
 """
 
 import base64
@@ -32,7 +32,7 @@ from finetune_trainer.evaluation.contest import (
 )
 
 SHOWN_ROWS = 500
-"""Rows of the test set on the page; evaluation.jsonl has all."""
+"""Rows of the test set on the page; evaluation.jsonl has all of them."""
 
 _SHOWN_CHARACTERS = 4000
 _LARGE = 1000
@@ -49,7 +49,7 @@ _WORDS = {"Better": "better", "Worse": "worse", "NoDifference": "no difference"}
 
 @dataclass(frozen=True)
 class Cell:
-    """A baseline's value of a metric, and how far the tuned model is from it."""
+    """A baseline's value of a metric, and the interval of the tuned model's difference from it."""
 
     value: float | None
     low: float | None = None
@@ -58,7 +58,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Line:
-    """One contestant in the table of scores."""
+    """One contestant in the score table."""
 
     title: str
     cells: list[Cell]
@@ -81,11 +81,11 @@ class Said:
 
 @dataclass(frozen=True)
 class RowShown:
-    """One question, what is right, and what everybody said."""
+    """One question, its completion, and all answers."""
 
     place: str
     turns: Sequence[Turn]
-    """What was asked."""
+    """The prompt."""
     completion: str
     said: list[Said]
     kind: str
@@ -102,9 +102,9 @@ def page(
     settings: dict[str, Any],
     warnings: Sequence[str] = (),
 ) -> str:
-    """The page. `curves` is an SVG of our own making, or "" where there is none; everything else is escaped.
+    """The page. `curves` is an SVG made by us, or "" if there is none; everything else is escaped.
 
-    `warnings` are of the training; those of the data come before them.
+    `warnings` are those of the training; those of the data come before them.
     """
     script, style = _asset("page.js"), _asset("page.css")
     return _template().render(
@@ -159,7 +159,7 @@ def _line(title: str, scores: Scores, metrics: Sequence[Metric]) -> Line:
 def shown_rows(contest: Contest) -> list[RowShown]:
     """At most SHOWN_ROWS rows, those on which the models differ first, each kind in the order of the file.
 
-    Of rows that were lost and won neither kind takes more than half while the other has more to show.
+    Neither lost nor won rows take more than half while the other kind has more to show.
     """
     places: dict[str, list[int]] = {"lost": [], "won": [], "same": []}
     for place, record in enumerate(contest.rows()):
@@ -177,7 +177,7 @@ def _row(contest: Contest, place: int, kind: str) -> RowShown:
 
 
 def _said(contest: Contest, record: Record) -> list[Said]:
-    """What everybody said, without those who could not be asked."""
+    """All answers to a row, without those of contestants that could not be asked."""
     said = []
     for name, contestant in contest.contestants.items():
         one = record["answers"][name]
@@ -216,13 +216,13 @@ def _template() -> jinja2.Template:
 
 
 def _number(value: float | None) -> str:
-    """With three digits after the point, where they are not lost among those before it."""
+    """With three decimals, unless the number is large."""
     if value is None:
         return _NONE
     return f"{value:,.3f}" if abs(value) < _LARGE else f"{value:,.0f}"
 
 
 def _plain(text: str) -> str:
-    """A row's text with what a browser would obey written out, and cut where it is very long."""
+    """A row's text with control characters made visible, truncated if it is very long."""
     shown = printable(text[:_SHOWN_CHARACTERS])
     return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown} … {len(text) - _SHOWN_CHARACTERS:,} characters more"

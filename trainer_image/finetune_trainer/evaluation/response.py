@@ -1,6 +1,6 @@
-"""What a response to OpenAI's chat completions says: the answer, that it is worth another try, or why there is none.
+"""Interprets a response of OpenAI's chat completions: an answer, a reason to retry, or the reason for a failure.
 
-Pure: it asks nobody. What a service answers with an error is never repeated: it may quote the question.
+Pure: sends no requests. The text of an error response is never repeated: it may quote the question.
 """
 
 import contextlib
@@ -29,18 +29,18 @@ _OF_LENGTH = (b"maximum context", b"context length", b"context_length", b"contex
               b"too long", b"too large")  # fmt: skip
 _ROOM = ("max_tokens", "max_completion_tokens")
 LITTLE_ROOM = 1024
-"""Tokens of an answer that are asked for where a question leaves no room for more."""
+"""Tokens requested for an answer if the question leaves no room for more."""
 _REFUSED = {
     **dict.fromkeys(_MINDED, "it takes no such question, or has no such model; look at model"),
     HTTPStatus.METHOD_NOT_ALLOWED: "its url, which often ends with /v1, does not serve chat completions",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "a question is too long for it, with the room for an answer "
     "(evaluation.maxNewTokens)",
 }
-"""What may be so of one question, and not of the next."""
+"""Errors that may be due to one question only."""
 
 
 class FailedError(Exception):
-    """One question without an answer; `for_good` where the others need not be tried."""
+    """A question failed; with `for_good` the remaining ones need not be tried."""
 
     def __init__(self, why: str, *, for_good: bool = False, reason: Reason | None = None) -> None:
         super().__init__(why)
@@ -49,7 +49,7 @@ class FailedError(Exception):
 
 
 class AgainError(Exception):
-    """Worth another try, after `seconds` where the service said so; `busy` where it is others' turn."""
+    """A retry may succeed, after `seconds` if the service said so; `busy` if it is serving others."""
 
     def __init__(
         self, why: str, seconds: float | None = None, reason: Reason | None = None, *, busy: bool = False
@@ -61,7 +61,7 @@ class AgainError(Exception):
 
 
 def other_limits(limits: Mapping[str, Any], status: int, content: bytes) -> dict[str, Any] | None:
-    """The limits without what a service seems to mind of them; None where it minds nothing that could be left out."""
+    """The limits without what the service seems to reject; None if it rejects nothing that can be left out."""
     if status not in _MINDED:
         return None
     other = dict(limits)
@@ -79,11 +79,11 @@ def _is_of_length(content: bytes) -> bool:
 
 
 def require_ok(response: httpx.Response, content: bytes) -> None:
-    """Return where the status is that of an answer.
+    """Return if the status is that of an answer.
 
     Raises:
-        AgainError: the same question may be answered later.
-        FailedError: it will not be.
+        AgainError: a retry may succeed.
+        FailedError: it will not.
     """
     status = response.status_code
     if response.is_success:
@@ -108,7 +108,7 @@ def require_ok(response: httpx.Response, content: bytes) -> None:
 
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:
-    """Seconds of `retry-after-ms`, or of `Retry-After`, a number or a date, held against the answer's (RFC 9110)."""
+    """Seconds from `retry-after-ms` or `Retry-After`: a number, or a date relative to the response's (RFC 9110)."""
     for name, of_a_second in (("retry-after-ms", 1000), ("retry-after", 1)):
         with contextlib.suppress(ValueError):
             number = float(headers.get(name, ""))
@@ -125,7 +125,7 @@ def answer_in(row: int, content: bytes) -> Answer:
     """The answer to this row's question.
 
     Raises:
-        FailedError: it is none, or was broken off.
+        FailedError: there is none, or it was cut off.
     """
     text: Any = None
     tokens: Any = None
@@ -135,7 +135,7 @@ def answer_in(row: int, content: bytes) -> Answer:
         finish = body["choices"][0].get("finish_reason")
         text = _text(body["choices"][0]["message"]["content"])
         tokens = (body.get("usage") or {}).get("prompt_tokens")
-    if not text and finish == "length":  # no wrong answer, but none
+    if not text and finish == "length":  # a missing answer, not a wrong one
         raise FailedError("its tokens were used up before it said anything (a model that reasons needs more of them)")
     if isinstance(finish, str) and finish in _BROKEN_OFF:
         raise FailedError(_BROKEN_OFF[finish])
@@ -145,7 +145,7 @@ def answer_in(row: int, content: bytes) -> Answer:
 
 
 def _read(content: bytes) -> Any:
-    """The JSON in it. What ends within an emoji, as JavaScript writes it, is half of a pair, which orjson refuses."""
+    """Parsed JSON. orjson refuses lone surrogates, which JavaScript writes if a text ends within an emoji."""
     with contextlib.suppress(ValueError):
         return orjson.loads(content)
     try:
@@ -161,24 +161,24 @@ _BROKEN_OFF = {
     "function_call": _CALLS_A_TOOL,
     "tool_calls": _CALLS_A_TOOL,
 }
-"""What text that stands beside such a finish_reason is: the beginning of an answer, or what was said before a tool."""
+"""What text with such a finish_reason means: a partial answer, or words before a tool call."""
 
 
 def _is_something_else(content: bytes) -> bool:
-    """Whether an empty text stands beside what was said in place of one: some services write "" and others null."""
+    """Whether an empty text comes with a refusal or a tool call: some services write "" where others write null."""
     message = _read(content)["choices"][0]["message"]
     return any(message.get(name) for name in ("refusal", *_TOOLS))
 
 
 def _text(content: Any) -> Any:
-    """Of an answer in parts, those that are text; what a model has thought may be another one."""
+    """The text of an answer in parts; a model's thoughts may be in other parts."""
     if not isinstance(content, list) or not content:
         return content
     return "".join(part["text"] for part in content if part.get("type") in ("text", "output_text"))
 
 
 def _what_it_is(content: bytes) -> str:
-    """Something else that services say in place of an answer, never in their words."""
+    """What services may send instead of an answer, never quoted."""
     start = content.lstrip()[:1]
     if not start:
         return ": it is empty"

@@ -1,6 +1,6 @@
-"""Sequences of any length that take little memory: lines of a file, or what a function makes when it is asked.
+"""Sequences of any length that need little memory: lines of a file, or items computed on access.
 
-A line costs 8 bytes here, whatever stands in it.
+A line costs 8 bytes of memory, whatever its length.
 """
 
 import json
@@ -17,22 +17,22 @@ from finetune_trainer.storage.durable import MORE_SCRATCH, write_errors
 T = TypeVar("T")
 
 PORTION = 1024
-"""Parts that are in memory at once while all are gone through."""
+"""Items that are in memory at once during iteration."""
 
 
 class Portioned(Sequence[T]):
-    """A sequence that is gone through portion by portion; a subclass knows `portion` and `__len__`."""
+    """A sequence that is iterated in portions; a subclass implements `portion` and `__len__`."""
 
     @abstractmethod
     def portion(self, places: range) -> list[T]:
-        """The parts in these places."""
+        """The items at these indices."""
 
     @overload
     def __getitem__(self, place: int) -> T: ...
     @overload
     def __getitem__(self, place: slice) -> list[T]: ...
     def __getitem__(self, place: int | slice) -> T | list[T]:
-        """One part, or several."""
+        """One item, or a slice."""
         if isinstance(place, slice):
             return self.portion(range(len(self))[place])
         at = range(len(self))[place]
@@ -44,19 +44,19 @@ class Portioned(Sequence[T]):
 
 
 def spans(count: int) -> Iterator[slice]:
-    """Places from 0 to `count`, as many at once as may be in memory."""
+    """Slices that cover 0 to `count`, one portion each."""
     return (slice(start, start + PORTION) for start in range(0, count, PORTION))
 
 
 def portions(parts: Sequence[T]) -> Iterator[Sequence[T]]:
-    """The parts in such spans."""
+    """The items in such slices."""
     return (parts[span] for span in spans(len(parts)))
 
 
 class Lines(Portioned[T]):
-    """Values on the machine's scratch disk, one line of JSON each; the file goes with the object.
+    """Values on the scratch disk, one line of JSON each; the file is deleted with the object.
 
-    `shown` makes of a value what JSON has, and `read` the same back.
+    `shown` turns a value into JSON types, and `read` turns it back.
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Lines(Portioned[T]):
         self.extend(values)
 
     def extend(self, values: Iterable[T]) -> None:
-        """Write more of them.
+        """Append values.
 
         Raises:
             TrainerError: ArtifactFailed, the scratch disk is full.
@@ -86,7 +86,7 @@ class Lines(Portioned[T]):
         return len(self._ends) - 1
 
     def portion(self, places: range) -> list[T]:
-        """These values, read anew."""
+        """These values, read from the file."""
         if places.step == 1 and places:
             start, end = self._ends[places.start], self._ends[places.stop]
             return [self._read(json.loads(line)) for line in self._bytes(start, end).splitlines()]
@@ -97,7 +97,7 @@ class Lines(Portioned[T]):
 
 
 class Each(Portioned[T]):
-    """What `make` makes of each number, every time that it is asked for."""
+    """Computes an item with `make` from each number, on every access."""
 
     def __init__(self, numbers: Iterable[int], make: Callable[[int], T]) -> None:
         self._numbers, self._make = array("q", numbers), make
@@ -106,9 +106,9 @@ class Each(Portioned[T]):
         return len(self._numbers)
 
     def portion(self, places: range) -> list[T]:
-        """Made one after the other."""
+        """Compute these items."""
         return [self._make(self._numbers[at]) for at in places]
 
     def without(self, known: Callable[[int], bool]) -> "Each[T]":
-        """The same of the numbers that are not known."""
+        """The same without numbers that are known."""
         return Each((number for number in self._numbers if not known(number)), self._make)

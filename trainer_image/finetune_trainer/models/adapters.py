@@ -1,31 +1,32 @@
-"""Low-rank adapters put on a base model with peft. It neither trains nor saves them."""
+"""Adds low-rank adapters to a base model with peft. Neither trains nor saves them."""
 
 import logging
 from collections.abc import Iterator
 from typing import Any
 
 from finetune_api.job import LoRA
+from finetune_api.job_status import EXPERTS_LEFT
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
 logger = logging.getLogger(__name__)
 
 _NAMED = 24
-"""Module names that a message lists at most."""
+"""Maximum number of module names in a message."""
 
 
 def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
-    """The model with trainable adapters and everything else frozen. `base_model` is written into their configuration.
+    """The model with trainable adapters and everything else frozen. `base_model` is written into their config.
 
     Raises:
-        TrainerError: SpecInvalid, spec.lora.targetModules names no module or one that takes no adapter.
+        TrainerError: SpecInvalid, spec.lora.targetModules names no module, or one that cannot have adapters.
     """
     from peft import LoraConfig, get_peft_model
 
     targets, step = lora.targets, _next_step(model)
     if isinstance(targets, list):
         _require_modules(model, targets)
-    model.name_or_path = base_model  # peft takes the adapter's base model from here: a name, not this machine's path
+    model.name_or_path = base_model  # peft writes this into the adapter's config: a name instead of a local path
     config = LoraConfig(
         task_type="SEQ_2_SEQ_LM" if model.config.is_encoder_decoder else "CAUSAL_LM",
         r=lora.r,
@@ -46,24 +47,29 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
     _require_directions(tuned)
     adapters: Any = tuned.peft_config["default"]
     adapters.target_modules = _short(tuned, adapters.target_modules)
-    logger.info("adapters are on %s%s", ", ".join(sorted(map(_last, adapters.target_modules))), _beside_experts(model))
+    adapted = ", ".join(sorted(map(_last, adapters.target_modules)))
+    logger.info("adapters are on %s", "; ".join([adapted, *beside_experts(tuned)]))
     return tuned
 
 
-def _beside_experts(model: Any) -> str:
-    """What to say of experts, whose tensors stay as they are; nothing where there are none."""
-    of_all = sum(value.numel() for value in model.parameters())
-    of_experts = sum(
-        value.numel() for name, value in model.named_parameters() if "experts." in name and value.dim() == 3
-    )
-    return f"; the experts, {of_experts / of_all:.0%} of the model's weights, stay as they are" if of_experts else ""
+def beside_experts(model: Any) -> list[str]:
+    """A warning about a model's experts, which adapters do not reach; none if the model has none."""
+    import torch
+
+    if not hasattr(model, "peft_config"):
+        return []
+    of_layers = (one for one in model.modules() if not isinstance(one, torch.nn.Conv1d))  # these have three dimensions
+    of_experts = sum(value.numel() for one in of_layers for value in one.parameters(recurse=False) if value.dim() == 3)
+    part = of_experts / sum(value.numel() for value in model.parameters())
+    said = f"{EXPERTS_LEFT}, {part:.0%} of the model's weights: adapters do not reach them"
+    return [f"{said}. method: Full tunes them, too"] if of_experts else []
 
 
 def _all_linear(model: Any) -> list[str]:
-    """Paths of the linear layers that text goes through and that take adapters.
+    """Paths of the linear layers that process text and can have adapters.
 
-    A model that sees has more: nothing would be learnt there, and servers take no adapters on them. Some of Mamba's are
-    computed past their module, which peft refuses; some routers are linear layers that answer with a choice of experts.
+    A vision model has others: nothing would be learnt there, and servers support no adapters on them. Some of Mamba's
+    bypass their module's forward, so peft refuses them; some routers are linear layers that return a choice of experts.
     """
     several = model.config.get_text_config() is not model.config and not model.config.is_encoder_decoder
     reads = set(model.get_decoder().modules() if several else model.modules())
@@ -75,7 +81,7 @@ def _all_linear(model: Any) -> list[str]:
 
 
 def _may_be_named(model: Any, name: str) -> bool:
-    """Whether peft takes modules of this name, and for what they are."""
+    """Whether peft accepts modules of this name, and as the layers they are."""
     from peft import LoraConfig
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
 
@@ -87,12 +93,12 @@ def _may_be_named(model: Any, name: str) -> bool:
 
 
 def _names_of_experts(model: Any) -> frozenset[str]:
-    """Names that peft reads as those of experts, which models of this kind had as linear layers before transformers 5.
+    """Names that peft takes for experts, because models of this type had them as linear layers before transformers 5.
 
-    Experts are one tensor now. Peft would put adapters onto that, and onto no layer that has such a name, be it of
-    experts that all tokens share: adapters whose products are as large as all experts, and which are put in by changing
-    the module for the time of a pass, so that passes side by side would get into each other's way. And a layer that has
-    such a name would be passed over by all who load its adapter with peft.
+    Experts are a single tensor now. Peft would adapt that tensor, and skip linear layers with such a name, even those
+    of shared experts. Such adapters have products as large as all experts together, and are applied by patching the
+    module during a pass, so that parallel passes would interfere. And a layer with such a name would be skipped by
+    everyone who loads its adapter with peft.
     """
     from peft.utils.transformers_weight_conversion import _MOE_TARGET_MODULE_MAPPING as NAMES
     from transformers.conversion_mapping import _MODEL_TO_CONVERSION_PATTERN as KINDS
@@ -106,11 +112,11 @@ def _last(path: str) -> str:
 
 
 def _is_linear(module: Any) -> bool:
-    """Whether it answers as a linear layer does. Tried where its class has a way of its own."""
+    """Whether it behaves as a linear layer. Classes with their own forward are tried out."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    if type(module) in (torch.nn.Linear, Conv1D) or type(module.weight) is not torch.nn.Parameter:  # 4-bit ones
+    if type(module) in (torch.nn.Linear, Conv1D) or type(module.weight) is not torch.nn.Parameter:  # quantized ones
         return True
     try:
         with torch.no_grad():
@@ -121,7 +127,7 @@ def _is_linear(module: Any) -> bool:
 
 
 def _linear(model: Any) -> Iterator[tuple[str, Any]]:
-    """Paths and modules of the linear layers but the output head, in the model's order."""
+    """Paths and modules of the linear layers except the output head, in the model's order."""
     import torch
     from transformers.pytorch_utils import Conv1D
 
@@ -132,13 +138,13 @@ def _linear(model: Any) -> Iterator[tuple[str, Any]]:
 
 
 def linear_names(model: Any) -> list[str]:
-    """Last names of the modules that all-linear means, in the model's order."""
+    """Last path components of the modules that all-linear selects, in the model's order."""
     names = dict.fromkeys(_last(path) for path, one in _linear(model) if _is_linear(one))
     return [name for name in names if _may_be_named(model, name)]
 
 
 def _short(tuned: Any, targets: Any) -> Any:
-    """The targets by their last names, sorted, where these mean the same modules: so servers and people know them."""
+    """The targets by their last path components, sorted, if these select the same modules: the form servers expect."""
     names = {_last(target) for target in targets}
     meant = {path for path, module in tuned.base_model.model.named_modules() if hasattr(module, "lora_A")}
     matched = {path for path, _ in tuned.base_model.model.named_modules() if _last(path) in names}
@@ -153,7 +159,7 @@ def _require_modules(model: Any, targets: list[str]) -> None:
         return [module for path, module in model.named_modules() if f".{path}".endswith(f".{target}")]
 
     unknown = [target for target in targets if not named(target)]
-    # Servers put no adapters on tables, and a head that shares its weights with one would be changed along with it.
+    # Servers support no adapters on embeddings, and a head with tied weights would change together with them.
     tables = [target for target in targets if any(isinstance(one, torch.nn.Embedding) for one in named(target))]
     routers = [
         target
@@ -161,7 +167,7 @@ def _require_modules(model: Any, targets: list[str]) -> None:
         if any(isinstance(one, torch.nn.Linear) and not _is_linear(one) for one in named(target))
     ]
     experts = [target for target in targets if _last(target) in _names_of_experts(model)]
-    # Of what peft knows beside them, convolutions are computed past their module by kernels, and servers know none.
+    # The other types that peft supports: kernels bypass the modules of convolutions, and servers support none of them.
     others = [
         f"{target} is a {type(one).__name__}"
         for target in targets
@@ -182,7 +188,7 @@ def _require_modules(model: Any, targets: list[str]) -> None:
 
 
 def _require_directions(tuned: Any) -> None:
-    """Refuse DoRA on rows of zeros: it divides each row by its length, and so do all who load its adapter.
+    """Refuse DoRA on rows of zeros: it divides each row by its norm, and so does everyone who loads the adapter.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -199,16 +205,16 @@ def _require_directions(tuned: Any) -> None:
 
 
 def adapts_shared_weights(tuned: Any) -> bool:
-    """Whether an adapter is on the output head, or the embeddings, of a model in which both are one weight.
+    """Whether an adapter is on the output head or the embeddings of a model in which these are tied.
 
-    Added to it, the adapter would change the other one too.
+    Merging the adapter would change the other one too.
     """
     head, table = tuned.get_output_embeddings(), tuned.get_input_embeddings()
     return head is not None and head.weight is table.weight and any(hasattr(one, "lora_A") for one in (head, table))
 
 
 def part_shared_weights(tuned: Any) -> None:
-    """Give the output head weights of its own where an adapter is to be added to it, or to the embeddings, alone."""
+    """Untie the output head if an adapter is to be merged into only one of head and embeddings."""
     import torch
 
     if adapts_shared_weights(tuned):
@@ -218,7 +224,7 @@ def part_shared_weights(tuned: Any) -> None:
 
 
 def require_mergeable(tuned: Any) -> None:
-    """Refuse before the training what could not be merged after it.
+    """Refuse before training what could not be merged afterwards.
 
     Raises:
         TrainerError: SpecInvalid.

@@ -1,7 +1,7 @@
-"""Whether all ranks of an attempt have the same base model: each node may have a cache of its own.
+"""Whether all ranks of an attempt have the same base model: each node may have its own cache.
 
-One that was filled on another day may hold another revision under the same name. It would load, and be trained with:
-each rank's gradients would be those of its own base, and each node's tokens those of its own tokenizer.
+A cache that was filled on another day may hold another revision under the same name. It would load and be used: each
+rank would compute gradients of its own base model, and tokens with its own tokenizer.
 """
 
 from pathlib import Path
@@ -21,14 +21,14 @@ _STEP = (
 
 
 def require(world: World, folder: Path) -> None:
-    """Go on where this rank's base model is that of rank 0.
+    """Raise unless this rank's base model is the same as that of rank 0.
 
     Raises:
         TrainerError: ModelUnusable.
     """
     if world.size == 1:
         return
-    first: dict[str, Any] = world.tell("base", lambda: {"weights": probe(folder), "files": _files(folder)})
+    first: dict[str, Any] = world.broadcast("base", lambda: {"weights": probe(folder), "files": _files(folder)})
     mine = _files(folder)
     other = next((name for name in _WHAT_MAKES_TOKENS if first["files"].get(name) != mine.get(name)), None)
     if other := other or differs(first["weights"], probe(folder, first["weights"])):

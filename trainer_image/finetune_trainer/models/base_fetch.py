@@ -1,4 +1,4 @@
-"""A base model from a hub, into the hub's own cache or a folder: again and again for a while, or told why not."""
+"""Fetches a base model from a hub, into the hub's own cache or a folder, with retries for a while."""
 
 import errno
 import os
@@ -36,15 +36,15 @@ _XET = (
 _IN_RUSTS_WORDS = re.compile(r"\(os error (\d+)\)")
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
-"""What is fetched from a hub: weights without pickle, configuration, tokenizer."""
+"""Files to fetch from a hub: weights without pickle, config, tokenizer."""
 
 
 def fetch(name: str, revision: str | None = None, into: Path | None = None) -> Path:
-    """Fetch a model from the hub, into the hub's own cache or a folder. HF_TOKEN and HF_ENDPOINT count.
+    """Fetch a model from the hub, into the hub's own cache or a folder. Uses HF_TOKEN and HF_ENDPOINT.
 
     Raises:
         TrainerError: ModelNotInCache (the hub has none of that name), AccessDenied, StoreUnavailable, ArtifactFailed
-            (no room for it), SpecInvalid.
+            (disk full), SpecInvalid.
     """
     from huggingface_hub.constants import HF_HUB_CACHE
 
@@ -56,7 +56,7 @@ def fetch(name: str, revision: str | None = None, into: Path | None = None) -> P
 
 
 def _fetched(name: str, revision: str | None, into: Path | None, place: Path) -> Path:
-    """One try. Files that have come whole stay for the next one."""
+    """One attempt. Complete files are kept for the next one."""
     import httpx
     from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import (
@@ -68,10 +68,10 @@ def _fetched(name: str, revision: str | None, into: Path | None, place: Path) ->
 
     try:
         if into and any(into.iterdir()):
-            # Where the hub is away, snapshot_download would take what an earlier try has left there for all.
+            # If the hub is down, snapshot_download would take the files left by an earlier attempt for all of them.
             HfApi().model_info(name, revision=revision)
         return Path(snapshot_download(name, revision=revision, allow_patterns=HUB_FILES, local_dir=into))
-    except HFValidationError as error:  # a cache may have such a model, no hub has
+    except HFValidationError as error:  # a cache may have a model with such a name, a hub cannot
         raise no_name(name) from error
     except GatedRepoError as error:
         raise TrainerError(
@@ -85,7 +85,7 @@ def _fetched(name: str, revision: str | None, into: Path | None, place: Path) ->
             f"{name} is neither in the model cache nor on the hub",
             "Check the spelling of spec.baseModel; a private model needs spec.hubTokenSecretRef.",
         ) from error
-    except (OSError, httpx.HTTPError, RuntimeError) as error:  # the last one is of Xet's own client
+    except (OSError, httpx.HTTPError, RuntimeError) as error:  # RuntimeError is from the Xet client
         if why := _full_or_closed(error):
             message = f"{name} could not be stored in {place}: {why}"
             raise TrainerError(Reason.ARTIFACT_FAILED, message, None if into else _MORE_ROOM) from error
@@ -93,24 +93,24 @@ def _fetched(name: str, revision: str | None, into: Path | None, place: Path) ->
 
 
 def _full_or_closed(error: Exception) -> str | None:
-    """What of this machine's disk is in the way, if anything is. Xet's client has it in its words alone."""
+    """What is wrong with this machine's disk, if anything. Xet's client mentions it only in its message."""
     numbers = (getattr(error, "errno", None), *map(int, _IN_RUSTS_WORDS.findall(str(error))))
     return next((os.strerror(number) for number in numbers if number in _OF_THIS_DISK), None)
 
 
 def _files_below(folder: Path) -> int:
-    """How many have come whole."""
+    """Number of complete files."""
     return sum(not path.name.endswith((".incomplete", ".lock")) for path in folder.rglob("*"))
 
 
 def in_hub_cache(name: str) -> Path | None:
-    """What the hub's client fetched to this machine earlier. No call goes out."""
+    """What the hub's client fetched to this machine earlier. Makes no network call."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
         return Path(snapshot_download(name, local_files_only=True))
-    except (LocalEntryNotFoundError, HFValidationError):  # the latter: no hub has a model of such a name
+    except (LocalEntryNotFoundError, HFValidationError):  # the latter: an invalid name for a hub
         return None
 
 

@@ -1,7 +1,7 @@
-"""The base model, causal or encoder-decoder: loaded from its folder, or refused in words that a person can act on.
+"""Loads a base model, causal or encoder-decoder, from its folder, or refuses it with a message and a next step.
 
-Weights come from safetensors only, and code only from transformers unless the job trusts the model's own. Adapters,
-training and generation are elsewhere.
+Weights are loaded from safetensors only, and code only from transformers unless the job trusts the model's own.
+Adapters, training and generation are elsewhere.
 """
 
 import json
@@ -31,7 +31,7 @@ from finetune_trainer.models.validation import config_file
 from finetune_trainer.models.weight_files import damaged
 
 _IN_PARTS = "during automatic conversion of the weights"
-"""What transformers says of it, and of a report that nobody sees."""
+"""Part of transformers' message for this error, which otherwise refers to a report that nobody sees."""
 _NOT_PUT_TOGETHER = (
     "its weights cannot be put together as transformers has them: an expert, or a part of a matrix, is missing or has "
     "another shape than the others"
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 
 def quiet_libraries() -> None:
-    """Progress bars of single files and notes to developers are not for those who read a run's log."""
+    """Disable progress bars for single files and warnings for developers: they clutter a run's log."""
     import logging
     import warnings
 
@@ -49,12 +49,12 @@ def quiet_libraries() -> None:
 
     transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     transformers_logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it misses kernels that it would fetch from a hub
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # it complains about kernels that it would download
     warnings.filterwarnings("ignore", category=FutureWarning, module=r"transformers|peft|accelerate|torch")
 
 
 def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """The model's tokenizer; padding is end of sequence where it has none (rows are masked by length, never by id).
+    """The model's tokenizer; uses the EOS token for padding if it has none (rows are masked by length, never by id).
 
     Raises:
         TrainerError: ModelUnusable.
@@ -71,9 +71,9 @@ def load_tokenizer(folder: Path, *, trust_remote_code: bool = False) -> Any:
 
 
 def empty_model(folder: Path, *, dtype: Any, tied: bool, trust_remote_code: bool = False) -> Any:
-    """The language model in `folder` without its weights: they take no memory and are to be filled in.
+    """The language model in `folder` without its weights: they use no memory until they are filled in.
 
-    `tied` says whether embeddings are its output head, which files and configuration may say differently.
+    `tied`: whether embeddings and output head are tied, on which files and config may disagree.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -92,11 +92,11 @@ def empty_model(folder: Path, *, dtype: Any, tied: bool, trust_remote_code: bool
 
 
 def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, four_bits: bool = False) -> Any:
-    """The language model in `folder`, in `dtype`, on the CPU; with `four_bits` quantised, where it will be trained.
+    """The language model in `folder`, in `dtype`, on the CPU; with `four_bits` quantized, on the training device.
 
     Raises:
-        TrainerError: ModelUnusable: no language model, unknown architecture, no safetensors, damaged, not as its
-            configuration, or with weights that are no numbers; SpecInvalid: it cannot be quantised here.
+        TrainerError: ModelUnusable: no language model, unknown architecture, no safetensors, damaged, inconsistent with
+            its config, or with non-finite weights; SpecInvalid: it cannot be quantized here.
     """
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
     said = getattr(config, "quantization_config", None)
@@ -111,7 +111,7 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             use_safetensors=True,
             trust_remote_code=trust_remote_code,
             output_loading_info=True,
-            ignore_mismatched_sizes=True,  # its own words for them are in a log: `loaded_weights` has better ones
+            ignore_mismatched_sizes=True,  # transformers only logs them: `loaded_weights` reports them better
             **attention_of(config),
             **extra,
         )
@@ -164,7 +164,7 @@ def _quantised(dtype: Any) -> dict[str, Any]:
 
 
 def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """Look at configuration and file names, without loading weights. Returns transformers' configuration.
+    """Check config and file names, without loading weights. Returns transformers' config.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -178,7 +178,7 @@ def require_language_model(folder: Path, *, trust_remote_code: bool = False) -> 
 
 
 def require_known_kind(folder: Path, *, trust_remote_code: bool = False) -> Any:
-    """The configuration, of a model that can be measured and served. Its files are not looked at.
+    """The config, of a model that can be evaluated and served. Does not check its files.
 
     Raises:
         TrainerError: ModelUnusable.

@@ -1,4 +1,4 @@
-"""Where the base model is: in the cache, or fetched from its hub where the job may ask that."""
+"""Locates the base model: in the cache, or fetched from its hub if the job may use one."""
 
 import os
 from pathlib import Path
@@ -21,9 +21,9 @@ _INTO_A_CACHE = (
 
 
 def locate(job: TrainerJob) -> Path:
-    """The folder of the job's base model: in the cache, else fetched from the hub where the job may ask it.
+    """The folder of the job's base model: in the cache, otherwise fetched from the hub if the job may use one.
 
-    Must come before the first import of transformers: it decides whether that may reach a hub.
+    Must run before the first import of transformers, because it decides whether that may reach a hub.
 
     Raises:
         TrainerError: ModelNotInCache, AccessDenied, StoreUnavailable, SpecInvalid.
@@ -49,7 +49,7 @@ def locate(job: TrainerJob) -> Path:
 
 
 def _away(error: TrainerError, name: str, cache: str | None) -> TrainerError:
-    """The hub is away, and the cache has no such model, or there is none: a site without a hub wants one."""
+    """The error if the hub is unreachable and no cache has the model: a site without a hub needs one."""
     message = error.message
     if cache:
         message = f"{not_in_cache(cache, name).message}; and it {message.removeprefix(f'{name} ')}"
@@ -59,10 +59,10 @@ def _away(error: TrainerError, name: str, cache: str | None) -> TrainerError:
 
 
 def cached(cache: Path | str, name: str) -> Path | None:
-    """The folder of a model in the cache, None where it has none of that name.
+    """The folder of a model in the cache, None if it has no model of that name.
 
     Raises:
-        TrainerError: ModelUnusable, it is there and not whole by its own manifest; SpecInvalid.
+        TrainerError: ModelUnusable, it is incomplete by its own manifest; SpecInvalid.
     """
     folder = find_model(cache, name)
     problem = damage(folder) if folder is not None else None
@@ -74,5 +74,5 @@ def cached(cache: Path | str, name: str) -> Path | None:
 
 
 def stay_offline() -> None:
-    """From here on no library may reach a hub: all that the run needs is in folders."""
+    """From now on no library may reach a hub: everything that the run needs is in folders."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1"}

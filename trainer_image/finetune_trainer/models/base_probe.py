@@ -1,7 +1,7 @@
-"""A few numbers out of a base model's weights, by which another one of its name is known.
+"""A few values of a base model's weights, to detect that another model has its name.
 
-Somebody may put a newer revision, or another model, into the cache under the same name: of the same shapes, it loads,
-and an adapter on it answers nonsense. Shards and the precision of what is stored may change: these numbers stay.
+Someone may put a newer revision, or another model, into the cache under the same name. If its shapes are the same it
+loads, and an adapter on it produces nonsense. Resharding and another precision of the stored weights are tolerated.
 """
 
 import math
@@ -19,13 +19,13 @@ BASE_PROBE = "baseProbe"
 _TENSORS, _VALUES = 16, 8
 
 _ROUNDING = 2**-7
-"""Relative difference of a number and itself in 16 bits, with room: bfloat16 keeps 8 bits."""
+"""Relative tolerance for a number and its 16-bit version: bfloat16 has 8 significant bits."""
 
 
 def probe(folder: Path, names: Iterable[str] | None = None) -> Probe:
-    """The first values of the middle rows of some matrices, by the matrix' name; of those in `names`, where given.
+    """The first values of the middle rows of some matrices, by name; of those in `names`, if given.
 
-    Empty where there are no matrices of floating-point numbers, and where files are damaged: loading them says so.
+    Empty if there are no floating-point matrices or files are damaged: loading them will report it.
     """
     from safetensors import SafetensorError
 
@@ -51,7 +51,7 @@ def _probe(folder: Path, names: Iterable[str] | None) -> Probe:
 
 
 def differs(known: Mapping[str, list[float]], present: Mapping[str, list[float]]) -> str | None:
-    """The first matrix that both have, and whose numbers are others; None where none is."""
+    """The first common matrix with different values; None if there is none."""
     return next(
         (name for name in sorted(known.keys() & present.keys()) if not _alike(known[name], present[name])), None
     )
@@ -70,5 +70,5 @@ def _matrices(path: Path) -> list[str]:
     from safetensors import safe_open
 
     with safe_open(path, framework="pt") as file:
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is no dict
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 - it is not a dict
         return [name for name, part in slices.items() if len(part.get_shape()) == 2 and part.get_dtype() in FLOATS]

@@ -1,4 +1,4 @@
-"""What a base model cannot do: that it cannot be used at all, or not as the job asks, in words to act on."""
+"""Refusals of base models that cannot be used at all, or not as the job asks, with next steps."""
 
 import json
 import logging
@@ -10,7 +10,7 @@ from typing import Any
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
-from finetune_trainer.computing.ranks import is_end_of_line
+from finetune_trainer.computing.ranks import is_lost_rank
 from finetune_trainer.data.row_limit import row_limit
 from finetune_trainer.data.tokenizer.chat_tokenizer import is_encoder_decoder, positions_in
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
@@ -28,7 +28,7 @@ _NO_SAFETENSORS = (
     "Name another revision or model with safetensors; whoever trusts the file has transformers write them: "
     "AutoModelForCausalLM.from_pretrained('FOLDER').save_pretrained('FOLDER'). Then apply the job under a new name.",
 )
-"""Why, and what to do."""
+"""The reason, and the next step."""
 
 PLAIN_WEIGHTS = "Name the model with weights of 16 or 32 bits, and apply the job under a new name."
 
@@ -38,12 +38,12 @@ _ROW_LIMIT = "hyperparameters.maxSequenceLength"
 _BITSANDBYTES = "bitsandbytes"
 _BITS = {"load_in_4bit": "4 bits", "load_in_8bit": "8 bits"}
 AS_NUMBERS = frozenset({"fp8", "mxfp4", "mxfp8"})
-"""Ways to quantise whose weights are loaded as the numbers that they stand for."""
+"""Quantization methods whose weights are dequantized when loaded."""
 NEVER_TUNED = frozenset({
     "aqlm", "auto-round", "awq", "bitnet", "compressed-tensors", "eetq", "fbgemm_fp8", "fouroversix", "fp_quant",
     "gemma", "gguf", "gptq", "higgs", "hqq", "metal", "nvfp4", "quanto", "quark", "sinq", "spqr", "torchao", "vptq",
 })  # fmt: skip
-"""Those that stay as they are once they are loaded."""
+"""Quantization methods whose weights stay quantized when loaded."""
 _PICKLED = ("*.bin", "*.pt", "*.pth")
 _GGUF = "*.gguf"
 
@@ -58,12 +58,12 @@ _ANOTHER = (
 
 
 def unusable(folder: Path, why: str, next_step: str | None = None) -> TrainerError:
-    """The refusal of a base model."""
+    """The error for a base model that cannot be used."""
     return TrainerError(Reason.MODEL_UNUSABLE, f"the model in {folder} cannot be used: {why}", next_step)
 
 
 def no_safetensors(folder: Path) -> TrainerError:
-    """The refusal of one whose weights are in other files, if anywhere."""
+    """The error for a model whose weights are in other formats, or missing."""
     written = next(iter(sorted(folder.glob(_GGUF))), None)
     if written is None:
         return unusable(folder, *_NO_SAFETENSORS)
@@ -76,19 +76,19 @@ def no_safetensors(folder: Path) -> TrainerError:
 
 @contextmanager
 def in_words(folder: Path, what: str) -> Iterator[None]:
-    """Say it in words where the model's own code, or a library below it, cannot do `what`. Never with rows of the job.
+    """Convert errors of the model's own code, or of a library below it, while doing `what`. Never shows rows.
 
-    Nobody knows all kinds of models, nor what their next version will need: whether one works is tried.
+    Nobody knows all model types, nor what their next version will need: whether one works is found out by trying.
 
     Raises:
-        TrainerError: ModelUnusable. Memory, devices and other ranks that fail are none of the model's faults, and pass.
+        TrainerError: ModelUnusable. Errors of memory, devices and other ranks are not the model's fault and pass.
     """
     try:
         yield
     except TrainerError:
         raise
     except Exception as error:
-        if is_of_the_device(error) or is_end_of_line(error):
+        if is_of_the_device(error) or is_lost_rank(error):
             raise
         logger.warning("%s failed", what, exc_info=error)
         frame = traceback.extract_tb(error.__traceback__)[-1]
@@ -97,23 +97,23 @@ def in_words(folder: Path, what: str) -> Iterator[None]:
 
 
 def is_of_the_device(error: Exception) -> bool:
-    """Whether memory was not enough, or a GPU has failed. By name: some of what asks has no torch yet."""
+    """Whether it is due to lack of memory or a failed GPU. By name: some callers run without torch."""
     short = is_short_of_device_memory(error) or is_short_of_memory(error)
     return short or any(kind.__name__ == "AcceleratorError" for kind in type(error).mro())
 
 
 def first_line(error: Exception) -> str:
-    """What a library says at first; its name where it says nothing."""
+    """The first line of a library's message; the exception's name if it has none."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    if not lines or isinstance(error, KeyError):  # which is the key alone
+    if not lines or isinstance(error, KeyError):  # whose message is only the key
         return " ".join([type(error).__name__, *lines])[:400]
     return " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])[:400]
 
 
 def require_whole_files(folder: Path) -> None:
-    """Refuse files of weights that are missing or not whole, by their headers: no weights are read.
+    """Refuse missing or truncated weight files by their headers, without reading weights.
 
-    A folder without any is left alone: for counting tokens the tokenizer is enough.
+    A folder without any passes: the tokenizer alone is enough for counting tokens.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -130,7 +130,7 @@ def require_whole_files(folder: Path) -> None:
 
 
 def require_no_adapter(folder: Path) -> None:
-    """Refuse an adapter by itself, and one beside weights: transformers would put that on, and nobody asked for it.
+    """Refuse an adapter alone, and one next to weights, which transformers would load although nobody asked for it.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -150,7 +150,7 @@ def require_no_adapter(folder: Path) -> None:
 
 
 def require_plain_numbers(folder: Path) -> None:
-    """Refuse weights in 8 bits or fewer, where nothing says how to read them: they would be taken for the numbers.
+    """Refuse weights in 8 bits or fewer without a description of their encoding: they would be read as plain numbers.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -165,10 +165,10 @@ def require_plain_numbers(folder: Path) -> None:
 
 
 def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, four_bits: bool) -> None:
-    """Refuse weights that cannot be tuned for how they are stored; `said` is config.json's quantization_config.
+    """Refuse weights that cannot be tuned in their stored form; `said` is config.json's quantization_config.
 
-    `four_bits` says whether the job trains in 4 bits: then a model may be stored in them, and in no other way. What
-    nobody knows transformers passes over, and reads the weights as they are.
+    `four_bits`: the job trains in 4 bits, so the model may be stored in 4 bits, but in no other quantized form. Unknown
+    methods are ignored by transformers, which then reads the weights as plain numbers.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -185,14 +185,14 @@ def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, fou
 
 
 def stored_quantised(folder: Path, said: Mapping[str, Any], next_step: str = PLAIN_WEIGHTS) -> TrainerError:
-    """The refusal of weights that cannot be tuned as they are stored."""
+    """The error for weights that cannot be tuned in their stored form."""
     bits = next((f" in {words}" for field, words in _BITS.items() if said.get(field)), "")
     how = f"{said.get('quant_method', 'nobody says how')}{bits}"
     return unusable(folder, f"its weights are stored quantised ({how}), in a way that cannot be tuned here", next_step)
 
 
 def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
-    """Refuse a tokenizer that is not the model's: a token without an embedding would end the first step.
+    """Refuse a tokenizer that does not fit the model: a token without an embedding would fail the first step.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -201,7 +201,7 @@ def require_tokens(model: Any, folder: Path, largest_id: int) -> None:
 
 
 def require_known(folder: Path, largest_id: int, known: int) -> None:
-    """The same of a model that knows so many tokens.
+    """The same for a model with `known` tokens.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -211,9 +211,9 @@ def require_known(folder: Path, largest_id: int, known: int) -> None:
 
 
 def require_positions(folder: Path, model: Any, length: int, what: str = _ROW_LIMIT) -> None:
-    """Refuse rows longer than the model has learnt positions for: it would end at the first such row.
+    """Refuse rows longer than the model's table of positions: it would fail at the first such row.
 
-    `what` says where the length comes from.
+    `what` names the origin of the length.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -222,7 +222,7 @@ def require_positions(folder: Path, model: Any, length: int, what: str = _ROW_LI
 
 
 def require_room_for(hyper: Hyperparameters, folder: Path) -> None:
-    """The same of an encoder-decoder's files, without the model; a causal model's rows may all be shorter.
+    """The same for an encoder-decoder's files, without loading it. A causal model's rows may all be shorter anyway.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -241,7 +241,7 @@ def _require_room(folder: Path, known: int | None, length: int, what: str) -> No
 
 
 def learnt_positions(model: Any) -> int | None:
-    """How many positions the model has in a table; None where it computes them, and any number will do."""
+    """Size of the model's table of positions; None if it computes positions, so that any number will do."""
     known: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     sizes = {value.shape[0] for name, value in model.named_buffers() if name.endswith("embed_positions")}
     for name, module in model.named_modules():
@@ -251,7 +251,7 @@ def learnt_positions(model: Any) -> int | None:
 
 
 def require_plain_weights(folder: Path) -> None:
-    """Refuse to merge into weights that are stored quantised: QLoRA takes such a base, but what is added is blurred.
+    """Refuse to merge adapters into quantized weights: QLoRA can train on them, but adding to them loses precision.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -265,12 +265,12 @@ def require_plain_weights(folder: Path) -> None:
 
 
 def in_four_bits(folder: Path) -> bool:
-    """Whether the weights are stored in 4 bits by bitsandbytes, which keeps them so once they are loaded."""
+    """Whether bitsandbytes stored the weights in 4 bits, which then stay so when loaded."""
     said = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
     return said.get("quant_method") == _BITSANDBYTES and said.get("load_in_4bit") is True
 
 
 def _is_quantised(config: Mapping[str, Any]) -> bool:
-    """Whether it, or a part of it, says how weights are quantised; null says that they are not."""
+    """Whether the config, or a part of it, describes quantized weights; null means that they are not."""
     parts = [config, *(part for part in config.values() if isinstance(part, Mapping))]
     return any(part.get("quantization_config") is not None for part in parts)

@@ -1,4 +1,4 @@
-"""What transformers leaves wrong in a model that it has just loaded, and that would show when it is saved."""
+"""Corrects what transformers gets wrong in a loaded model, and that would matter when it is saved."""
 
 from typing import Any
 
@@ -6,10 +6,10 @@ from finetune_trainer.models.base_refusals import AS_NUMBERS
 
 
 def say_what_is_tied(model: Any) -> None:
-    """Correct a configuration that calls the output head tied to the embeddings where the file has one of its own.
+    """Correct a config that says the output head is tied to the embeddings, if the file contains a separate head.
 
-    Transformers goes by the file, vLLM by the configuration: of a whole model that is saved with it, it would pass over
-    the head that was trained. The forward pass of encoder-decoders depends on that word, so theirs stays.
+    Transformers follows the file, vLLM the config: for a saved whole model it would ignore the trained head. The
+    forward pass of encoder-decoders depends on the field, so theirs is unchanged.
     """
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     if not (model.config.is_encoder_decoder or head is None or getattr(head, "weight", None) is table.weight):
@@ -17,29 +17,29 @@ def say_what_is_tied(model: Any) -> None:
 
 
 def says_tied(model: Any) -> bool:
-    """What the configuration says of it by now."""
+    """The current value in the config."""
     return bool(getattr(model.config.get_text_config(), "tie_word_embeddings", True))
 
 
 def say_that_nothing_is_tied(whole: Any) -> None:
-    """Correct that word in a configuration and the part of it that is about text."""
+    """Set the field to false in a config and in its text part."""
     for config in (whole, whole.get_text_config()):
         if getattr(config, "tie_word_embeddings", False):
             config.tie_word_embeddings = False
 
 
 def attention_of(config: Any) -> dict[str, Any]:
-    """What a loader is told where a configuration names kernels of the machine on which it was written.
+    """Loader arguments that override kernels named in a config, which suited the machine on which it was written.
 
-    By which a model attends, and computes its experts, is chosen by what is here: one that is not must not make the
-    model unusable.
+    Kernels for attention and experts are chosen by what is available here: a missing one must not make the model
+    unusable.
     """
     everywhere = {"attn_implementation": (None, "eager", "sdpa"), "experts_implementation": (None, "eager")}
     return {name: None for name, known in everywhere.items() if getattr(config, f"_{name}", None) not in known}
 
 
 def as_numbers(config: Any) -> bool:
-    """Have weights in FP8 or MXFP4 loaded as what they stand for, whatever kernels are here; whether they are such."""
+    """Have FP8 or MXFP4 weights dequantized when loaded, whatever kernels there are. Returns whether they are such."""
     said = getattr(config, "quantization_config", None)
     if said is None or said.get("quant_method") not in AS_NUMBERS:
         return False
@@ -48,9 +48,9 @@ def as_numbers(config: Any) -> bool:
 
 
 def in_one_dtype(model: Any, dtype: Any) -> None:
-    """Correct weights that were not quantised, beside such that were: they are as stored, and not as they were wanted.
+    """Convert weights that were stored unquantized next to quantized ones: they load in their stored dtype.
 
-    Layers do not multiply two kinds of numbers, and full tuning would round its steps away in those of 16 bits.
+    Matrix products need a single dtype, and full tuning would lose its small updates to rounding in 16 bits.
     """
     import torch
 
@@ -62,9 +62,9 @@ def in_one_dtype(model: Any, dtype: Any) -> None:
 
 
 def as_if_never_quantised(model: Any, dtype: Any) -> Any:
-    """The same weights in a model of its kind that was not read from quantised ones, as FP8 and MXFP4 are.
+    """The same weights in a model of the same type that was not loaded from quantized files (FP8, MXFP4).
 
-    The one that was would save them by the names of what they were made of, and nobody could load that.
+    The loaded one would save them under the names of the quantized tensors, which nobody could load.
     """
     from accelerate import init_empty_weights  # type: ignore[import-untyped]
 

@@ -1,4 +1,4 @@
-"""How a tuned model generates: which tokens begin and end an answer. Measuring goes by it, and artifacts hand it on."""
+"""Generation settings of a tuned model, with the tokens that begin and end an answer: for evaluation and artifacts."""
 
 import copy
 from typing import Any
@@ -6,27 +6,27 @@ from typing import Any
 from finetune_trainer.data import ChatTokenizer, Position, Row, Turn, encode
 
 _SAMPLING = ("do_sample", "temperature", "top_p", "top_k")
-"""Of a generation_config, what a request can ask for otherwise; all that our own server reads of it, too."""
+"""Fields of a generation_config that a request can override; our own server reads only these."""
 
 
 def generation_config(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
-    """How to generate: as the model was measured, and with the base model's own temperature where one is asked for.
+    """The config for the artifact: as evaluated, but with the base model's sampling settings.
 
-    A repetition penalty, beams or limits of the base are not handed on. Nobody measured the tuned model with them, they
-    spoil answers that have to repeat (JSON, code), and of the servers that read this file each heeds others of them.
+    The base model's repetition penalty, beams and limits are dropped. The tuned model was not evaluated with them, they
+    damage answers that must repeat themselves (JSON, code), and each server honours a different subset of them.
     """
     plain = plain_generation(model, tokenizer, chat)
     config = copy.deepcopy(plain)
     config.update(**{name: getattr(model.generation_config, name, None) for name in _SAMPLING})
     try:
         config.validate(strict=True)
-    except ValueError:  # the base model's own settings contradict each other; saving would refuse them
+    except ValueError:  # the base model's own settings contradict each other and could not be saved
         return plain
     return config
 
 
 def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
-    """Generation without the base model's taste: which tokens begin and end an answer, and which one pads."""
+    """Generation without the base model's preferences: only the tokens that begin and end an answer, and pad."""
     from transformers import GenerationConfig
 
     base = model.generation_config
@@ -43,7 +43,7 @@ def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
 
 
 def end_of_answer(chat: ChatTokenizer) -> int | None:
-    """The token that ended each completion in training, where the template has one."""
+    """The token that ended each completion in training, if the template has one."""
     row = Row(Position(), (Turn("user", "a"), Turn("assistant", "b")))
     ids = next(encode([row], chat, 4096)).input_ids
     return ids[-1] if ids[-1] in chat.special_ids else None

@@ -1,11 +1,11 @@
-"""Which kinds of models can be tuned, measured and served here, by their configuration alone. Nothing is loaded."""
+"""Which model types can be tuned, evaluated and served, by their config alone. Loads nothing."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 ENCODER_DECODERS = frozenset({"bart", "blenderbot", "longt5", "mt5", "mvp", "pegasus", "pegasus_x", "t5", "umt5"})
-"""Kinds of encoder-decoders that are tuned and served: plain text in, plain text out."""
+"""Encoder-decoders that can be tuned and served: plain text in, plain text out."""
 
 CAUSAL = frozenset({
     "afmoe", "apertus", "arcee", "aria_text", "axk1", "axk2", "bailing_hybrid", "bamba", "bart", "beam", "bert",
@@ -31,7 +31,7 @@ CAUSAL = frozenset({
     "solar_open", "stablelm", "starcoder2", "trocr", "vaultgemma", "whisper", "xglm", "xlm", "xlm-roberta",
     "xlm-roberta-xl", "xlnet", "xlstm", "xmod", "youtu", "zamba", "zamba2", "zaya",
 })  # fmt: skip
-"""Kinds that transformers has a causal language model for, in the release that is installed: a test compares them."""
+"""Types for which the installed release of transformers has a causal language model: a test compares them."""
 
 KNOWN = frozenset({
     "apertus", "arcee", "bart", "blenderbot", "bloom", "codegen", "cohere", "cohere2", "cwm", "exaone4", "falcon",
@@ -40,34 +40,34 @@ KNOWN = frozenset({
     "pegasus", "persimmon", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3", "stablelm", "starcoder2", "t5",
     "umt5", "xglm",
 })  # fmt: skip
-"""Kinds whose fields and tensors are known: transformers renames nothing of them, and they have no experts."""
+"""Types whose fields and tensors are known: transformers renames none of them, and they have no experts."""
 
 LLAMAS = frozenset({
     "apertus", "arcee", "cohere", "cohere2", "cwm", "exaone4", "gemma", "gemma2", "gemma3_text", "glm", "glm4",
     "granite", "llama", "mistral", "olmo", "olmo2", "olmo3", "phi", "phi3", "qwen2", "qwen3", "seed_oss", "smollm3",
     "starcoder2",
 })  # fmt: skip
-"""Kinds with Llama's names of layers and fields, some of whose layers are put together to one."""
+"""Types with Llama's names of layers and fields, some of which fuse several layers into one."""
 T5S = frozenset({"longt5", "mt5", "t5", "umt5"})
 BARTS = frozenset({"bart", "blenderbot", "pegasus"})
 
 _TRANSLATORS = frozenset({"m2m_100", "mbart", "nllb-moe", "plbart"})
-"""Kinds whose texts begin or end with a token for their language, another one for each side."""
+"""Types whose texts begin or end with a language token, a different one for source and target."""
 
 _OF_TWO_TOKENIZERS = frozenset({"fsmt", "marian"})
-"""Kinds that translate out of one language into another, each side's texts by pieces of its own."""
+"""Types that translate between two languages, with a separate tokenizer for each."""
 
 _OF_UNKNOWN_STATE = frozenset({"gemma4_assistant", "gemma4_unified_assistant", "openai-gpt", "rwkv"})
-"""Kinds of causal models that cannot be given their state of a text by a name that is known here, or have none."""
+"""Causal models without a cache of past tokens, or with one under an unknown name."""
 
 _IN_CHUNKS = frozenset({"reformer"})
-"""Kinds that learn no row whose length is not a multiple of that of their chunks."""
+"""Types that train only on rows whose length is a multiple of their chunk length."""
 
 OTHER_TASKS = re.compile(
     r"\w+(?:For(?:SequenceClassification|TokenClassification|QuestionAnswering|MultipleChoice|NextSentencePrediction"
     r"|MaskedLM|FeatureExtraction|ImageClassification|AudioClassification)|(?<!LMHead)(?<!MT)(?<!EncoderDecoder)Model)"
 )
-"""Classes of models that are made for something else than to answer; a test compares them with transformers' own."""
+"""Classes for other tasks than generating text; a test compares them with transformers' own."""
 
 _LANGUAGES_IN_PROMPTS = (
     "Name a T5, an mT5 or a causal model, whose prompts say what to do (translate German to English: ...), and apply "
@@ -76,9 +76,9 @@ _LANGUAGES_IN_PROMPTS = (
 
 
 def why_not(config: Any, *, own_code: bool) -> tuple[str, str | None] | None:
-    """Why a model of this configuration cannot be used, and a next step where there is one of its own; None if it can.
+    """Why a model with this config cannot be used, with a next step if there is a specific one; None if it can.
 
-    `own_code` says whether code of the model's own is run.
+    `own_code`: the model's own code may be run.
     """
     named = ", ".join(config.architectures or [config.model_type])
     why, step = _of_kind(config.model_type, named, both_sides=config.is_encoder_decoder)
@@ -91,7 +91,7 @@ def why_not(config: Any, *, own_code: bool) -> tuple[str, str | None] | None:
 
 
 def why_not_by(fields: Mapping[str, Any]) -> tuple[str, str | None] | None:
-    """The same of what config.json itself says, as far as that is sure without transformers."""
+    """The same for the fields of config.json, as far as it is certain without transformers."""
     classes = fields.get("architectures") or []
     named = ", ".join(classes or [fields["model_type"]])
     why, step = _of_kind(fields["model_type"], named, both_sides=fields.get("is_encoder_decoder") is True)
@@ -103,7 +103,7 @@ def why_not_by(fields: Mapping[str, Any]) -> tuple[str, str | None] | None:
 
 
 def context_of(text_config: Any) -> int | None:
-    """How many tokens the model says that it can hold; None where it names no number, as XLNet does by -1."""
+    """The model's context length according to its config; None if it names none, as XLNet does by -1."""
     known = getattr(text_config, "max_position_embeddings", None)
     return known if isinstance(known, int) and known > 0 else None
 
@@ -126,7 +126,7 @@ def _of_kind(kind: str, named: str, *, both_sides: bool) -> tuple[str | None, st
 
 
 def _loads(config: Any) -> bool:
-    """Whether transformers has a language model of this kind; the configuration may name no architecture."""
+    """Whether transformers has a language model of this type; the config may name no architecture."""
     from transformers.models.auto import modeling_auto
 
     known = (
@@ -138,7 +138,7 @@ def _loads(config: Any) -> bool:
 
 
 def _answers(config: Any) -> bool:
-    """Whether the weights are those of a language model, where the configuration says whose they are."""
+    """Whether the weights are those of a language model, if the config names their architecture."""
     from transformers.models.auto import modeling_auto
 
     known = (

@@ -1,7 +1,8 @@
-"""What may be wrong with a model's weights although it could be loaded: libraries make up, leave out and take anything.
+"""Checks a loaded model's weights: libraries initialize missing weights, drop surplus ones and accept anything.
 
-Missing weights, and those of another shape, are made up. With what is left over the model would have computed something
-else. What is no finite number may hide: attention on a CPU keeps it out of the loss, until the first step.
+Weights that are missing or have another shape are initialized at random. Surplus weights mean that the model computes
+something else than intended. Non-finite weights may go unnoticed until the first step: attention on a CPU keeps them
+out of the loss.
 """
 
 import logging
@@ -24,12 +25,12 @@ _SPOILT = (
     "again (finetune-trainer cache), and try again (in a cluster by spec.retryNonce)."
 )
 _TABLE = re.compile(r"(?:.+\.)?(?:embed_tokens|wte|word_embeddings|embed_in|shared|lm_head|embed_out)\.weight")
-"""A table of words or an output head. One of zeros gives the same answer to everything."""
+"""An embedding table or an output head. If it is all zeros, every input gets the same output."""
 _NUMBERED = re.compile(r"(?P<list>.+?)\.(?P<number>\d+)\.(?P<rest>.+)")
 
 
 def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
-    """Refuse files that have not all of the model's weights: transformers would make them up, and only warn.
+    """Refuse files that lack some of the model's weights: transformers would initialize them and only log a warning.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -44,11 +45,11 @@ def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
 
 
 def require_no_rest(folder: Path, model: Any, left: Iterable[str]) -> None:
-    """Refuse files with weights that would change what the model says, had config.json room for them.
+    """Refuse files with surplus weights that would change the output if config.json had a place for them.
 
-    Those are whole layers behind the last one, and weights of a layer that is there, as norms of heads that this kind
-    of model has not. What else is left over belongs to other things in the same files, as the part of a model that
-    sees does; it is told in the log.
+    These are whole layers after the last one, and weights within an existing layer, such as query and key norms that
+    this model type does not have. Other surplus weights belong to other parts in the same files, such as a vision
+    tower; they are logged.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -70,7 +71,7 @@ def require_no_rest(folder: Path, model: Any, left: Iterable[str]) -> None:
 
 
 def _layer_behind_the_last(modules: Mapping[str, Any], rest: Iterable[str]) -> str | None:
-    """The first one that has only what the others have, too: layers that guess further tokens have more."""
+    """The first surplus layer that has only parts that the others have too; multi-token prediction layers have more."""
     layers: dict[str, set[str]] = {}
     for name in rest:
         found = _NUMBERED.fullmatch(name)
@@ -98,15 +99,15 @@ def _layers(modules: Mapping[str, Any]) -> set[str]:
 
 
 def _within(layers: set[str], name: str) -> bool:
-    """Whether it is a weight of one of these layers. What has another name is a buffer of old files, or a scale."""
+    """Whether it is a weight within one of these layers. Other names are buffers of old files, or scales."""
     return name.endswith(".weight") and any(name[: end.start()] in layers for end in re.finditer(r"\.", name))
 
 
 def require_sound(folder: Path, model: Any, left: Iterable[str], *, quantised: bool) -> None:
-    """Refuse a model with a weight that is no finite number, or of zeros, before it is trained for hours.
+    """Refuse a model with non-finite weights, or with zeros in place of weights, before hours of training.
 
-    `left` are weights of its files that it does not have. Weights that were made into 4 bits on the way are looked at
-    in the files: what became of such a number is a number.
+    `left`: surplus weights in its files. Weights that were quantized to 4 bits when loading are checked in the files,
+    because quantization turns non-finite numbers into finite ones.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -121,29 +122,29 @@ def require_sound(folder: Path, model: Any, left: Iterable[str], *, quantised: b
 
 
 class Zeros:
-    """Matrices of nothing but zeros, and the others.
+    """Finds matrices of nothing but zeros that a trained model would not have.
 
-    Biases, norms, and matrices that add to what goes past them may be zeros in a sound model: a layer that is to be
-    trained begins so. A table of words may not, nor may all matrices of a layer: neither would ever learn anything.
+    Biases, norms, and matrices that add to the residual stream may be zeros: new layers are initialized so. An
+    embedding table may not, nor may all matrices of a layer: neither would ever learn anything.
     """
 
     def __init__(self) -> None:
         self._empty: list[str] = []
         self._filled: set[str | None] = set()
-        """Layers with a matrix that has other numbers."""
+        """Layers with at least one nonzero matrix."""
 
     def looked_for(self, weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
-        """The same weights, one after the other."""
+        """Pass the weights through, taking note of zeros."""
         for name, value in weights:
             if value.is_floating_point() and value.dim() > 1 and value.numel():
-                if value[0].any() or value.any():  # mostly the first row says it
+                if value[0].any() or value.any():  # mostly the first row is enough
                     self._filled.add(_layer_of(name))
                 else:
                     self._empty.append(name)
             yield name, value
 
     def spoilt(self) -> str | None:
-        """The first that a sound model has not."""
+        """The first matrix that must not be zeros."""
         return next(filter(self._is_spoilt, self._empty), None)
 
     def _is_spoilt(self, name: str) -> bool:
@@ -152,17 +153,17 @@ class Zeros:
 
 
 def _layer_of(name: str) -> str | None:
-    """The layer that a weight is in."""
+    """The layer of a weight."""
     found = _NUMBERED.fullmatch(name)
     return f"{found['list']}.{found['number']}" if found else None
 
 
 def first_not_finite(weights: Iterable[tuple[str, Any]]) -> str | None:
-    """The name of the first tensor of floats that holds NaN or infinite numbers; each is read once."""
+    """The name of the first floating-point tensor with NaN or infinite numbers; each tensor is read once."""
     import torch
 
     for name, value in weights:
-        # One such number makes any sum another one; the second look is for sums that are too large themselves.
+        # A single such number makes the sum non-finite; the second check is for sums that overflow on their own.
         if value.is_floating_point() and not torch.isfinite(value.detach().sum()) and not torch.isfinite(value).all():
             return name
     return None

@@ -1,16 +1,16 @@
-"""What training takes from a device's memory, from the model's shape alone; and how much one pass may hold of it.
+"""Estimates a device's memory for training from the model's shape alone, and how large a forward pass may be.
 
-    weights      frozen and trained, as they lie in memory; 4-bit ones with their scales; with sharding this rank's
-                 part, and the layers that are whole for the moment
+    weights      frozen and trained, as stored in memory; 4-bit ones with their scales; with sharding this rank's
+                 part, and the layers that are currently gathered
     adapters     LoRA's own weights, float32
-    gradients    float32, of what is trained
+    gradients    float32, of the trained weights
     optimizer    AdamW's two moments, float32
-    activations  what a forward pass keeps for its backward pass, the logits, and the 16-bit copies that autocast makes
-    overhead     kernels' workspace; on a CPU the interpreter with its libraries, kernels compiled for this job, and
-                 what the C library cannot use between blocks of memory
+    activations  what a forward pass keeps for its backward pass, the logits, and autocast's 16-bit copies
+    overhead     workspace of kernels; on a CPU the interpreter with its libraries, kernels compiled for this job, and
+                 fragmentation in the C library's allocator
 
-It measures nothing and knows neither devices nor jobs' data: `memory_fit.py` does. How far it is from real peaks is in
-bench/results/memory.md; what it gets wrong ends as OutOfMemory with a next step.
+Measures nothing and knows neither devices nor datasets: `memory_fit.py` does. The error compared with real peaks is in
+bench/results/memory.md; a job for which the estimate is too low ends as OutOfMemory with a next step.
 """
 
 import math
@@ -24,87 +24,87 @@ from finetune_trainer.models.model_shape import Matrix, ModelShape, Norm
 Device = Literal["GPU", "CPU"]
 
 CPU_TOKENS = 512
-"""On a CPU larger passes gain nothing and cost memory."""
+"""Tokens of a pass. On a CPU larger passes gain nothing and cost memory."""
 
 TOKENS_SIDE_BY_SIDE = 256
-"""The same of passes that are computed side by side: a step is to have some for each core."""
+"""The same for passes that are computed in parallel: a step should have some for each core."""
 
 GPU_TOKENS = 16384
-"""On a GPU larger passes gain nothing."""
+"""Tokens of a pass. On a GPU larger passes gain nothing."""
 
 _USABLE = 0.8
-"""Part of the memory that passes are sized for; the rest is for what the allocator cannot join to one piece."""
+"""Fraction of the memory to use for passes; the rest allows for fragmentation in the allocator."""
 
 _FLOAT32 = 4
 _FOUR_BITS = 0.5 + 1 / 64 + 4 / (64 * 256)
-"""Bytes of an NF4 number with its share of the scales: one byte per 64, and one float32 per 256 of those."""
+"""Bytes of an NF4 number with its share of the scales: one byte per 64 numbers, and one float32 per 256 of those."""
 
 _LOGITS = 12
-"""Bytes per entry of the logits while their gradient is computed: three float32 copies."""
+"""Bytes per logit while the gradient is computed: three float32 copies."""
 
 _SCORES = 8
-"""Bytes per pair of positions that capped attention keeps, in each block and head."""
+"""Bytes per pair of positions that attention with soft-capping keeps, in each block and head."""
 
 _DROPPED_SCORES = 12
-"""The same on a CPU of attention with dropout, as T5 and GPT-2 have it: there is no fused kernel for it there."""
+"""The same for attention with dropout on a CPU, as in T5 and GPT-2: there is no fused kernel for it."""
 
 _SCALED = 2
-"""Queries and keys that such attention keeps once more: scaled."""
+"""Extra copies of queries and keys that such attention keeps: scaled ones."""
 
 _DORA = 2.2
-"""Outputs that DoRA keeps of a layer: of the base, of the adapter, and what scales them."""
+"""Outputs of a layer that DoRA keeps: those of the base and the adapter, and the scaled ones."""
 
 _MASK: dict[Device, int] = {"GPU": 1, "CPU": 4}
-"""Bytes per entry of a dropout's mask."""
+"""Bytes per entry of a dropout mask."""
 
 _UNCERTAIN = 1.5
-"""How much more an architecture is taken to keep that is not known in every part."""
+"""Safety factor for architectures that are not fully known."""
 
 _OVERHEAD: dict[Device, int] = {"GPU": 96 * 2**20, "CPU": 870 * 2**20}
 
 _COMPILED = 72 * 2**20
-"""Of products in 16 bits on a CPU, which oneDNN compiles for each size of a pass (`torch_settings.py`)."""
+"""oneDNN's compiled 16-bit matrix products on a CPU, one for each size of a pass (`torch_settings.py`)."""
 
 _QUANTISER = 150 * 2**20
-"""Of 4-bit weights on a CPU: bitsandbytes, and the 32-bit copies that it makes."""
+"""4-bit weights on a CPU: bitsandbytes, and the 32-bit copies that it makes."""
 
 _QUANTISING = 3
-"""Bytes of each number while a model is loaded in 4 bits on a CPU: it is there in 16 as well."""
+"""Bytes per number while a model is loaded in 4 bits on a CPU, which also holds it in 16 bits."""
 
 _GAPS = 0.35
-"""How much more than its activations a CPU's pass takes: gaps between blocks that no other block fits into."""
+"""Fragmentation on a CPU, relative to the activations: gaps between blocks that fit no other block."""
 
 _GELU_BY_HAND = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What of a job decides its memory."""
+    """The parts of a job that determine its memory."""
 
     method: Method
     adapters: LoRA | None
     compute_bytes: int
-    """Of the numbers that products are computed in: 2 or 4."""
+    """Bytes of the numbers in matrix products: 2 or 4."""
     device: Device
     shards: int = 1
-    """Ranks that each hold a part of the model; 1: each holds all of it."""
+    """Number of ranks that share the model; 1: each holds all of it."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """The data, as far as memory depends on it."""
+    """What memory depends on in the data."""
 
     longest: int
     """Tokens."""
     mean: float
     labelled: float
-    """Part of the tokens that carries loss."""
+    """Fraction of the tokens that carry loss."""
     per_step: int
     """Rows of one optimizer step."""
     per_pass: int | None = None
-    """Rows of one pass, where the job says so."""
+    """Rows of one pass, if set by the job."""
     texts: int = 1
-    """Texts that a row is: of preferences two, whose tokens count together."""
+    """Texts per row: two for preference pairs, whose tokens are added."""
 
 
 @dataclass(frozen=True)
@@ -112,26 +112,26 @@ class Pass:
     """One forward and backward pass."""
 
     tokens: int
-    """With padding."""
+    """Including padding."""
     checkpointing: bool
-    """Whether activations are computed again in the backward pass instead of being kept."""
+    """Whether activations are recomputed in the backward pass instead of being kept."""
     at_once: int = 1
-    """Passes like it that are computed side by side."""
+    """Number of such passes that run in parallel."""
 
 
 @dataclass(frozen=True)
 class Fit:
-    """What one pass may hold."""
+    """The chosen size of passes."""
 
     token_budget: int
     activation_checkpointing: bool
     at_once: int = 1
-    """Passes that are computed side by side, if the model can."""
+    """Number of passes that run in parallel, if the model allows it."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """Bytes by what they are for."""
+    """Bytes by purpose."""
 
     weights: int
     adapters: int
@@ -142,34 +142,34 @@ class Parts:
 
     @property
     def total(self) -> int:
-        """At the peak."""
+        """Bytes at the peak."""
         return sum(int(getattr(self, field.name)) for field in fields(self))
 
     @property
     def fixed(self) -> int:
-        """What no choice of passes changes."""
+        """Bytes that do not depend on the size of passes."""
         return self.total - self.activations
 
 
 @dataclass(frozen=True)
 class Need:
-    """The memory of a run as a function of how large its passes are."""
+    """The memory of a run as a function of the size of its passes."""
 
     shape: ModelShape
     setup: Setup
     rows: Rows
 
     def parts(self, one: Pass) -> Parts:
-        """Bytes at the peak of a step whose passes are like this one.
+        """Bytes at the peak of a step with passes like this one.
 
-        The peak of a pass is where the logits' gradient stands beside all activations. Later, weights' gradients take
-        the place of activations that are used up; only where a step has several passes are both there at once. And on
-        a CPU: a gradient of a large matrix does not fit into the gaps that activations leave.
+        The peak of a pass is when the logits' gradient and all activations are in memory. Afterwards, gradients of
+        weights replace activations that are no longer needed. Both are in memory at once only if a step has several
+        passes; and on a CPU, where the gradient of a large matrix does not fit into the gaps left by activations.
         """
         held, kept = self._held, self._activations(one)
         if one.at_once > 1:
             kept += (one.at_once - 1) * self._activations(self._beside(one))
-        of_passes = one.at_once if one.at_once > 1 else 0  # until they are added to the step's, in order
+        of_passes = one.at_once if one.at_once > 1 else 0  # kept until they are added to the step's in order
         gradients = _FLOAT32 * held * (1 + of_passes) + self._gathered_gradients
         several = one.tokens < self.rows.per_step * self.rows.mean
         if self.setup.adapters is None and not several and self.setup.device == "GPU":
@@ -186,15 +186,15 @@ class Need:
 
     @property
     def _loading(self) -> int:
-        """What loading takes, where that may be more than training."""
+        """The peak of loading, if it may exceed that of training."""
         quantised_here = self.setup.method == "QLoRA" and self.setup.device == "CPU"
         return _OVERHEAD["CPU"] + _QUANTISING * self.shape.parameters if quantised_here else 0
 
     def _overhead(self, kept: float, *, several: bool) -> int:
-        """What is not counted by name; `kept` is what the activations take.
+        """Memory that is not itemized; `kept` is the size of the activations.
 
-        On a CPU that is much of a process. Two gradients of a whole model's embedding wait there to be added: the
-        head's and its own, and those of another pass.
+        On a CPU that includes much of the process. When training a whole model, two gradients of the embedding wait
+        to be added: the head's and its own, and those of another pass.
         """
         if self.setup.device == "GPU":
             return _OVERHEAD["GPU"]
@@ -206,22 +206,22 @@ class Need:
 
     @property
     def smallest(self) -> Pass:
-        """What is left of a pass where memory is short: one row, or as many as the job asks for."""
+        """The smallest possible pass: one row, or as many as the job asks for."""
         return Pass((self.rows.per_pass or 1) * self.rows.longest, checkpointing=True)
 
     def expected(self, fit: Fit) -> Pass:
-        """The largest pass of a usual step under this fit."""
+        """The largest pass of a typical step with this fit."""
         if self.rows.per_pass:
             return Pass(self.rows.per_pass * self.rows.longest, fit.activation_checkpointing)
-        of_a_step = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # with padding
+        of_a_step = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # including padding
         most = min(fit.token_budget, of_a_step, self.rows.per_step * self.rows.longest)
         return Pass(max(self.rows.longest, most), fit.activation_checkpointing, fit.at_once)
 
     def fit(self, available: int | None, threads: int = 1) -> Fit:
-        """The largest passes that `available` bytes hold (None: of unknown size, taken for large enough).
+        """The largest passes that fit into `available` bytes (None: unknown, assumed to be sufficient).
 
-        Activation checkpointing is switched on only where the smallest pass would not fit without it. On a CPU with
-        `threads` as many passes are computed side by side as there is room for.
+        Activation checkpointing is enabled only if the smallest pass does not fit without it. On a CPU, up to `threads`
+        passes run in parallel, as far as memory allows.
         """
         if self.setup.device == "CPU":
             return self._fit_of_cpu(available, threads)
@@ -232,7 +232,7 @@ class Need:
         return Fit(self._budget(usable, checkpointing=checkpointing), checkpointing)
 
     def _fit_of_cpu(self, available: int | None, threads: int) -> Fit:
-        """The size of passes does not depend on threads or memory: results would differ in their last bits."""
+        """The size of passes must not depend on threads or memory: results would differ in their last bits."""
         if not self._side_by_side:
             return Fit(CPU_TOKENS, activation_checkpointing=False)
         one = Fit(TOKENS_SIDE_BY_SIDE, activation_checkpointing=False)
@@ -244,12 +244,12 @@ class Need:
         return one
 
     def _beside(self, one: Pass) -> Pass:
-        """What is computed beside the largest pass: as full as passes are, or of one usual row."""
+        """A pass that runs in parallel with the largest one: a full one, or one average row."""
         return replace(one, tokens=min(one.tokens, max(TOKENS_SIDE_BY_SIDE, math.ceil(self.rows.mean))))
 
     @property
     def _side_by_side(self) -> bool:
-        """Gradients of a whole model are too large to have several of; what is left out at random has an order."""
+        """Whether passes may run in parallel. Not with gradients of a whole model (too large), nor with dropout."""
         lora, shape = self.setup.adapters, self.shape
         plain = lora is not None and self.setup.method == "LoRA" and not lora.dropout
         return plain and not shape.dropout and not shape.is_encoder_decoder and self.rows.per_pass is None
@@ -277,7 +277,7 @@ class Need:
 
     @cached_property
     def _trained(self) -> int:
-        """Numbers that are trained: all, or r x (inputs + outputs) for each adapter, and DoRA's magnitudes."""
+        """Number of trained parameters: all, or r x (inputs + outputs) per adapter, and DoRA's magnitudes."""
         lora = self.setup.adapters
         if lora is None:
             return self.shape.parameters
@@ -286,12 +286,12 @@ class Need:
 
     @property
     def _held(self) -> int:
-        """Trained numbers of one rank: adapters are never shared out."""
+        """Trained parameters of one rank: adapters are never sharded."""
         return self._trained if self.setup.adapters else math.ceil(self._trained / self.setup.shards)
 
     @property
     def _gathered(self) -> int:
-        """Numbers that are whole beside a rank's own part: a block, the next one, and what is in no block."""
+        """Parameters gathered on top of a rank's own part: a block, the next one, and everything outside blocks."""
         if self.setup.shards == 1:
             return 0
         shape = self.shape
@@ -304,7 +304,7 @@ class Need:
 
     @property
     def _gathered_gradients(self) -> int:
-        """Of whole blocks, and as they are summed, which is in float32."""
+        """Gradients of gathered blocks, and float32 copies for their reduction."""
         return 0 if self.setup.adapters else (self.setup.compute_bytes + _FLOAT32) * self._gathered
 
     @cached_property
@@ -321,7 +321,7 @@ class Need:
 
     @property
     def _copies_inputs(self) -> bool:
-        """Fused adapters share what comes in (`adapted_linear.py`)."""
+        """Whether each adapter copies its input; fused adapters share it (`adapted_linear.py`)."""
         return self._autocasts and not self._fused
 
     @property
@@ -331,7 +331,7 @@ class Need:
 
     @property
     def _norms_fused(self) -> bool:
-        """Whether norms keep what goes in as it came (`frozen_norm.py`); Gemma's and T5's, which do not, have GELUs."""
+        """Whether norms keep their input unconverted (`frozen_norm.py`); Gemma's and T5's do not, but they use GELU."""
         on_cpu = self.setup.device == "CPU" and self.setup.adapters is not None
         return on_cpu and self.shape.activation == "silu" and not self.shape.is_encoder_decoder
 
@@ -350,26 +350,26 @@ class Need:
 
     @cached_property
     def _copies(self) -> int:
-        """16-bit copies of float32 weights, which autocast makes once a pass."""
-        if not self._autocasts or (self.setup.shards > 1 and not self.setup.adapters):  # gathered as 16 bits
+        """16-bit copies of float32 weights, which autocast makes once per pass."""
+        if not self._autocasts or (self.setup.shards > 1 and not self.setup.adapters):  # gathered in 16 bits
             return 0
         return 2 * (self._trained if self.setup.adapters else self.shape.parameters)
 
     @cached_property
     def _largest_product(self) -> int:
-        """4-bit weights become 16-bit ones for their product, a layer at a time."""
+        """Size of a 16-bit copy: 4-bit weights are dequantized for their product, one layer at a time."""
         if self.setup.method != "QLoRA":
             return 0
         return max((one.outputs * one.inputs for one in self.shape.matrices), default=0) * self.setup.compute_bytes
 
     @cached_property
     def _per_token(self) -> float:
-        """Bytes that one token leaves in all blocks. An encoder-decoder's tokens go through one of its stacks each."""
+        """Bytes per token in all blocks. In an encoder-decoder each token passes through one of the two stacks."""
         labelled = self.rows.labelled
         total = 0.0
         for in_encoder, part in ((True, 1 - labelled), (False, labelled)):
             stack = self._of_stack(in_encoder=in_encoder)
-            total += stack * (min(1.0, 1.5 * part) if self.shape.is_encoder_decoder else 1)  # with padding
+            total += stack * (min(1.0, 1.5 * part) if self.shape.is_encoder_decoder else 1)  # including padding
         return total
 
     def _of_stack(self, *, in_encoder: bool) -> float:
@@ -378,13 +378,13 @@ class Need:
         return self._inputs(matrices) + self._outputs(matrices) + self._of_norms(norms)
 
     def _inputs(self, matrices: list[Matrix]) -> float:
-        """What linear layers keep for their weights' gradients; frozen ones keep nothing.
+        """What linear layers keep for the gradients of their weights; frozen layers keep nothing.
 
-        Adapters on 16-bit layers make a copy for each of them, as autocast does of float32. Else layers with the same
-        input share it.
+        Each adapter on a 16-bit layer makes its own copy of the input, as autocast does of float32. Otherwise layers
+        with the same input share it.
         """
         lora, width = self.setup.adapters, self.setup.compute_bytes
-        targets = frozenset(self._targets)  # a mixture of experts has thousands of matrices
+        targets = frozenset(self._targets)  # a set, because a mixture of experts has thousands of matrices
         learning = matrices if lora is None else [one for one in matrices if one in targets]
         each = inputs = sum(one.share * one.inputs for one in learning)
         if not (self._copies_inputs or (lora and lora.dropout and not self._fused)):
@@ -397,26 +397,26 @@ class Need:
         return width * (inputs + lora.r * len(learning) + dora) + mask
 
     def _outputs(self, matrices: list[Matrix]) -> float:
-        """What attention and feed-forward layers keep of linear layers' outputs.
+        """What attention and feed-forward layers keep of the outputs of linear layers.
 
-        Queries, keys and values; the gate, what it becomes, and what it multiplies. Attention's own output is the
-        input of the layer behind it.
+        Queries, keys and values; the gate, its activation, and the factor that is multiplied by it. The output of
+        attention is the input of the next layer.
         """
         width = self.setup.compute_bytes
         kept = sum(one.share * one.outputs for one in matrices if not one.to_residual)
         gates = sum(one.share * one.gate for one in matrices)
         activated = sum(one.share * one.activated for one in matrices)
         steps = 3 * activated if self.shape.activation in _GELU_BY_HAND else 0
-        if self.shape.activation == "relu":  # which keeps what comes out, and that is the next layer's input
+        if self.shape.activation == "relu":  # keeps its output, which is the next layer's input
             steps -= sum(one.share * one.activated for one in matrices if not one.gate)
         answers = sum(one.inputs for one in matrices if one.ends_attention)
         own = answers if self._copies_inputs and self.setup.adapters else 0
         return width * (kept + gates + steps + own)
 
     def _of_norms(self, norms: list[Norm]) -> float:
-        """What goes in, mostly in float32; and what comes out, where it is then multiplied by weights that learn.
+        """Inputs of norms, mostly in float32; and outputs, if they are then multiplied by trained weights.
 
-        On a CPU a LayerNorm takes frozen models' 16-bit stream as it is; a GPU's autocast gives it 32 bits.
+        With frozen models on a CPU, a LayerNorm takes the 16-bit residual stream; autocast on a GPU converts it to 32.
         """
         learns = self.setup.adapters is None
         as_it_came = not learns and self.setup.device == "CPU"
@@ -429,12 +429,12 @@ class Need:
         return sum(map(bytes_of, norms))
 
     def _of_dropout(self) -> float:
-        """Masks of what two layers of each block add to the residual stream."""
+        """Dropout masks of the two layers in each block that add to the residual stream."""
         width = self.setup.compute_bytes if self.setup.device == "CPU" else _MASK["GPU"]
         return 2 * self.shape.blocks * self.shape.hidden * width if self.shape.residual_dropout else 0
 
     def _masks(self, one: Pass) -> float:
-        """Masks of all pairs of positions; with a bias for each head they are made once, but for each block's cast."""
+        """Masks of all pairs of positions. With a bias per head (ALiBi) they are made once, but cast in each block."""
         shape, pairs = self.shape, one.tokens * (self.rows.longest // self.rows.texts)
         if not shape.masked:
             return 0
@@ -444,15 +444,15 @@ class Need:
         return self.setup.compute_bytes * pairs * shape.heads * casts
 
     def _attention(self, one: Pass) -> float:
-        """Scores of all pairs of positions: most kinds of attention keep none, but with dropout on a CPU or capped."""
+        """Scores of all pairs of positions. Most attention keeps none, except with dropout on a CPU, or if capped."""
         shape, pairs = self.shape, self.shape.heads * one.tokens * (self.rows.longest // self.rows.texts)
         if shape.scores_kept:
             return _SCORES * pairs * shape.blocks
         dropped = self.setup.device == "CPU" and shape.dropout > 0
         if not shape.biased:
-            by_hand = _FLOAT32 + (self.setup.compute_bytes if self._autocasts else 0)  # as they are, and as multiplied
+            by_hand = _FLOAT32 + (self.setup.compute_bytes if self._autocasts else 0)  # scores, and their 16-bit cast
             each = by_hand if shape.scores_by_hand else _DROPPED_SCORES if dropped else 0
             scaled = _SCALED * shape.hidden * one.tokens * self.setup.compute_bytes if dropped else 0
             return (each * pairs + scaled) * shape.blocks
-        part = 1 - self.rows.labelled + self.rows.labelled**2  # of the pairs: both stacks, and across
+        part = 1 - self.rows.labelled + self.rows.labelled**2  # of the pairs: in both stacks, and in cross-attention
         return part * pairs * (self.setup.compute_bytes + (_DROPPED_SCORES * shape.blocks / 2 if dropped else 0))

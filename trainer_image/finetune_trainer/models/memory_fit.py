@@ -1,7 +1,7 @@
-"""Whether a job fits into the memory that there is, said before any weight is loaded: by `train`, `run` and `check`.
+"""Whether a job fits into the available memory, before any weights are loaded: for `train`, `run` and `check`.
 
-A clear no ends the job with figures and what to change. In doubt it warns: an estimate is no measurement, and nobody
-is refused who might have run. Its arithmetic is `memory.py`; why the margins are what they are: docs/decisions.
+If it certainly does not, the job ends with figures and what to change. In doubt it only warns, because an estimate must
+not refuse a job that might have run. The arithmetic is in `memory.py`, the reasons for the margins in docs/decisions.
 """
 
 import logging
@@ -24,41 +24,41 @@ from finetune_trainer.models import model_shape
 from finetune_trainer.models.memory import Device, Need, Rows, Setup
 
 _SURE = 0.95
-"""Part of weights, gradients and optimizer that is there without doubt: their number is known."""
+"""Fraction of weights, gradients and optimizer that is certainly needed: their number is known."""
 
 _SURE_ACTIVATIONS = 0.5
-"""The same of activations: kernels and models differ. An architecture that is not known is given all the doubt."""
+"""The same for activations: kernels and models differ. An unknown architecture counts with 0."""
 
 _SPARE = 1.1
-"""What an advised change leaves over."""
+"""Safety factor of an advised change."""
 
 _SHARE = 0.5
-"""Part of a row's tokens that carries loss, where nobody counted."""
+"""Fraction of a row's tokens that carry loss, if tokens were not counted."""
 
 _SIXTEEN_BITS = 2  # bytes
 
-_SHORTEST = 64  # tokens of a row that are worth advising
+_SHORTEST = 64  # tokens; shorter rows are not advised
 
-_MOST_GPUS = 16  # of a pod that are worth advising
+_MOST_GPUS = 16  # per pod; more are not advised
 
 _GIB = 2**30
 logger = logging.getLogger(__name__)
 
 Change = tuple[str, Need]
-"""What to write into the spec, and the need that is left."""
+"""What to write into the spec, and the resulting need."""
 
 
 @dataclass(frozen=True)
 class Room:
-    """Memory of a device in bytes; None where it is not known."""
+    """Memory of a device in bytes; None if unknown."""
 
     device: Device
     available: int | None
-    """What training may take now, with what this process has of it already."""
+    """What training may use now, including what this process already holds."""
     capacity: int | None
-    """What it could take at best, with nobody beside it."""
+    """What it could use at best, with no other process."""
     threads: int = 1
-    """Of a CPU."""
+    """Threads, for a CPU."""
 
 
 def room_here() -> Room:
@@ -72,7 +72,7 @@ def room_here() -> Room:
 
 
 def rooms_meant(spec: FineTuneJobSpec, gpu_memory: int | None) -> list[Room]:
-    """The devices that a job may be meant for, as far as its manifest tells."""
+    """The devices that a job may be meant for, as far as its manifest shows."""
     wanted, memory = spec.resources.gpus_per_node, spec.resources.memory
     limit = bytes_of(memory) if memory is not None else None
     cpu, gpu = Room("CPU", limit, limit), Room("GPU", gpu_memory, gpu_memory)
@@ -90,11 +90,11 @@ def judged(
     compute_bytes: int | None = None,
     ranks: int | None = None,
 ) -> tuple[MemoryUse | None, TrainerError | None]:
-    """What training takes of a device, and why it cannot run there if so; nothing where the model's shape is unknown.
+    """What training takes of a device, and the refusal if it cannot run there; None if the model's shape is unknown.
 
-    Without `compute_bytes` the numbers are the largest that hyperparameters.precision means on such a device, and what
-    is refused is so with the smallest; without `ranks` they are as many as the job says. A model that does not fit on
-    each of several is shared out among them.
+    Without `compute_bytes`, the estimate uses the largest numbers that hyperparameters.precision may mean on such a
+    device, and the refusal the smallest. Without `ranks`, their number is taken from the job. A model that does not fit
+    on each of several ranks is sharded.
     """
     shape = model_shape.of_folder(folder)
     if shape is None:
@@ -109,9 +109,9 @@ def judged(
 
 
 def sharded(need: Need, ranks: int) -> Need:
-    """The need of each rank when the model is shared out; as it was where that is not possible, or takes more.
+    """The need of each rank if the model is sharded; unchanged if that is impossible or needs more.
 
-    4-bit weights are not shared out: their scales lie in tensors of their own.
+    4-bit weights are not sharded: their scales are in separate tensors.
     """
     if ranks == 1 or need.setup.method == "QLoRA":
         return need
@@ -120,7 +120,7 @@ def sharded(need: Need, ranks: int) -> Need:
 
 
 def measuring_refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerError | None:
-    """Why a model that is shared out cannot be measured: that is done on one device, after training."""
+    """Why a sharded model cannot be evaluated: that happens on one device, after training."""
     if need.setup.shards == 1 or spec.dataset.test is None or room.capacity is None:
         return None
     whole = need.setup.compute_bytes * need.shape.parameters
@@ -140,7 +140,7 @@ def _one(room: Room) -> str:
 
 
 def _widths(spec: FineTuneJobSpec, device: Device) -> tuple[int, int]:
-    """Bytes of a number, at most and at least: what Auto means on a CPU, that CPU decides (`tuning.py`)."""
+    """Largest and smallest possible bytes of a number: on a CPU the machine decides what Auto means (`tuning.py`)."""
     precision = spec.hyperparameters.precision
     if precision == "Auto" and device == "CPU":
         return 4, 2 if spec.adapters and spec.resources.nodes == 1 else 4
@@ -150,10 +150,10 @@ def _widths(spec: FineTuneJobSpec, device: Device) -> tuple[int, int]:
 def require(
     spec: FineTuneJobSpec, folder: Path, verdict: DatasetVerdict, reporter: Reporter, *, compute_bytes: int, ranks: int
 ) -> int:
-    """Report what training will take of this machine's memory; returns among how many ranks the model is shared out.
+    """Report the memory that training will take on this machine. Returns the number of ranks to shard the model over.
 
     Raises:
-        TrainerError: InsufficientMemory, it cannot fit whatever is tried.
+        TrainerError: InsufficientMemory, it cannot fit in any way.
     """
     use, refused = judged(spec, folder, verdict, room_here(), compute_bytes=compute_bytes, ranks=ranks)
     if use is not None:
@@ -166,7 +166,7 @@ def require(
 
 
 def report_peak(reporter: Reporter, halvings: int) -> None:
-    """Put the real peak beside the estimate."""
+    """Report the actual peak beside the estimate."""
     use = reporter.report.memory
     if use is None:
         return
@@ -177,7 +177,7 @@ def report_peak(reporter: Reporter, halvings: int) -> None:
 
 
 def doubt(use: MemoryUse) -> str | None:
-    """A warning where the job may not fit."""
+    """A warning if the job may not fit."""
     if use.fits is not False or use.available_bytes is None:
         return None
     least, there = size(use.least_bytes), size(use.available_bytes)
@@ -195,7 +195,7 @@ def in_words(use: MemoryUse) -> str:
 
 
 def peak_here(device: Device) -> int:
-    """The most bytes that this process had so far: of the GPU since it was last asked to forget, else of memory."""
+    """Peak memory of this process: on a GPU since the last reset of the statistics, otherwise since its start."""
     import torch
 
     return torch.cuda.max_memory_allocated() if device == "GPU" else _resident("VmHWM")
@@ -208,7 +208,7 @@ def _resident(name: str) -> int:
 
 
 def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict, ranks: int, positions: int | None) -> Rows:
-    """The data as the verdict has them; uncounted rows are as long as they may be."""
+    """The data according to the verdict; without counted tokens, rows are assumed to be as long as allowed."""
     hyper = spec.hyperparameters
     limit = row_limit(hyper, positions)
     longest = max((split.longest_row or limit for split in (verdict.train, verdict.validation) if split), default=limit)
@@ -222,7 +222,7 @@ def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict, ranks: int, positions:
 
 
 def judge(need: Need, room: Room, spec: FineTuneJobSpec) -> MemoryUse:
-    """The estimate beside what there is, with advice where it does not fit."""
+    """The estimate compared with the available memory, with advice if it does not fit."""
     fit = need.fit(room.available, room.threads)
     one = need.expected(fit)
     parts, least = need.parts(one), min(need.parts(one).total, need.parts(need.smallest).total)
@@ -242,7 +242,7 @@ def judge(need: Need, room: Room, spec: FineTuneJobSpec) -> MemoryUse:
 
 
 def refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerError | None:
-    """Why the job cannot run in this room whatever is tried, or None where it might."""
+    """Why the job certainly cannot run in this memory; None if it might."""
     if room.capacity is None:
         return None
     least = need.parts(need.smallest)
@@ -262,7 +262,7 @@ def refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerError | Non
 
 
 def advice(need: Need, room: Room, spec: FineTuneJobSpec) -> str:
-    """What to change so that the job fits: each change alone is enough, the mildest of its kind."""
+    """What to change so that the job fits: each change suffices on its own; the mildest of each kind."""
     limit = room.available if room.available is not None else room.capacity or 0
 
     def first(changes: Iterable[Change]) -> list[str]:
@@ -282,7 +282,7 @@ def advice(need: Need, room: Room, spec: FineTuneJobSpec) -> str:
 
 
 def _smaller_bases(need: Need) -> list[Change]:
-    """Methods that take less, the nearest first. 4-bit numbers save a CPU's memory too, but its kernels are slow."""
+    """Methods that need less, the nearest first. 4-bit numbers save memory on CPUs too, but their kernels are slow."""
     setup = need.setup
     adapters = setup.adapters or LoRA()
     found: list[Change] = []
@@ -297,11 +297,11 @@ def _smaller_bases(need: Need) -> list[Change]:
 
 
 def _more_ranks(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
-    """Twice as many GPUs and again, up to what one pod can have; a step has a row for each."""
+    """Two, four, … times as many GPUs, up to what a pod can have; a step must have a row for each."""
     setup, asked = need.setup, spec.resources
     gpus, rows = max(asked.gpus_per_node or 1, 1), spec.hyperparameters.batch_size
     if setup.method == "QLoRA" or setup.device != "GPU" or spec.code or asked.instance_type:
-        return  # all GPUs of an instance train
+        return  # an instance always trains on all its GPUs
     while (gpus := 2 * gpus) <= _MOST_GPUS and gpus * asked.nodes <= rows:
         of_a_rank = replace(need.rows, per_step=math.ceil(rows / (gpus * asked.nodes)))
         shared = replace(need, setup=replace(setup, shards=gpus * asked.nodes), rows=of_a_rank)
@@ -309,7 +309,7 @@ def _more_ranks(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
 
 
 def _fewer_rows(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
-    """Divisors of batchSize below the microBatchSize that the job sets."""
+    """Divisors of batchSize below the job's microBatchSize."""
     hyper = spec.hyperparameters
     for rows in range((hyper.micro_batch_size or 1) - 1, 0, -1):
         if hyper.batch_size % rows == 0:
@@ -327,11 +327,11 @@ def _shorter(need: Need) -> Iterator[Change]:
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """Bytes in a human-readable unit."""
     return f"{count / _GIB:.1f} GiB" if count >= _GIB / 10 else f"{count / 2**20:.0f} MiB"
 
 
 def bytes_of(quantity: str | float) -> int | None:
-    """A Kubernetes quantity of memory in bytes; None where it is none."""
+    """A Kubernetes memory quantity in bytes; None if invalid."""
     found = amount(quantity)
     return None if found is None else int(found)

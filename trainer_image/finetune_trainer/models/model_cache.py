@@ -1,6 +1,6 @@
-"""Where base models lie in a model cache: DIR/ORG/NAME/, a plain folder with a manifest that was written last.
+"""Base models in a model cache: DIR/ORG/NAME/, a plain folder whose manifest is written last.
 
-It does not fill the cache (`cache.py`) and imports no torch: `check`, `train` and `serve` look models up with it.
+Does not fill the cache (`cache.py` does) and imports no torch: `check`, `train` and `serve` use it to find models.
 """
 
 import difflib
@@ -16,10 +16,10 @@ from finetune_trainer.storage.durable import no_file_in
 
 
 def model_path(cache: Path, name: str) -> Path:
-    """The folder that `name` has in the cache, whether it is there or not.
+    """The folder for `name` in the cache, whether or not it exists.
 
     Raises:
-        TrainerError: SpecInvalid, the name could lead out of the cache.
+        TrainerError: SpecInvalid, the name could point outside the cache.
     """
     if not is_safe_name(name):
         raise no_name(name)
@@ -27,24 +27,24 @@ def model_path(cache: Path, name: str) -> Path:
 
 
 def no_name(name: str) -> TrainerError:
-    """That a model cannot be called so."""
+    """The error for an invalid model name."""
     return TrainerError(Reason.SPEC_INVALID, f"spec.baseModel: {name!r} is not a name of a model", step_for(name))
 
 
 def is_air_gapped() -> bool:
-    """Whether HF_HUB_OFFLINE keeps Hugging Face's libraries off the hub, with the words that they take for yes."""
+    """Whether HF_HUB_OFFLINE keeps Hugging Face's libraries off the hub; accepts the same values as they do."""
     return os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on")
 
 
 def find_model(cache: Path | str, name: str) -> Path | None:
-    """The folder of a cached model, or None where the cache has none of that name.
+    """The folder of a cached model, or None if the cache has no model of that name.
 
-    A folder without a manifest counts too where it has a config.json: admins may mount caches that they filled by hand.
-    So does an adapter's: that it is no model is said by those who load it.
+    A folder without a manifest counts if it has a config.json: admins may mount caches that they filled by hand. So
+    does the folder of an adapter: the code that loads it will report that it is not a model.
 
     Raises:
-        TrainerError: AccessDenied, it is there and this user may not read all of it; ModelUnusable, a file of it is a
-            link to nowhere, a pipe or a device; SpecInvalid.
+        TrainerError: AccessDenied, the user may not read all of it; ModelUnusable, one of its files is a dangling
+            link, a pipe or a device; SpecInvalid.
     """
     folder = model_path(Path(cache), name)
     _require_readable(folder, name)
@@ -64,7 +64,7 @@ _WHOLE = (
 
 
 def _require_readable(folder: Path, name: str) -> None:
-    """Libraries call a file that they may not read missing, or crash."""
+    """Fails early, because libraries report an unreadable file as missing, or crash."""
     try:
         closed = next((path for path in (folder, *folder.iterdir()) if not os.access(path, os.R_OK)), None)
     except (FileNotFoundError, NotADirectoryError):
@@ -81,7 +81,7 @@ def _require_readable(folder: Path, name: str) -> None:
 
 
 def require_files(folder: Path) -> None:
-    """Refuse a model's folder with a pipe, a socket or a device: some libraries wait for it, others do without it.
+    """Refuse a folder with a pipe, a socket or a device: some libraries block on it, others ignore it.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -97,7 +97,7 @@ def models_in(cache: Path | str) -> list[str]:
 
 
 def not_in_cache(cache: Path | str | None, name: str) -> TrainerError:
-    """The error that says so, with the names in the cache that are nearest."""
+    """The error for a missing model, with the most similar names in the cache."""
     if cache is None:
         return TrainerError(Reason.MODEL_NOT_IN_CACHE, f"{name} is not available: there is no model cache and no hub")
     there = models_in(cache)

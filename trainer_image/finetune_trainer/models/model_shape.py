@@ -1,7 +1,7 @@
-"""What a base model is made of, from its configuration and the headers of its safetensors: no weights, no torch.
+"""The structure of a base model, from its config and the headers of its safetensors: without weights or torch.
 
-Names decide what a tensor is for: those of transformers' causal models, T5 and BART. Where they say too little the
-shape calls itself uncertain, and nobody is refused on its word. What the figures mean for memory is `memory.py`.
+The role of a tensor is derived from its name, as in transformers' causal models, T5 and BART. If names are unclear, the
+shape is marked as uncertain and no job is refused because of it. What this means for memory is in `memory.py`.
 """
 
 import json
@@ -31,14 +31,14 @@ _GATES_WITH_UP = frozenset({"gate_up_proj"})
 _NO_LINEAR = ("relative_attention_bias", "embed", "conv")
 _TRANSPOSED = frozenset({"gpt2"})
 _BY_HAND = frozenset({"bloom", "codegen", "gpt_neo", "gptj", "mpt"})
-"""Kinds of models whose attention transformers computes step by step."""
+"""Model types whose attention transformers computes step by step, without a fused kernel."""
 _MASKED = frozenset({"falcon"})
-"""Kinds of models that hand attention a mask of all pairs of positions, even where nothing is masked."""
+"""Model types that pass attention a mask of all pairs of positions even if nothing is masked."""
 _RESIDUAL_DROPOUTS = ("resid_pdrop", "dropout", "hidden_dropout")
 _DROPOUTS = ("dropout_rate", "attn_pdrop", "attention_dropout", "attn_dropout")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
 _ODD = ("experts", "A_log", "conv1d", "vision")
-"""Parts of names of tensors whose layers keep another number of activations than is counted here."""
+"""Parts of tensor names whose layers keep other activations than assumed here."""
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "encoder_attention_heads")
 _ACTIVATIONS = ("dense_act_fn", "feed_forward_proj", "hidden_act", "activation_function", "hidden_activation")
 
@@ -52,18 +52,18 @@ class Matrix:
     inputs: int
     in_encoder: bool = False
     share: float = 1.0
-    """How often a token goes through it: layers of experts see some tokens only."""
+    """How often a token passes through it: layers of experts see only some tokens."""
     is_layer: bool = True
-    """Whether it is a module of its own, which adapters go onto and that 4 bits shrink; experts are none."""
+    """Whether it is a module, which can have adapters and be loaded in 4 bits; experts are not."""
 
     @property
     def name(self) -> str:
-        """The module's own name, as adapters are aimed at it."""
+        """The module's own name, which adapters target."""
         return self.path.rsplit(".", 1)[-1]
 
     @property
     def parent(self) -> str:
-        """The module that it stands in: what has the same parent mostly has the same input."""
+        """Path of the containing module: layers with the same parent mostly have the same input."""
         return self.path.rpartition(".")[0]
 
     @property
@@ -73,17 +73,17 @@ class Matrix:
 
     @property
     def ends_attention(self) -> bool:
-        """Whether its input is what attention gives."""
+        """Whether its input is the output of attention."""
         return self.to_residual and "att" in self.parent.rpartition(".")[2].lower()
 
     @property
     def activated(self) -> int:
-        """Width of its output that a non-linear function goes over."""
+        """Width of the part of its output that is input to an activation function."""
         return self.gate or (self.outputs if self.name in _ACTIVATED else 0)
 
     @property
     def gate(self) -> int:
-        """Width of the gate that is its output or a part of it; 0 where it is none."""
+        """Width of the gate in its output; 0 if there is none."""
         if self.name in _GATES_WITH_UP:
             return self.outputs // 2
         return self.outputs if self.name in _GATES else 0
@@ -91,12 +91,12 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Norm:
-    """A normalisation of a block: numbers per token that go through it."""
+    """A normalization layer of a block: numbers per token that pass through it."""
 
     width: int
     in_encoder: bool
     has_bias: bool
-    """A LayerNorm, which is one operation; the others are several."""
+    """True for a LayerNorm, which is a single operation; other norms are several."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ModelShape:
     """Sizes of a model."""
 
     parameters: int
-    """All, tied ones once."""
+    """All of them, tied ones once."""
     matrices: tuple[Matrix, ...]
     norms: tuple[Norm, ...]
     blocks: int
@@ -112,24 +112,24 @@ class ModelShape:
     vocabulary: int
     heads: int
     activation: str
-    """Name of the feed-forward layers' activation."""
+    """Name of the feed-forward layers' activation function."""
     is_encoder_decoder: bool
     scores_kept: bool
-    """Whether attention keeps its scores of all pairs of positions: those that are capped."""
+    """Whether attention keeps its scores of all pairs of positions, because of soft-capping."""
     scores_by_hand: bool
-    """The same of models whose attention has no fused kernel at all."""
+    """The same, because its attention has no fused kernel at all."""
     biased: bool
-    """Whether attention adds a bias to all pairs of positions, as T5 does."""
+    """Whether attention adds a bias to all pairs of positions, as in T5."""
     dropout: float
-    """Of attention's scores."""
+    """Of attention scores."""
     certain: bool
-    """Whether all of it is known to be as counted here."""
+    """Whether the model is fully understood here."""
     masked: bool = False
     """Whether each block's attention keeps a mask of all pairs of positions."""
     alibi: bool = False
-    """Whether that mask is one for each head: a bias by distance."""
+    """Whether that mask is per head: a bias by distance."""
     positions: int | None = None
-    """Tokens that it has positions for, where it has a table of them."""
+    """Size of its table of positions, if it has one."""
     residual_dropout: float = 0.0
     """Of what attention and feed-forward layers add to the residual stream."""
 
@@ -140,14 +140,14 @@ class ModelShape:
 
     @cached_property
     def linear_parameters(self) -> int:
-        """Numbers in the blocks' linear layers: what 4-bit loading shrinks."""
+        """Parameters of the blocks' linear layers, which 4-bit loading shrinks."""
         return sum(one.outputs * one.inputs for one in self.linear)
 
 
 def of_folder(folder: Path) -> ModelShape | None:
-    """The shape of the model in `folder`; None where configuration or headers cannot be read.
+    """The shape of the model in `folder`; None if its config or headers cannot be read.
 
-    What is wrong with such a folder is said by those who load it.
+    The code that loads such a folder reports what is wrong with it.
     """
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
@@ -158,7 +158,7 @@ def of_folder(folder: Path) -> ModelShape | None:
 
 
 def of_model(model: Any) -> ModelShape | None:
-    """The shape of a loaded model, with adapters or 4-bit layers or without: they do not change it."""
+    """The shape of a loaded model; adapters and 4-bit layers do not change it."""
     tensors: dict[str, tuple[int, ...]] = {}
     for name, value in model.named_parameters():
         if "lora_" not in name:
@@ -220,13 +220,13 @@ def _first(config: Mapping[str, Any], *names: str) -> int:
 
 
 def _parameters(config: Mapping[str, Any], tensors: Tensors) -> int:
-    """All numbers; a head that is tied to the embedding is none of its own, even where the file has it twice."""
+    """Number of parameters; a head tied to the embedding does not count, even if the file contains both."""
     tied = bool(config.get("tie_word_embeddings")) and any("embed" in name or "shared" in name for name in tensors)
     return sum(prod(shape) for name, shape in tensors.items() if not (tied and name.endswith("lm_head.weight")))
 
 
 def _matrix(name: str, shape: tuple[int, ...], *, flip: bool, experts: tuple[int, int]) -> Matrix | None:
-    """The linear layer that a tensor is the weight of. `experts` says how many of how many a token goes through."""
+    """The linear layer of a weight tensor. `experts`: how many experts a token uses, and how many there are."""
     if not _BLOCK.match(name) or len(shape) not in (2, 3) or any(part in name for part in _NO_LINEAR):
         return None
     of_experts, (used, there) = "experts." in name and "shared" not in name, experts
@@ -235,11 +235,11 @@ def _matrix(name: str, shape: tuple[int, ...], *, flip: bool, experts: tuple[int
     if len(shape) == 3:
         return Matrix(path, shape[1], shape[2], in_encoder, share * shape[0], is_layer=False) if of_experts else None
     outputs, inputs = (shape[1], shape[0]) if flip else shape
-    return Matrix(path, outputs, inputs, in_encoder, share, is_layer=not of_experts)  # loaded they are one tensor
+    return Matrix(path, outputs, inputs, in_encoder, share, is_layer=not of_experts)  # experts load as one tensor
 
 
 def _norms(tensors: Tensors, matrices: Iterable[Matrix]) -> Iterable[Norm]:
-    """One norm for each vector of weights; those of queries and keys go over every head."""
+    """One norm for each weight vector; those of queries and keys apply to every head."""
     outputs = {one.path: one.outputs for one in matrices}
     for name, shape in tensors.items():
         found = _BLOCK.match(name)

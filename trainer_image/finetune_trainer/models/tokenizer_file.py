@@ -1,8 +1,8 @@
-"""A tokenizer that goes by its tokenizer.json, whatever class its configuration names. It loads no model.
+"""Loads a tokenizer that behaves as its tokenizer.json, whatever class its config names. Loads no model.
 
-Training tokenises by that file alone (`data/tokenizer`). Some classes of transformers take no more than the
-vocabulary out of it and build the rest in a way of their own: Llama 2's spaces then stand elsewhere, and a tuned model
-would be asked with other tokens than it has learnt.
+Training tokenizes by that file alone (`data/tokenizer`). Some classes of transformers take only the vocabulary from it
+and build the rest on their own: with Llama 2 spaces are then encoded differently, and a tuned model would get other
+tokens at inference than in training.
 """
 
 import json
@@ -14,16 +14,16 @@ from finetune_trainer.data.tokenizer.chat_tokenizer import filed_tokens, is_enco
 
 _TEXTS = (" two  spaces", "don't: \n\n\t12345", "Éé e\u0301 \ufb01 \u2460 \uff21 你好 🙂")
 _AROUND = "x{0} y{0}\nz{0}[w]"
-"""Words right behind a special token, and with white space between."""
+"""Words right after a special token, and separated by white space."""
 
 
 def loaded(folder: Path, *, trust_remote_code: bool) -> Any:
-    """The tokenizer in `folder`, which reads texts as its tokenizer.json says.
+    """The tokenizer in `folder`, which encodes texts as its tokenizer.json defines.
 
-    A class that can make nothing of that file, as T5Tokenizer of a BPE's, does not matter where the general one can.
+    A class that cannot read that file, such as T5Tokenizer with a BPE file, does not matter if the generic class can.
 
     Raises:
-        TrainerError: ModelUnusable, a file of the tokenizer is broken.
+        TrainerError: ModelUnusable, a tokenizer file is broken.
         Exception: whatever transformers raises.
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
@@ -33,14 +33,14 @@ def loaded(folder: Path, *, trust_remote_code: bool) -> Any:
     except Exception:
         if not (_names_a_known_class(folder) and (folder / "tokenizer.json").is_file()):
             raise
-        with suppress(Exception):  # what its own class said is nearer to the cause
+        with suppress(Exception):  # the error of the named class is closer to the cause
             return PreTrainedTokenizerFast.from_pretrained(folder)
         raise
     return _by_its_file(tokenizer, folder)
 
 
 def _names_a_known_class(folder: Path) -> bool:
-    """Whether it names a class by its name, and that is none of the folder's own code."""
+    """Whether it names a tokenizer class that is not part of the folder's own code."""
     try:
         said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -49,10 +49,10 @@ def _names_a_known_class(folder: Path) -> bool:
 
 
 def _by_its_file(tokenizer: Any, folder: Path) -> Any:
-    """The tokenizer that was loaded from `folder`, or one of the general class where its own reads the file otherwise.
+    """The loaded tokenizer, or one of the generic class if it encodes texts differently from the file.
 
     Raises:
-        TrainerError: ModelUnusable, a file of the tokenizer is broken.
+        TrainerError: ModelUnusable, a tokenizer file is broken.
     """
     from transformers import PreTrainedTokenizerFast
 
@@ -65,7 +65,7 @@ def _by_its_file(tokenizer: Any, folder: Path) -> Any:
 
 def _reads_alike(backend: Any, folder: Path) -> bool:
     filed, special_tokens = filed_tokens(folder)
-    around = is_encoder_decoder(folder)  # only its texts get special tokens from the tokenizer itself
+    around = is_encoder_decoder(folder)  # only there does the tokenizer itself add special tokens
     texts = [*_TEXTS, *(_AROUND.format(token) for token in special_tokens.values())]
     both = [[one.encode(text, add_special_tokens=around).ids for text in texts] for one in (filed, backend)]
     return both[0] == both[1] and all(filed.decode(ids) == backend.decode(ids) for ids in both[0])

@@ -1,6 +1,6 @@
-"""A base model's files of weights, by their headers and index alone: which there are, and what is wrong with them.
+"""A base model's weight files, by their headers and index alone: which there are, and what is wrong with them.
 
-But for `floats_of` no weights are read, and no torch. What the tensors mean is `model_shape.py`.
+Reads neither weights nor needs torch, except for `floats_of`. The meaning of tensors is in `model_shape.py`.
 """
 
 import json
@@ -16,16 +16,16 @@ _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 _SOMEWHERE = "its safetensors"
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-"""Dtypes of weights that are stored as they are, as safetensors names them."""
+"""Dtypes of unquantized weights, as named by safetensors."""
 _BYTES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
 _NO_REALS = frozenset({"BOOL", "I16", "U16", "I32", "U32", "I64", "U64", "C64"})
-_HEADER_LIMIT = 100 * 2**20  # of safetensors itself
+_HEADER_LIMIT = 100 * 2**20  # the limit of safetensors itself
 
 _STATE = re.compile(r"(.+\.weight)\.quant_state\.bitsandbytes__\w+")
 _SCALES = re.compile(r"(weight|_proj)_scales?(_inv)?$|\.weight\.(nested_)?(absmax|quant_map)$")
 
 UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, struct.error)
-"""What reading them raises where they are not what they should be."""
+"""Exceptions from reading malformed files."""
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -37,24 +37,24 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def is_named(folder: Path) -> bool:
-    """Whether there is a file that transformers would begin with."""
+    """Whether there is a file that transformers would start with."""
     return (folder / _SINGLE).is_file() or (folder / _INDEX).is_file()
 
 
 def _index(folder: Path) -> dict[str, str]:
-    """Which file has which tensor."""
+    """The index: tensor name to file name."""
     said = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    if not isinstance(said["metadata"], dict):  # transformers reads that first
+    if not isinstance(said["metadata"], dict):  # transformers reads this first
         raise TypeError
     found: dict[str, str] = said["weight_map"]
     return found
 
 
 def header(path: Path) -> dict[str, Any]:
-    """Dtype and shape of each tensor of a file, by its name.
+    """Dtype and shape of each tensor of a file, by name.
 
     Raises:
-        OSError, ValueError, struct.error: it cannot be read, or has no header of safetensors.
+        OSError, ValueError, struct.error: it cannot be read, or has no safetensors header.
     """
     with path.open("rb") as file:
         (length,) = struct.unpack("<Q", file.read(8))
@@ -66,21 +66,21 @@ def header(path: Path) -> dict[str, Any]:
 
 
 def entries_in(folder: Path) -> dict[str, Any]:
-    """The same of all files that transformers would load.
+    """The same for all files that transformers would load.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError, struct.error: they are not what they should be.
+        OSError, ValueError, KeyError, TypeError, AttributeError, struct.error: they are malformed.
     """
     return {name: entry for path in weight_files(folder) for name, entry in header(path).items()}
 
 
 def shapes_as_loaded(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of what the tensors of a file stand for: scales for none, and numbers that share a byte for each of them.
+    """Shapes of a file's tensors after dequantization, without scales.
 
-    bitsandbytes writes the shape of what it packs beside it; MXFP4's blocks are 32 numbers of 4 bits, outputs first.
+    bitsandbytes stores the original shape next to a packed tensor; MXFP4's blocks are 32 4-bit numbers, outputs first.
     """
     found: dict[str, tuple[int, ...]] = {}
-    for name, entry in sorted(header(path).items()):  # what is beside a matrix comes behind it
+    for name, entry in sorted(header(path).items()):  # a matrix comes before its quantization state
         shape = tuple(entry["shape"])
         if state := _STATE.fullmatch(name):
             found[state[1]] = tuple(json.loads(_content(path, entry))["shape"])
@@ -100,12 +100,12 @@ def _content(path: Path, entry: dict[str, Any]) -> bytes:
 
 
 def stored_in_bytes(folder: Path) -> str | None:
-    """A matrix of weights whose numbers are stored in a byte each, or several in one; None where none is found."""
+    """A weight matrix whose numbers are stored in a byte or less each; None if there is none."""
     return _stored_as(folder, _BYTES)
 
 
 def stored_as_no_reals(folder: Path) -> str | None:
-    """The same of whole numbers, truth values and complex numbers."""
+    """The same for integers, booleans and complex numbers."""
     return _stored_as(folder, _NO_REALS)
 
 
@@ -118,7 +118,7 @@ def _stored_as(folder: Path, kinds: frozenset[str]) -> str | None:
 
 
 def floats_of(folder: Path, but: frozenset[str] = frozenset()) -> Iterator[tuple[str, Any]]:
-    """Each tensor of floats in the files, by its name, but those that are named; only one is in memory at a time."""
+    """All floating-point tensors in the files with their names, except `but`; only one is in memory at a time."""
     from safetensors import safe_open
 
     for path in weight_files(folder):
@@ -128,7 +128,7 @@ def floats_of(folder: Path, but: frozenset[str] = frozenset()) -> Iterator[tuple
 
 
 def file_of(folder: Path, tensor: str) -> str:
-    """The file that has this tensor, for people."""
+    """The file that contains this tensor, for messages."""
     try:
         return next((path.name for path in weight_files(folder) if tensor in header(path)), _SOMEWHERE)
     except UNREADABLE:
@@ -136,7 +136,7 @@ def file_of(folder: Path, tensor: str) -> str:
 
 
 def promised_in(folder: Path, tensor: str) -> str:
-    """The file that has this tensor by the index, for people."""
+    """The file that should contain this tensor according to the index, for messages."""
     try:
         return _index(folder).get(tensor, _SOMEWHERE)
     except UNREADABLE:
@@ -144,17 +144,17 @@ def promised_in(folder: Path, tensor: str) -> str:
 
 
 def unwritten(folder: Path, tensors: Collection[str]) -> bool:
-    """Whether the index promises other tensors than these, which the files have.
+    """Whether the index names tensors that are not among these, which the files contain.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError, AttributeError: it is no index.
+        OSError, ValueError, KeyError, TypeError, AttributeError: the index is malformed.
     """
     indexed = not (folder / _SINGLE).is_file() and (folder / _INDEX).is_file()
     return indexed and not _index(folder).keys() <= set(tensors)
 
 
 def damaged(folder: Path) -> str | None:
-    """The first file that is missing or not whole, in words; None where all are as their headers say."""
+    """The first file that is missing or truncated, in words; None if all match their headers."""
     try:
         files = weight_files(folder)
     except UNREADABLE:

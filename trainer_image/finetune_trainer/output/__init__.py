@@ -1,11 +1,11 @@
-"""What a run leaves: the artifact, and what a next attempt needs; written, kept in a store, pushed elsewhere.
+"""What a run leaves behind: the artifact, and state for the next attempt; written, kept in a store, pushed elsewhere.
 
-    keeping ─▶ snapshots                      the output folder, and its copies in a store while the run goes on
-    finished                                  what an earlier attempt has finished
-    artifact, merge ─▶ model_card             the model that was tuned, whole or not at all
+    keeping ─▶ snapshots                      the output folder, and its copies in a store during the run
+    finished                                  results of an earlier attempt
+    artifact, merge ─▶ model_card             the tuned model, written atomically
       loss_plot                               its curves
-    pushes ─▶ registry ─▶ model_pack          it goes to an OCI registry as well,
+    pushes ─▶ registry ─▶ model_pack          pushes to an OCI registry
            └▶ hub                             or to a hub
 
-What quotes the data stays in the job's own place: pushes leave it out.
+Files that quote the data stay in the job's own storage: pushes omit them.
 """

@@ -1,4 +1,4 @@
-"""The finished artifact, OUTPUT/model: weights, tokenizer and all that is known of them, whole or not at all.
+"""The finished artifact, OUTPUT/model: weights, tokenizer, and everything known about them; written atomically.
 
     adapter_model.safetensors, adapter_config.json   method LoRA
     model*.safetensors, config.json                  method Full
@@ -7,7 +7,7 @@
     README.md                                        a model card
     manifest.json                                    base model, method, versions, checksums; written last
 
-It neither trains nor measures.
+Does not train or evaluate.
 """
 
 import copy
@@ -54,7 +54,7 @@ _LIBRARIES = ("torch", "transformers", "peft", "safetensors")
 
 @dataclass(frozen=True)
 class Finished:
-    """What a whole artifact says about the run that made it."""
+    """What a complete artifact records about its run."""
 
     fingerprint: str
     dataset: DatasetVerdict
@@ -62,20 +62,20 @@ class Finished:
     evaluation: EvaluationResult | None
     curves: Loss
     code_sha256: str | None = None
-    """Of the code of spec.code that was run."""
+    """SHA-256 of the job's own code, if any."""
 
 
 def folder_of(job: TrainerJob) -> Path:
-    """Where the job's artifact is, or will be."""
+    """The folder of the job's artifact, whether it exists or not."""
     return Path(job.artifact_folder) if job.artifact_folder else Path(job.output) / ARTIFACT_FOLDER
 
 
 def finished(job: TrainerJob) -> Finished | None:
-    """What an earlier attempt finished, or None where there is nothing whole.
+    """What an earlier attempt finished, or None if there is no complete artifact.
 
     Raises:
-        TrainerError: StoreUnavailable or ArtifactFailed, it is there and cannot be read at the moment; to train anew
-            would replace it.
+        TrainerError: StoreUnavailable or ArtifactFailed, it exists but cannot be read now; training again would
+            replace it.
     """
     folder = folder_of(job)
     remove_unfinished(folder.parent)
@@ -111,16 +111,16 @@ def write(
 
     Args:
         job: The job.
-        model: What was tuned.
-        done: What `finished` is to find; its result does not name the artifact yet.
-        base: Of the base model, for where the weights are an adapter on it.
-        record: Of steps and validations.
-        contest: The answers to the test set, where there is one.
+        model: The tuned model.
+        done: What `finished` will return; its result does not name the artifact yet.
+        base: Probe of the base model, if the weights are an adapter on it.
+        record: The record of steps and validations.
+        contest: The answers to the test set, if there is one.
         pages: loss.svg and report.html, by these names.
-        before_rename: Where it raises, there is no artifact.
+        before_rename: If it raises, no artifact is left.
 
     Raises:
-        TrainerError: ArtifactFailed; TrainingDiverged, a weight is no finite number.
+        TrainerError: ArtifactFailed; TrainingDiverged, a weight is not finite.
     """
     net, tokenizer, chat = model
     _require_finite(net)
@@ -148,14 +148,14 @@ def write(
 
 
 def _require_finite(net: Any) -> None:
-    """Of an adapter its own weights alone: the base model's were looked at when it was loaded."""
+    """For an adapter only its own weights: the base model's were checked when it was loaded."""
     adapter = hasattr(net, "peft_config")
     if name := first_not_finite(one for one in net.named_parameters() if not adapter or "lora_" in one[0]):
         raise TrainerError(Reason.TRAINING_DIVERGED, f"after the training {name} holds numbers that are not finite")
 
 
 def _about(job: TrainerJob, done: Finished, *, adapter: bool, encoder_decoder: bool) -> dict[str, Any]:
-    """What the manifest says of where the weights come from."""
+    """The manifest's fields about the origin of the weights."""
     return {
         "baseModel": job.spec.base_model,
         "method": job.spec.method,
@@ -170,9 +170,9 @@ def _about(job: TrainerJob, done: Finished, *, adapter: bool, encoder_decoder: b
 
 
 def save_weights(folder: Path, model: Any) -> None:
-    """Adapter or whole model as safetensors, with its configuration and without peft's model card.
+    """Save adapter or whole model as safetensors, with its configuration, without peft's model card.
 
-    Numbers of 64 bits, as own code or a base model may have, become such of 32: no server computes in wider ones.
+    64-bit floats, possible from own code or a base model, are converted to 32 bits, the widest that servers use.
     """
     import torch
 
@@ -187,7 +187,7 @@ def save_weights(folder: Path, model: Any) -> None:
 
 
 def save_tokenizer(folder: Path, tokenizer: Any, chat: ChatTokenizer) -> None:
-    """The base model's tokenizer with the template that was trained with, which it may not have had itself."""
+    """Save the base model's tokenizer with the chat template used in training, which may not be its own."""
     saved = copy.deepcopy(tokenizer)
     saved.chat_template = None if chat.encoder_decoder else chat.template
     saved.save_pretrained(folder)

@@ -1,6 +1,6 @@
-"""What an earlier attempt has finished, and what it learnt from: then nothing is trained again.
+"""Whether an earlier attempt finished the same job on the same data: then nothing is trained again.
 
-The fingerprint tells, too, which checkpoints and answers of earlier attempts a run may go on from. It trains nothing.
+The fingerprint also tells which checkpoints and answers of earlier attempts a run may resume from. Trains nothing.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ from finetune_trainer.storage.durable import sha256_of
 
 logger = logging.getLogger(__name__)
 
-# What may differ between two attempts of the same job without changing what is learnt.
+# Fields that may differ between attempts of a job without affecting the model.
 _NOT_LEARNT_FROM: dict[str, Any] = {
     "suspend": True,
     "ttl_seconds_after_finished": True,
@@ -36,24 +36,24 @@ _NOT_LEARNT_FROM: dict[str, Any] = {
 
 
 def fingerprint(job: TrainerJob, *data: str | None) -> str:
-    """What a run learns from, as SHA-256: the spec without what only says how it is run, and hashes of the data.
+    """SHA-256 of what determines the model: the spec without fields about how it is run, and hashes of the data.
 
-    Fields that have their default do not count: a release that knows one more must know its predecessor's checkpoints.
+    Fields with their default values are left out, so that a release with a new field recognises older checkpoints.
     """
     spec = job.spec.model_dump(mode="json", exclude=_NOT_LEARNT_FROM, exclude_defaults=True)
     return hashlib.sha256(json.dumps([spec, data], sort_keys=True).encode()).hexdigest()
 
 
 def data_hashes(verdict: DatasetVerdict) -> list[str | None]:
-    """Of what is learnt from and validated on."""
+    """Hashes of the training and validation data."""
     return [split.sha256 for split in (verdict.train, verdict.validation) if split]
 
 
 def was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> bool:
-    """Whether an earlier attempt wrote the artifact; then its result is reported and nothing is done again.
+    """Whether an earlier attempt wrote the artifact; if so, reports its result.
 
     Raises:
-        TrainerError: SpecInvalid, what it wrote is of another spec, or of other data.
+        TrainerError: SpecInvalid, the artifact is from another spec or other data.
     """
     done = artifact.finished(job)
     if done is None:
@@ -64,7 +64,7 @@ def was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> b
             f"{artifact.folder_of(job)} holds the result of another spec",
             ANOTHER_OUTPUT,
         )
-    if allow_local:  # here the next run may be on rows that were edited; a job of a cluster never learns twice
+    if allow_local:  # outside of a cluster rows may be edited between runs
         _require_same_files(job, done.dataset)
     reporter.update(dataset=done.dataset, evaluation=done.evaluation, loss=done.curves)
     reporter.update(phase="Succeeded", result=with_pushes(job, done.result))
@@ -72,7 +72,7 @@ def was_finished(job: TrainerJob, reporter: Reporter, *, allow_local: bool) -> b
 
 
 def with_pushes(job: TrainerJob, result: TrainingResult) -> TrainingResult:
-    """The result with what became of the job's pushes, which are made here: the artifact is whole by now."""
+    """The result with the outcome of the job's pushes, which are made here, after the artifact is complete."""
     pushes = push_all(job.spec.artifact.push, artifact.folder_of(job))
     for failed in (one for one in pushes if one.message):
         logger.warning("%s: %s. The artifact itself is whole.", failed.target, failed.message)

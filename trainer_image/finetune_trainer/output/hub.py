@@ -1,4 +1,4 @@
-"""An artifact goes to a Hugging Face hub, in one commit. What quotes the data stays where the artifact is kept."""
+"""Pushes an artifact to a Hugging Face hub, in one commit. Files that quote the data are left out."""
 
 import contextlib
 from pathlib import Path
@@ -17,10 +17,10 @@ _REFUSALS = {
 
 
 def push_to_hub(asked: PushToHub, token: str | None, folder: Path) -> str:
-    """Push the whole artifact in `folder`; the commit that has it. One that has all of it already is left as it is.
+    """Push the complete artifact in `folder`; returns the commit. An identical repository is left unchanged.
 
     Raises:
-        PushError: the hub does not take it, or the repository is public and must not be.
+        PushError: the hub refuses it, or the repository is public although it must be private.
     """
     try:
         return _commit(asked, token, folder)
@@ -41,7 +41,7 @@ def _commit(asked: PushToHub, token: str | None, folder: Path) -> str:
     if asked.private and not api.model_info(asked.repository).private:
         raise PushError("the repository is public; set private: false to push to it all the same")
     with contextlib.ExitStack() as opened:
-        # As open files, not paths: they go by LFS over HTTP, which every hub takes, and not by Xet's own client.
+        # As open files, not paths: they go by LFS over HTTP, which every hub supports, not by the Xet client.
         files = [
             CommitOperationAdd(
                 layer.name,

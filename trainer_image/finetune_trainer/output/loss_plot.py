@@ -1,4 +1,4 @@
-"""loss.svg: both loss curves of a run, legible in a README. It reads metrics and writes no file."""
+"""loss.svg: both loss curves of a run, legible in a README. Reads metrics and writes no file."""
 
 import io
 import os
@@ -9,16 +9,15 @@ from finetune_trainer.attempt.metrics import Metrics
 
 _TRAIN, _VALIDATION, _INK = "#8fb3d9", "#c4572e", "#333333"
 _FONT, _SIZE, _LEFT = 11, (8, 4.5), 0.11
-"""Size of letters in points, of the picture in inches, and the part of it that is left of the axes."""
+"""Font size in points, size of the picture in inches, fraction of its width left of the axes."""
 _POINTS = 72
-"""Of an inch."""
+"""Per inch."""
 _SPIKE, _FEW = 10, 0.02
-"""Steps that are so many times higher than all but a few, of which there are no more than this share, would hide all
-others."""
+"""Up to this fraction of steps is cut off if they are this many times higher than the rest, which would be hidden."""
 
 
 def draw(record: Metrics, *, title: str) -> str:
-    """The picture as SVG: every step as a faint line, its running mean and the validation points as strong ones."""
+    """The plot as SVG: each step as a faint line, running mean and validation points as strong ones."""
     os.environ.setdefault("MPLCONFIGDIR", tempfile.gettempdir())  # a pod's home is read-only
     import matplotlib as mpl
     from matplotlib.figure import Figure
@@ -26,7 +25,7 @@ def draw(record: Metrics, *, title: str) -> str:
 
     with mpl.rc_context({"svg.hashsalt": "finetune", "font.size": _FONT, "axes.edgecolor": _INK}):
         figure = Figure(figsize=_SIZE)
-        # Margins and place of the title as they are: to find them out it would draw everything once more.
+        # Fixed margins and title position: computing them would draw everything twice.
         axes = figure.subplots(gridspec_kw={"left": _LEFT, "right": 0.96, "bottom": 0.12, "top": 0.88})
         _curves(axes, record)
         axes.set_title(title, color=_INK, fontsize=_fitting(title), loc="left", y=1.06)  # above a power of ten
@@ -44,7 +43,7 @@ def draw(record: Metrics, *, title: str) -> str:
 
 
 def _fitting(title: str) -> float:
-    """The size of letters in which a title stands in one line."""
+    """The font size at which a title fits into one line."""
     from matplotlib.textpath import TextPath
 
     width = TextPath((0, 0), title, size=_FONT).get_extents().width if title else 0
@@ -52,7 +51,7 @@ def _fitting(title: str) -> float:
 
 
 def unit(record: Metrics) -> str:
-    """What a loss of the record is in."""
+    """The unit of the record's losses."""
     return "nats per pair" if any("pairs" in line for line in record.lines) else "nats per completion token"
 
 
@@ -64,7 +63,7 @@ def _curves(axes: Any, record: Metrics) -> None:
     top = highest_shown(losses, validation)
     above = sum(loss > top for loss in losses)
     many = len(losses) > 20
-    style = {"alpha": 0.6} if many else {"marker": "."}  # a line through one step alone is not seen
+    style = {"alpha": 0.6} if many else {"marker": "."}  # a line through a single point is invisible
     label = "training, each step" + (f" ({above} above, up to {max(losses):.3g})" if above else "")
     axes.plot(numbers, losses, color=_TRAIN, linewidth=1, label=label, **style)
     if many:
@@ -83,7 +82,7 @@ def _curves(axes: Any, record: Metrics) -> None:
 
 
 def ends_of_axis(losses: list[float], validation: list[float], top: float) -> tuple[float, float | None]:
-    """From zero to a little above the highest; a loss of own code may be negative. None: wherever the curve ends."""
+    """From zero to slightly above the highest loss; a loss of own code may be negative. None: where the curve ends."""
     return 1.05 * min([0.0, *losses, *validation]), max(1.05 * top, 0.0) or None
 
 
@@ -98,7 +97,7 @@ def running_mean(values: list[float], weight: float = 0.1) -> list[float]:
 
 
 def highest_shown(losses: list[float], validation: list[float]) -> float:
-    """Up to where the axis goes: to the highest loss, but for single steps far above all others."""
+    """Upper end of the axis: the highest loss, except for single steps far above all others."""
     usual = sorted(losses)[: max(1, len(losses) - int(_FEW * len(losses)))]
     below = max([*usual[-1:], *validation], default=0.0)
     highest = max([*losses, *validation], default=0.0)

@@ -1,7 +1,7 @@
-"""A trained adapter added to its base: a whole model in the base's own numbers, or a refusal where that would lose it.
+"""Merges a trained adapter into its base: a whole model in the base's dtypes, or an error if that would lose precision.
 
-The base is loaded anew as it was saved, never from 4 bits (QLoRA): an adapter merged into those is blurred. It trains
-nothing and writes nothing.
+Loads the base again as it was saved, never in 4 bits (QLoRA): merging into these would lose precision. Trains nothing
+and writes nothing.
 """
 
 import gc
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from finetune_trainer.training.passes import Pass
 
 TOLERANCE = 0.05
-"""Difference of logits, root mean square, as a part of their own spread. Rounding to bfloat16 makes about 0.01."""
+"""Limit of the RMS difference of logits, relative to their spread. Rounding to bfloat16 causes about 0.01."""
 
 
 def merged(job: TrainerJob, folder: Path, tuned: Any, sample: "Pass") -> tuple[Any, list[str] | None]:
-    """The whole model, on the device of `tuned`, whose memory is free afterwards; and what to say of it, if anything.
+    """The merged model, on the device of `tuned`, whose memory is freed; and warnings, if any.
 
-    `tuned` cannot be used any more. On `sample`, a pass of the training set, merged and unmerged model have to agree.
+    `tuned` is unusable afterwards. On `sample`, a pass of the training set, merged and unmerged model must agree.
 
     Raises:
         TrainerError: ArtifactFailed, the merged model is not what was trained.
@@ -56,15 +56,15 @@ def _added(apart: Any) -> Any:
         return apart.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError) as error:
         said = first_line(error)
-        if "NaN" in said:  # peft's word for it; a base in float16 holds no number above 65,504
+        if "NaN" in said:  # from peft's message; a float16 base overflows above 65,504
             raise _refused("added to the base model's it makes weights that are not finite numbers") from error
-        if "merg" not in said.lower():  # a lack of memory, for one
+        if "merg" not in said.lower():  # for example, out of memory
             raise
         raise _refused(f"peft says: {said.rstrip('.')}") from error
 
 
 def _forget(tuned: Any) -> None:
-    """Give the memory back: the base would be there twice."""
+    """Free its memory: otherwise the base would be in memory twice."""
     import torch
 
     for value in tuned.parameters():

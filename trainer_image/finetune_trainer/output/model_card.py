@@ -1,4 +1,4 @@
-"""README.md of an artifact: what was tuned from what, on which data, how, and how well. Pure; quotes no row."""
+"""README.md of an artifact: which model was tuned, on which data, how, and with which result. Pure; quotes no row."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ Fields = Mapping[str, Any]
 def card(job: TrainerJob, about: Fields, dataset: DatasetVerdict, numbers: Fields, *, adapter: Fields | None) -> str:
     """The card as Markdown with the front matter that hubs read.
 
-    `about` is the artifact's manifest but for its files, `numbers` its result.json, `adapter` its adapter_config.json.
+    `about` is the artifact's manifest without its files, `numbers` its result.json, `adapter` its adapter_config.json.
     """
     parts = [
         _front_matter(job, about, adapter),
@@ -73,7 +73,7 @@ def _losses(job: TrainerJob, training: Fields) -> Iterator[tuple[Any, ...]]:
 
 
 def _evaluation(found: Fields | None) -> str:
-    """The tuned model beside its baselines on the test set, one line per measure."""
+    """The tuned model beside its baselines on the test set, one row per metric."""
     if found is None:
         return ""
     columns = {"tuned": found["tuned"]}

@@ -1,7 +1,7 @@
-"""How an artifact is described in an OCI registry: as a model by ModelPack (CNCF), each file a layer as it is.
+"""Describes an artifact for an OCI registry: as a model according to ModelPack (CNCF), each file an unpacked layer.
 
-All of it follows from the files, so that the same artifact has the same digest each time. Files that hold rows of the
-data stay where the artifact is kept: who may pull a model need not be who may read the data.
+Everything follows from the files, so that the same artifact always has the same digest. Files with rows of the data are
+left out: who may pull a model is not always allowed to read its data.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ class Layer:
     content: Path | bytes
 
     def descriptor(self) -> dict[str, Any]:
-        """As the manifest names it: clients that know no models find the file's name too."""
+        """The descriptor for the manifest; annotations also name the file for clients that do not know models."""
         kind = "weight" if self.name.endswith(".safetensors") else "weight.config"
         annotations = {"org.opencontainers.image.title": self.name, "org.cncf.model.filepath": self.name}
         return {
@@ -43,7 +43,7 @@ class Layer:
 
 @dataclass(frozen=True)
 class Packed:
-    """A model as a registry has it."""
+    """A model in a registry's format."""
 
     layers: list[Layer]
     config: bytes
@@ -58,7 +58,7 @@ def pushed_manifest(folder: Path) -> bytes:
 
 
 def pack(folder: Path) -> Packed:
-    """The artifact in `folder`, which is whole."""
+    """Describe the complete artifact in `folder`."""
     own = pushed_manifest(folder)
     about = json.loads(own)
     layers = [
@@ -71,7 +71,7 @@ def pack(folder: Path) -> Packed:
 
 
 def digest_of(content: bytes) -> str:
-    """As registries write it: sha256:HEX."""
+    """In the registry's format, sha256:HEX."""
     return f"sha256:{hashlib.sha256(content).hexdigest()}"
 
 

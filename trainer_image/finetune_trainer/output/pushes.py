@@ -1,4 +1,4 @@
-"""spec.artifact.push: a whole artifact goes to a registry or a hub as well. What goes wrong there loses nothing."""
+"""spec.artifact.push: pushes a complete artifact to a registry or a hub. A failed push loses nothing."""
 
 import os
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.output.hub import push_to_hub
 from finetune_trainer.output.registry import PushError, Reference, Registry, entries_of, keys_for
 
-_SAID = 300  # letters: two of them have to fit into a pod's termination message
+_SAID = 300  # characters: two of them must fit into a termination message
 
 
 def require_keys(push: Push | None) -> None:
-    """Refuse, before the training, a Secret that will open nothing after it. Only pods have its text.
+    """Refuse, before the training, credentials that cannot work after it. Only pods have the Secret's text.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -50,7 +50,7 @@ def _require_entry(asked: PushToRegistry, secret: str, config: str) -> None:
 
 
 def push_all(push: Push | None, folder: Path) -> list[Pushed]:
-    """Push the whole artifact in `folder` to each place; a place that has it already is left as it is."""
+    """Push the complete artifact in `folder` to each target; a target that already has it is left unchanged."""
     return [*_pushed(push, folder)] if push else []
 
 
@@ -83,7 +83,7 @@ def _to_registry(asked: PushToRegistry, folder: Path) -> str:
 
 
 def _own_docker_config() -> str | None:
-    """What `docker login` has left on this machine; a pod has none."""
+    """The config written by `docker login` on this machine; a pod has none."""
     folder = os.environ.get("DOCKER_CONFIG") or Path.home() / ".docker"
     path = Path(folder) / "config.json"
     return path.read_text(encoding="utf-8") if path.is_file() else None

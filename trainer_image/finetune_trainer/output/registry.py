@@ -1,7 +1,6 @@
-"""An artifact goes to an OCI registry: what is not there yet, then the manifest under its tag.
+"""Pushes an artifact to an OCI registry: missing blobs first, then the manifest under its tag.
 
-It speaks the distribution API of OCI over httpx. How an artifact is described there is in `model_pack.py`; when it is
-pushed is not decided here.
+Uses OCI's distribution API over httpx. `model_pack.py` describes the artifact; callers decide when to push.
 """
 
 import contextlib
@@ -25,7 +24,7 @@ T = TypeVar("T")
 
 TRIES = 5
 PAUSE_SECONDS = 1.0
-"""Before the second try; it doubles from there on."""
+"""Pause before the second try; it doubles after each."""
 
 _BLOCK = 1 << 20
 _DOCKER_HUB = ("docker.io", "index.docker.io", "registry-1.docker.io")
@@ -35,7 +34,7 @@ _TIMEOUT = httpx.Timeout(60, connect=10, write=300)
 
 
 class PushError(Exception):
-    """The registry does not take it; the text says why, without the registry's own words."""
+    """The registry refuses the push; the text says why, without the registry's own words."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ class Reference:
 
     @classmethod
     def parse(cls, uri: str) -> Self:
-        """Of a URI that spec.artifact.push.oci has let through."""
+        """Parse a URI that was validated as spec.artifact.push.oci."""
         place, _, tag = uri.removeprefix("oci://").rpartition(":")
         host, _, repository = place.partition("/")
         if host in _DOCKER_HUB:
@@ -57,10 +56,10 @@ class Reference:
 
 
 def keys_for(host: str, docker_config: str | None) -> tuple[str, str] | None:
-    """User and password for the registry, from the text of a docker config.json.
+    """User and password for the registry, from a docker config.json.
 
     Raises:
-        PushError: it is no such text.
+        PushError: it is not a docker config.json.
     """
     if not docker_config:
         return None
@@ -81,10 +80,10 @@ def keys_for(host: str, docker_config: str | None) -> tuple[str, str] | None:
 
 
 def entries_of(docker_config: str) -> dict[str, Any]:
-    """What the text of a docker config.json has for each registry.
+    """The entries of a docker config.json by registry.
 
     Raises:
-        PushError: it is no such text.
+        PushError: it is not a docker config.json.
     """
     try:
         entries = json.loads(docker_config)["auths"]
@@ -96,7 +95,7 @@ def entries_of(docker_config: str) -> dict[str, Any]:
 
 
 class Registry:
-    """One repository of a registry, as it is pushed to."""
+    """Client for pushing to one repository of a registry."""
 
     def __init__(self, reference: Reference, keys: tuple[str, str] | None, *, plain_http: bool) -> None:
         self._reference = reference
@@ -113,10 +112,10 @@ class Registry:
         self._client.close()
 
     def push(self, folder: Path) -> str:
-        """Push a whole folder under the tag; the digest of its manifest there.
+        """Push a complete folder under the tag; returns the digest of its manifest there.
 
         Raises:
-            PushError: the registry does not take it.
+            PushError: the registry refuses it.
         """
         packed = pack(folder)
         digest = digest_of(packed.manifest)
@@ -129,13 +128,13 @@ class Registry:
         return digest
 
     def _tagged(self) -> str | None:
-        """The digest that the tag stands for now."""
+        """The digest that the tag currently points to."""
         accept = {"Accept": IMAGE_MANIFEST}
         answer = self._try(lambda: self._ask("HEAD", f"manifests/{self._reference.tag}", headers=accept), "the tag")
         return answer.headers.get("Docker-Content-Digest") if answer.status_code == HTTPStatus.OK else None
 
     def _blob(self, digest: str, size: int, content: bytes | Path) -> None:
-        """Upload it unless it is there. A new try is a new upload: what broke off is the registry's to forget."""
+        """Upload a blob unless it exists. A retry starts a new upload: the registry discards the old one."""
 
         def upload() -> None:
             if self._ask("HEAD", f"blobs/{digest}").status_code == HTTPStatus.OK:
@@ -185,7 +184,7 @@ class Registry:
                     if said == NO_TLS:
                         said += "; plainHTTP: true (--plain-http) is for a registry without it"
                     raise PushError(f"the registry does not answer as it should for {what} ({said})") from error
-            except OSError as error:  # none of httpx's is one
+            except OSError as error:  # from the file: httpx's errors are none
                 raise PushError(f"{what} cannot be read: {error.strerror}") from error
             time.sleep(PAUSE_SECONDS * 2 ** (tried - 1))
         raise AssertionError("the last try returns or raises")
@@ -208,17 +207,17 @@ class _StatusError(Exception):
 
 
 class _RefusedError(_StatusError):
-    """An answer that another try does not change."""
+    """A response that a retry does not change."""
 
 
 class _BusyError(_StatusError):
-    """An answer that another try may change."""
+    """A response that a retry may change."""
 
 
 class _Keys(httpx.Auth):
-    """User and password, or the token that the registry's token service gives for them (or for nobody).
+    """Sends user and password, or the token that the registry's token service issues for them (or anonymously).
 
-    They are for the registry at `root` alone: it may name another place for an upload, whose address is signed.
+    They are sent only to the registry at `root`: it may direct uploads to another host, with a signed URL.
     """
 
     requires_response_body = True
@@ -229,7 +228,7 @@ class _Keys(httpx.Auth):
         self._header: str | None = None
 
     def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response, None]:
-        """As httpx wants it: send, see what is asked for, send again."""
+        """Authenticate in httpx's protocol: send, read the challenge, send again."""
         if request.url.netloc != self._root.netloc:
             yield request
             return
@@ -242,7 +241,7 @@ class _Keys(httpx.Auth):
         if asked.lower().startswith("bearer "):
             given = yield self._token_request(asked)
             if given.status_code != HTTPStatus.OK:
-                return  # and httpx takes this answer for that to the request
+                return  # httpx then returns this response for the request
             self._header = f"Bearer {_token_in(given)}"
         elif self._basic and asked.lower().startswith("basic"):
             self._header = self._basic
@@ -274,7 +273,7 @@ def _token_in(given: httpx.Response) -> str:
 
 
 class _Body:
-    """A file's blocks, as often as they are asked for."""
+    """A file's blocks; can be iterated several times."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

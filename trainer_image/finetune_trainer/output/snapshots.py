@@ -1,8 +1,8 @@
-"""What a run needs to go on, kept in an object store while it trains: checkpoints, record and answers so far.
+"""State for resuming, kept in an object store during the training: checkpoints, record and answers so far.
 
-    …/JOB-UID/attempts/000002                 attempt 2 has begun (fence.py)
-              state/000002/objects/SHA256     files, by what is in them: what stays the same is uploaded once
-              state/000002/000017.json        which files there are, written last: a snapshot is whole or not there
+    …/JOB-UID/attempts/000002                 attempt 2 has started (fence.py)
+              state/000002/objects/SHA256     files, by content: unchanged ones are uploaded once
+              state/000002/000017.json        the list of files, written last, so that snapshots are atomic
 
 An attempt writes and deletes in its own folder and in those of earlier ones, never in a newer one's.
 """
@@ -30,17 +30,17 @@ from finetune_trainer.training.code_before import FILE as CODE_BEFORE
 from finetune_trainer.training.moment import FILE as MOMENT
 
 NEWS = (CHECKPOINTS_FOLDER, ANSWERS, RUNS_FOLDER)
-"""Parts of a job's output folder that are worth a new snapshot when they change."""
+"""Parts of a job's output folder whose changes trigger a new snapshot."""
 
 KEPT = (*NEWS, TENSORBOARD_FOLDER, MOMENT, CODE_BEFORE, RECORD)
-"""Parts that a next attempt goes on from. Records are last: they may be ahead of the checkpoints, not behind."""
+"""Parts that the next attempt resumes from. Records are last: they may be ahead of the checkpoints, not behind."""
 
 _STATE = "state"
 _DIGITS = 6
 _OBJECT = re.compile(rf"{_STATE}/[0-9]+/([0-9]+\.json|objects/[0-9a-f]+)")
 _TRIES = 5
 
-_Looks = list[tuple[str, int, int]]
+_Listing = list[tuple[str, int, int]]
 
 logger = logging.getLogger(__name__)
 
@@ -53,40 +53,40 @@ class _Found:
 
 
 class Snapshots:
-    """Those of one job, as one attempt reads and writes them."""
+    """The snapshots of one job, as read and written by one attempt."""
 
     def __init__(self, store: Store, output: Path, attempt: int) -> None:
         self._store, self._output, self._attempt = store, output, attempt
         self._number = 0
         self._there: set[str] = set()
-        self._taken: _Looks = []
+        self._taken: _Listing = []
         self.saved_step: int | None = None
-        """Step of the newest checkpoint that is in the store."""
+        """Step of the newest checkpoint in the store."""
 
     def restore(self) -> None:
-        """Put back what the newest snapshot holds. Files that are damaged in the store are left out.
+        """Restore the newest snapshot. Files that are damaged in the store are skipped.
 
         Raises:
-            TrainerError: what Store raises.
+            TrainerError: as `Store` raises it.
         """
         for _ in range(_TRIES):
             found = self._all()
             self._number = max((one.number for one in found if one.attempt == self._attempt), default=0)
             if not found or self._restore(max(found, key=lambda one: (one.attempt, one.number))):
-                break  # else an attempt that is not yet gone has just replaced it by a newer one
-        self._taken, self.saved_step = self._looks(), newest_step(self._output / CHECKPOINTS_FOLDER)
+                break  # otherwise an old attempt that still runs has just replaced it
+        self._taken, self.saved_step = self._listing(), newest_step(self._output / CHECKPOINTS_FOLDER)
 
     def changed(self) -> bool:
-        """Whether there is anything new to keep. The record alone is nothing: it counts with a checkpoint."""
-        return self._looks() != self._taken
+        """Whether there is anything new to keep. A changed record alone does not count: it needs a checkpoint."""
+        return self._listing() != self._taken
 
     def take(self) -> None:
-        """Upload what there is now; older snapshots go.
+        """Upload the current state and delete older snapshots.
 
         Raises:
-            TrainerError: what Store raises; ArtifactFailed, the scratch space is full.
+            TrainerError: as `Store` raises it; ArtifactFailed, the scratch space is full.
         """
-        looks = self._looks()
+        listing = self._listing()
         with write_errors(self._output), tempfile.TemporaryDirectory(prefix=UNFINISHED, dir=self._output) as place:
             captured = Path(place)
             self._capture(captured)
@@ -100,11 +100,11 @@ class Snapshots:
         self._number += 1
         newest = f"{self._own}/{self._number:0{_DIGITS}}.json"
         self._store.put_bytes(json.dumps({"files": sums}).encode(), newest)
-        self._taken, self.saved_step = looks, step
+        self._taken, self.saved_step = listing, step
         self._forget_but(newest, set(sums.values()))
 
     def forget(self) -> None:
-        """Delete all that this attempt and earlier ones kept."""
+        """Delete everything that this attempt and earlier ones kept."""
         self._store.remove(name for name in self._kept() if _attempt_of(name) <= self._attempt)
 
     @property
@@ -112,7 +112,7 @@ class Snapshots:
         return f"{_STATE}/{self._attempt:0{_DIGITS}}"
 
     def _kept(self) -> list[str]:
-        """Names of all objects of snapshots; whatever else somebody has put beside them stays."""
+        """Names of all objects of snapshots; other objects beside them are left alone."""
         return [name for name in self._store.objects(_STATE) if _OBJECT.fullmatch(name)]
 
     def _all(self) -> list[_Found]:
@@ -120,7 +120,7 @@ class Snapshots:
         return [_Found(_attempt_of(name), int(Path(name).stem), name) for name in found]
 
     def _restore(self, found: _Found) -> bool:
-        """Whether all objects were there."""
+        """Restore a snapshot; returns whether all its objects existed."""
         text = self._store.get_bytes(found.name)
         if text is None:
             return False
@@ -140,27 +140,27 @@ class Snapshots:
             path.unlink()
         return there
 
-    def _looks(self) -> _Looks:
-        """Names, sizes and times of what is kept but the record."""
-        looks: _Looks = []
+    def _listing(self) -> _Listing:
+        """Names, sizes and times of everything kept except the record."""
+        listing: _Listing = []
         for part in NEWS:
             for path in _files_in(self._output / part):
                 try:
                     stat = path.stat()
                 except FileNotFoundError:
-                    continue  # a checkpoint that was just deleted for a newer one
-                looks.append((str(path), stat.st_size, stat.st_mtime_ns))
-        return sorted(looks)
+                    continue  # a checkpoint that was just replaced by a newer one
+                listing.append((str(path), stat.st_size, stat.st_mtime_ns))
+        return sorted(listing)
 
     def _capture(self, place: Path) -> None:
-        """The kept parts as they are now: what has a manifest never changes and is linked, the rest is copied."""
+        """Capture the current state: folders with a manifest never change and are hard-linked, the rest is copied."""
         for part in KEPT:
             source = self._output / part
             for path in [source] if source.is_file() else sorted(source.glob("*")):
                 target = place / path.relative_to(self._output)
                 target.parent.mkdir(parents=True, exist_ok=True)
                 if not path.name.startswith(UNFINISHED) and not _copy(path, target):
-                    shutil.rmtree(target, ignore_errors=True)  # half of a checkpoint is none
+                    shutil.rmtree(target, ignore_errors=True)  # discard an incomplete checkpoint
 
     def _forget_but(self, newest: str, used: set[str]) -> None:
         def is_old(name: str) -> bool:
@@ -176,12 +176,12 @@ def _attempt_of(name: str) -> int:
 
 
 def _files_in(folder: Path) -> Iterator[Path]:
-    """All files below. What is renamed or deleted meanwhile is left out, where Path.rglob would raise."""
+    """All files below. Skips files that are renamed or deleted meanwhile, for which Path.rglob would raise."""
     return (Path(parent, name) for parent, _, names in os.walk(folder) for name in names)
 
 
 def _copy(source: Path, target: Path) -> bool:
-    """Whether all of it was there to the end."""
+    """Copy a file or folder; returns whether it existed until the end."""
     link = source.is_dir() and read_manifest(source, verify=False) is not None
     try:
         if source.is_file():
@@ -194,7 +194,7 @@ def _copy(source: Path, target: Path) -> bool:
 
 
 def _sums(place: Path, files: dict[str, Path]) -> Iterator[tuple[str, str]]:
-    """SHA-256 of each file: from the manifest beside it, where there is one, else read."""
+    """SHA-256 of each file: from the manifest beside it if there is one, otherwise computed."""
     known: dict[Path, dict[str, Any]] = {}
     for name, path in files.items():
         folder = path.parent

@@ -1,4 +1,4 @@
-"""What clients get: bodies of answers and chunks of streams, in OpenAI's shape. Plain dictionaries; no HTTP."""
+"""Response bodies and stream chunks in OpenAI's format. Plain dictionaries; no HTTP."""
 
 import json
 import secrets
@@ -17,7 +17,7 @@ DONE = b"data: [DONE]\n\n"
 
 @dataclass
 class Usage:
-    """Tokens of a request, as the model's tokenizer counts them; the token that ends an answer counts too."""
+    """Tokens of a request, as counted by the model's tokenizer, including the one that ends an answer."""
 
     prompt: int
     completion: int = 0
@@ -31,39 +31,39 @@ class Usage:
 
 @dataclass(frozen=True)
 class AnswerShape:
-    """One answer's frame: what all its chunks have in common."""
+    """What all chunks of one response have in common."""
 
     kind: Kind
     model: str
     token_text: Callable[[int], str] | None = None
-    """The text of a token, where likelihoods were asked for."""
+    """Returns the text of a token, if log probabilities were requested."""
     id: str = field(default_factory=lambda: secrets.token_hex(12))
     created: int = field(default_factory=lambda: int(time.time()))
     _lengths: dict[int, int] = field(default_factory=dict)
-    """By choice: characters of its tokens so far."""
+    """Characters so far, by choice."""
 
     def whole(self, answers: Sequence[Piece], usage: Usage) -> dict[str, Any]:
-        """The body of an answer that is not streamed; one choice per generation."""
+        """The body of a response that is not streamed; one choice per generation."""
         choices = [self._choice(index, piece) for index, piece in enumerate(answers)]
         return {**self._head(streamed=False), "choices": choices, "usage": usage.body}
 
     def first_chunk(self, index: int) -> dict[str, Any] | None:
-        """What opens a choice's stream: the role in a chat, nothing in a completion."""
+        """The first chunk of a choice: the role in a chat, nothing in a completion."""
         if self.kind == "completion":
             return None
         return self._chunk([{**_delta(index), "delta": {"role": "assistant", "content": ""}}])
 
     def chunk(self, index: int, piece: Piece) -> dict[str, Any]:
-        """A piece of a choice's text."""
+        """A chunk with a piece of a choice's text."""
         likelihoods = self._likelihoods(index, piece.likelihoods) if piece.likelihoods else None
         return self._of_text(index, piece.text, None, likelihoods)
 
     def last_chunk(self, index: int, finish: FinishReason) -> dict[str, Any]:
-        """The end of a choice's text."""
+        """The last chunk of a choice."""
         return self._of_text(index, "", finish, None)
 
     def usage_chunk(self, usage: Usage) -> dict[str, Any]:
-        """The last chunk of a stream that was asked to tell its usage."""
+        """The last chunk of a stream, if usage was requested."""
         return {**self._chunk([]), "usage": usage.body}
 
     def _of_text(self, index: int, text: str, finish: FinishReason | None, likelihoods: Any) -> dict[str, Any]:
@@ -101,8 +101,8 @@ class AnswerShape:
         return {**self._token(one.token, one.logprob), "top_logprobs": likeliest}
 
     def _token(self, token: int, logprob: float) -> dict[str, Any]:
-        """A part of a character has no text, and so no bytes that could be told."""
-        assert self.token_text is not None  # noqa: S101 - looked at before
+        """`bytes` is null for a token with part of a character, which has no text."""
+        assert self.token_text is not None  # noqa: S101 - checked by the caller
         text = self.token_text(token)
         return {"token": text, "logprob": logprob, "bytes": None if BROKEN in text else list(text.encode())}
 

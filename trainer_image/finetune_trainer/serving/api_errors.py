@@ -1,16 +1,16 @@
-"""What a client is told when its request cannot be answered, in the shape of OpenAI's errors.
+"""Errors for clients, in OpenAI's format.
 
-It knows no HTTP framework beyond the status code and headers that go with each error.
+Independent of the HTTP framework, except for status codes and headers.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-_SHOWN = 256  # characters of what a client sent, where it is told back
+_SHOWN = 256  # limit of client input that is quoted, in characters
 
 
 class ApiError(Exception):
-    """A refusal: an HTTP status, a message for a person, and the field that is to blame."""
+    """A refused request: HTTP status, readable message, and the field at fault."""
 
     def __init__(
         self,
@@ -32,13 +32,13 @@ class ApiError(Exception):
 
     @property
     def body(self) -> dict[str, Any]:
-        """The JSON that OpenAI's clients expect."""
+        """The JSON body that OpenAI's clients expect."""
         kind = "invalid_request_error" if self.status < 500 else "server_error"
         return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
 
     @property
     def headers(self) -> dict[str, str]:
-        """Retry-After where another attempt makes sense; WWW-Authenticate with 401, Allow with 405."""
+        """Retry-After if a retry makes sense; WWW-Authenticate with 401, Allow with 405."""
         headers = {}
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
@@ -55,12 +55,12 @@ def bad_request(message: str, param: str | None, code: str | None = None) -> Api
 
 
 def wrong_key() -> ApiError:
-    """401: no key, or not the right one."""
+    """401: no key, or a wrong one."""
     return ApiError(401, "Send the server's key: Authorization: Bearer KEY.", code="invalid_api_key")
 
 
 def wrong_model(asked: str, served: str) -> ApiError:
-    """404: this server has one model, and it is another one."""
+    """404: this server has one model, with another name."""
     message = f"The model {asked[:_SHOWN]!r} is not served here; this server's model is {served!r}."
     return ApiError(404, message, param="model", code="model_not_found")
 
@@ -72,7 +72,7 @@ def no_such_route(path: str) -> ApiError:
 
 
 def wrong_method(method: str, path: str, headers: Mapping[str, str] | None) -> ApiError:
-    """405: the path is there for other methods, which `headers` name."""
+    """405: the path exists for other methods, which `headers` name."""
     allow = (headers or {}).get("Allow", "")
     return ApiError(
         405, f"{path[:_SHOWN]} does not take {method}, but {allow}.", code="method_not_allowed", allow=allow
@@ -91,27 +91,27 @@ def encoded(how: str) -> ApiError:
 
 
 def prompt_too_long(tokens: int, context: int, param: str, *, apart: bool) -> ApiError:
-    """400: the prompt leaves no room for an answer; `apart` says that an answer has room of its own."""
+    """400: the prompt leaves no room for an answer; `apart` if the answer has a limit of its own."""
     may = "it" if apart else "prompt and answer together"
     message = f"The prompt has {tokens} tokens; {may} may have {context}. Shorten the prompt."
     return bad_request(message, param, "context_length_exceeded")
 
 
 def queue_full(waiting: int) -> ApiError:
-    """503: as many requests wait as may."""
+    """503: the queue is full."""
     return ApiError(503, f"{waiting} requests are waiting; try again soon.", code="queue_full", retry_after=2)
 
 
 def not_ready(state: str) -> ApiError:
-    """503: the model is not there (any more)."""
+    """503: the model is not loaded yet, or broken."""
     return ApiError(503, f"The model does not answer: {state}.", code="model_not_ready", retry_after=5)
 
 
 def bug() -> ApiError:
-    """500: what nobody thought of."""
+    """500: an unexpected error."""
     return ApiError(500, "The server failed on this request; its log says why.", code="internal_error")
 
 
 def generation_failed() -> ApiError:
-    """500: the model raised; the log has the trace."""
+    """500: the model raised an exception; the traceback is in the log."""
     return ApiError(500, "The model failed on this request; the server's log says why.", code="generation_failed")

@@ -1,4 +1,4 @@
-"""The bearer keys that clients must send, read from a file that a Secret may change under us."""
+"""The bearer keys that clients must send, from a file that changes with its Secret."""
 
 import hashlib
 import hmac
@@ -13,7 +13,7 @@ _Stamp = tuple[int, int, int]
 
 
 class KeyFile:
-    """Accepts each non-empty line of the file as a key (two lines while a key is changed).
+    """Accepts each non-empty line of the file as a key (two lines during a rotation).
 
     The file is read again when it changes. Without a readable key every request is refused.
     """
@@ -30,7 +30,7 @@ class KeyFile:
             )
 
     def accepts(self, authorization: str | None) -> bool:
-        """Whether the Authorization header carries one of the keys. Takes the same time for any wrong key."""
+        """Whether the Authorization header contains one of the keys, in constant time."""
         scheme, _, key = (authorization or "").partition(" ")
         if scheme.lower() != "bearer":
             return False

@@ -1,6 +1,7 @@
-"""The HTTP routes: OpenAI's /v1, /health and /metrics for the cluster, and on request those that SageMaker asks.
+"""The HTTP routes: OpenAI's /v1, /health and /metrics, and optionally those of SageMaker.
 
-It checks, asks the engine and shapes the answer. It starts at once and says 503 until a model is put in.
+They check requests, ask the engine and format its answers. The app starts at once and answers 503 until there is a
+model.
 """
 
 import asyncio
@@ -26,14 +27,14 @@ from finetune_trainer.serving.requests import ChatBody, CompletionBody, has_prom
 from finetune_trainer.serving.served import Served
 
 _BODY_LIMIT = 8 << 20
-_CLIENT_LEFT = 499  # nobody reads it; metrics show it
-_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # proxies pass pieces on as they come
+_CLIENT_LEFT = 499  # never received; appears in the metrics
+_STREAM_HEADERS = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}  # so that proxies do not buffer
 _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass
 class Room:
-    """Where the loader puts the model, and the routes find it. `problem` says why there is none."""
+    """Holds the model once it is loaded; until then `problem` says why there is none."""
 
     served: Served | None = None
     problem: str = "it is being loaded"
@@ -52,7 +53,7 @@ class Room:
 
 
 def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False) -> FastAPI:
-    """The application. With `key`, every route that answers asks for it; `sagemaker` adds /ping and /invocations."""
+    """The application. With `key`, the /v1 routes require it; `sagemaker` adds /ping and /invocations."""
     title = "finetune-trainer serve"
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     metrics = ServerMetrics(
@@ -82,16 +83,16 @@ def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False
 
 
 class _PlainPaths:
-    """ASGI layer: slashes twice or at a path's end, as addresses get that are put together, change nothing.
+    """ASGI middleware that ignores double and trailing slashes in paths, common in concatenated URLs.
 
-    FastAPI's own answer is a redirect, which curl does not follow and others follow without the body.
+    FastAPI would redirect, which curl does not follow, and other clients follow without the body.
     """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on."""
+        """Forward the request."""
         if scope["type"] == "http":
             scope = {**scope, "path": "/" + "/".join(filter(None, scope["path"].split("/")))}
         await self._app(scope, receive, send)
@@ -106,7 +107,7 @@ class _Routes:
         self._metrics = metrics
 
     async def health(self) -> JSONResponse:
-        """200 when the model has answered once and still does; 503 before, with the state."""
+        """200 once the model has answered and while it works; otherwise 503 with the state."""
         try:
             served = self._room.require()
         except ApiError as error:
@@ -114,7 +115,7 @@ class _Routes:
         return JSONResponse({"status": "ok", "model": served.name})
 
     async def metrics(self) -> Response:
-        """Prometheus' text format."""
+        """The metrics in Prometheus' text format."""
         return Response(self._metrics.render(), media_type=_PLAIN)
 
     async def models(self, request: Request) -> JSONResponse:
@@ -123,7 +124,7 @@ class _Routes:
         return JSONResponse({"object": "list", "data": [model_card(self._room.require())]})
 
     async def model(self, request: Request, name: str) -> JSONResponse:
-        """The model by its name."""
+        """One model by name."""
         self._check_key(request)
         served = self._room.require()
         if name != served.name:
@@ -151,7 +152,7 @@ class _Routes:
         return await self._complete(request, served, await _read(request))
 
     async def invocations(self, request: Request) -> Response:
-        """SageMaker's one route: a body of /v1/completions has a prompt, any other is one of /v1/chat/completions."""
+        """SageMaker's only route: a body with a prompt is a completion, any other a chat completion."""
         served = self._admit(request)
         raw = await _read(request)
         return await (self._complete if has_prompt(raw) else self._chat)(request, served, raw)
@@ -229,7 +230,7 @@ class _Routes:
             if with_usage:
                 yield event(shape.usage_chunk(usage))
             yield DONE
-        except ApiError as error:  # the status is sent already; clients look for this
+        except ApiError as error:  # the status was already sent; clients expect an error event
             yield event(error.body)
         finally:
             self._count(relay)
@@ -249,7 +250,7 @@ class _Routes:
 
 
 class _Stream(StreamingResponse):
-    """Server-sent events; however the response ends, its generations do too."""
+    """Server-sent events. Cancels its generations however the response ends."""
 
     def __init__(self, chunks: AsyncIterator[bytes], relay: Relay) -> None:
         super().__init__(chunks, media_type="text/event-stream", headers=_STREAM_HEADERS)
@@ -265,7 +266,7 @@ class _Stream(StreamingResponse):
 async def _read(request: Request) -> bytes:
     if (how := request.headers.get("content-encoding", "identity")).lower() != "identity":
         raise api_errors.encoded(how)
-    if int(request.headers.get("content-length", 0)) > _BODY_LIMIT:  # a number: else it had not come so far
+    if int(request.headers.get("content-length", 0)) > _BODY_LIMIT:  # always a number: the HTTP server rejects others
         raise api_errors.body_too_large(_BODY_LIMIT)
     raw = bytearray()
     async for part in request.stream():
@@ -276,7 +277,7 @@ async def _read(request: Request) -> bytes:
 
 
 async def _disconnect(request: Request) -> None:
-    """Return when the client has left. The body has been read: nothing else can come."""
+    """Return when the client disconnects. The body has been read, so no other message can arrive."""
     while (await request.receive())["type"] != "http.disconnect":
         continue
 
@@ -296,7 +297,7 @@ def _tokens(served: Served, prompt: str | list[int]) -> tuple[int, ...]:
 
 
 def _room_for_answer(served: Served, prompt: tuple[int, ...], body: ChatBody | CompletionBody) -> int:
-    """Tokens that the answer may have: what was asked for, at most what the context leaves.
+    """Token limit of the answer: the requested one, but at most what the context leaves.
 
     An encoder-decoder's prompt takes no room from its answer.
     """
@@ -324,10 +325,10 @@ async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
 
 
 async def _forget(_: Request, __: Exception) -> Response:
-    """The client left in the middle of its request."""
+    """The client disconnected during its request."""
     return Response(status_code=_CLIENT_LEFT)
 
 
 async def _own_up(request: Request, _: Exception) -> JSONResponse:
-    """A bug; its trace goes into the log."""
+    """An unexpected error; uvicorn logs the traceback."""
     return await _refuse(request, api_errors.bug())

@@ -1,7 +1,7 @@
-"""What lies in the folder that is to be served: an adapter or a whole model, and whether all of it is there.
+"""What is in the folder to serve: an adapter or a whole model; checks that it is complete.
 
-It reads names, sizes and checksums, and a few numbers of a base model; it loads no weights. Pickled weights are
-refused: loading them runs code.
+Reads names, sizes and checksums, and a few numbers of a base model, but loads no weights. Pickled weights are refused:
+loading them runs code.
 """
 
 import json
@@ -30,26 +30,26 @@ _BASE_STEP = "Name the folder of the model cache with --model-cache, or let the 
 
 @dataclass(frozen=True)
 class Artifact:
-    """Where the parts of a served model lie."""
+    """The folders of a served model."""
 
     folder: Path
     base: Path
-    """The folder of the whole model: the base of an adapter, else `folder` itself."""
+    """The folder of the whole model: an adapter's base, otherwise `folder` itself."""
 
     @property
     def is_adapter(self) -> bool:
-        """Whether `folder` holds only what was added to the base."""
+        """Whether `folder` contains only an adapter for the base."""
         return self.folder != self.base
 
     @property
     def tokenizer(self) -> Path:
-        """The tuned folder's tokenizer, else the base's."""
+        """The folder with the tokenizer: the tuned model's, otherwise the base's."""
         own = any((self.folder / name).is_file() for name in ("tokenizer.json", "tokenizer_config.json"))
         return self.folder if own else self.base
 
     @property
     def generation(self) -> Path:
-        """The folder whose generation_config.json holds: the tuned one's, else the base's."""
+        """The folder with generation_config.json: the tuned model's, otherwise the base's."""
         return self.folder if (self.folder / "generation_config.json").is_file() else self.base
 
 
@@ -61,14 +61,14 @@ def open_artifact(
     all_checksums: bool = False,
     allow_hub: bool = False,
 ) -> Artifact:
-    """Find the parts of the model in `folder` and check them against its manifest, where it has one.
+    """Find the parts of the model in `folder`, and check them against its manifest, if any.
 
-    `base` is the folder of an adapter's base model, where that is not to be looked up by its name.
+    `base` is the folder of an adapter's base model, if it should not be looked up by name.
 
     Raises:
-        TrainerError: ModelNotInCache, the adapter's base is not there (nor on the hub, where that may be asked);
-            AccessDenied, StoreUnavailable, the hub would not give it; ModelUnusable, the folder is no model, is
-            incomplete or damaged, or has only pickled weights.
+        TrainerError: ModelNotInCache, the adapter's base is missing (also on the hub, if allowed); AccessDenied,
+            StoreUnavailable, from the hub; ModelUnusable, the folder is not a model, is incomplete or damaged, or has
+            only pickled weights.
     """
     if not folder.is_dir():
         raise _unusable(f"{folder} is not a folder")
@@ -95,7 +95,7 @@ def open_artifact(
 
 
 def _require_same_base(folder: Path, base: Path) -> None:
-    """Refuse a base that is another one than the adapter was tuned on, where its manifest tells of that."""
+    """Refuse a base other than the one the adapter was tuned on, if its manifest has a probe of that."""
     known = (read_manifest(folder, verify=False) or {}).get(BASE_PROBE) or {}
     name = differs(known, probe(base, known)) if known else None
     if name is not None:
@@ -106,7 +106,7 @@ def _require_same_base(folder: Path, base: Path) -> None:
 
 
 def unpacked(folder: Path) -> Path:
-    """The model in what SageMaker has unpacked: an archive of our trainer's output holds it one folder deeper."""
+    """The model in a folder unpacked by SageMaker: in archives of our trainer's output it is one level deeper."""
     inner = folder / ARTIFACT_FOLDER
     at_top = any((folder / name).is_file() for name in (_ADAPTER_CONFIG, "config.json"))
     return inner if inner.is_dir() and not at_top else folder
@@ -135,7 +135,7 @@ def _base_of(folder: Path, model_cache: Path | None, *, allow_hub: bool) -> Path
 
 
 def _from_hub(name: str) -> Path:
-    """The base of an adapter. What keeps a job's pod from it is mended by the job; a server has nothing of that."""
+    """Download an adapter's base. The usual next steps for access errors concern jobs, so servers get their own."""
     try:
         return fetch(name)
     except TrainerError as error:

@@ -1,4 +1,4 @@
-"""What the HTTP side asks of the engine, and what it gets back piece by piece. Plain data; no torch, no HTTP."""
+"""Requests of the HTTP side to the engine, and the pieces it returns. Plain data; no torch, no HTTP."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -20,46 +20,46 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
 
     def of_turn(self, turn: int) -> "Sampling":
-        """Those of one of several answers to a prompt: each draws by a seed of its own."""
+        """The settings for one of several answers to a prompt: each has its own seed."""
         return self if self.seed is None else replace(self, seed=self.seed + turn)
 
 
 @dataclass(frozen=True)
 class Likelihood:
-    """How likely the model held a token of its answer: natural logarithms, before temperature, biases and penalties."""
+    """Log probability of a generated token: natural logarithm, before temperature, biases and penalties."""
 
     token: int
     logprob: float
     likeliest: tuple[tuple[int, float], ...] = ()
-    """The likeliest tokens in its place, and theirs."""
+    """The most likely tokens at its position, with log probabilities."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """News of one generation: more text, its end, or its failure. `tokens` counts all generated so far."""
+    """An update of one generation: more text, its end, or its failure. `tokens` counts all generated so far."""
 
     text: str = ""
     tokens: int = 0
     likelihoods: tuple[Likelihood, ...] = ()
-    """Of the text's tokens, where they were asked for."""
+    """Of the text's tokens, if requested."""
     finish: FinishReason | None = None
     failed: bool = False
 
     @property
     def is_last(self) -> bool:
-        """Whether nothing follows."""
+        """Whether it is the last one."""
         return self.finish is not None or self.failed
 
 
 def joined(pieces: Sequence[Piece]) -> Piece:
-    """All pieces of one generation as one."""
+    """All pieces of one generation in one."""
     likelihoods = tuple(one for piece in pieces for one in piece.likelihoods)
     return replace(pieces[-1], text="".join(piece.text for piece in pieces), likelihoods=likelihoods)
 
 
 @dataclass(eq=False)
 class Ask:
-    """One generation. The engine calls `tell` from its own thread; setting `cancelled` ends it at the next token."""
+    """One generation. The engine calls `tell` from its own thread; setting `cancelled` stops it at the next token."""
 
     prompt: tuple[int, ...]
     max_tokens: int
@@ -67,16 +67,16 @@ class Ask:
     sampling: Sampling = field(default_factory=Sampling)
     stops: tuple[str, ...] = ()
     likeliest: int | None = None
-    """How many of the likeliest tokens to tell in each place, beside the chosen one; None: no likelihoods at all."""
+    """How many alternatives to return for each token; None: no log probabilities."""
     continues_prompt: bool = False
-    """Whether the answer's text goes on in the prompt's last word (completions), or starts anew (chat)."""
+    """Whether the answer continues the prompt's text (completions) or is a new text (chat)."""
     opening: tuple[int, ...] = ()
-    """What a chat template writes before an answer: where the model does so too, it is not shown."""
+    """What a chat template inserts before an answer: hidden if the model generates it too."""
     cancelled: bool = False
 
 
 class QueueFullError(Exception):
-    """As many generations wait as may; `waiting` says how many."""
+    """The queue is full; `waiting` is its length."""
 
     def __init__(self, waiting: int) -> None:
         super().__init__(f"{waiting} generations are waiting")

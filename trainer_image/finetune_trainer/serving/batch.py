@@ -1,8 +1,8 @@
-"""Many generations through one model: prompts are read in portions, answers grow together, one token per step.
+"""Continuous batching: prompts are read in portions, answers grow together, one token per step.
 
-Pure model work: no threads, no text, no HTTP. Rows join and leave between steps.
+Only computes with the model: no threads, no text, no HTTP. Rows join and leave between steps.
 
-    reading      the prompt of one row, PORTION tokens at a time, in a cache of its own
+    reading      the prompt of one row, PORTION tokens at a time, in its own cache
        │ first token chosen
        ▼
     running      all rows in one cache, left-padded; attention mask and positions keep them apart
@@ -20,42 +20,42 @@ from finetune_trainer.serving.asks import Ask, Likelihood
 from finetune_trainer.serving.kv_cache import RowSource, assemble, new_cache
 from finetune_trainer.serving.sampling import Sampler, likelihood
 
-PORTION = 512  # prompt tokens between two steps of the running rows: what a long prompt may delay the others by
+PORTION = 512  # prompt tokens between two steps of the running rows: limits the delay by a long prompt
 
 
 @dataclass(eq=False)
 class Row:
-    """One generation on its way."""
+    """One generation in progress."""
 
     ask: Ask
     sampler: Sampler
     cached: int = 0
-    """Tokens whose keys and values are in a cache."""
+    """Tokens whose keys and values are cached."""
     generated: list[int] = field(default_factory=list)
     untold: list[Likelihood] = field(default_factory=list)
-    """Of generated tokens, where they were asked for, until they are passed on."""
+    """Log probabilities of generated tokens that were not sent yet, if requested."""
 
     @property
     def tokens(self) -> int:
-        """Prompt and answer so far: what it holds in the cache after the next step."""
+        """Tokens of prompt and answer so far: its size in the cache after the next step."""
         return len(self.ask.prompt) + len(self.generated)
 
     @property
     def left(self) -> int:
-        """Tokens that it may still get."""
+        """How many more tokens it may get."""
         return self.ask.max_tokens - len(self.generated)
 
 
 def row_of(ask: Ask) -> Row:
-    """A generation that has not begun."""
+    """A new generation."""
     return Row(ask, Sampler(ask.sampling))
 
 
 class Batch:
-    """The rows that a model is working on.
+    """The rows that a model is processing.
 
-    `can_join` is False for models whose state cannot be put together from rows (linear attention, chunked attention,
-    no position_ids): they answer one request after the other.
+    `can_join` is False for models whose state cannot be combined from rows (linear attention, chunked attention, no
+    position_ids): they process one request after another.
     """
 
     def __init__(self, model: Any, *, can_join: bool) -> None:
@@ -71,21 +71,21 @@ class Batch:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows, running and reading."""
+        """All rows, reading or running."""
         return self._running + ([self._reading[0]] if self._reading else [])
 
     @property
     def is_reading(self) -> bool:
-        """Whether a prompt is being read; then no other one can be started."""
+        """Whether a prompt is being read; until then no other one can start."""
         return self._reading is not None
 
     def start(self, row: Row) -> None:
-        """Take a row in; `read` then reads its prompt, and its answer so far if it was dropped in the middle of it."""
+        """Add a row; `read` then reads its prompt, and its answer so far if it was dropped before its end."""
         row.cached = 0
         self._reading = (row, new_cache() if self._can_join else _cache_of_its_own(self._model))
 
     def read(self) -> Row | None:
-        """Read one portion of the text in hand; the row, with its next token, when that was the last portion."""
+        """Read the next portion of the current prompt; returns the row, with its next token, after the last portion."""
         if self._reading is None:
             return None
         row, cache = self._reading
@@ -104,7 +104,7 @@ class Batch:
         return row
 
     def step(self) -> list[Row]:
-        """One more token for every running row."""
+        """Generate one token for every running row."""
         if not self._running:
             return []
         rows = self._running
@@ -119,7 +119,7 @@ class Batch:
         return rows
 
     def drop(self, rows: Sequence[Row]) -> None:
-        """Forget these rows and free their memory."""
+        """Remove these rows and free their memory."""
         if self._reading and self._reading[0] in rows:
             self._reading = None
         kept = [index for index, row in enumerate(self._running) if row not in rows]
@@ -130,7 +130,7 @@ class Batch:
         self._cache = assemble(sources) if kept else None
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         self._running, self._cache, self._reading = [], None, None
 
     def _join(self, row: Row, cache: Any) -> None:
@@ -144,11 +144,11 @@ class Batch:
     def _forward(
         self, ids: torch.Tensor, mask: torch.Tensor, positions: torch.Tensor, cache: Any
     ) -> tuple[torch.Tensor, Any]:
-        """Logits of the last position, [rows, vocabulary], and the cache, which the model makes where there is none."""
+        """Logits of the last position, [rows, vocabulary], and the cache, created by the model if there was none."""
         extra = {**self._extra, self._cache_name: cache}
         if self._takes_positions:
             extra["position_ids"] = positions
-        if self._cache_name == "past_key_values":  # recurrent models take a mask for that of the new tokens alone
+        if self._cache_name == "past_key_values":  # recurrent models expect a mask of the new tokens only
             extra["attention_mask"] = mask
         output = self._model(input_ids=ids, use_cache=True, **extra)
         return output.logits[:, -1], output[self._cache_name] if cache is None else cache
@@ -156,7 +156,7 @@ class Batch:
 
 @torch.inference_mode()
 def choose(rows: Sequence[Row], logits: torch.Tensor) -> None:
-    """Give each row its next token, from logits of shape [rows, vocabulary]."""
+    """Choose each row's next token, from logits of shape [rows, vocabulary]."""
     likeliest = logits.argmax(-1).tolist()
     for index, row in enumerate(rows):
         if row.sampler.is_plain_greedy:
@@ -168,22 +168,22 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> None:
 
 
 def cache_name(model: Any) -> str | None:
-    """What the model calls its state of a text; None where it has none that could be given to it.
+    """The name of the model's cache argument; None if it has none.
 
-    A model passes over names that it does not know, and would answer from the newest token alone.
+    A model ignores unknown arguments, and would then answer from the newest token alone.
     """
     known = ("past_key_values", "cache_params")
     return next((name for name in known if name in _parameters(model)), None)
 
 
 def _cache_of_its_own(model: Any) -> Any:
-    """What `generate` would give the model; None where it takes no such thing and makes its state itself (MiniMax)."""
-    takes_one: bool = model._supports_default_dynamic_cache()  # noqa: SLF001 - transformers' only word on it
+    """The cache that `generate` would create; None if the model creates its state itself (MiniMax)."""
+    takes_one: bool = model._supports_default_dynamic_cache()  # noqa: SLF001 - transformers has no public way to ask
     return DynamicCache(config=model.config) if takes_one else None
 
 
 def can_join(model: Any) -> bool:
-    """Whether rows of this model can be put into one batch and taken out of it again."""
+    """Whether rows of this model can join and leave a batch."""
     if "position_ids" not in _parameters(model):
         return False
     config = model.config.get_text_config(decoder=True)

@@ -1,6 +1,6 @@
-"""One thread that owns the model: takes requests from a bounded queue and lets them grow together.
+"""One thread that owns the model: takes requests from a bounded queue and generates their answers together.
 
-It knows no HTTP: requests come as `Ask`s, answers go out by their `tell`, called from this thread.
+Independent of HTTP: requests are `Ask`s, answers go to their `tell`, called from this thread.
 """
 
 import logging
@@ -15,31 +15,31 @@ from finetune_trainer.serving.seq2seq_batch import Seq2SeqBatch
 from finetune_trainer.serving.text import Decode, TextStream
 
 _log = logging.getLogger(__name__)
-_GIVE_UP_AFTER = 3  # failures of the model in a row, after which the engine calls itself broken
-_AHEAD = 256  # tokens that every row has room for when another one is let in, unless it ends before
+_GIVE_UP_AFTER = 3  # consecutive failures of the model after which the engine is broken
+_AHEAD = 256  # a row is admitted if all rows have room for this many more tokens, or until their end
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """What the engine takes on at once."""
+    """Limits of the engine."""
 
     rows: int
-    """Generations that grow together."""
+    """Maximum generations in a batch."""
     tokens: int
-    """Positions in the cache: rows times the longest of them. One row alone is always let in."""
+    """Maximum positions in the cache: rows times the longest row. A single row is always admitted."""
     waiting: int
-    """Generations that may wait."""
+    """Maximum generations in the queue."""
 
 
 Generations = Batch | Seq2SeqBatch
-"""What the engine drives: causal models, and encoder-decoders."""
+"""The batches that the engine can drive: causal models, and encoder-decoders."""
 
 
 class Engine:
-    """The queue, the thread and the rows. `decode` turns tokens into text; `ends` are tokens that end an answer.
+    """Queue, thread and rows. `decode` turns tokens into text; `ends` are the tokens that end an answer.
 
-    How long an answer will be nobody knows, so no room is kept for all of it. Where rows outgrow the cache the youngest
-    goes back to the head of the queue, and is read again with its answer so far; the oldest always goes on.
+    The length of an answer is unknown, so no cache is reserved for it. If rows outgrow the cache, the youngest returns
+    to the head of the queue and is later read again with its answer so far; the oldest always continues.
     """
 
     def __init__(self, batch: Generations, *, decode: Decode, ends: frozenset[int], capacity: Capacity) -> None:
@@ -57,17 +57,17 @@ class Engine:
 
     @property
     def waiting(self) -> int:
-        """Generations in the queue."""
+        """Number of generations in the queue."""
         return len(self._waiting)
 
     @property
     def running(self) -> int:
-        """Generations in the model's hands."""
+        """Number of generations in the batch."""
         return self._running
 
     @property
     def is_broken(self) -> bool:
-        """Whether the model failed so often in a row that only a new process can help."""
+        """Whether the model failed so often in a row that only a restart can help."""
         return self._failures >= _GIVE_UP_AFTER or (self._thread.ident is not None and not self._thread.is_alive())
 
     def start(self) -> None:
@@ -75,7 +75,7 @@ class Engine:
         self._thread.start()
 
     def close(self, timeout: float | None = None) -> None:
-        """End the thread after its current step; what is unfinished is told that it failed."""
+        """Stop the thread after its current step; unfinished generations fail."""
         with self._work:
             self._closed = True
             self._work.notify()
@@ -98,7 +98,7 @@ class Engine:
             try:
                 self._turn()
                 self._failures = 0
-            except Exception:  # noqa: BLE001 - whatever a model raises, the next request shall be answered
+            except Exception:  # noqa: BLE001 - a model's exception must not affect later requests
                 _log.exception("the model failed; its requests are refused")
                 self._failures += 1
                 self._fail_all()
@@ -110,7 +110,7 @@ class Engine:
             return not self._closed
 
     def _turn(self) -> None:
-        """Let new rows in, read a portion of a prompt, and give each running row a token."""
+        """Admit new rows, read a portion of a prompt, and generate a token for each running row."""
         self._drop_cancelled()
         self._make_room()
         self._admit()
@@ -127,7 +127,7 @@ class Engine:
                 self._texts.pop(row, None)
 
     def _make_room(self) -> None:
-        """Put the youngest rows back until the others have room after the next step."""
+        """Return the youngest rows to the queue until the others fit for the next step."""
         rows = self._batch.rows
         staying = list(rows)
         while len(staying) > 1 and len(staying) * max(row.tokens for row in staying) > self._capacity.tokens:
@@ -151,23 +151,23 @@ class Engine:
         self._running = len(self._batch.rows)
 
     def _has_room(self, row: Row) -> bool:
-        """Whether all rows could grow for a while with this one beside them."""
+        """Whether all rows could grow for a while if this one is admitted."""
         rows = [*self._batch.rows, row]
         longest = max(one.tokens + min(one.left, _AHEAD) for one in rows)
         return len(rows) == 1 or (len(rows) <= self._capacity.rows and len(rows) * longest <= self._capacity.tokens)
 
     def _tell(self, rows: Sequence[Row]) -> None:
-        """Pass on what each row's newest token brought."""
+        """Send each row's newest token, and drop rows that ended."""
         ended = [row for row in rows if self._pass_on(row)]
         self._drop(ended)
 
     def _pass_on(self, row: Row) -> bool:
-        """Tell a row's listener of its newest token; True when the row is at its end."""
+        """Send a row's newest token; returns whether the row has ended."""
         text, count = self._texts[row], len(row.generated)
         ended = row.generated[-1] in self._ends
         shown = "" if ended else text.add(row.generated[-1])
         if ended and row.untold:
-            row.untold.pop()  # the token that ends an answer is no part of its text
+            row.untold.pop()  # the token that ends an answer does not belong to its text
         if text.in_opening:
             row.untold.clear()
         finish: FinishReason | None = "stop" if ended or text.stopped else None
@@ -205,5 +205,5 @@ class Engine:
 def _tell_safely(tell: Callable[[Piece], None], piece: Piece) -> None:
     try:
         tell(piece)
-    except RuntimeError:  # the listener's event loop is gone; nobody waits for the answer
+    except RuntimeError:  # the listener's event loop is closed: the client left
         _log.debug("nobody listens to a generation any more")

@@ -1,8 +1,7 @@
-"""Keys and values of a batch whose rows come and go.
+"""A cache of keys and values whose rows come and go.
 
-Rows are right-aligned: a row shorter than the longest has zeros (masked by the caller) on its left. Memory grows in
-steps, so a new token costs no copy of what is there; only a change of rows does.
-It keeps no record of which rows are padded how far: `batch` does.
+Rows are right-aligned: a row shorter than the longest has zeros (masked by the caller) on its left. Buffers grow in
+steps, so that a new token copies nothing; only a change of rows does. `batch` knows how much padding each row has.
 """
 
 from collections.abc import Sequence
@@ -12,11 +11,11 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicLayer
 
-_ROOM = 64  # positions that are allocated ahead, at least
+_ROOM = 64  # minimum number of positions allocated in advance
 
 
 class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call] # half of transformers is typed
-    """A layer's keys and values, [rows, heads, positions, width] each, in buffers longer than what they hold."""
+    """A layer's keys and values, [rows, heads, positions, width] each, in buffers with spare positions."""
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)  # type: ignore[no-untyped-call]
@@ -26,7 +25,7 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call] # half of trans
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *_: Any, **__: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Append the states of the new positions; return all of them."""
+        """Append the states of the new positions; returns all states."""
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
         end = self._length + key_states.shape[-2]
@@ -54,11 +53,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call] # half of trans
         return grown
 
     def let_go(self) -> None:
-        """Hold nothing any more."""
+        """Free the buffers."""
         self.keys = self.values = self._buffers = None
 
     def fill(self, rows: Sequence[tuple["RoomyLayer", int, int]], length: int) -> None:
-        """Take over rows (layer, its row, its tokens), right-aligned at `length`."""
+        """Copy rows (layer, its row, its tokens), right-aligned at `length`."""
         like = rows[0][0].filled()
         self.lazy_initialization(*like)
         room = length + max(_ROOM, length // 4)
@@ -81,14 +80,14 @@ class RowSource:
 
 
 def new_cache() -> Cache:
-    """An empty cache; layers are made when the model first writes to them."""
+    """An empty cache; layers are created when the model first writes to them."""
     return Cache(layer_class_to_replicate=RoomyLayer)
 
 
 def assemble(rows: Sequence[RowSource]) -> Cache:
-    """A new cache of these rows, as long as the longest of them. Those that they come from are empty afterwards.
+    """A new cache of these rows, as long as the longest of them. Empties the caches that they come from.
 
-    A layer is let go of as soon as its rows are copied: two whole caches at once would take all memory that there is.
+    Each layer is freed as soon as its rows are copied: two complete caches would not fit into memory.
     """
     length = max(row.tokens for row in rows)
     layers = [RoomyLayer() for _ in rows[0].cache.layers]

@@ -1,6 +1,6 @@
-"""A folder becomes a model in memory that answers: tokenizer, weights in a fitting dtype, merged adapter, engine.
+"""Loads a folder as a model that answers: tokenizer, weights in a suitable dtype, merged adapter, engine.
 
-Only safetensors are read, nothing is fetched, and code that a model brings runs only when that was allowed.
+Reads only safetensors and downloads nothing; a model's own code runs only if allowed.
 """
 
 import json
@@ -39,13 +39,13 @@ from finetune_trainer.serving.served import Served
 _log = logging.getLogger(__name__)
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
-_CACHE_SHARE = 0.4  # of the memory that is free after loading; a change of rows needs the cache twice for a moment
+_CACHE_SHARE = 0.4  # of the memory that is free after loading; a change of rows briefly needs the cache twice
 _ROWS = {"cpu": 16, "cuda": 64}
 _WARM_UP_SECONDS = 600
 _GENERATION = "generation_config.json"
 _FILES_STEP = "Put the file there again as it was (a base model with `finetune-trainer cache`), or serve another model."
 _GENERATION_STEP = "Correct the field there or take it out: without it the default is that of OpenAI."
-_UNKNOWN_CONTEXT = 2048  # for models that do not say how much they can hold
+_UNKNOWN_CONTEXT = 2048  # for models whose config has no limit
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class LoadOptions:
 
 
 def load(artifact: Artifact, options: LoadOptions) -> Served:
-    """Load the model, start its engine and let it answer once.
+    """Load the model, start its engine and generate a first answer.
 
     Raises:
         TrainerError: ModelUnusable, SpecInvalid or OutOfMemory.
     """
     torch.set_num_threads(cpu_threads())
-    config = _load_config(artifact, options)  # first: transformers looks into it for the tokenizer, too
+    config = _load_config(artifact, options)  # first: transformers reads it for the tokenizer too
     tokenizer = _load_tokenizer(artifact, options)
     sampling = _default_sampling(artifact)
     model = _load_model(artifact, config, options)
@@ -159,10 +159,10 @@ def _load_model(artifact: Artifact, config: Any, options: LoadOptions) -> Any:
 
 @contextmanager
 def _in_words(what: str, next_step: str | None = None) -> Iterator[None]:
-    """Say that a file of the model cannot be used, whatever the libraries raise over it: they look at few things first.
+    """Turn any exception about a file of the model into a readable error: libraries validate little.
 
     Raises:
-        TrainerError: ModelUnusable. Memory and devices that fail are none of the model's faults, and pass.
+        TrainerError: ModelUnusable. Errors of memory and devices are not the model's fault, and pass through.
     """
     try:
         yield
@@ -210,7 +210,7 @@ def _with_adapter(model: Any, folder: Path) -> Any:
         raise TrainerError(Reason.MODEL_UNUSABLE, said)
     tuned = PeftModel.from_pretrained(model, folder, is_trainable=False)
     if getattr(model, "is_quantized", False):
-        return tuned.get_base_model()  # with the adapter's layers in place; merged into 4 bits they would be blurred
+        return tuned.get_base_model()  # keep the adapter's layers: merged into 4 bits they would lose precision
     part_shared_weights(tuned)
     return tuned.merge_and_unload()
 
@@ -218,12 +218,12 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 def choose_dtype(asked: Dtype, config: Any, base: Path, device: str) -> torch.dtype:
     """The dtype of the weights in memory.
 
-    On an accelerator as they were saved. On a CPU float32 where that takes at most half of the free memory: any CPU is
-    quick at it, and its rounding is too fine for an answer to depend on the others in the batch; else bfloat16.
-    Encoder-decoders never compute in float16: T5's sums leave its range.
+    On an accelerator the saved one. On a CPU float32 if it takes at most half of the free memory: every CPU computes it
+    fast, and with its precision answers do not depend on the rest of the batch; otherwise bfloat16. Encoder-decoders
+    never use float16: T5 overflows in it.
 
     Raises:
-        TrainerError: SpecInvalid, float16 was asked for such a model.
+        TrainerError: SpecInvalid, float16 for an encoder-decoder.
     """
     encoder_decoder = getattr(config, "is_encoder_decoder", False)
     if encoder_decoder and asked == "float16":
@@ -243,7 +243,7 @@ def choose_dtype(asked: Dtype, config: Any, base: Path, device: str) -> torch.dt
 
 
 def _saved_as(config: Any) -> torch.dtype:
-    """What the configuration calls the weights' dtype: by part where it has one for each, and nothing but reals."""
+    """The weights' dtype in the configuration, of the text model if there are several; bfloat16 for 8 bits and less."""
     said = getattr(config, "dtype", None)
     if isinstance(said, dict):
         said = getattr(torch, str(said.get("text_config") or said.get("")), None)
@@ -266,10 +266,10 @@ def _end_tokens(artifact: Artifact, model: Any, tokenizer: Any) -> frozenset[int
 
 
 def _default_sampling(artifact: Artifact) -> Sampling:
-    """What requests leave out: the model's own recommendation, else OpenAI's defaults.
+    """Defaults for requests: the model's own recommendation, otherwise OpenAI's.
 
     Raises:
-        TrainerError: ModelUnusable, it recommends what nobody can draw by.
+        TrainerError: ModelUnusable, its recommendation is invalid.
     """
     path = artifact.generation / _GENERATION
     with _in_words(f"{path} cannot be read", _FILES_STEP):
@@ -293,7 +293,7 @@ def _context(config: Any, asked: int | None) -> int:
 def _capacity(model: Any, context: int, options: LoadOptions) -> Capacity:
     rows = options.max_batch_size or _ROWS[model.device.type]
     joins = seq2seq_batch.can_join if model.config.is_encoder_decoder else can_join
-    if not joins(model):  # one after the other: nobody shares a cache, and not every model's state is keys and values
+    if not joins(model):  # one row at a time: nothing to share, and the state may not be keys and values
         return Capacity(rows=1, tokens=context, waiting=options.max_waiting)
     free = torch.cuda.mem_get_info()[0] if model.device.type == "cuda" else free_memory()
     tokens = int(free * _CACHE_SHARE) // bytes_per_token(model.config, model.dtype)
@@ -303,7 +303,7 @@ def _capacity(model: Any, context: int, options: LoadOptions) -> Capacity:
 
 
 def bytes_per_token(config: Any, dtype: torch.dtype) -> int:
-    """Bytes that keys and values of one token take in all layers."""
+    """Bytes of one token's keys and values in all layers."""
     text = config.get_text_config(decoder=True)
     layers = text.per_layer_config if text.is_heterogeneous else [text] * text.num_hidden_layers  # Gemma 4's differ
     return sum(map(_numbers_per_token, layers)) * dtype.itemsize
@@ -316,7 +316,7 @@ def _numbers_per_token(layer: Any) -> int:
 
 
 def _warm_up(engine: Engine, prompts: Prompts) -> None:
-    """Two short generations of unlike length: the model answers, and its rows can join and leave a batch."""
+    """Two short generations of different length: shows that the model answers, and that rows can join and leave."""
     heard: queue.SimpleQueue[Piece] = queue.SimpleQueue()
     tokens = prompts.warm_up()
     greedy = Sampling(temperature=0)

@@ -1,4 +1,4 @@
-"""What Prometheus reads from /metrics, and the ASGI layer that counts every request by route and status."""
+"""The metrics for Prometheus, and ASGI middleware that counts every request by route and status."""
 
 import time
 from collections.abc import Callable
@@ -6,14 +6,14 @@ from collections.abc import Callable
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-disable_created_metrics()  # type: ignore[no-untyped-call] # a series for each series, which nobody asks for
+disable_created_metrics()  # type: ignore[no-untyped-call] # one more series for each series, of no use
 
 _SECONDS = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 _ROUTES = ("/v1/chat/completions", "/v1/completions", "/v1/models", "/health", "/metrics")
 
 
 class ServerMetrics:
-    """Counters of one server. `waiting` and `running` are asked when Prometheus comes."""
+    """Counters of one server. `waiting` and `running` are called on each scrape."""
 
     def __init__(self, waiting: Callable[[], float], running: Callable[[], float]) -> None:
         self._registry = registry = CollectorRegistry()
@@ -40,24 +40,24 @@ class ServerMetrics:
         Gauge(f"{prefix}running", "Generations in the model's hands.", registry=registry).set_function(running)
 
     def render(self) -> bytes:
-        """All of them in Prometheus' text format."""
+        """All metrics in Prometheus' text format."""
         return generate_latest(self._registry)
 
 
 class CountRequests:
-    """ASGI layer: counts each request when the last byte of its answer was sent, or its client had left."""
+    """ASGI middleware: counts each request once its response was sent or its client disconnected."""
 
     def __init__(self, app: ASGIApp, metrics: ServerMetrics) -> None:
         self._app = app
         self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on and measure it."""
+        """Forward the request and measure it."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         route = scope["path"] if scope["path"] in _ROUTES else "other"
-        status = "499"  # nginx' word for a client that left before it got a status
+        status = "499"  # nginx' status for a client that disconnected
 
         async def watch(message: Message) -> None:
             nonlocal status

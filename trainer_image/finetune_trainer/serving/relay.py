@@ -1,4 +1,4 @@
-"""Brings the engine's pieces, told on its thread, to the event loop of the request that waits for them."""
+"""Passes pieces from the engine's thread to the event loop of the request that waits for them."""
 
 import asyncio
 import time
@@ -11,20 +11,20 @@ from finetune_trainer.serving.asks import Ask, Piece, joined
 
 
 class Relay:
-    """The generations of one request, which are told to it. Made on the event loop."""
+    """Receives the generations of one request. Create it on the event loop."""
 
     def __init__(self, asks: Sequence[Ask]) -> None:
         self._loop = asyncio.get_running_loop()
         self._heard: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._started = time.perf_counter()
         self.first_token_seconds: float | None = None
-        """How long the first piece took; None before it."""
+        """Time to the first piece; None before it."""
         self.tokens = [0] * len(asks)
         """Tokens generated so far, by generation."""
         self.asks = [replace(ask, tell=partial(self._tell, index)) for index, ask in enumerate(asks)]
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
-        """Pieces as they come, with the index of their generation, until all generations have ended.
+        """Pieces as they arrive, with the index of their generation, until all generations have ended.
 
         Raises:
             ApiError: 500, the model failed.
@@ -41,7 +41,7 @@ class Relay:
             yield index, piece
 
     async def answers(self) -> list[Piece]:
-        """The whole answers, each in one piece.
+        """The complete answers, one piece each.
 
         Raises:
             ApiError: 500, the model failed.
@@ -52,7 +52,7 @@ class Relay:
         return [joined(pieces) for pieces in whole]
 
     def cancel(self) -> None:
-        """Nobody waits any more: end what has not ended."""
+        """Cancel unfinished generations, since nobody waits for them."""
         for ask in self.asks:
             ask.cancelled = True
 

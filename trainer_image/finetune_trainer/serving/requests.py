@@ -1,7 +1,7 @@
-"""What clients send to /v1/chat/completions and /v1/completions: checked, and refused where it cannot be honoured.
+"""Requests to /v1/chat/completions and /v1/completions: validated, and refused if they cannot be honoured.
 
-Fields that OpenAI's clients send along and that change nothing about the answer are ignored. Fields that would change
-it, and are not supported, are refused by name: a silent default would be a wrong answer.
+Fields that OpenAI's clients send but that do not affect the answer are ignored. Unsupported fields that would affect it
+are refused by name: silently using a default would give a wrong answer.
 """
 
 from codecs import BOM_UTF8
@@ -28,9 +28,9 @@ from finetune_trainer.serving.asks import Sampling
 _COMPLETIONS_DEFAULT_TOKENS = 16  # OpenAI's own
 _INT64 = 1 << 63
 _MOST_ANSWERS = 64  # of one request
-_LONGEST_ID = 18  # digits of a token's number; Python makes no number at all of some thousands
+_LONGEST_ID = 18  # digits of a token id; Python refuses to parse thousands of digits
 
-# Field by field, the values that ask for nothing special.
+# For each field, the values that have no effect.
 _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "best_of": (None, 1),
     "prompt_logprobs": (None,),
@@ -74,7 +74,7 @@ _NOT_SUPPORTED: dict[str, tuple[Any, ...]] = {
     "structural_tag": (None,),
     "logits_processors": (None, []),
     "prompt_embeds": (None,),
-    # How other servers and libraries say it.
+    # Names used by other servers and libraries.
     "max_new_tokens": (None,),
     "max_output_tokens": (None,),
     "num_predict": (None,),
@@ -95,7 +95,7 @@ class _Body(BaseModel):
 
 
 class StreamOptions(_Body):
-    """What a stream carries besides text."""
+    """What a stream contains besides text."""
 
     include_usage: StrictBool = False
 
@@ -122,7 +122,7 @@ class Message(_Body):
 
     @property
     def turn(self) -> Turn:
-        """As templates take it: developer is OpenAI's later word for system; text parts stand one under the other."""
+        """For chat templates: developer is OpenAI's newer name for system; text parts are joined by line breaks."""
         role: Role = "system" if self.role == "developer" else self.role
         if isinstance(self.content, str):
             return Turn(role, self.content)
@@ -136,7 +136,7 @@ _Likeliest = Annotated[StrictInt, Field(ge=0, le=20)]
 
 
 class _GenerationBody(_Body):
-    """What both routes have in common."""
+    """Fields of both routes."""
 
     model: StrictStr
     stream: StrictBool | None = None
@@ -166,11 +166,11 @@ class _GenerationBody(_Body):
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a stream ends with the usage counts."""
+        """Whether a stream ends with usage counts."""
         return self.stream_options is not None and self.stream_options.include_usage
 
     def sampling(self, default: Sampling, vocabulary: int) -> Sampling:
-        """The request's settings; the model's own where it says nothing.
+        """The request's sampling settings, with the model's own as defaults.
 
         Raises:
             ApiError: 400, logit_bias names a token that the model does not have.
@@ -199,12 +199,12 @@ class ChatBody(_GenerationBody):
 
     @property
     def likeliest(self) -> int | None:
-        """How many of the likeliest tokens to tell in each place; None: no likelihoods at all."""
+        """How many alternatives to return for each token; None: no log probabilities."""
         return self.top_logprobs or 0 if self.logprobs else None
 
     @property
     def token_limit(self) -> int | None:
-        """Most tokens of the answer; None: as many as the context holds."""
+        """Maximum tokens of the answer; None: limited by the context only."""
         return self.max_completion_tokens or self.max_tokens
 
 
@@ -224,12 +224,12 @@ class CompletionBody(_GenerationBody):
 
     @property
     def likeliest(self) -> int | None:
-        """How many of the likeliest tokens to tell in each place; None: no likelihoods at all."""
+        """How many alternatives to return for each token; None: no log probabilities."""
         return self.logprobs
 
     @property
     def prompts(self) -> list[str | list[int]]:
-        """The prompts, one answer each."""
+        """The prompts; each gets its own answer."""
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
@@ -238,7 +238,7 @@ class CompletionBody(_GenerationBody):
 
     @property
     def token_limit(self) -> int:
-        """Most tokens of each answer."""
+        """Maximum tokens of each answer."""
         return self.max_tokens or _COMPLETIONS_DEFAULT_TOKENS
 
 
@@ -246,7 +246,7 @@ B = TypeVar("B", ChatBody, CompletionBody)
 
 
 def parse(kind: type[B], raw: bytes) -> B:
-    """The request in a body.
+    """Parse a request body.
 
     Raises:
         ApiError: 400, naming the field.
@@ -269,7 +269,7 @@ def parse(kind: type[B], raw: bytes) -> B:
 
 
 def has_prompt(raw: bytes) -> bool:
-    """Whether a body is one of a completion; one that is no JSON is not, and is refused where it is parsed."""
+    """Whether a body is that of a completion; invalid JSON is not, and is refused later when parsed."""
     try:
         body = orjson.loads(raw.removeprefix(BOM_UTF8))
     except orjson.JSONDecodeError:
@@ -278,10 +278,10 @@ def has_prompt(raw: bytes) -> bool:
 
 
 def _first_problem(error: ValidationError) -> ApiError:
-    """The problem that says most: with unions, the branch that came furthest."""
+    """The most informative validation error: for unions, that of the branch that got furthest."""
     problem = max(error.errors(include_url=False), key=_tells)
     if problem["type"] == "json_invalid":
-        why = problem["msg"].removeprefix("Invalid JSON: ")  # a place, and none of the text
+        why = problem["msg"].removeprefix("Invalid JSON: ")  # a position, without text of the request
         return bad_request(f"The body is not valid JSON: {why}.", None)
     param = ""
     for part in problem["loc"]:
@@ -294,10 +294,10 @@ def _first_problem(error: ValidationError) -> ApiError:
 
 
 def _tells(problem: ErrorDetails) -> tuple[bool, int]:
-    """How much a problem says: a list of the wrong length was meant as one, else the deeper the better."""
+    """Sort key for how informative an error is: a list of the wrong length was meant as one, else the deepest error."""
     return problem["type"] in ("too_long", "too_short"), sum(_is_field(part) for part in problem["loc"])
 
 
 def _is_field(part: int | str) -> bool:
-    """Whether a step of pydantic's location is a field or an index, and no branch of a union (`str`, `list[…]`)."""
+    """Whether a part of pydantic's location is a field or an index, not a branch of a union (`str`, `list[…]`)."""
     return isinstance(part, int) or (part.isidentifier() and part not in {"str", "int", "float", "bool"})

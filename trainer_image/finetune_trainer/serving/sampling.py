@@ -1,7 +1,7 @@
-"""The next token of one request, from its logits and its settings.
+"""Samples the next token of one request, from its logits and settings.
 
-Greedy without adjustments is done for a whole batch at once in `batch`; everything else row by row here, so that a
-request's numbers depend on its own seed alone.
+Plain greedy decoding is done for a whole batch at once in `batch`; everything else row by row here, so that a request's
+random numbers depend only on its own seed.
 """
 
 from collections import Counter
@@ -11,14 +11,14 @@ import torch
 from finetune_trainer.serving.asks import Likelihood, Sampling
 
 _COLDEST = 1e-5
-"""A lower temperature is none: nothing but the likeliest is left there, and float32 has no room for the quotients."""
+"""Lower temperatures count as 0: only the most likely token remains, and the division would overflow float32."""
 
 _LEAST = -9999.0
-"""What OpenAI says of a token without any likelihood: JSON knows no infinity."""
+"""OpenAI's log probability for an impossible token: JSON has no infinity."""
 
 
 class Sampler:
-    """Chooses tokens one after another; keeps the random state and the counts that penalties need."""
+    """Chooses one token after another; keeps the random state, and the counts for penalties."""
 
     def __init__(self, settings: Sampling) -> None:
         self._settings = settings
@@ -31,7 +31,7 @@ class Sampler:
 
     @property
     def is_plain_greedy(self) -> bool:
-        """Whether the token is simply the one with the highest logit."""
+        """Whether the token is just the one with the highest logit."""
         return self._is_greedy and not (self._settings.logit_bias or self._has_penalties)
 
     @property
@@ -69,14 +69,14 @@ class Sampler:
 
 
 def likelihood(logits: torch.Tensor, token: int, count: int) -> Likelihood:
-    """How likely a token is by float32 logits of shape [vocabulary], with the `count` likeliest."""
+    """A token's log probability from float32 logits of shape [vocabulary], with the `count` most likely tokens."""
     logarithms = logits.log_softmax(-1).clamp_min(_LEAST)
     most, tokens = logarithms.topk(min(count, len(logarithms)))
     return Likelihood(token, float(logarithms[token]), tuple(zip(tokens.tolist(), most.tolist(), strict=True)))
 
 
 def _keep_most_likely(chances: torch.Tensor, top_k: int, top_p: float) -> torch.Tensor:
-    """`chances` with zeros outside the `top_k` most likely (0: all) and the smallest set that sums to `top_p`."""
+    """`chances` with zeros outside the `top_k` most likely (0: all) and the smallest set with a sum of `top_p`."""
     if top_k == 0 and top_p >= 1:
         return chances
     ordered, order = chances.sort(descending=True, stable=True)

@@ -1,7 +1,7 @@
-"""Many generations through one encoder-decoder: each prompt is encoded once, answers grow together.
+"""Continuous batching for encoder-decoders: each prompt is encoded once, answers grow together.
 
-Pure model work, with the same outside as `batch.Batch`. Keys and values of prompts (cross attention) and of answers
-(self attention) are two caches; in both a row is right-aligned, and masks keep rows apart.
+Only computes with the model; same interface as `batch.Batch`. Keys and values of prompts (cross attention) and of
+answers (self attention) are two caches; in both a row is right-aligned, and masks separate rows.
 
     reading      one prompt through the encoder, and the decoder's first step
        │ first token chosen
@@ -23,7 +23,7 @@ _RELATIVE_POSITIONS = frozenset({"longt5", "mt5", "t5", "umt5"})
 
 
 class Seq2SeqBatch:
-    """The rows that an encoder-decoder is working on. `cached` of a row counts the decoder's tokens."""
+    """The rows that an encoder-decoder is processing. A row's `cached` counts the decoder's tokens."""
 
     def __init__(self, model: Any) -> None:
         self._model = model
@@ -35,21 +35,21 @@ class Seq2SeqBatch:
 
     @property
     def rows(self) -> list[Row]:
-        """All rows, running and reading."""
+        """All rows, reading or running."""
         return self._running + ([self._reading] if self._reading else [])
 
     @property
     def is_reading(self) -> bool:
-        """Whether a prompt waits to be read; then no other one can be started."""
+        """Whether a prompt waits to be read; until then no other one can start."""
         return self._reading is not None
 
     def start(self, row: Row) -> None:
-        """Take a row in; `read` then reads its prompt, and its answer so far if it was dropped in the middle of it."""
+        """Add a row; `read` then reads its prompt, and its answer so far if it was dropped before its end."""
         self._reading = row
 
     @torch.inference_mode()
     def read(self) -> Row | None:
-        """Encode the prompt in hand, whole: an encoder looks both ways. The row, with its next token."""
+        """Encode the current prompt in one go, as encoders are bidirectional; returns the row with its next token."""
         row = self._reading
         if row is None:
             return None
@@ -62,11 +62,11 @@ class Seq2SeqBatch:
         choose([row], logits if row.generated else self._begun(logits))
         row.cached = ids.shape[1]
         self._running, self._caches = self._together([*self._running, row], caches)
-        self._reading = None  # last: of a row that fails on the way its listener is still to be told
+        self._reading = None  # last: if reading fails, the row must still be in `rows` to be told
         return row
 
     def _begun(self, logits: torch.Tensor) -> torch.Tensor:
-        """Logits of an answer's first token, which some models force: they were tuned with it, and learnt no other."""
+        """Logits of the first token, which some models force: they were trained with it and know no other."""
         forced = self._model.generation_config.forced_bos_token_id
         if forced is None:
             return logits
@@ -76,12 +76,12 @@ class Seq2SeqBatch:
 
     @torch.inference_mode()
     def step(self) -> list[Row]:
-        """One more token for every running row."""
+        """Generate one token for every running row."""
         rows = self._running
         if not rows:
             return []
         longest = max(len(row.ask.prompt) for row in rows)
-        # The keys and values of the prompts are in the cache: of the encoder's output only the shape is looked at.
+        # Keys and values of the prompts are cached: only the shape of the encoder's output is used.
         shape = torch.zeros((1, 1, 1), dtype=self._model.dtype, device=self._device)
         encoded = shape.expand(len(rows), longest, self._model.config.hidden_size)
         ids = torch.tensor([[row.generated[-1]] for row in rows], device=self._device)
@@ -92,7 +92,7 @@ class Seq2SeqBatch:
         return rows
 
     def drop(self, rows: Sequence[Row]) -> None:
-        """Forget these rows and free their memory."""
+        """Remove these rows and free their memory."""
         if self._reading in rows:
             self._reading = None
         kept = [row for row in self._running if row not in rows]
@@ -100,11 +100,11 @@ class Seq2SeqBatch:
             self._running, self._caches = self._together(kept, None)
 
     def clear(self) -> None:
-        """Forget all rows."""
+        """Remove all rows."""
         self._running, self._caches, self._reading = [], None, None
 
     def _together(self, rows: list[Row], newest: Any) -> tuple[list[Row], Any]:
-        """These rows in one pair of caches: the last in `newest` where that is given, the others where they were."""
+        """These rows in one pair of caches: the last row from `newest` if given, the others from the current caches."""
         if not rows:
             return [], None
         if newest is not None and len(rows) == 1:
@@ -133,11 +133,11 @@ class Seq2SeqBatch:
         return logits
 
     def _mask(self, lengths: Sequence[int]) -> torch.Tensor:
-        """[rows, longest]: ones where a row is, right-aligned."""
+        """[rows, longest]: ones at a row's positions, right-aligned."""
         columns = torch.arange(max(lengths), device=self._device)
         return (columns[None] >= max(lengths) - torch.tensor(lengths, device=self._device)[:, None]).long()
 
 
 def can_join(model: Any) -> bool:
-    """Whether rows may be padded on their left: positions count from the end, as T5's do, not from the beginning."""
+    """Whether rows may be padded on the left: for relative positions like T5's, not for absolute ones."""
     return model.config.model_type in _RELATIVE_POSITIONS

@@ -1,18 +1,18 @@
-"""From tokens to text while they come: detokenising step by step, and stop sequences that may span tokens.
+"""Incremental detokenisation, and stop sequences that may span tokens.
 
-It knows nothing of models or requests.
+Independent of models and requests.
 """
 
 from collections.abc import Callable, Sequence
 
 Decode = Callable[[Sequence[int]], str]
 BROKEN = "\N{REPLACEMENT CHARACTER}"
-"""What a decoder shows for bytes that are no whole character yet."""
+"""What a decoder shows for an incomplete character."""
 _CONTEXT = 6  # tokens before the answer that decide whether its first word starts with a space
 
 
 class Detokenizer:
-    """Text of a growing list of tokens, such that the pieces put together are the text of the whole.
+    """Turns a growing list of tokens into pieces of text whose concatenation is the text of the whole list.
 
     A token's text depends on its neighbours (spaces, bytes of one character), so each step decodes a short window
     twice, without and with the new token, and takes the difference.
@@ -25,7 +25,7 @@ class Detokenizer:
         self._done = len(self._tokens)
 
     def add(self, token: int) -> str:
-        """The text that `token` completes; empty while a character lacks bytes."""
+        """The text completed by `token`; empty while bytes of a character are missing."""
         self._tokens.append(token)
         before, now = self._window()
         if len(now) <= len(before) or now.endswith(BROKEN):
@@ -34,7 +34,7 @@ class Detokenizer:
         return now[len(before) :]
 
     def end(self) -> str:
-        """What is left: bytes that never became a character."""
+        """The remaining bytes that never became a character."""
         before, now = self._window()
         self._start = self._done = len(self._tokens)
         return now[len(before) :]
@@ -44,7 +44,7 @@ class Detokenizer:
 
 
 class StopSequences:
-    """Holds back text that might be the start of a stop sequence, and cuts at the first one."""
+    """Withholds text that might start a stop sequence, and cuts at the first one."""
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = [stop for stop in stops if stop]
@@ -52,7 +52,7 @@ class StopSequences:
         self.hit = False
 
     def add(self, text: str) -> str:
-        """The part of all text so far that may be shown now; after `hit` nothing more."""
+        """The text that may be shown now; nothing more after `hit`."""
         if self.hit:
             return ""
         self._held += text
@@ -67,13 +67,13 @@ class StopSequences:
         return shown
 
     def end(self) -> str:
-        """What was held back and became no stop sequence."""
+        """Withheld text that did not become a stop sequence."""
         shown, self._held = self._held, ""
         return shown
 
 
 class Opening:
-    """Holds tokens back that may be what a chat template writes before an answer, and drops them where they are."""
+    """Withholds tokens that may be the chat template's insertion before an answer, and drops them if they are."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
         self._awaited = list(tokens)
@@ -90,13 +90,13 @@ class Opening:
         return []
 
     def end(self) -> list[int]:
-        """What was held back and became no opening; no other one is awaited."""
+        """Withheld tokens that are not the opening, which is not expected any more."""
         shown, self._held, self._awaited = self._held, [], []
         return shown
 
 
 class TextStream:
-    """One answer's text: detokenised, without its template's opening, and cut at its stop sequences."""
+    """One answer's text: detokenised, without the template's opening, and cut at stop sequences."""
 
     def __init__(
         self, decode: Decode, prompt: Sequence[int], stops: Sequence[str], opening: Sequence[int] = ()
@@ -108,12 +108,12 @@ class TextStream:
 
     @property
     def in_opening(self) -> bool:
-        """Whether all tokens so far were the template's own, or white space behind them."""
+        """Whether all tokens so far are the template's own, or whitespace after them."""
         return self._opening.was_there and not self._begun
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop sequence was met."""
+        """Whether a stop sequence was found."""
         return self._stops.hit
 
     def add(self, token: int) -> str:
@@ -121,7 +121,7 @@ class TextStream:
         return self._stops.add(self._text(self._opening.add(token)))
 
     def end(self) -> str:
-        """The rest, when no more tokens come."""
+        """The remaining text after the last token."""
         left = self._text(self._opening.end()) + self._detokenizer.end()
         return self._stops.add(left) + self._stops.end()
 
@@ -134,6 +134,6 @@ class TextStream:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of `text` that is a proper beginning of `stop`."""
+    """Length of the longest suffix of `text` that is a proper prefix of `stop`."""
     longest = min(len(text), len(stop) - 1)
     return next((size for size in range(longest, 0, -1) if stop.startswith(text[-size:])), 0)

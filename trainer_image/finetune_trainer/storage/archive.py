@@ -1,6 +1,6 @@
-"""Archives carried into an air-gapped site: tar, tar.gz, tar.zst and zip, unpacked without trusting them.
+"""Unpacks archives for an air-gapped site, without trusting them: tar, tar.gz, tar.zst and zip.
 
-Nothing is written outside the target, no link or device is made, and size and number of files are bounded.
+Writes nothing outside the target, creates no links or devices, and limits the size and number of files.
 """
 
 import errno
@@ -17,7 +17,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
 MOST_BYTES = 2 * 1024**4
-"""Bytes that an archive may unpack to: more than any model has today."""
+"""Limit of unpacked bytes: more than any model has today."""
 
 MOST_FILES = 10_000
 
@@ -40,7 +40,7 @@ def unpack(archive: Path, target: Path) -> None:
     """Unpack the regular files of `archive` into `target`.
 
     Raises:
-        TrainerError: ModelUnusable, the archive is broken, of another kind, or holds what it should not.
+        TrainerError: ModelUnusable, the archive is damaged, of an unknown format, or has forbidden content.
     """
     try:
         _unpack(archive, target)
@@ -55,7 +55,7 @@ def unpack(archive: Path, target: Path) -> None:
 
 
 def _is_of_bz2(error: Exception) -> bool:
-    """bz2 says OSError without a number where its data is broken."""
+    """For damaged data bz2 raises an OSError without errno."""
     return isinstance(error, OSError) and error.errno is None
 
 
@@ -78,7 +78,7 @@ def _tar_members(archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 raise _refused(archive, "it holds a link or a device")
             yield member.name, file
         while tar.fileobj is not None and tar.fileobj.read(_BLOCK):
-            pass  # the checksum of a compressed archive stands behind its last file
+            pass  # read on: the checksum of a compressed archive comes after its last file
 
 
 @contextmanager
@@ -117,7 +117,7 @@ def _safe(archive: Path, name: str) -> PurePosixPath:
 
 
 def _write(file: IO[bytes], path: Path, limit: int, archive: Path) -> int:
-    """Copy the file; returns its bytes. What the archive's own headers say about size is not believed."""
+    """Copy the file; returns its size. The sizes in the archive's headers are not trusted."""
     written = 0
     with _create(path, archive) as target:
         while block := file.read(_BLOCK):
@@ -129,7 +129,7 @@ def _write(file: IO[bytes], path: Path, limit: int, archive: Path) -> int:
 
 
 def _create(path: Path, archive: Path) -> IO[bytes]:
-    """The new file. What the archive's names are to blame for is said of the archive, not of the disk."""
+    """Create the file. Errors due to names in the archive are blamed on the archive, not on the disk."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         return path.open("xb")

@@ -1,9 +1,9 @@
-"""Finished artifacts in an object store: a folder of plain objects whose manifest came last.
+"""Finished artifacts in an object store: a folder of plain objects, of which the manifest was written last.
 
     …/JOB-UID/model-2/adapter_model.safetensors …, manifest.json      of attempt 2
 
-Each attempt has a folder of its own, so that one that was given up and writes late spoils no other's.
-What a fetched artifact holds is compared with its manifest, byte by byte.
+Each attempt has its own folder, so that one that was given up but still writes cannot damage another one's.
+Downloaded files are verified against the manifest.
 """
 
 import hashlib
@@ -24,16 +24,16 @@ _ATTEMPT = re.compile(re.escape(ARTIFACT_FOLDER) + "-([0-9]+)")
 
 
 def newest(store: Store) -> str | None:
-    """The whole artifact of the newest attempt that left one, below a job's folder."""
+    """The complete artifact of the newest attempt that has one, in a job's folder."""
     newest = max((_attempt_of(name) for name in store.objects() if name.endswith(f"/{MANIFEST}")), default=-1)
     return None if newest < 0 else artifact_folder(newest)
 
 
 def keep(folder: Path, store: Store, name: str) -> None:
-    """Upload a whole folder; it counts from the moment when its manifest is there.
+    """Upload a complete folder; it counts once its manifest is uploaded.
 
     Raises:
-        TrainerError: what Store raises.
+        TrainerError: as `Store` raises it.
     """
     manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     for file in manifest["files"]:
@@ -42,24 +42,24 @@ def keep(folder: Path, store: Store, name: str) -> None:
 
 
 def forget_before(store: Store, name: str) -> None:
-    """Delete what attempts before that of the artifact `name` left of theirs."""
+    """Delete the artifacts of attempts before that of artifact `name`."""
     for other in store.objects():
         if -1 < _attempt_of(other) < _attempt_of(name):
             store.remove([other])
 
 
 def fetch(store: Store, name: str, into: Path, *, sha256: str | None = None) -> None:
-    """Download an artifact to the folder `into`, which is whole or not there afterwards. One that is there stays.
+    """Download an artifact to the folder `into`, atomically. Does nothing if it is already there.
 
     Args:
-        store: where it is.
-        name: its folder in the store; "" for the store's own.
+        store: the store.
+        name: its folder in the store; "" for the store's root.
         into: the new folder.
-        sha256: of its manifest, where it is known: another artifact is refused.
+        sha256: of its manifest, if known: another artifact is refused.
 
     Raises:
-        TrainerError: ModelUnusable, it is not there, incomplete, damaged or another one; ArtifactFailed, `into` cannot
-            be written; what Store raises.
+        TrainerError: ModelUnusable, it is missing, incomplete, damaged or a different one; ArtifactFailed, `into`
+            cannot be written; as `Store` raises it.
     """
     prefix = f"{name}/" if name else ""
     text = store.get_bytes(f"{prefix}{MANIFEST}")
@@ -82,7 +82,7 @@ def fetch(store: Store, name: str, into: Path, *, sha256: str | None = None) -> 
 
 
 def _attempt_of(name: str) -> int:
-    """Of an artifact, or an object of one; -1 where it is none."""
+    """The attempt of an artifact or of one of its objects; -1 for other objects."""
     found = _ATTEMPT.fullmatch(name.partition("/")[0])
     return int(found[1]) if found else -1
 

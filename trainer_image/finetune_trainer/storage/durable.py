@@ -1,6 +1,6 @@
-"""Folders and files that are written whole or not at all: temporary name, checksums, fsync, rename.
+"""Folders and files that are written atomically: temporary name, checksums, fsync, rename.
 
-Checkpoints, artifacts and cached models are such folders. What is in them is not this file's concern.
+For checkpoints, artifacts and cached models, independent of their content.
 """
 
 import errno
@@ -21,19 +21,19 @@ from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 
 UNFINISHED = ".unfinished-"
-"""Prefix of what is being written; what outlives its writer is rubbish."""
+"""Prefix of temporary names; such files left by a killed writer can be deleted."""
 
 QUICK_BYTES = 1 << 30
-"""Folders up to this size have their checksums compared wherever they are opened: about a second."""
+"""Folders up to this size have their checksums verified whenever they are opened: about a second."""
 
 MORE_SCRATCH = "Make room there (TMPDIR names another folder), or ask for more with spec.resources.ephemeralStorage."
-"""What to do where temporary files have no room."""
+"""Next step if there is no room for temporary files."""
 
 _AWAY = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)
-"""What a volume says that does not answer; mounted anew, by the next pod, it may."""
+"""Errors of a volume that does not respond; it may work again once mounted by the next pod."""
 
 _OTHER_KIND = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENXIO)
-"""What it says where a file stands in a folder's place, or a folder, a pipe or a device in a file's."""
+"""Errors if there is a file in place of a folder, or a folder, pipe or device in place of a file."""
 
 _STEPS = {
     errno.EROFS: "It is mounted read-only: have it mounted for writing, and try again (in a cluster by "
@@ -56,20 +56,19 @@ _STEPS = {
     errno.ENOENT: "Somebody has deleted the folder, or put another volume in its place, while it was in use. Bring it "
     "back where there is a copy, and try again (in a cluster by spec.retryNonce): it resumes from what is there.",
 }
-"""What to do where more room would not help."""
+"""Next steps if more room would not help."""
 
-_READABLE = 0o644  # safetensors makes its files 0600; a serving pod may run as another user
+_READABLE = 0o644  # safetensors creates files with 0600, but a serving pod may run as another user
 
 
 @contextmanager
 def whole_folder(final: Path, *, before_rename: Callable[[], None] = lambda: None, **fields: Any) -> Iterator[Path]:
-    """Yield a temporary folder that becomes `final`, with a manifest of checksums and `fields`, when the block ends.
+    """Yield a temporary folder that becomes `final` at the end of the block, with a manifest of checksums and `fields`.
 
-    An older `final` is replaced. After an error nothing stands under the final name that was not there before; what
-    `before_rename` raises is one.
+    Replaces an older `final`. After an error, also one raised by `before_rename`, `final` is what it was before.
 
     Raises:
-        TrainerError: ArtifactFailed, the folder cannot be written (disk full, no right to write).
+        TrainerError: ArtifactFailed, the folder cannot be written (disk full, no permission).
     """
     with write_errors(final):
         final.parent.mkdir(parents=True, exist_ok=True)
@@ -93,7 +92,7 @@ def whole_folder(final: Path, *, before_rename: Callable[[], None] = lambda: Non
 
 
 def whole_file(final: Path, content: bytes) -> None:
-    """Write a file that is there with all of its content, or as it was before.
+    """Write a file atomically.
 
     Raises:
         TrainerError: ArtifactFailed, it cannot be written.
@@ -111,21 +110,21 @@ def whole_file(final: Path, content: bytes) -> None:
 
 
 def text_in(path: Path, *, errors: str = "strict") -> str:
-    """What a file holds as text. A pipe or a device in its place may never answer, or never end: it is not asked.
+    """A file's text. Raises for a pipe or a device, reading which may block for ever.
 
     Raises:
-        OSError: it is not there, is no file, or cannot be read.
-        ValueError: it is no UTF-8, where `errors` does not bear that.
+        OSError: it is missing, not a file, or cannot be read.
+        ValueError: it is not UTF-8, unless `errors` tolerates that.
     """
     require_file(path)
     return path.read_text(encoding="utf-8", errors=errors)
 
 
 def require_file(path: Path) -> None:
-    """Go on only where a file stands there, or a folder, which is refused by whoever opens it.
+    """Require a regular file, or a folder, which opening will refuse.
 
     Raises:
-        OSError: nothing does, or something that is neither.
+        OSError: nothing is there, or something else.
     """
     kind = path.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
@@ -133,13 +132,13 @@ def require_file(path: Path) -> None:
 
 
 def no_file_in(folder: Path) -> Path | None:
-    """The first of what is right in the folder that is neither a file nor a folder: who opens it may wait for ever."""
+    """The first entry of the folder that is neither a file nor a folder: opening it may block for ever."""
     there = (path for path in sorted(folder.iterdir()) if path.exists())
     return next((path for path in there if not (path.is_file() or path.is_dir())), None)
 
 
 def note_in(path: Path) -> Any:
-    """What a file holds as JSON; None where it is not there, or is none: half of one is of a writer that was killed.
+    """A file's JSON; None if it is missing or invalid, such as a partial one of a killed writer.
 
     Raises:
         TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read.
@@ -153,7 +152,7 @@ def note_in(path: Path) -> Any:
 
 
 def require_writable(folder: Path) -> None:
-    """Go on only where the folder is there, or can be made, and takes a file.
+    """Require a folder that exists or can be created, and is writable.
 
     Raises:
         TrainerError: ArtifactFailed, or StoreUnavailable.
@@ -169,14 +168,14 @@ def require_writable(folder: Path) -> None:
 
 
 def unfinished(final: Path) -> Path:
-    """A name beside `final` for what is to become it."""
+    """A temporary name beside `final`."""
     return final.parent / f"{UNFINISHED}{final.name}-{secrets.token_hex(4)}"
 
 
 def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
-    """The manifest of a folder, or None where it has none or a file of it is missing or differs.
+    """The manifest of a folder; None if it is missing, or if a file is missing or differs.
 
-    Without `verify` only the manifest is read, not the files.
+    Without `verify` the files are not read.
     """
     try:
         return manifest_now(folder, verify=verify)
@@ -185,10 +184,10 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any] | None
 
 
 def manifest_now(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
-    """The same where it matters whether a folder is damaged or cannot be read at the moment.
+    """The same, for callers that distinguish between a damaged folder and one that cannot be read now.
 
     Raises:
-        OSError: a file is there, and the system does not give it.
+        OSError: a file exists but cannot be read.
     """
     try:
         manifest = json.loads(text_in(folder / MANIFEST))
@@ -200,7 +199,7 @@ def manifest_now(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
 
 
 def checksums(folder: Path) -> dict[str, dict[str, Any]]:
-    """Bytes and SHA-256 of every file in the folder but the manifest, by path within it."""
+    """Size and SHA-256 of every file in the folder except the manifest, by relative path."""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
     return {
         path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": sha256_of(path)} for path in files
@@ -220,7 +219,7 @@ def bytes_of(folder: Path) -> int:
 
 
 def remove_unfinished(parent: Path, of: str | None = None) -> None:
-    """Delete what a killed writer left behind; with `of` only what was to become that name."""
+    """Delete the temporary files of killed writers; with `of` only those for that name."""
     wanted = re.compile(re.escape(UNFINISHED) + (".*" if of is None else re.escape(of) + "-[a-z0-9_]{8}"))
     if parent.is_dir():
         for path in parent.iterdir():
@@ -229,13 +228,13 @@ def remove_unfinished(parent: Path, of: str | None = None) -> None:
 
 
 def _remove(path: Path) -> None:
-    """As far as that goes: what is left is taken for rubbish by its name."""
+    """Best effort: a remainder is recognised by its name later."""
     with suppress(OSError):
         shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a folder, to the disk."""
+    """Flush a file, or the entries of a folder, to disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -245,14 +244,14 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
-    """Turn errors of writing into ArtifactFailed, or StoreUnavailable, with the place and the system's own words.
+    """Turn errors of writing into ArtifactFailed, or StoreUnavailable, with the path and the system's message.
 
-    `next_step` is for places other than the job's output.
+    `next_step` is for paths other than the job's output.
 
-    safetensors wraps a full disk into an error of its own, which is known here by its name: this file must not need it.
+    safetensors wraps a full disk into its own error, which is matched by name so that this file need not import it.
 
     Raises:
-        TrainerError: ArtifactFailed, or StoreUnavailable where a volume does not answer.
+        TrainerError: ArtifactFailed, or StoreUnavailable if a volume does not respond.
     """
     try:
         yield
@@ -266,15 +265,15 @@ def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
 
 
 def _is_full(error: Exception) -> bool:
-    """Whether there was no room, in the system's words or in those of a library that has them from it."""
+    """Whether the disk was full, according to errno or to the system's message inside a library's error."""
     full = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return getattr(error, "errno", None) in full or any(os.strerror(one) in str(error) for one in full)
 
 
 def _how_full(target: Path, error: Exception) -> str:
-    """What there was room for, behind the words for an error; nothing where that is not what is wrong.
+    """Numbers about a full disk, to append to the error; "" for other errors.
 
-    Who takes away what was written has noted it before.
+    Code that deletes what was written adds a note with the numbers before.
     """
     if not _is_full(error):
         return ""
@@ -282,27 +281,27 @@ def _how_full(target: Path, error: Exception) -> str:
 
 
 def _room(path: Path) -> str:
-    """How much of the disk is free that a path is on, or is to be."""
+    """How much is free on the disk of a path, which need not exist yet."""
     there = next((one for one in (path, *path.parents) if one.exists()), Path.cwd())
     disk = shutil.disk_usage(there)
     return f"{disk.free:,} of {disk.total:,} bytes are free there"
 
 
 def of_volume(what: str, error: OSError, next_step: str | None = None, more: str = "") -> TrainerError:
-    """What has happened to a volume, by the system's error; `next_step` where that itself says nothing better.
+    """The TrainerError for a system error on a volume; `next_step` is used unless the error suggests a better one.
 
-    `more` stands behind its words.
+    `more` is appended to the message.
     """
     reason = Reason.STORE_UNAVAILABLE if error.errno in _AWAY else Reason.ARTIFACT_FAILED
     known = _STEPS.get(error.errno or 0, next_step)
-    step = next_step or known if error.errno in _OTHER_KIND else known  # who asks may know what is to be taken away
+    step = next_step or known if error.errno in _OTHER_KIND else known  # the caller may know what to remove
     return TrainerError(reason, f"{what}: {error.strerror or type(error).__name__}{more}", step)
 
 
 def damage(folder: Path, *, all_checksums: bool = False) -> str | None:
-    """What of a folder differs from its manifest; None where nothing does, and where there is no manifest of ours.
+    """What differs between a folder and its manifest; None if nothing, or if it has no manifest of ours.
 
-    Sizes are compared, and checksums where that is quick or asked for.
+    Compares sizes, and checksums if that is fast or requested.
     """
     try:
         text = text_in(folder / MANIFEST)
@@ -343,7 +342,7 @@ def _sync_tree(folder: Path) -> None:
 
 
 def move_away(final: Path) -> None:
-    """Delete a folder, or what else has its name, where there is one; it is never half there under that.
+    """Delete a folder, or whatever else has its name; it is never seen half deleted under that name.
 
     A folder cannot be replaced by rename.
     """
@@ -354,6 +353,6 @@ def move_away(final: Path) -> None:
 
 
 def is_within(name: str) -> bool:
-    """Whether a path stays below the folder that it is taken from: names in stores and manifests may be anybody's."""
+    """Whether a relative path stays within its folder: names in stores and manifests are untrusted."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts

@@ -1,6 +1,6 @@
-"""What may pass by itself is tried again: a store, a hub or a name server that does not answer at the moment.
+"""Retries of errors that may be temporary: a store, a hub or a name server that does not respond at the moment.
 
-The network of a pod may come up after its trainer: a proxy beside it, a network policy, the cluster's DNS.
+A pod's network may be ready later than its trainer: a sidecar proxy, a network policy, the cluster's DNS.
 """
 
 import logging
@@ -15,7 +15,7 @@ from finetune_trainer.storage.store_errors import may_be_back
 T = TypeVar("T")
 
 PATIENCE_SECONDS = 60.0
-"""How long something is tried again while nothing answers."""
+"""How long to retry while nothing responds."""
 
 _LONGEST_PAUSE = 20.0
 
@@ -23,12 +23,12 @@ logger = logging.getLogger(__name__)
 
 
 def patiently(action: Callable[[], T], seconds: float, *, progress: Callable[[], object] = lambda: None) -> T:
-    """Do it until it succeeds, or has failed for `seconds` without any `progress`.
+    """Retry until it succeeds, or has failed for `seconds` without any `progress`.
 
-    They count from its first failure: what has gone on for an hour before may be tried again, too.
+    The time counts from the first failure, so that an action that ran for an hour before is retried too.
 
     Raises:
-        TrainerError: as the action does; one that is no StoreUnavailable at once.
+        TrainerError: from the action; immediately unless it is StoreUnavailable.
     """
     before, until, pause = progress(), None, 1.0
     while True:

@@ -1,7 +1,7 @@
-"""What S3 says of a request that it does not do: its own codes, in plain words, and what mends it.
+"""What S3's error codes mean, in plain words, with a next step.
 
-A status alone says little: 400 is also that of a session token that has expired, and 403 that of a wrong clock.
-Nothing here asks for the same again: what may pass by itself has no place in this list.
+A status alone says little: 400 is also that of an expired session token, and 403 that of a wrong clock.
+The listed errors are permanent: none of them is worth a retry.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ _RESTORE = "Have it restored (aws s3api restore-object), or copied to another st
 
 
 class Refusal(NamedTuple):
-    """Why a request is not done."""
+    """Why a request was refused."""
 
     reason: Reason
     why: str
@@ -77,7 +77,7 @@ _REFUSALS = {
     "SignatureDoesNotMatch": _denied("AWS_SECRET_ACCESS_KEY is not that of AWS_ACCESS_KEY_ID", _SAME_PAIR),
     "TokenRefreshRequired": _EXPIRED,
 }
-"""By the code of S3's own list of errors, and of what gives keys for it."""
+"""By code, from the error lists of S3 and of its token services."""
 
 _BEFORE_IT_IS_ASKED = {
     "InvalidRegionError": _denied(
@@ -88,7 +88,7 @@ _BEFORE_IT_IS_ASKED = {
     ),
     "ParamValidationError": _REFUSALS["InvalidBucketName"],
 }
-"""By the kind of botocore's errors of what it sends to nobody."""
+"""By class of botocore's errors that are raised before a request is sent."""
 
 _ELSEWHERE = {
     "301",
@@ -97,17 +97,17 @@ _ELSEWHERE = {
     "IncorrectEndpoint",
     "PermanentRedirect",
 }
-"""Codes of a bucket that is in another region than the one that was asked; what botocore itself could not mend."""
+"""Codes for a bucket in another region, which botocore could not correct itself."""
 
 
 def refusal_of(error: BaseException) -> Refusal | None:
-    """What S3 has said, where it is known what it means."""
+    """The meaning of S3's error, if known."""
     response = _response(error)
     kinds = {type(one).__name__ for one in chain(error)}
     if response is None and (unasked := kinds & _BEFORE_IT_IS_ASKED.keys()):
         return _BEFORE_IT_IS_ASKED[min(unasked)]
     if response is None:
-        # botocore asks for the bucket's region, and where nobody tells it for that of this question, and so on
+        # botocore looks up the bucket's region; if that fails, it looks up the region for the look-up, and so on
         return _elsewhere({"Error": {}}) if any(isinstance(one, RecursionError) for one in chain(error)) else None
     said: dict[str, Any] = response["Error"]
     code = str(said.get("Code"))
@@ -120,7 +120,7 @@ def refusal_of(error: BaseException) -> Refusal | None:
 
 @contextmanager
 def in_words(files: Any, path: str) -> Iterator[None]:
-    """Within it an object's size is asked for by a HEAD, whose answer cannot say why: a GET of it asks again."""
+    """For code that requests an object's size with HEAD, whose error has no body: repeats it with GET to learn why."""
     try:
         yield
     except OSError as error:
@@ -147,6 +147,6 @@ def _elsewhere(response: dict[str, Any]) -> Refusal:
 
 
 def _response(error: BaseException) -> dict[str, Any] | None:
-    """What botocore has kept of the answer."""
+    """The response kept by botocore."""
     found = (getattr(one, "response", None) for one in chain(error))
     return next((one for one in found if isinstance(one, dict) and isinstance(one.get("Error"), dict)), None)

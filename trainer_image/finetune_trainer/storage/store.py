@@ -1,6 +1,6 @@
-"""A folder of an object store: whole objects go in and come out. What they mean is not its concern.
+"""A folder of an object store: reads and writes whole objects, independent of their meaning.
 
-Whatever goes wrong becomes a TrainerError; what may pass by itself is tried again for a while first.
+Every error becomes a TrainerError, after retries if it may be temporary.
 """
 
 import functools
@@ -30,14 +30,14 @@ _TWIN_STEP = "Two pods ran one attempt. Set spec.retryNonce: the next attempt ha
 
 
 class _NotThereError(TrainerError):
-    """Nothing has that name: the object, or the bucket itself."""
+    """The object, or the bucket itself, does not exist."""
 
 
 class Store:
-    """The folder that `ref` names, with the keys from the environment.
+    """The folder that `ref` names, with credentials from the environment.
 
-    Every method raises TrainerError: AccessDenied, StoreUnavailable, or ArtifactFailed where there is no such bucket.
-    `patience` is in seconds; default: PATIENCE_SECONDS.
+    Every method raises TrainerError: AccessDenied, StoreUnavailable, or ArtifactFailed if there is no such bucket.
+    `patience` is the time for retries in seconds; default: PATIENCE_SECONDS.
     """
 
     def __init__(self, ref: StoreRef, patience: float | None = None) -> None:
@@ -45,13 +45,13 @@ class Store:
         self._patience = PATIENCE_SECONDS if patience is None else patience
 
     def objects(self, folder: str = "") -> dict[str, int]:
-        """All objects below the folder, by name as the other methods take it, with their size in bytes."""
+        """All objects below the folder with their size in bytes, by name as the other methods take it."""
         found = self._try(lambda: self._files.find(self._path(folder), detail=True), folder)
         cut = len(self._path("")) + 1
         return {path[cut:]: int(entry["size"]) for path, entry in found.items()}
 
     def put(self, file: Path, name: str) -> None:
-        """Upload a file, in parts where it is large. A part that arrives changed is refused by the store.
+        """Upload a file, in parts if it is large. The store refuses a part that was corrupted on the way.
 
         Raises:
             OSError: the file cannot be read.
@@ -67,21 +67,21 @@ class Store:
         self._try(upload, name)
 
     def put_bytes(self, content: bytes, name: str) -> None:
-        """Write an object at once: it is there as a whole or not at all."""
+        """Write an object atomically."""
         self._try(lambda: self._files.pipe_file(self._path(name), content, **self._client.object_options), name)
 
     def put_last(self, content: bytes, name: str) -> None:
-        """Write the object that makes others count. Where the store can refuse it, another one is never replaced.
+        """Write the object that completes others. Never replaces an existing one, if the store supports that.
 
         Raises:
-            TrainerError: ArtifactFailed, too, where another content has this name.
+            TrainerError: also ArtifactFailed, if the name exists with other content.
         """
 
         def write() -> None:
             options = {**self._client.object_options, **self._client.unless_there}
             try:
                 self._files.pipe_file(self._path(name), content, **options)
-            except FileExistsError as error:  # this write's earlier try may have got through
+            except FileExistsError as error:  # an earlier try of this write may have succeeded
                 if bytes(self._files.cat_file(self._path(name))) != content:
                     raise TrainerError(
                         Reason.ARTIFACT_FAILED, f"artifacts: another pod has written {name} before", _TWIN_STEP
@@ -90,21 +90,21 @@ class Store:
         self._try(write, name)
 
     def get(self, name: str, file: Path) -> bool:
-        """Download an object; False where there is none of that name."""
+        """Download an object; False if it does not exist."""
         return self._if_there(lambda: self._files.get_file(self._path(name), str(file)) or True, name) is True
 
     def get_bytes(self, name: str) -> bytes | None:
-        """A small object's content, or None where there is none of that name."""
+        """A small object's content; None if it does not exist."""
         return self._if_there(lambda: bytes(self._files.cat_file(self._path(name))), name)
 
     def remove(self, names: Iterable[str]) -> None:
-        """Delete objects; those that are gone already are fine."""
+        """Delete objects; missing ones are fine."""
         for name in names:
             self._if_there(functools.partial(self._files.rm_file, self._path(name)), name)
 
     @functools.cached_property
     def _client(self) -> Client:
-        """Made when it is first used: some stores are asked for a token by then."""
+        """Created on first use: for some stores that requests a token."""
         return connect(self._uri, self._endpoint)
 
     @property
@@ -121,7 +121,7 @@ class Store:
             return None
 
     def _try(self, action: Callable[[], T], name: str) -> T:
-        """Do it until it succeeds or patience ends."""
+        """Retry until it succeeds or the time for retries is over."""
 
         def once() -> T:
             try:
@@ -134,7 +134,7 @@ class Store:
         return patiently(once, self._patience)
 
     def _failed(self, name: str, error: Exception, reason: Reason) -> TrainerError:
-        """The store's own text is not shown: it may hold signed addresses or keys."""
+        """The store's own text is not shown: it may contain signed URLs or keys."""
         place, status = f"{self._uri.scheme}://{self._uri.root}", status_of(error)
         if self._uri.scheme == "s3" and (refused := refusal_of(error)) is not None:
             reason = Reason.ACCESS_DENIED if refused.reason == Reason.ACCESS_DENIED else Reason.ARTIFACT_FAILED

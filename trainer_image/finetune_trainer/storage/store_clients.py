@@ -1,6 +1,6 @@
-"""How the kinds of object stores are reached: fsspec's filesystems, with keys of their own from the environment.
+"""Clients for the kinds of object stores: fsspec's filesystems, with credentials from the environment.
 
-What differs between the stores is here, as options of their filesystems; what is done with objects is not.
+The differences between the stores are options of their filesystems, set here.
 """
 
 import functools
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from google.oauth2.service_account import Credentials
 
 GOOGLE_KEY = "GOOGLE_APPLICATION_CREDENTIALS_JSON"
-"""Variable with the key of a service account, as Google gives it: an environment has no files."""
+"""Variable with a service account's key, as issued by Google, since an environment cannot contain files."""
 
 PROXIES = frozenset({
     "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "all_proxy", "no_proxy",
 })  # fmt: skip
 
-_PART = 16 * 1024 * 1024  # bytes; _AT_ONCE of them are in memory
+_PART = 16 * 1024 * 1024  # bytes; _AT_ONCE parts are in memory
 _AT_ONCE = 4
 _MOST_PARTS = 10_000  # of an object in S3
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
 _LEADS_ON = "us-east-1"
-"""The region that AWS asks where none is said; it leads to that of a bucket."""
+"""AWS's default region; it redirects to a bucket's own region."""
 
 _GOOGLE = "https://storage.googleapis.com"
 _GOOGLE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
@@ -42,27 +42,27 @@ _GOOGLE_SCOPE = "https://www.googleapis.com/auth/devstorage.read_write"
 
 @dataclass(frozen=True)
 class Client:
-    """A store by fsspec, and how it is told what the stores call differently.
+    """A store's fsspec filesystem, and options that differ between stores.
 
-    With `file_options` and `object_options` it refuses a part that arrives changed.
+    With `file_options` and `object_options` it refuses parts that were corrupted on the way.
     """
 
     files: Any
     bucket: str
-    """What paths begin with."""
+    """Prefix of paths."""
     file_options: Callable[[int], dict[str, Any]]
-    """Of an upload from a file of this size, in bytes."""
+    """Options for uploading a file of this size in bytes."""
     object_options: dict[str, Any] = field(default_factory=dict)
-    """Of an upload from memory."""
+    """Options for uploading from memory."""
     unless_there: dict[str, Any] = field(default_factory=dict)
-    """Of one that must not replace anything, where the store has such a thing: it raises FileExistsError then."""
+    """Options for not replacing an existing object, if supported: raises FileExistsError instead."""
 
 
 def connect(uri: Uri, endpoint: str | None) -> Client:
-    """The client for the store of this URI. Some keys are first tried out here: whatever a library raises may come.
+    """The client for the store of this URI. Tries some credentials, so that any error of a library may be raised.
 
     Raises:
-        TrainerError: SpecInvalid, the image has no library for it; AccessDenied, keys that cannot be read.
+        TrainerError: SpecInvalid, the image lacks the store's library; AccessDenied, credentials cannot be parsed.
     """
     take_proxy(os.environ)
     own = _own_keys(os.environ)
@@ -75,9 +75,9 @@ def connect(uri: Uri, endpoint: str | None) -> Client:
 
 
 def take_proxy(environment: MutableMapping[str, str]) -> None:
-    """Make the proxy in the artifacts' Secret that of the process, unless it has one (of the data's Secret, a policy).
+    """Use the proxy in the artifacts' Secret, unless the process already has one (from the data's Secret, a policy).
 
-    Pods that serve or prune have no other Secret to be told by.
+    Pods that serve or prune get it only from that Secret.
     """
     if not PROXIES & environment.keys():
         environment.update({name: value for name, value in _own_keys(environment).items() if name in PROXIES})
@@ -85,35 +85,35 @@ def take_proxy(environment: MutableMapping[str, str]) -> None:
 
 def _own_keys(environment: MutableMapping[str, str]) -> dict[str, str]:
     return {
-        name.removeprefix(ARTIFACTS_PREFIX): value.strip()  # what was made from a file ends with a line break
+        name.removeprefix(ARTIFACTS_PREFIX): value.strip()  # a value from a file often ends with a line break
         for name, value in environment.items()
         if name.startswith(ARTIFACTS_PREFIX)
     }
 
 
 def google_files(key: str | None, secret: str, *, default: str | None, endpoint: str | None = None) -> Any:
-    """Google Cloud Storage by its JSON API alone.
+    """Google Cloud Storage with the JSON API only.
 
-    What fsspec takes for gs:// asks for the kind of each bucket by gRPC first, which waits for minutes where only the
-    store's own address, or a proxy, can be reached.
+    fsspec's default for gs:// first looks up each bucket's type by gRPC, which hangs for minutes if only the store's
+    own address, or a proxy, can be reached.
 
     Args:
-        key: of a service account, in JSON as Google gives it; None: as `default` says.
+        key: of a service account, in JSON as issued by Google; None: use `default`.
         secret: the field of the manifest that names the Secret with the key.
-        default: gcsfs's name for a way to be known without a key; None: all that it knows, the last as nobody.
-        endpoint: of the store. Default: Google's own.
+        default: gcsfs's name for credentials without a key; None: tries all it knows, finally anonymous access.
+        endpoint: of the store. Default: Google's.
 
     Raises:
-        TrainerError: AccessDenied, the key is none.
+        TrainerError: AccessDenied, the key is invalid.
     """
     from gcsfs.core import GCSFileSystem  # type: ignore[import-untyped]
 
-    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs the traces of what it raises
+    logging.getLogger("gcsfs").setLevel(logging.CRITICAL)  # it logs tracebacks of errors that it raises
     return GCSFileSystem(
         token=_google_credentials(key, secret) if key else default,
         access="read_write",
         endpoint_url=endpoint,
-        session_kwargs={"trust_env": True},  # the proxy of the site
+        session_kwargs={"trust_env": True},  # use the site's proxy
         use_listings_cache=False,
         skip_instance_cache=True,
     )
@@ -155,7 +155,7 @@ def _s3(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
 
 
 def _has_data(*names: str) -> bool:
-    """Whether a variable is one of the data's Secret: where the data are says nothing of where artifacts are kept."""
+    """Whether a variable is from the data's Secret: the place of the data says nothing about that of artifacts."""
     return any(f"{DATA_PREFIX}{name}" in os.environ for name in names)
 
 
@@ -175,7 +175,7 @@ def _abfs(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
     account = host.partition(".")[0]
 
     class OwnKeys(AzureBlobFileSystem):  # type: ignore[misc]
-        """adlfs takes keys that it is not given from the environment: those are of the data."""
+        """adlfs reads missing credentials from the environment, which has those for the data."""
 
         def do_connect(self) -> None:
             self.account_url = endpoint or f"https://{host.replace('.dfs.', '.blob.', 1)}"
@@ -201,12 +201,12 @@ def _abfs(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
 
 
 def azure_files(url: str) -> tuple[Any, str]:
-    """Azure Blob Storage with the keys of the data, and the path of this file in it.
+    """Azure Blob Storage with the credentials for the data, and the path of this file in it.
 
-    What gives no token gives none a moment later either, and Azure's library asks it four times in a minute and a half.
+    Does not retry failed tokens, which Azure's library would do four times in one and a half minutes without success.
 
     Raises:
-        ValueError: there are no keys, or none that can be read.
+        ValueError: credentials are missing or cannot be parsed.
     """
     found: tuple[Any, str] = _asked_once().of(url)
     return found
@@ -218,7 +218,7 @@ def _asked_once() -> Any:
     from azure.core.exceptions import ClientAuthenticationError
 
     class Once:
-        """What gives tokens. The library asks again after its refusals, but not after errors of others."""
+        """A token source that fails at once: the library retries its own refusals, but not errors of other types."""
 
         def __init__(self, asked: Any) -> None:
             self._asked = asked

@@ -1,4 +1,4 @@
-"""What the errors of stores and servers mean: fsspec's, and those of the libraries below it. Quotes none of them."""
+"""The meaning of errors from stores and servers: fsspec's, and those of the libraries below it. Quotes none of them."""
 
 import errno
 import socket
@@ -8,7 +8,7 @@ from finetune_api.reasons import Reason
 
 _DENIED_STATUS = (401, 403, 407)
 _MISSING_STATUS = (404, 410)
-# Errors of the stores' libraries that say "no or wrong credentials" without a number.
+# Library errors that mean missing or wrong credentials, but have no status.
 _DENIED_NAMES = {
     "ClientAuthenticationError", "CredentialRetrievalError", "DefaultCredentialsError", "GatedRepoError",
     "LocalTokenNotFoundError", "NoCredentialsError", "NoTokenError", "PartialCredentialsError", "PermissionError",
@@ -18,8 +18,8 @@ _WITHOUT_KEYS = {"NoCredentialsError", "DefaultCredentialsError", "LocalTokenNot
 _SPENT_TOKENS = {
     "ExpiredToken", "ExpiredTokenException", "InvalidIdentityToken", "InvalidToken", "TokenRefreshRequired",
 }  # fmt: skip
-"""Codes by which S3, and what gives keys for it, refuse keys with status 400, which others have for a bad request."""
-_DENIED_BY_GCSFS = "Forbidden: "  # how its OSError begins for status 403
+"""Codes of refused credentials with status 400, by S3 and its token services; otherwise 400 means a bad request."""
+_DENIED_BY_GCSFS = "Forbidden: "  # prefix of its OSError for status 403
 _AWAY_NAMES = {"ConnectionError", "ClientConnectionError", "TimeoutError", "HTTPClientError"}
 _MISSING_NAMES = {
     "EntryNotFoundError", "FileNotFoundError", "NoSuchBucket", "NotADirectoryError", "RepositoryNotFoundError",
@@ -45,29 +45,29 @@ _KINDS_OF_TROUBLE = {
     "RemoteDisconnected RemoteProtocolError ServerDisconnectedError",
 }
 _TROUBLES = {name: why for why, names in _KINDS_OF_TROUBLE.items() for name in names.split()}
-"""By the name of an error or of what it came of, the plainest first: libraries raise their own around them."""
+"""By class of an error or its cause, the clearest first: libraries wrap errors into their own."""
 _NO_TLS = ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST")
 _NO_SUCH_NAME = (errno.ELOOP, errno.ENAMETOOLONG)
 
 
 class NoTokenError(Exception):
-    """Azure gives no token: neither an identity of the pod or shell nor a client's secret was accepted."""
+    """Azure issues no token: neither an identity of the pod or shell nor a client secret was accepted."""
 
 
 def lacks_keys(error: BaseException) -> bool:
-    """Whether nobody has given any: neither a Secret, nor an environment, nor an identity of the pod."""
+    """Whether there are no credentials at all: no Secret, no environment variable, no identity of the pod."""
     return any(type(one).__name__ in _WITHOUT_KEYS for one in chain(error))
 
 
 def status_of(error: BaseException) -> int | None:
-    """The HTTP status that the error, or one that caused it, carries."""
+    """The HTTP status of the error or of one of its causes."""
     return next((found for one in chain(error) if (found := _status(one)) is not None), None)
 
 
 def reason_of(error: BaseException) -> Reason:
-    """What it means: DatasetNotFound for what is not there, AccessDenied or StoreUnavailable.
+    """Its meaning: DatasetNotFound if something does not exist, AccessDenied or StoreUnavailable.
 
-    A status says most; fsspec gives FileNotFoundError for whatever a web server does not deliver.
+    Prefers the status; fsspec raises FileNotFoundError for anything that a web server does not deliver.
     """
     status = status_of(error)
     names = {kind.__name__ for one in chain(error) for kind in type(one).__mro__}
@@ -85,7 +85,7 @@ def reason_of(error: BaseException) -> Reason:
 
 
 def trouble_of(error: BaseException) -> str | None:
-    """Why a server was not heard, in words, where the error or what it came of tells; None for what it has answered."""
+    """Why a server could not be reached, if the error or a cause says so; None for an error response."""
     found = list(chain(error))
     if any(getattr(one, "reason", None) in _NO_TLS for one in found):
         return NO_TLS
@@ -94,18 +94,18 @@ def trouble_of(error: BaseException) -> str | None:
 
 
 def may_be_back(error: BaseException) -> bool:
-    """Whether what was not heard may be heard in a while: not under a name that nobody has, nor untrusted."""
+    """Whether an unreachable server may be back later: not if its name does not exist or it is not trusted."""
     unknown = any(isinstance(one, socket.gaierror) and one.errno == socket.EAI_NONAME for one in chain(error))
     return not unknown and trouble_of(error) != UNTRUSTED
 
 
 def why_silent(error: BaseException) -> str:
-    """The same, or the kind of the error where nothing more is known."""
+    """The same, or the class of the error if nothing more is known."""
     return trouble_of(error) or type(error).__name__
 
 
 def chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and those that caused it, at most eight."""
+    """The error and its causes, at most eight."""
     following: BaseException | None = error
     for _ in range(8):
         if following is None:
@@ -115,14 +115,14 @@ def chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def _code(error: BaseException) -> str | None:
-    """The word for what is wrong that an error of botocore carries."""
+    """The error code in an error of botocore."""
     response = getattr(error, "response", None)
     said = response.get("Error") if isinstance(response, dict) else None
     return said.get("Code") if isinstance(said, dict) else None
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status that an error of aiohttp, requests, botocore, azure or google carries."""
+    """The HTTP status in an error of aiohttp, requests, botocore, azure or google."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):  # botocore
         response = response.get("ResponseMetadata", {})

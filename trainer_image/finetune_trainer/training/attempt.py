@@ -1,4 +1,4 @@
-"""One attempt of a job: who it is of, who is told of it, and who else takes part."""
+"""One attempt of a job: its job, its reports and trackers, and the other ranks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,38 +14,38 @@ from finetune_trainer.computing.ranks import World
 
 @dataclass(frozen=True)
 class Attempt:
-    """What all of an attempt's work is given."""
+    """Passed to everything that works on an attempt."""
 
     job: TrainerJob
     reporter: Reporter
     interruption: Interruption
     world: World
-    followers: Trackers
+    trackers: Trackers
     allow_local: bool
     """Whether datasets may be files of this machine."""
     moment: datetime | None = None
-    """What time the run's conversations are written at; None until that is known."""
+    """The time in the run's conversations; None until it is known."""
 
-    def tell_followers(self, how: End) -> None:
-        """The trackers' runs end as this attempt does; status has what they missed. Only the first rank has any."""
+    def end_trackers(self, how: End) -> None:
+        """End the trackers' runs, and report what they missed. Only the first rank has trackers."""
         if not self.world.is_first:
             return
-        self.followers.end(how)
-        self.tell_tracked()
+        self.trackers.end(how)
+        self.report_trackers()
 
-    def tell_tracked(self) -> None:
-        """Status has where the trackers' runs are, and what they lack."""
-        if self.world.is_first and self.followers.tracked:
-            self.reporter.update(trackers=self.followers.tracked)
+    def report_trackers(self) -> None:
+        """Report where the trackers' runs are, and their problems."""
+        if self.world.is_first and self.trackers.tracked:
+            self.reporter.update(trackers=self.trackers.tracked)
 
     @contextmanager
-    def followed(self) -> Iterator[None]:
-        """Work whose end without a result the trackers hear of."""
+    def trackers_informed(self) -> Iterator[None]:
+        """Tell the trackers if the block ends with an exception."""
         try:
             yield
         except Interrupted:
-            self.tell_followers("Interrupted")
+            self.end_trackers("Interrupted")
             raise
         except Exception:
-            self.tell_followers("Failed")
+            self.end_trackers("Failed")
             raise

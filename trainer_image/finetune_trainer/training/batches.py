@@ -1,6 +1,6 @@
-"""Which rows stand in which optimizer step, and in which forward pass of it. Pure: (seed, step) decides all.
+"""Which rows are in which optimizer step, and in which of its forward passes. Pure: determined by seed and step.
 
-So a resumed run needs no state of a sampler, and a step is the same whatever ran before it.
+So a resumed run needs no sampler state, and a step is the same whatever ran before it.
 """
 
 import math
@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 SORTED_TOGETHER = 256
-"""Rows of a whole set, as validation and measuring go over, that are sorted by length at once."""
+"""When going over a whole set (validation, evaluation), this many rows at a time are sorted by length."""
 
 
 class Plan:
-    """The order of the data: `rows` shuffled anew for each epoch, `batch_size` of them per optimizer step."""
+    """The order of the data: `rows` reshuffled for each epoch, `batch_size` of them per optimizer step."""
 
     def __init__(self, rows: int, *, batch_size: int, epochs: float, seed: int) -> None:
         self.steps_per_epoch = math.ceil(rows / batch_size)
@@ -30,7 +30,7 @@ class Plan:
         return [int(row) for row in self._order(epoch)[start : start + self._batch_size]]
 
     def epochs_after(self, steps: int) -> float:
-        """Passes over the data after so many steps."""
+        """How many passes over the data that many steps are."""
         return steps / self.steps_per_epoch
 
 
@@ -42,7 +42,7 @@ def shuffled(rows: int, seed: int, epoch: int) -> NDArray[np.int64]:
 def forward_passes(
     lengths: Sequence[int], *, token_budget: int | None = None, rows_each: int | None = None
 ) -> list[list[int]]:
-    """Split one step's rows into forward passes of like lengths, the longest first: if memory fails, it fails at once.
+    """Split one step's rows into forward passes of similar lengths, longest first: out of memory then happens at once.
 
     Either `token_budget` bounds rows times the longest row (a longer row goes alone), or `rows_each` bounds the rows.
     Returns places in `lengths`; ties keep their order.
@@ -64,11 +64,11 @@ def _fits(rows: int, longest: int, token_budget: int | None, rows_each: int | No
 
 
 def packed_rows(lengths: Sequence[int], tokens: int) -> list[list[int]]:
-    """Split one step's rows into forward passes of at most `tokens` tokens, as few as best fit decreasing finds.
+    """Split one step's rows into forward passes of at most `tokens` tokens, as few as best-fit decreasing finds.
 
-    Each row, the longest first, goes where it leaves the least room; a longer one than `tokens` goes alone (Johnson,
-    Near-optimal bin packing algorithms, 1973: at most 11/9 of the fewest, and one). Returns places in `lengths`, the
-    fullest pass first: if memory fails, it fails at once. Ties keep their order.
+    Rows are placed longest first, where they leave the least room; a row longer than `tokens` gets its own pass
+    (Johnson, Near-optimal bin packing algorithms, 1973: at most 11/9 of the minimum, plus one). Returns places in
+    `lengths`, the fullest pass first: out of memory then happens at once. Ties keep their order.
     """
     passes: list[list[int]] = []
     room: list[int] = []

@@ -1,15 +1,15 @@
-"""Checkpoints: what a killed run needs to go on as if nothing had happened. Whole or not at all, and no pickle.
+"""Checkpoints: what a killed run needs to continue as if nothing had happened. Written atomically, and no pickle.
 
     checkpoints/step-00000120/
-      model*.safetensors      parameters that are trained, whole however they are shared out, in pieces
+      model*.safetensors      trained parameters, unsharded, in pieces
       optimizer*.safetensors  its tensors, as INDEX.NAME
       random.safetensors      torch's random states
-      state.json              what is no tensor: optimizer groups, schedule, Python's random state, the run's own notes
+      state.json              everything else: optimizer groups, schedule, Python's random state, the run's notes
       trainer_state.json      transformers' TrainerState
-      metrics.jsonl           the run's record until then
+      metrics.jsonl           the run's record up to this step
       manifest.json           checksums, written last
 
-When to save is not decided here. The order of the data needs no state: it follows from seed and step (`batches.py`).
+`intervals.py` decides when to save. The order of the data needs no state: it follows from seed and step (`batches.py`).
 """
 
 import json
@@ -35,10 +35,10 @@ from finetune_trainer.training.checkpoint_names import checkpoints_in, folder_na
 from finetune_trainer.training.origin import of_another_base
 
 KEPT = 2
-"""Checkpoints that are kept: the newest may turn out to be damaged."""
+"""Number of checkpoints to keep: the newest may turn out to be damaged."""
 
 _PIECE_BYTES = 2 * 1024**3
-"""Most that is in memory at once of tensors that are shared out among ranks."""
+"""Limit for gathering sharded tensors: at most this much is in memory at once."""
 
 _CUDA = "cuda"
 
@@ -59,7 +59,7 @@ def save(
 ) -> Path:
     """Write the checkpoint of `step` below `root` and delete all but the newest.
 
-    `notes` is the run's own: `newest` gives it back. Where `before_rename` raises, there is none.
+    `notes` is opaque here: `newest` returns it. If `before_rename` raises, no checkpoint is left.
 
     Raises:
         TrainerError: ArtifactFailed, it cannot be written.
@@ -86,17 +86,17 @@ def save(
 
 
 def follow(model: torch.nn.Module, optimizer: Optimizer) -> None:
-    """What the other ranks do while rank 0 saves: give their parts of the tensors, in the same order."""
+    """The other ranks' part of `save` on rank 0: gather the same sharded tensors in the same order."""
     for tensors in (_trained(model), _split(optimizer.state_dict())[0]):
         for value in tensors.values():
             gathered(value)
 
 
 def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
-    """The newest whole checkpoint: its folder, step and notes. Half-written and damaged ones are deleted.
+    """The newest complete checkpoint: its folder, step and notes. Partial and damaged ones are deleted.
 
     Raises:
-        TrainerError: StoreUnavailable or ArtifactFailed, there are some, and the volume gives none of them now.
+        TrainerError: StoreUnavailable or ArtifactFailed, there are checkpoints, but none can be read now.
     """
     remove_unfinished(root)
     trouble: OSError | None = None
@@ -111,16 +111,16 @@ def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
             return folder, manifest["step"], _state(folder)["notes"]
         logger.warning("%s is damaged and is deleted; the run resumes from an earlier step.", folder.name)
         shutil.rmtree(folder, ignore_errors=True)
-    if trouble is not None:  # to begin anew would write over them
+    if trouble is not None:  # starting over would overwrite them
         raise of_volume(f"{root} has checkpoints that cannot be read", trouble)
     return None
 
 
 def load_model(folder: Path, model: torch.nn.Module) -> None:
-    """Put the trained parameters back, in place.
+    """Restore the trained parameters, in place.
 
     Raises:
-        TrainerError: SpecInvalid, the base model is another one by now.
+        TrainerError: SpecInvalid, the base model has changed.
     """
     trained = _trained(model)
     with _saved(folder, "model") as saved, torch.no_grad():
@@ -132,7 +132,7 @@ def load_model(folder: Path, model: torch.nn.Module) -> None:
 
 
 def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -> None:
-    """Put the states of optimizer and learning-rate schedule back."""
+    """Restore the states of optimizer and learning-rate schedule."""
     state = _state(folder)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     with _saved(folder, "optimizer") as saved:
@@ -142,33 +142,33 @@ def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -
 
 
 def load_random_states(folder: Path) -> None:
-    """Put the random states of torch and Python back."""
+    """Restore the random states of torch and Python."""
     RandomStates(load_file(folder / "random.safetensors"), _state(folder)["python"]).restore()
 
 
 @dataclass(frozen=True)
 class RandomStates:
-    """Those that a step may draw from: torch's by device, and Python's own."""
+    """The random states that a step may use: torch's by device, and Python's."""
 
     generators: dict[str, torch.Tensor]
     python: Any
 
     @classmethod
     def now(cls) -> Self:
-        """As they are at this moment."""
+        """The current states."""
         states = {"cpu": torch.get_rng_state()}
         if torch.cuda.is_available():
             states |= {f"{_CUDA}{index}": value for index, value in enumerate(torch.cuda.get_rng_state_all())}
         return cls(states, random.getstate())
 
     def restore(self) -> None:
-        """Put them back."""
+        """Restore these states."""
         version, numbers, gauss = self.python  # JSON made lists of its tuples
         random.setstate((version, tuple(numbers), gauss))
         for name, value in self.generators.items():
             if name == "cpu":
                 torch.set_rng_state(value)
-            elif (device := int(name.removeprefix(_CUDA))) < torch.cuda.device_count():  # where it goes on may be fewer
+            elif (device := int(name.removeprefix(_CUDA))) < torch.cuda.device_count():  # there may be fewer now
                 torch.cuda.set_rng_state(value, device)
 
 
@@ -182,12 +182,12 @@ def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def _as_held(saved: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-    """Moments are shared out as their parameter is; a count of steps is everybody's."""
+    """Sharded like its parameter if it has the same shape (moments); the step count is not sharded."""
     return like(parameter, saved) if saved.shape == parameter.shape else saved
 
 
 def _save(tensors: dict[str, torch.Tensor], folder: Path, name: str) -> None:
-    """NAME.safetensors, and NAME-2.safetensors, … where that is too much for one piece."""
+    """Write NAME.safetensors, and NAME-2.safetensors, … if that is too much for one piece."""
     for number, piece in enumerate(_pieces(tensors.items()), start=1):
         save_file(piece, folder / f"{name}{f'-{number}' if number > 1 else ''}.safetensors")
 
@@ -206,7 +206,7 @@ def _pieces(tensors: Iterable[tuple[str, torch.Tensor]]) -> Iterator[dict[str, t
 
 
 class _Saved:
-    """Tensors that `_save` wrote, each read when it is asked for."""
+    """Tensors that `_save` wrote, each read on access."""
 
     def __init__(self, files: list[Any]) -> None:
         self._files = {name: file for file in files for name in file.keys()}  # noqa: SIM118 - it is no dict
@@ -244,5 +244,5 @@ def _join(tensors: dict[str, torch.Tensor], groups: list[dict[str, Any]]) -> dic
         index, name = key.split(".", 1)
         entries.setdefault(int(index), {})[name] = value
     for group in groups:
-        group["betas"] = tuple(group["betas"])  # JSON knows lists only
+        group["betas"] = tuple(group["betas"])  # JSON has no tuples
     return {"state": entries, "param_groups": groups}

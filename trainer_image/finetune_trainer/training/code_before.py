@@ -1,4 +1,4 @@
-"""Which code the attempt before has run: what the same code has reported counts on where it goes on and is silent."""
+"""Which code the previous attempt ran: the record continues if the same code resumes without reporting again."""
 
 import json
 from pathlib import Path
@@ -6,11 +6,11 @@ from pathlib import Path
 from finetune_trainer.storage.durable import text_in, whole_file
 
 FILE = "code-ran.json"
-"""Below the job's output."""
+"""In the job's output folder."""
 
 
 def is_same(output: Path, ran: list[str]) -> bool:
-    """Whether it was this code, on this data."""
+    """Whether the previous attempt ran this code on this data."""
     try:
         return bool(json.loads(text_in(output / FILE)) == ran)
     except (OSError, ValueError):
@@ -18,7 +18,7 @@ def is_same(output: Path, ran: list[str]) -> bool:
 
 
 def note(output: Path, ran: list[str]) -> None:
-    """This code is about to be run.
+    """Record that this code is about to run.
 
     Raises:
         TrainerError: ArtifactFailed.
@@ -27,5 +27,5 @@ def note(output: Path, ran: list[str]) -> None:
 
 
 def forget(output: Path) -> None:
-    """The artifact is there."""
+    """Delete the note once the artifact is written."""
     (output / FILE).unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""How the child that ran `spec.code` ended, as the error that the job ends with: what, and at which file and line."""
+"""Turns the end of the child that ran `spec.code` into the job's error: what happened, in which file and line."""
 
 import signal
 from pathlib import Path
@@ -15,7 +15,7 @@ from finetune_trainer.training.code_start import RAISED
 
 _MOST_BYTES = 4096
 _FOR_MEMORY = ("MemoryError", "OutOfMemoryError")
-"""Python's own error, and torch's for a GPU."""
+"""Python's own error, and torch's for GPUs."""
 
 _STOPPED = (
     "Let the code call run.stop() only where run.stop_requested says so, and just end where it is done, and try again "
@@ -25,29 +25,29 @@ _LOOK = "the end of its output says why"
 
 
 class _Raised(ApiModel):
-    """The error that ended the code, as the child notes it; the code could write there, too."""
+    """The error that ended the code, as the child recorded it. Untrusted: the code can write the file too."""
 
     type: Annotated[str, Field(pattern=r"^\w{1,100}$")]
     place: Annotated[str, Field(pattern=r"^[^/\n]{1,200} line \d{1,9}$")] | None = None
     reason: Reason | None = None
-    """Of an error that the recipe's own pieces raised."""
+    """Of a TrainerError raised by the recipe's functions."""
     module: Annotated[str, Field(pattern=r"^[\w.]{1,100}$")] | None = None
 
     @property
     def for_memory(self) -> Reason | None:
-        """Which want of memory it was, if it was one: pieces of the recipe know whether another attempt may help."""
+        """The reason, if it ran out of memory: the recipe's functions know whether another attempt may help."""
         if self.reason in (Reason.OUT_OF_MEMORY, Reason.INSUFFICIENT_MEMORY):
             return self.reason
         return Reason.OUT_OF_MEMORY if self.type in _FOR_MEMORY else None
 
     @property
     def at(self) -> str:
-        """Where it was, if that is known, as the end of a sentence's part."""
+        """The place, if known, as the end of a clause."""
         return f" at {self.place}" if self.place else ""
 
 
 def failed(exit_code: int, scratch: Path) -> TrainerError:
-    """Why code ended with this exit code; the child's working folder may tell more."""
+    """Why the code ended with this exit code, using the error in its working folder, if any."""
     raised = _raised(scratch)
     if raised is not None and raised.for_memory is not None and exit_code > 0:
         said = f"the code of spec.code had too little memory: {raised.type}{raised.at}"
@@ -64,7 +64,7 @@ def failed(exit_code: int, scratch: Path) -> TrainerError:
 
 
 def _of_a_meaning(exit_code: int, raised: _Raised | None) -> TrainerError | None:
-    """What an exit code alone tells."""
+    """The error for an exit code that says enough by itself."""
     if exit_code == -signal.SIGKILL:
         return TrainerError(Reason.OUT_OF_MEMORY, "the code of spec.code was killed: probably over the memory limit")
     if exit_code == -signal.SIGBUS:
@@ -77,7 +77,7 @@ def _of_a_meaning(exit_code: int, raised: _Raised | None) -> TrainerError | None
 
 
 def _lacks(raised: _Raised, how: str) -> TrainerError:
-    """A module that is not there, or has not what is asked of it."""
+    """The error for a module that is missing, or lacks an attribute."""
     name = (raised.module or "").partition(".")[0]
     step = (
         f"Import what is there: a package of the trainer's image, or another key of the same ConfigMap ({name}.py). "
@@ -97,7 +97,7 @@ def _raised(scratch: Path) -> _Raised | None:
 
 
 def _signal(number: int) -> str:
-    """Its name; most of those for programs of real time have none."""
+    """The signal's name; most real-time signals have none."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -1,8 +1,7 @@
-"""Run as a file, beside code of one's own: ends it with all that it has started once the trainer has gone.
+"""Run as a script beside the user's code: kills it and everything it started when the trainer is gone.
 
-The trainer holds the other end of this process's input. What launchers such as torchrun start has a session of its own
-and is in no group with the code: it is found by whose child it is. Nothing of the package is imported: it begins at
-once.
+The trainer holds the other end of this process's stdin. Launchers such as torchrun start children in their own session
+and process group: these are found by their parents. Imports nothing of the package, so that it starts at once.
 """
 
 import contextlib
@@ -14,7 +13,7 @@ from pathlib import Path
 
 
 def end_with_the_input(leader: int) -> None:
-    """Wait for the input's end, and end the process with its group and its descendants."""
+    """Wait for the end of stdin, then kill the process, its group and its descendants."""
     sys.stdin.read()
     left = [leader, *_below(leader, _parents())]
     with contextlib.suppress(ProcessLookupError):
@@ -27,7 +26,7 @@ def end_with_the_input(leader: int) -> None:
 def _parents() -> dict[int, int]:
     found = {}
     for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # it has just ended
             found[int(path.parent.name)] = int(path.read_text(errors="replace").rpartition(")")[2].split()[1])
     return found
 

@@ -1,7 +1,7 @@
-"""How the code of `spec.code` and its trainer hear of each other: reports by a pipe, and a mark that asks to stop.
+"""The channel between the code of `spec.code` and the trainer: a pipe for reports, and a file that requests a stop.
 
-Both have names in a folder, so that whatever the code starts can report too, and knows when to stop: launchers of
-ranks pass no descriptors on and no signal, and a descriptor's number would be another file there.
+Both are named files in a folder, so that every process that the code starts can use them: launchers of ranks pass on
+neither descriptors nor signals, and the number of a descriptor would mean another file there.
 """
 
 import os
@@ -19,15 +19,15 @@ from finetune_api.base import ApiModel
 _PIPE, _STOP = "reports", "stop"
 
 _MOST = 10**15
-"""Of what code counts: sums of such numbers are still some that JSON and a status can hold."""
+"""Limit of the code's counters: their sums must still fit into JSON and a status."""
 _Finite = Annotated[float, Field(allow_inf_nan=False, ge=-1e100, le=1e100)]
-"""The same of what it measures."""
+"""The same for measured values."""
 
 _LOOK_MILLISECONDS = 200
-"""How often it is looked whether the code is gone, where it reports nothing."""
+"""How often to check whether the code has ended while it reports nothing."""
 
 _LINE_BYTES, _PIPE_BYTES = 1 << 16, 1 << 20
-"""More than a report takes, and the most that a pipe may hold of what was written before."""
+"""More than a report needs, and the limit of what is read from the pipe after the code has ended."""
 
 
 class CodeReport(ApiModel):
@@ -43,7 +43,7 @@ class CodeReport(ApiModel):
 
 @contextmanager
 def opened(folder: Path) -> Iterator[IO[bytes]]:
-    """Make the pipe and read from it; nobody's end closes it, as the next writer may be yet to come."""
+    """Create the pipe and open it for reading. We hold a writing end too: the last writer's close must not end it."""
     os.mkfifo(folder / _PIPE, mode=0o600)
     with os.fdopen(os.open(folder / _PIPE, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
         writing = os.open(folder / _PIPE, os.O_WRONLY)
@@ -54,9 +54,9 @@ def opened(folder: Path) -> Iterator[IO[bytes]]:
 
 
 def lines(pipe: IO[bytes], gone: threading.Event) -> Iterator[bytes]:
-    """What is written into the pipe, line by line, until the code is gone and nothing is left in it.
+    """Lines from the pipe, until the code has ended and the pipe is empty.
 
-    A process that it has left in a session of its own may write for ever.
+    A process that the code left behind in its own session may keep on writing, hence the limit.
     """
     poll = select.poll()
     poll.register(pipe, select.POLLIN)
@@ -72,18 +72,18 @@ def lines(pipe: IO[bytes], gone: threading.Event) -> Iterator[bytes]:
         *whole, begun = (begun + part).split(b"\n")
         yield from whole
         if len(begun) > _LINE_BYTES:
-            break  # it is no report, however it goes on
+            break  # too long for a report
     if begun:
         yield begun
 
 
 def ask_to_stop(folder: Path) -> None:
-    """Leave the mark."""
+    """Create the file that requests a stop."""
     (folder / _STOP).touch()
 
 
 class Writer:
-    """The end of a process of the code."""
+    """The writing end, in a process of the code."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -91,11 +91,11 @@ class Writer:
 
     @property
     def is_asked_to_stop(self) -> bool:
-        """Whether the mark is there."""
+        """Whether a stop was requested."""
         return (self._folder / _STOP).exists()
 
     def line(self, text: bytes) -> None:
-        """Write one, whole among those of other processes, as it is shorter than what a pipe takes at once.
+        """Write one line. Lines of several processes do not mix, since each is shorter than PIPE_BUF.
 
         Raises:
             OSError: the trainer is gone.

@@ -1,7 +1,7 @@
-"""The first lines of the child that runs `spec.code`: the code as `python train.py` would run it, and where it raised.
+"""Entry point of the child that runs `spec.code`: runs it as `python train.py` would, and records where it raised.
 
-What is noted is read by `code_end.py`: no text of the error, which may quote data. No library is imported here: code
-that needs none is done in a moment.
+`code_end.py` reads the record. It contains no error text, which may quote data. Imports no libraries: code that needs
+none starts quickly.
 """
 
 import builtins
@@ -17,19 +17,19 @@ from types import TracebackType
 from typing import Any
 
 RAISED = "raised.json"
-"""In the child's working folder: the error that ended it, and where it comes from."""
+"""In the child's working folder: the error that ended it, and where it was raised."""
 
 COMMAND = "from finetune_trainer.training.code_start import main; main()"
-"""For `python -c`, followed by the code's file: its main module has no names of ours then."""
+"""For `python -c`, followed by the code's file: so the main module contains none of our names."""
 
 
 def main() -> None:
     """Run the file that the command line names as the main module of this process."""
     sys.argv = sys.argv[1:]
-    file, note = sys.argv[0], Path.cwd() / RAISED  # the code may go elsewhere
+    file, note = sys.argv[0], Path.cwd() / RAISED  # the code may change the working folder
     folders = (str(Path(file).resolve().parent), str(Path(file).parent))
     if not sys.flags.safe_path:
-        sys.path[0] = folders[0]  # as for any script; it was the working folder
+        sys.path[0] = folders[0]  # as for any script, instead of the working folder
     names = _empty_main(file)
     try:
         exec(compile(_source(Path(file)), file, "exec", dont_inherit=True), names)  # noqa: S102 - an admin allows it
@@ -40,7 +40,7 @@ def main() -> None:
 
 
 def _empty_main(file: str) -> dict[str, Any]:
-    """The names that the main module of a script begins with, in place of all that it has."""
+    """Clear the main module and give it the names that a script starts with."""
     names = sys.modules["__main__"].__dict__
     names.clear()
     names |= dict.fromkeys(("__doc__", "__loader__", "__package__", "__spec__", "__cached__"))
@@ -49,10 +49,10 @@ def _empty_main(file: str) -> dict[str, Any]:
 
 
 def _source(file: Path) -> bytes:
-    """What is in the file.
+    """The file's content.
 
     Raises:
-        SyntaxError: it is no text of its encoding. Python itself looks where it reads a file, and not at bytes.
+        SyntaxError: it is not text in its encoding. Python checks this for files, but not for bytes.
     """
     content = file.read_bytes()
     encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
@@ -71,14 +71,14 @@ def _leave(note: Path, error: BaseException, folders: tuple[str, ...]) -> None:
     found = {"type": type(error).__name__, "place": _place(error, folders)}
     if isinstance(error, ImportError):
         found["module"] = error.name
-    if found["type"] == "TrainerError":  # of the recipe's own pieces
+    if found["type"] == "TrainerError":  # raised by the recipe's functions
         found["reason"] = str(getattr(error, "reason", None))
     with contextlib.suppress(OSError):
         note.write_text(json.dumps(found), encoding="utf-8")
 
 
 def _place(error: BaseException, folders: tuple[str, ...]) -> str | None:
-    """File and line of the code, or of what is beside it, that the error went through last."""
+    """File and line of the last frame in the user's code or a file beside it."""
     if isinstance(error, SyntaxError) and error.filename and error.lineno and _is_of(error.filename, folders):
         return f"{Path(error.filename).name} line {error.lineno}"
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_of(frame.filename, folders)]
@@ -90,7 +90,7 @@ def _is_of(file: str, folders: tuple[str, ...]) -> bool:
 
 
 def _print_without_our_frames() -> None:
-    """Python is about to print the error: its trace is to be that of the user's file."""
+    """Make the traceback that Python prints start in the user's file."""
     hook = sys.excepthook
 
     def without_ours(kind: type[BaseException], raised: BaseException, trace: TracebackType | None) -> None:

@@ -1,4 +1,4 @@
-"""What a training goes through: which rows in which order, what is minimised on them, and what happens on the way."""
+"""What a training does: which rows in which order, which loss, and what happens after which step."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from finetune_trainer.training.steps import Store
 
 @dataclass(frozen=True)
 class Course:
-    """The same wherever it is computed; how, is `gradients.ComputeSettings`."""
+    """Independent of the machine; how it is computed is in `gradients.ComputeSettings`."""
 
     train: Store
     validation: Store | None

@@ -1,7 +1,7 @@
-"""Whether a training that has come to its end has come to anything: a loss may explode and stay a finite number.
+"""Whether a finished training made sense: a loss may explode and still be a finite number.
 
-Only what is certain is refused; a loss that ends far above its beginning, and a training that has moved no weight, are
-told beside the version. A model that is merely worse than before is found by validation and test sets.
+Only clear cases are refused; a loss that ends far above its start, and a training that moved no weight, are warnings of
+the version. A model that is merely worse than before is found by validation and test sets.
 """
 
 import math
@@ -17,28 +17,28 @@ from finetune_trainer.attempt.metrics import CHOSEN_LOSS
 from finetune_trainer.errors import TrainerError
 
 _END, _LEAST = 10, 5
-"""The last tenth of the steps is the end, and no fewer than these: single steps vary."""
+"""The end is the last tenth of the steps, but at least this many: single steps vary."""
 
 _MARGIN = 1.0
-"""Nats: so far a loss must lie above what it is held against."""
+"""Nats that a loss must be above its limits to be refused."""
 
 _FAR = 0.5
-"""Nats above the beginning, and part of it, from which on an end is worth a word."""
+"""Nats above the start, and fraction of it, from which on an end gets a warning."""
 
 _LONGER, _BEYOND = 1.25, 0.1
-"""Times, and nats, by which a validation loss must end above its lowest one to be worth a word: a little is usual."""
+"""Factor, and nats, by which a validation loss must end above its minimum to get a warning: a little is normal."""
 
 _EPSILON = 1e-8
-"""Of Adam: gradients below it move a weight by less than the learning rate, and by the less the smaller they are."""
+"""Adam's epsilon: smaller gradients move a weight by less than the learning rate, in proportion to their size."""
 
 _NOTHING = 1e-8
-"""A way of a weight over all steps that no answer shows: 16 bits cannot even hold it beside a weight of a base."""
+"""Distance of a weight over all steps that changes no answer: 16 bits cannot represent it beside a base weight."""
 
 
 def warnings(
     spec: FineTuneJobSpec, lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float | None
 ) -> list[str] | None:
-    """What to say beside the version of a training that was let through; the arguments are those of what it asks."""
+    """Warnings for a training that was not refused; the arguments are those of the functions called."""
     ratio = spec.adapters.lora_plus_ratio if spec.adapters else None
     return (
         doubts(lines)
@@ -49,7 +49,7 @@ def warnings(
 
 
 def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
-    """Refuse a model that answers worse than a guess among all of its `tokens`, and worse than it began.
+    """Refuse a model whose loss ended above that of a guess among all of its `tokens`, and above its start.
 
     A guess has a loss of ln(tokens) nats per token.
 
@@ -68,10 +68,10 @@ def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
 
 
 def _of_tokens(lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
-    """The loss of each step in nats per token, and what it is called.
+    """The loss of each step in nats per token, and its name.
 
-    That of pairs is none: it falls as well where both answers are lost, and only the rejected one by more. Checkpoints
-    of before may lack the other one.
+    The loss of pairs is no measure: it also falls if both answers get unlikely, and only the rejected one more so. Old
+    checkpoints may lack the loss of chosen answers.
     """
     steps = [line for line in lines if "loss" in line]
     if steps and "pairs" in steps[0]:
@@ -80,9 +80,9 @@ def _of_tokens(lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
 
 
 def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float | None) -> None:
-    """Refuse a model whose last step has spoilt it: each step's own loss is from before the step.
+    """Refuse a model that the last step ruined: each step's loss was measured before its update.
 
-    `at_end` is that of the last step's rows after it, by which chance of other rows has no part in the difference.
+    `at_end` is the loss of the last step's rows after it, so that the difference is not due to other rows.
 
     Raises:
         TrainerError: TrainingDiverged.
@@ -100,9 +100,9 @@ def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: f
 
 
 def doubts(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    """What to say of a training whose loss ends far above its beginning, by more than steps vary; None where none does.
+    """A warning if the loss ends far above its start, by more than its variation over steps; otherwise None.
 
-    A step's tokens may be easy ones by chance. The loss of pairs begins at ln 2, that of a guess, whatever they are.
+    A step's tokens may be easy ones by chance. The loss of pairs always starts at ln 2, that of a guess.
     """
     of_pairs = [line["loss"] for line in lines if "loss" in line and "pairs" in line]
     losses, what = _of_tokens(lines)
@@ -118,19 +118,19 @@ def doubts(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
 
 
 def _risen(losses: Sequence[float], *, vary: int) -> float | None:
-    """Where losses end, if that is far above the first one, which may be so by chance or not at all (`vary` 1 or 0)."""
+    """The end of the losses if it is far above the first one. `vary`: 1 if the first one varies by chance, 0 if not."""
     last = losses[1:][-max(len(losses) // _END, _LEAST) :]
-    if len(last) < 2:  # one number does not vary
+    if len(last) < 2:  # one number has no variance
         return None
     end, chance = statistics.fmean(last), 2 * statistics.stdev(last) * math.sqrt(vary + 1 / len(last))
     return end if end - chance > losses[0] + max(_FAR, _FAR * losses[0]) else None
 
 
 def doubt_of_few(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float | None) -> list[str] | None:
-    """What to say where there were too few steps to tell a rise from chance, and yet a guess does better in the end.
+    """A warning if there were too few steps to tell a rise from chance, but the model ends worse than a guess.
 
-    The last step's own loss is no measure there: the step before it may have spoilt the model. Other rows may have had
-    as high a loss before; that is why it is a word and no refusal.
+    Uses the loss after the last step: its own loss may already be that of a ruined model. Only a warning, since
+    these rows may have had the same loss at the start.
     """
     losses, what = _of_tokens(lines)
     if at_end is None or not losses or at_end <= max(math.log(tokens), losses[0]) + _MARGIN:
@@ -143,9 +143,9 @@ def doubt_of_few(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: float 
 
 
 def too_long(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
-    """What to say where rows that are not learnt had a far lower loss before the end: then others were learnt by heart.
+    """A warning if the validation loss ends far above its minimum: the training rows were then memorised.
 
-    Each time they are the same rows, so no chance of theirs has a part in it.
+    It is always measured on the same rows, so their choice plays no role.
     """
     checks = [line for line in lines if "validationLoss" in line]
     best = min(checks, key=itemgetter("validationLoss"), default=None)
@@ -157,9 +157,9 @@ def too_long(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:
 
 
 def nothing_learnt(lines: Sequence[Mapping[str, Any]], hyper: Hyperparameters, factor: float = 1.0) -> list[str] | None:
-    """What to say of a training that can have moved no weight so far that it shows; None where it may have.
+    """A warning if the training cannot have moved any weight noticeably; otherwise None.
 
-    `factor`: by which the rate of some weights is larger, as LoRA+ has it.
+    `factor`: how much higher the learning rate of some weights is, with LoRA+.
     """
     steps = [line for line in lines if "loss" in line]
     norms = [min(line["gradNorm"], hyper.max_grad_norm) for line in steps]

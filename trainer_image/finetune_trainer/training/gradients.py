@@ -1,9 +1,9 @@
-"""The gradients of one optimizer step, on each rank those of its share: passes one after the other, or side by side.
+"""The gradients of one optimizer step, of this rank's share of it: passes in sequence, or in parallel threads.
 
     passes -> sums of the objective, divided by the weight of the whole step -> backward -> summed over the ranks
 
-Where memory is short the step is done again in halves. Nothing here knows an optimizer or a checkpoint: what is done
-with the gradients is `step_trainer.py`.
+After an out-of-memory error the step is repeated with smaller passes. Independent of optimizer and checkpoints:
+`step_trainer.py` uses the gradients.
 """
 
 import contextlib
@@ -33,11 +33,11 @@ logger = logging.getLogger(__name__)
 
 
 class StepAbandoned(Exception):
-    """The step under way was given up; the model is as the step before left it."""
+    """The current step was abandoned; the model is in its state after the previous step."""
 
 
 class ShortOfMemory(Exception):
-    """A step failed for want of memory, twice in this attempt or with nothing left to make smaller."""
+    """A step ran out of memory, for the second time in this attempt or with passes that cannot be smaller."""
 
     def __init__(self, tokens: int) -> None:
         super().__init__(tokens)
@@ -46,23 +46,23 @@ class ShortOfMemory(Exception):
 
 @dataclass(frozen=True)
 class ComputeSettings:
-    """How this machine computes a training. What is learnt is the same, but for rounding."""
+    """How this machine computes a training. Does not change the result, except for rounding."""
 
     cut: Cut
-    """How steps are cut into passes, the halvings of `lesson` included."""
+    """How steps are cut into passes, including the halvings of `lesson`."""
     dtype: torch.dtype
-    """What products are computed in."""
+    """The dtype of matrix products."""
     at_once: int = 1
-    """Passes that are computed side by side, if the model can."""
+    """Number of passes computed in parallel, if the model supports it."""
     compile_layers: bool = False
     lesson: Lesson = field(default_factory=Lesson)
-    """What earlier shortages of memory taught."""
+    """Settings learned from earlier out-of-memory errors."""
 
 
 class Gradients:
-    """Makes the gradients of one step after the other.
+    """Computes the gradients of one step after another.
 
-    Shortages of memory change the settings; what they taught is kept in `checkpoints`.
+    Out-of-memory errors change the settings, which are then saved in `checkpoints`.
     """
 
     def __init__(
@@ -88,12 +88,12 @@ class Gradients:
         self.are_sharded = is_sharded(net)
         self._cut_short = False
         self.tokens, self.weight = 0, 0
-        """Of the last step, all ranks."""
+        """Of the last step, over all ranks."""
         self.means: Sequence[torch.Tensor | float] = (math.nan,)
-        """Of the last step, all ranks: the objective's loss and measures."""
+        """Mean loss and measures of the last step, over all ranks."""
 
     def settle(self) -> None:
-        """Try whether the model can compute passes side by side, as it is in training."""
+        """Try whether the model can compute passes in parallel. To be called in training mode."""
         if self._at_once == 1:
             return
         why = side_by_side.why_in_order(self._net, partial(self._sums, self._net, self._steps.idle()))
@@ -101,11 +101,11 @@ class Gradients:
         logger.info("passes are computed %s", f"{self._at_once} at a time" if why is None else f"in order: {why}")
 
     def of_step(self, model: Any, inputs: Step, step: int) -> torch.Tensor:
-        """Forward and backward passes of optimizer step `step`; returns this rank's part of its mean loss.
+        """Run the forward and backward passes of optimizer step `step`; returns this rank's part of its mean loss.
 
         Raises:
-            StepAbandoned: somebody asked to stop; a step may take longer than a pod has after SIGTERM.
-            ShortOfMemory: it was not enough, and nothing is left to try in this attempt.
+            StepAbandoned: a stop was requested; a step may take longer than a pod has after SIGTERM.
+            ShortOfMemory: out of memory, with nothing left to try in this attempt.
         """
         passes: list[Pass] = (inputs if inputs[CUT] == self.cut else self._steps[step])[PASSES].each
         mine = sum(map(self._objective.weight, passes)), sum(int(batch["tokens"]) for batch in passes)
@@ -117,14 +117,14 @@ class Gradients:
             self._world.reseed(self._seed, step)
             passes = self._smaller(passes, step)
         if self.device.type == "cpu" and not self._alike(passes):
-            heap.give_back()  # gaps of one step do not fit the passes of the next one
-        part: Any = means if self._world.size == 1 else means.tolist()  # alone, nobody waits for the GPU here
+            heap.give_back()  # the next step's passes do not fit into this one's freed blocks
+        part: Any = means if self._world.size == 1 else means.tolist()  # a single rank need not wait for the GPU here
         short = self.lesson.halvings - halvings
         *self.means, given_up, any_short = self._world.sums(*part, self._cut_short, short)
         if any_short:
-            self._follow(self._world.most(short) - short, step)
+            self._follow(self._world.largest(short) - short, step)
         if given_up:
-            self._interruption.spread()
+            self._interruption.set_by_other_rank()
             before.restore()
             raise StepAbandoned
         self._world.sum_gradients(self.own)
@@ -132,14 +132,14 @@ class Gradients:
         return means[0]
 
     def _alike(self, passes: list[Pass]) -> bool:
-        """Whether passes fit into the gaps of others: small packed ones, many of a step. Empty pages take time."""
+        """Whether passes fit into freed blocks of others: many small packed ones. Mapping new pages takes time."""
         budget = self.cut.token_budget
         return self._at_once > 1 and budget is not None and largest(passes or [self._steps.idle()]) <= budget
 
     def _tried(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor | None:
-        """This rank's gradients of a step; its part of the means, or None where memory was short: then none are left.
+        """This rank's gradients of a step; returns its part of the means, or None without gradients if out of memory.
 
-        What failed is only freed when the exception is gone, so nothing may be tried before this has returned.
+        The failed pass is freed only once the exception is gone, so retry only after this has returned.
         """
         if self._at_once > 1:
             return self._side_by_side(model, passes, weight)
@@ -147,14 +147,14 @@ class Gradients:
         gapless = self.device.type != "cpu" or hasattr(self._net, "peft_config")
         try:
             for batch, counts in self.with_idle(passes):
-                self._cut_short = self.asked()
+                self._cut_short = self.stop_requested()
                 if self._cut_short:
                     break
                 means = counts * self._sums(model, batch) / max(weight, 1)
                 self._backward(means[0])
                 total += means.detach()
                 if not gapless:
-                    heap.give_back()  # large gradients do not fit into the gaps: each pass would take new memory
+                    heap.give_back()  # large gradients do not fit into freed blocks: each pass would need new memory
         except RuntimeError as error:
             if not is_short_of_device_memory(error):
                 raise
@@ -163,7 +163,7 @@ class Gradients:
         return total
 
     def _side_by_side(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor:
-        """The same on a CPU. Added up in the order of the passes, gradients are the same to the bit each time."""
+        """The same in threads on a CPU. Gradients are added in the order of the passes: bit-identical each time."""
         total = torch.zeros(1 + len(self._objective.measures))
         of_pass = partial(self._of_pass, model, weight)
         for made in side_by_side.each(passes, of_pass, at_once=self._at_once):
@@ -180,8 +180,8 @@ class Gradients:
     def _of_pass(
         self, model: Any, weight: int, batch: Pass
     ) -> tuple[torch.Tensor, Sequence[torch.Tensor | None]] | None:
-        """The means of a pass and its gradients by `own`; None where somebody asked to stop."""
-        if self.asked():
+        """The means of a pass and its gradients for `own`; None if a stop was requested."""
+        if self.stop_requested():
             return None
         means = self._sums(model, batch) / max(weight, 1)
         return means.detach(), torch.autograd.grad(means[0], self.own, allow_unused=True)
@@ -191,22 +191,22 @@ class Gradients:
             return self._objective.sums(model, on_device(batch, self.device))
 
     def measured(self, passes: list[Pass]) -> Iterator[list[float] | None]:
-        """The sums of each pass, without gradients; None and no more where somebody asked to stop."""
+        """The sums of each pass, without gradients; None and the end if a stop was requested."""
 
         def of_pass(batch: Pass) -> list[float] | None:
-            with torch.no_grad():  # which holds for one thread
-                return None if self.asked() else self._sums(self._net, batch).tolist()
+            with torch.no_grad():  # applies to the current thread only
+                return None if self.stop_requested() else self._sums(self._net, batch).tolist()
 
         return side_by_side.each(passes, of_pass, at_once=self._at_once)
 
     def _smaller(self, passes: list[Pass], step: int) -> list[Pass]:
-        """The passes of this step at half the size, from now on; what the failed ones took is freed before.
+        """The passes of this step at half the size, which applies from now on. The failed passes must be freed before.
 
         Raises:
-            ShortOfMemory: this attempt has done so before, or they cannot be smaller.
+            ShortOfMemory: it happened before in this attempt, or they cannot be smaller.
         """
         gpus.give_back()
-        most = largest(passes or [self._steps.idle()])  # a rank without rows computes along with the others
+        most = largest(passes or [self._steps.idle()])  # a rank without rows computes along
         times, smaller = self._steps.halved_below(most, step)
         lesson = self.lesson.harder(times)
         if lesson is not None:
@@ -218,27 +218,27 @@ class Gradients:
         return smaller
 
     def _follow(self, times: int, step: int) -> None:
-        """Halve the passes as a rank has that was short of memory: all tell the same, and rank 0 keeps the lesson."""
+        """Halve the passes as the ranks that ran out of memory did: all do the same, and rank 0 saves the lesson."""
         if not times:
             return
         self.lesson, self.cut = self.lesson.halved(times), halved(self.cut, times)
         self._steps.recut(self.cut)
-        if self._world.is_first:  # what the others write may be in a pod of their own, and go with it
+        if self._world.is_first:  # another rank's files may be in its own pod, and lost with it
             self.lesson.write(self._checkpoints)
         logger.warning("Another rank's GPU had too little memory in step %d: passes are halved here, too.", step + 1)
 
     def with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
-        """Passes and their weights; a model that is shared out wants equally many of all ranks, so some count 0."""
+        """Passes and their weights. A sharded model needs equally many on all ranks: idle passes count 0."""
         weighted = [(one, 1) for one in passes]
         if not self.are_sharded:
             return weighted
-        return weighted + [(self._steps.idle(), 0)] * (self._world.most(len(passes)) - len(passes))
+        return weighted + [(self._steps.idle(), 0)] * (self._world.largest(len(passes)) - len(passes))
 
-    def asked(self) -> bool:
-        """Whether to stop before the next pass: each rank for itself, but where the others wait for it in a layer."""
-        asked = self._interruption.asked
-        return self._world.anyone(asked) if self.are_sharded else asked
+    def stop_requested(self) -> bool:
+        """Whether to stop before the next pass: decided per rank, but jointly if sharded ranks wait for each other."""
+        requested = self._interruption.is_requested
+        return self._world.any_rank(requested) if self.are_sharded else requested
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """What a pass is computed in."""
+        """The context in which a pass is computed."""
         return autocast(self.device, self._compute_dtype)

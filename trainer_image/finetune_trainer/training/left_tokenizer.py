@@ -1,4 +1,4 @@
-"""The tokenizer that own code left beside its model: servers use the base model's, and a difference is said."""
+"""The tokenizer that own code saved with its model: servers use the base model's, so a difference gets a warning."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from finetune_trainer.errors import TrainerError
 
 
 def left_out(base: Path, folder: Path) -> list[str] | None:
-    """What to say of a tokenizer that nobody will use; None where there is none, or the base's own."""
+    """A warning if the folder has a tokenizer other than the base's; otherwise None."""
     if not (folder / "tokenizer.json").is_file():
         return None
     try:
         was, now = ChatTokenizer.from_folder(base), ChatTokenizer.from_folder(folder)
     except TrainerError:
-        return None  # it is none that anybody could use
+        return None  # nobody could use it anyway
     words, known = now.backend.get_vocab(), was.backend.get_vocab()
     more = len(words.keys() - known.keys())
     apart = {

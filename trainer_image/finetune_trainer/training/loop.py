@@ -1,4 +1,4 @@
-"""transformers' own training loop, as it is told to run."""
+"""Settings of transformers' own training loop."""
 
 from pathlib import Path
 
@@ -11,11 +11,11 @@ from finetune_api.job import Hyperparameters
 def arguments(
     hyper: Hyperparameters, *, learning_rate: float, total_steps: int, output: Path, activation_checkpointing: bool
 ) -> TrainingArguments:
-    """Transformers' arguments: its loop and optimizer; schedule and everything between steps are ours."""
+    """Use transformers' loop and optimizer only; the schedule and everything between steps are ours."""
     made = TrainingArguments(
         output_dir=str(output),
         max_steps=total_steps,
-        per_device_train_batch_size=1,  # of Steps, whose item is a whole optimizer step
+        per_device_train_batch_size=1,  # an item of Steps is a whole optimizer step
         learning_rate=learning_rate,
         weight_decay=hyper.weight_decay,
         max_grad_norm=hyper.max_grad_norm,
@@ -34,5 +34,5 @@ def arguments(
         use_cpu=not torch.cuda.is_available(),
     )
     if made.n_gpu > 1:
-        made._n_gpu = 1  # noqa: SLF001 - a step's passes go to one device; DataParallel would tear them apart
+        made._n_gpu = 1  # noqa: SLF001 - DataParallel would split a step's passes among devices
     return made

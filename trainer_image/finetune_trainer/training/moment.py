@@ -1,8 +1,8 @@
-"""The time that chat templates write: one moment for all conversations of a run, whatever day its attempts see.
+"""The time that chat templates write: one for all conversations of a run, whenever its attempts happen.
 
-Llama 3's template, for example, writes today's date into the system message (`strftime_now`). By the clock an attempt
-that goes on the next day, or a rank on the other side of midnight, would learn from other tokens than those before it,
-and the evaluation would ask with others. So the first attempt's beginning is noted beside the checkpoints.
+Llama 3's template, for example, writes today's date into the system message (`strftime_now`). With the clock, an
+attempt that resumes on the next day, or a rank past midnight, would train on other tokens than the attempts before,
+and the evaluation would use other prompts. So the start of the first attempt is saved beside the checkpoints.
 """
 
 import json
@@ -14,20 +14,20 @@ from finetune_trainer.computing.ranks import World
 from finetune_trainer.storage.durable import note_in, whole_file
 
 FILE = "moment.json"
-"""Below the job's output."""
+"""In the job's output folder."""
 
 
 def of_run(output: Path, world: World) -> datetime:
-    """When the run's first attempt began, in local time as templates have it; the same on every rank.
+    """When the run's first attempt began, in local time as templates expect; the same on every rank.
 
     Raises:
-        TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read or noted.
+        TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read or saved.
     """
-    return datetime.fromisoformat(world.tell("moment", lambda: _noted(output / FILE).isoformat()))
+    return datetime.fromisoformat(world.broadcast("moment", lambda: _noted(output / FILE).isoformat()))
 
 
 def forget(output: Path) -> None:
-    """The run is over: whatever is learnt here next has a time of its own."""
+    """Delete the saved time at the end of the run: the next run here gets its own."""
     with suppress(OSError):
         (output / FILE).unlink()
 
@@ -35,7 +35,7 @@ def forget(output: Path) -> None:
 def _noted(path: Path) -> datetime:
     try:
         return datetime.fromisoformat(note_in(path)).replace(tzinfo=None)
-    except (ValueError, TypeError):  # what is no moment is nobody's note
+    except (ValueError, TypeError):  # missing, or not a time
         now = datetime.now()  # noqa: DTZ005 - local time, as at inference
         whole_file(path, json.dumps(now.isoformat()).encode())
         return now

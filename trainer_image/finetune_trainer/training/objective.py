@@ -1,4 +1,4 @@
-"""What a step minimises: likelihood of completions, or preference of one answer over another. Knows no optimizer.
+"""What a step minimises: likelihood of completions, or preference of one answer over another. Independent of optimizer.
 
 an objective = how rows become forward passes, sums over a pass, and what the mean is taken over
 """
@@ -12,13 +12,13 @@ from torch.nn import functional
 
 from finetune_api.preference import Preference
 from finetune_trainer.attempt.metrics import CHOSEN_LOSS
-from finetune_trainer.training.batches import forward_passes, packed_rows
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.passes import (
     Cut,
     Pass,
     document_labels,
     document_log_likelihoods,
+    groups,
     labelled,
     loss_sum,
     one_pass,
@@ -33,21 +33,21 @@ class Objective:
     """What is minimised."""
 
     passes: Callable[[Any, list[int], Cut], list[Pass]]
-    """(store, rows, cut) as forward passes."""
+    """Splits (store, rows, cut) into forward passes."""
     sums: Sums
-    """(model, pass) → the loss and then the `measures`, each summed over the pass."""
+    """(model, pass) → the loss, then the `measures`, each summed over the pass."""
     weight: Callable[[Pass], int]
-    """Of a pass: sums over all passes, divided by all weights, are the means."""
+    """Weight of a pass: the means are the sums over all passes, divided by the sum of weights."""
     unit: str
-    """The weight's name in the record."""
+    """Name of the weight in the record."""
     measures: tuple[str, ...] = ()
-    """What is written down beside the loss, by its name in the record."""
+    """Names of the values recorded beside the loss."""
     texts: int = 1
-    """Texts that one row is for the model."""
+    """Number of texts that the model sees for one row."""
 
 
 def by_loss(loss: Callable[[Any, Pass], torch.Tensor]) -> Objective:
-    """A loss of (model, pass), summed over the tokens that carry loss."""
+    """Objective for a loss of (model, pass), summed over the tokens that carry loss."""
     return Objective(passes_of, lambda model, batch: loss(model, batch).reshape(1), labelled, "completionTokens")
 
 
@@ -60,7 +60,7 @@ def objective_of(preference: Preference | None) -> Objective:
 
 
 def by_preference(preference: Preference) -> Objective:
-    """Direct preference optimisation of rows with two answers."""
+    """Direct preference optimisation for rows with two answers."""
 
     def sums(model: Any, batch: Pass) -> torch.Tensor:
         likelihoods = likelihoods_of(model, batch)
@@ -76,15 +76,15 @@ def by_preference(preference: Preference) -> Objective:
 def dpo_losses(margins: torch.Tensor, label_smoothing: float) -> torch.Tensor:
     """Loss of each pair from its reward margin m: -log sigmoid(m), equation 7 of arXiv 2305.18290.
 
-    m is beta times how much likelier chosen is than rejected, in nats, beyond the same of the reference. With label
-    smoothing s it is -(1 - s) log sigmoid(m) - s log sigmoid(-m): conservative DPO (E. Mitchell, A note on DPO with
-    noisy preferences, 2023).
+    m is beta times the log-likelihood advantage of chosen over rejected, in nats, minus that of the reference. With
+    label smoothing s it is -(1 - s) log sigmoid(m) - s log sigmoid(-m): conservative DPO (E. Mitchell, A note on DPO
+    with noisy preferences, 2023).
     """
     return -(1 - label_smoothing) * functional.logsigmoid(margins) - label_smoothing * functional.logsigmoid(-margins)
 
 
 def margins_of(model: Any, batch: Pass) -> torch.Tensor:
-    """For each pair of a pass how many nats likelier chosen is than rejected: [pairs], float32."""
+    """Log likelihood of chosen minus rejected in nats, for each pair of a pass: [pairs], float32."""
     chosen, rejected = likelihoods_of(model, batch).unbind()
     return chosen - rejected
 
@@ -95,18 +95,13 @@ def likelihoods_of(model: Any, batch: Pass) -> torch.Tensor:
 
 
 def pair_passes(store: PairStore, rows: list[int], cut: Cut) -> list[Pass]:
-    """Rows with two answers as forward passes: both documents of a row stand in the same pass, chosen first."""
-    return [pair_pass(store, group, cut) for group in groups(store, rows, cut)]
+    """Rows with two answers as forward passes: both documents of a row are in the same pass, chosen first."""
+    return [pair_pass(store, group, cut) for group in pair_groups(store, rows, cut)]
 
 
-def groups(store: PairStore, rows: list[int], cut: Cut) -> list[list[int]]:
-    """Rows with two answers by the forward pass that they go through."""
-    if cut.packed and cut.token_budget is not None:
-        places = packed_rows(store.lengths[rows].tolist(), cut.token_budget)
-    else:
-        widths = store.widths[rows].tolist()
-        places = forward_passes(widths, token_budget=cut.token_budget, rows_each=cut.rows_each)
-    return [[rows[place] for place in group] for group in places]
+def pair_groups(store: PairStore, rows: list[int], cut: Cut) -> list[list[int]]:
+    """Rows with two answers, grouped by forward pass."""
+    return groups(rows, cut, store.lengths[rows].tolist(), store.widths[rows].tolist(), texts=2)
 
 
 def pair_pass(store: PairStore, rows: list[int], cut: Cut) -> Pass:

@@ -1,4 +1,4 @@
-"""What a run's checkpoints are of: it goes on only from those of the same job, data and base model."""
+"""What checkpoints belong to: a run resumes only from those of the same job, data and base model."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,19 +11,19 @@ from finetune_trainer.models.base_probe import Probe, differs
 
 @dataclass(frozen=True)
 class Origin:
-    """What a model is learnt from, as its checkpoints note it."""
+    """What a model is trained from, as its checkpoints record it."""
 
     fingerprint: str
-    """Of the job's spec and the data, as a hash."""
+    """Hash of the job's spec and the data."""
     base: Probe = field(default_factory=dict)
-    """Of the base model, where what is learnt is an adapter on it."""
+    """Probe of the base model, if an adapter on it is trained."""
 
     def notes(self) -> dict[str, Any]:
-        """What a checkpoint keeps of it."""
+        """The fields to save in a checkpoint."""
         return {"fingerprint": self.fingerprint, "base": self.base}
 
     def require_same(self, folder: Path, notes: dict[str, Any]) -> None:
-        """Refuse the checkpoint in `folder` if its `notes` are of another origin.
+        """Refuse the checkpoint in `folder` if its `notes` have another origin.
 
         Raises:
             TrainerError: SpecInvalid.
@@ -40,7 +40,7 @@ class Origin:
 
 
 def of_another_base(folder: Path, name: str = "") -> TrainerError:
-    """What to say of a checkpoint that is not of the base model which is there by now; `name` is of what differs."""
+    """The error for a checkpoint of another base model than the present one; `name` is a tensor that differs."""
     seen = f": its {name} differs" if name else ""
     message = f"{folder} is a checkpoint of another base model of the same name{seen}"
     return TrainerError(Reason.SPEC_INVALID, message, ANOTHER_OUTPUT)

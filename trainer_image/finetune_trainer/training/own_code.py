@@ -1,11 +1,11 @@
-"""`spec.code`: the user's own Python instead of the built-in recipe, run as a child of the trainer.
+"""`spec.code`: the user's own Python instead of the built-in recipe, run as a child process of the trainer.
 
     checked data as JSON Lines ─▶ child (context: paths, spec, checkpoints, reports, stop) ─▶ a model folder
-                                    │ progress by a pipe; SIGTERM asks it to stop             │ own_model.py looks at it
+                                    │ progress by a pipe; SIGTERM requests a stop             │ checked by own_model.py
                                     ▼                                                         ▼
-                                 the job's report                                     measured, written as the artifact
+                                 the job's report                                     evaluated, written as the artifact
 
-What the code can use is `recipe.py`. The child has the pod's rights and no more; its output is the pod's log.
+The code can use `recipe.py`. The child has the pod's permissions and no more; its output goes to the pod's log.
 """
 
 import hashlib
@@ -60,16 +60,16 @@ from finetune_trainer.training.tuning import checkpoints_of
 
 CONTEXT_VARIABLE = "FINETUNE_CONTEXT"
 MODEL_FOLDER = "code-model"
-"""Below the job's output: what the code leaves, until the artifact is written."""
+"""In the job's output folder: holds the code's model until the artifact is written."""
 
 RESULT = "finetune-result.json"
-"""In it: what came of the code, once its model was looked at. A next attempt then need not run it again."""
+"""Beside the model: the result, written once the model passed its checks. Later attempts then do not rerun the code."""
 
 LOOK_SECONDS = 5.0
-"""How often it is looked whether a newer attempt has begun: the code is ended then, without a checkpoint."""
+"""How often to check for a newer attempt, which ends the code without a checkpoint."""
 
 STOP_SECONDS = 100
-"""What the code has to write a checkpoint after SIGTERM; the pod has 120."""
+"""Time for the code to write a checkpoint after SIGTERM; the pod has 120."""
 
 _MORE_SCRATCH = "Ask for more scratch space with spec.resources.ephemeralStorage."
 _NOT_FOR_CODE = (
@@ -79,36 +79,36 @@ _NOT_FOR_CODE = (
     ARTIFACTS_PREFIX,
     PUSH_PREFIX,
     TRACKERS_PREFIX,
-)  # also as beginnings of names
+)  # prefixes of variable names
 
 _SPEAKING = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
-"""What it has printed is seen, and where it was when a library's fault has ended it without a word."""
+"""Unbuffered output, and a traceback if a fault in a library kills the process."""
 
 _PUT_BACK = (
     "Let the code write below the context's output and checkpoints folders only, put the base model back as it was, "
     "and try again (in a cluster by spec.retryNonce)."
 )
 _WHAT_IT_IS = ("config.json", "*.safetensors", "tokenizer*")
-"""Files of a base model without which, or with others, it is another one."""
+"""Files that identify a base model: if they change, it is a different one."""
 
 _MARKED_BYTES = 1 << 16
-"""Of a file's beginning and of its end: all of a configuration, the names of weights and the last of them."""
+"""Hashed at the beginning and the end of a file: covers a configuration, and the names and last of the weights."""
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Code:
-    """The code as it was when it was begun: who edits its ConfigMap changes the mounted files while it runs."""
+    """The code as it was at its start: editing the ConfigMap changes the mounted files during the run."""
 
     file: Path
     sha256: str
     ran: list[str]
-    """What is run, on what: the code with all that is beside it."""
+    """What was run on what: a hash of spec and data, then names and hashes of the code and the files beside it."""
 
 
 class CodeContext(ApiModel):
-    """What the child is told, as JSON in the file that CONTEXT_VARIABLE names."""
+    """What the child is given, as JSON in the file that CONTEXT_VARIABLE names."""
 
     job: TrainerJob
     base_model: str = Field(description="Folder of the base model.")
@@ -121,16 +121,16 @@ class CodeContext(ApiModel):
 
 
 def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: str) -> tuple[TrainingResult, Code]:
-    """Run the code to its end; afterwards the model stands in MODEL_FOLDER. `learnt` stands for job and data.
+    """Run the code to its end; afterwards the model is in MODEL_FOLDER. `learnt` is a hash of job and data.
 
-    Code whose model an earlier attempt has found good (`found_good`) is not run again.
+    Code whose model passed its checks in an earlier attempt (`found_good`) is not run again.
 
     Returns:
-        What came of it, and the code that was run.
+        The result, and the code that was run.
 
     Raises:
-        TrainerError: CodeFailed, SpecInvalid (there is no such file), OutOfMemory.
-        Interrupted: somebody asked to stop, and the code has ended.
+        TrainerError: CodeFailed, SpecInvalid (the file is missing), OutOfMemory.
+        Interrupted: a stop was requested, and the code has ended.
     """
     job, reporter, interruption = attempt.job, attempt.reporter, attempt.interruption
     code = _code_of(job, learnt)
@@ -156,7 +156,7 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
             trainer=os.getpid(),
             reports=reports,
         )
-        code = _code_of(job, learnt)  # a large dataset took its time
+        code = _code_of(job, learnt)  # again: writing a large dataset takes a while
         code_before.note(Path(job.output), code.ran)
         exit_code = _run(code.file, told, Path(scratch), heard, interruption)
         failure = failed(exit_code, Path(scratch)) if exit_code else None
@@ -170,7 +170,7 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
 
 
 def found_good(job: TrainerJob, code: Code, result: TrainingResult) -> None:
-    """Note that the model in MODEL_FOLDER is one: whatever comes after it may be interrupted.
+    """Record that the model in MODEL_FOLDER passed its checks, since later steps may be interrupted.
 
     Raises:
         TrainerError: ArtifactFailed.
@@ -180,20 +180,20 @@ def found_good(job: TrainerJob, code: Code, result: TrainingResult) -> None:
 
 
 def _remove(output: Path) -> None:
-    """Make room for the model, whatever earlier code has made of its folder."""
+    """Remove what earlier code left in place of the model's folder, of whatever type."""
     if output.is_symlink() or output.is_file():
         output.unlink()
     shutil.rmtree(output, ignore_errors=True)
 
 
 def _marks(base: Path) -> dict[str, str]:
-    """By file, what a change would show in: reading all weights again would take too long."""
+    """A fingerprint for each identifying file: hashing all weights again would take too long."""
     found = (path for pattern in _WHAT_IT_IS for path in sorted(base.glob(pattern)))
     return {path.name: _mark(path) for path in found}
 
 
 def _mark(path: Path) -> str:
-    """Times say nothing: some file systems make them up."""
+    """Size and hash of both ends. Not the modification time, which some file systems make up."""
     try:
         require_file(path)
         size = path.stat().st_size
@@ -206,7 +206,7 @@ def _mark(path: Path) -> str:
 
 
 def _require_as_before(base: Path, before: dict[str, str]) -> None:
-    """Refuse what was made while the base model was another one, be it saved there by mistake.
+    """Refuse the result if the base model changed during the run, for example because the code saved over it.
 
     Raises:
         TrainerError: CodeFailed.
@@ -220,7 +220,7 @@ def _require_as_before(base: Path, before: dict[str, str]) -> None:
 
 
 def _known(output: Path, ran: list[str]) -> TrainingResult | None:
-    """What came of the same code, where its model was found good."""
+    """The result of the same code, if its model passed the checks."""
     try:
         note = json.loads(text_in(output / RESULT))
         return TrainingResult.model_validate(note["result"]) if note["ran"] == ran else None
@@ -229,10 +229,10 @@ def _known(output: Path, ran: list[str]) -> TrainingResult | None:
 
 
 def _code_of(job: TrainerJob, learnt: str) -> Code:
-    """The job's code as it is now.
+    """The job's code in its present state.
 
     Raises:
-        TrainerError: SpecInvalid, there is no such file.
+        TrainerError: SpecInvalid, the file is missing.
     """
     file = _require_file(job)
     beside = sorted(path for path in file.parent.iterdir() if path.is_file())
@@ -263,7 +263,7 @@ def _write_data(job: TrainerJob, verdict: DatasetVerdict, scratch: Path, *, allo
 
 
 def canonical(row: Row) -> dict[str, Any]:
-    """A row as the code reads it: prompt, completion and perhaps system; a longer conversation as OpenAI has it."""
+    """A row as the code reads it: prompt, completion and optionally system; longer conversations as OpenAI messages."""
     turns = {turn.role: turn.content for turn in row.turns}
     if [turn.role for turn in row.turns] not in (["user", "assistant"], ["system", "user", "assistant"]):
         return as_messages(row)
@@ -272,7 +272,7 @@ def canonical(row: Row) -> dict[str, Any]:
 
 
 def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interruption: Interruption) -> int:
-    """Start the child, hear its reports, pass a wish to stop on; its exit code."""
+    """Start the child, process its reports, forward stop requests; returns its exit code."""
     gone, folder = threading.Event(), Path(told.reports)
     with code_reports.opened(folder) as pipe, interruption.deferred():
         child = _start(code, told, scratch)
@@ -305,15 +305,15 @@ def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[by
 def _watched(
     child: "subprocess.Popen[bytes]", interruption: Interruption, gone: threading.Event, ask: Callable[[], None]
 ) -> Iterator[None]:
-    """Ask the child to stop when somebody asks us; when it is `gone`, end what it left."""
+    """Forward stop requests to the child; once it has ended (`gone`), kill the processes that it left."""
 
     def watch() -> None:
         asked_at: float | None = None
         look_at = time.monotonic()
         while child.poll() is None:
             if time.monotonic() >= look_at:
-                if _is_passed(interruption):
-                    break  # what it would write now is a newer attempt's
+                if _is_superseded(interruption):
+                    break  # its checkpoint folder belongs to a newer attempt now
                 look_at = time.monotonic() + LOOK_SECONDS
             if asked_at is None and interruption.wait(0.2):
                 asked_at = time.monotonic()
@@ -337,9 +337,9 @@ def _watched(
 
 @contextmanager
 def _ending_with_us(leader: int) -> Iterator[None]:
-    """Have a small process end the code if this one is killed: it reads a pipe whose other end goes with us.
+    """Start a small guard process that ends the code if this process is killed: its input pipe then closes.
 
-    In a pod all ends with its first process, which this one is; at a shell the code would train on, seen by nobody.
+    In a pod everything ends with the first process, which is this one; at a shell the code would go on unnoticed.
     """
     command = [sys.executable, "-I", "-S", code_guard.__file__, str(leader)]
     with subprocess.Popen(  # noqa: S603 - nothing of the job is in it
@@ -355,10 +355,10 @@ def _ending_with_us(leader: int) -> Iterator[None]:
             guard.kill()
 
 
-def _is_passed(interruption: Interruption) -> bool:
-    """As far as the volume tells; before the artifact is written it has to."""
+def _is_superseded(interruption: Interruption) -> bool:
+    """Whether there is a newer attempt; False if the volume cannot tell, since it is checked again later."""
     try:
-        return interruption.is_passed()
+        return interruption.is_superseded()
     except TrainerError as error:
         logger.warning("whether there is a newer attempt is not known: %s", error.message)
         return False
@@ -368,11 +368,11 @@ def _end_group(leader: int) -> None:
     try:
         os.killpg(leader, signal.SIGKILL)
     except ProcessLookupError:
-        return  # all have ended by themselves
+        return  # all have exited
 
 
 class _Heard:
-    """The child's reports, as they become the record and the job's own report."""
+    """Turns the child's reports into the record and the job's own report."""
 
     def __init__(self, job: TrainerJob, verdict: DatasetVerdict, reporter: Reporter, *, goes_on: bool = False) -> None:
         self._metrics = Metrics(Path(job.output) / FILE)
@@ -384,10 +384,10 @@ class _Heard:
         reporter.update(phase="Running")
 
     def line(self, text: str) -> None:
-        """Take one line of the pipe.
+        """Process one line from the pipe.
 
         Raises:
-            TrainerError: CodeFailed, it is no report.
+            TrainerError: CodeFailed, it is not a report.
         """
         try:
             report = CodeReport.model_validate_json(text)
@@ -407,15 +407,15 @@ class _Heard:
         about: dict[str, Any] = {"step": report.step, "epoch": report.epoch or 0.0}
         if report.loss is not None:
             self._metrics.add(**about, loss=report.loss, tokens=report.tokens, completionTokens=report.tokens or 1)
-        elif report.tokens:  # code may tell its loss every few steps
+        elif report.tokens:  # code may report its loss only every few steps
             self._metrics.add(**about, tokens=report.tokens)
         if report.validation_loss is not None:
             self._metrics.add(**about, validationLoss=report.validation_loss)
 
     def _progress(self, report: CodeReport, of: int | None) -> Progress:
-        """After this report, of so many steps; without their number there is no percentage and no time left."""
+        """Progress after this report; without a number of steps (`of`) there is no percentage and no remaining time."""
         total, seconds = max(of or 0, report.step), time.monotonic() - self._started
-        done = max(1, report.step - (self._first or 0) + 1)  # code may count as it likes
+        done = max(1, report.step - (self._first or 0) + 1)  # the code's step numbers may be anything
         return Progress(
             step=report.step,
             total_steps=total,
@@ -427,20 +427,20 @@ class _Heard:
         )
 
     def stopped(self) -> None:
-        """The code has called `stop`, so there is a checkpoint of its last step: by its word, as only it knows."""
+        """The code called `stop`, so we trust that there is a checkpoint of its last step."""
         last = self._last
         if last is not None:
             progress = self._progress(last, last.total_steps).model_copy(update={"saved_step": last.step})
             self._reporter.update(progress=progress)
 
     def result(self) -> TrainingResult:
-        """Numbers of the whole run."""
+        """The result of the whole run."""
         if self._first is None and not self._goes_on:
-            self._metrics.keep_until(0)  # what other code has reported is none of this run's
+            self._metrics.keep_until(0)  # the record is that of other code
         curves = self._metrics.curves()
         steps = max((line["step"] for line in self._metrics.lines), default=0)
         steps = max(steps, self._last.step if self._last else 0)
-        if self._last is not None:  # those that came too soon after another one were not passed on
+        if self._last is not None:  # reports in quick succession were not forwarded
             self._reporter.update(progress=self._progress(self._last, self._last.total_steps or self._last.step))
         self._reporter.update(loss=curves)
         return TrainingResult(

@@ -1,9 +1,8 @@
-"""The model that a user's code left: loaded as any server would, and refused unless it is what the job promised.
+"""The model that a user's code wrote: loaded as any server would, and refused unless it is what the job promised.
 
-    safetensors · loads whole · a LoRA adapter on the base, or all weights of the base's shape · every number finite
+    safetensors · loads completely · a LoRA adapter on the base, or all weights in the base's shape · all finite
 
-What is written as the artifact afterwards are the loaded weights: other files of the folder, pickles among them, stay
-behind.
+The artifact is then written from the loaded weights: other files in the folder, such as pickles, are left out.
 """
 
 import json
@@ -48,7 +47,7 @@ _SHAPE = ("model_type", "hidden_size", "num_hidden_layers", "num_attention_heads
 
 
 def require_base(job: TrainerJob, base: Path) -> None:
-    """Refuse, before the code runs, a base on which nothing that it may leave could be taken.
+    """Refuse, before the code runs, a base for which any resulting model would be refused.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -78,7 +77,7 @@ def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
 
 
 def _below(folder: Path) -> str:
-    """Where libraries put a model into a folder of its own: a checkpoint's, or one of the adapter's name."""
+    """Names a subfolder with the model: libraries may save into a checkpoint's folder or one named like the adapter."""
     found = (path.parent for name in (_ADAPTER, "config.json") for path in sorted(folder.glob(f"*/{name}")))
     where = next(found, None)
     return f"; the folder {where.name} in it has" if where else ""
@@ -111,10 +110,10 @@ def _adapter(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
 
 
 def _without_tables(saved: dict[str, Any], base: Any) -> dict[str, Any]:
-    """Without the tables of words that peft saves beside an adapter on them, or where there are more words.
+    """Remove the embedding tables that peft saves with an adapter on them, or with added tokens.
 
     Raises:
-        TrainerError: CodeFailed, one is not the base's own.
+        TrainerError: CodeFailed, one differs from the base's.
     """
     tables = [one for one in (base.get_input_embeddings(), base.get_output_embeddings()) if one is not None]
     of_words = {id(value) for table in tables for value in table.parameters()}
@@ -136,7 +135,7 @@ def _adapter_config(job: TrainerJob, base: Path, folder: Path) -> Any:
         raise _refused(f"{_ADAPTER} cannot be read: {_words(error)}") from error
     if config.peft_type != "LORA":
         step = _BY_LORA if config.is_prompt_learning else _MERGE
-        kind = getattr(config.peft_type, "value", config.peft_type)  # None where the file does not say it
+        kind = getattr(config.peft_type, "value", config.peft_type)  # None if the file does not say
         raise _refused(f"it is an adapter of type {kind}; only LoRA is served", step)
     named = str(config.base_model_name_or_path)
     if named not in (job.spec.base_model, str(base), str(base.resolve())):
@@ -179,14 +178,14 @@ def _whole(job: TrainerJob, base: Path, folder: Path) -> Any:
         like = kind.from_config(before, trust_remote_code=job.trust_remote_code)
     _require_sizes(job, _sizes(like), _sizes(model))
     if before.is_encoder_decoder and model.dtype is torch.float16:
-        return model.float()  # sums of a T5 leave the range of float16, and no server computes in it
+        return model.float()  # a T5 overflows in float16, and no server computes in it
     return model
 
 
 def _sizes(model: Any) -> dict[str, Any]:
-    """Of each parameter; of those with a row for each token that of a row, as code may add tokens.
+    """Shape of each parameter; for embeddings that of a row, since code may add tokens.
 
-    What is packed, as in the base model, has another size than what it stands for, and is left out.
+    Packed (quantised) weights, as in the base model, have another shape than they stand for, and are left out.
     """
     tables = [table for table in (model.get_input_embeddings(), model.get_output_embeddings()) if table is not None]
     by_token = {id(value) for table in tables for value in table.parameters()}
@@ -195,14 +194,14 @@ def _sizes(model: Any) -> dict[str, Any]:
 
 
 def _require_sizes(job: TrainerJob, before: dict[str, Any], after: dict[str, Any]) -> None:
-    """Refuse what has some of the base model's measures and not all."""
+    """Refuse a model that has some sizes of the base model but not all."""
     other = next((name for name, size in after.items() if before.get(name, size) != size), None)
     if other is not None:
         raise _refused(f"its {other} has another size than that of {job.spec.base_model}", _FROM_BASE)
 
 
 def _require_plain_numbers(folder: Path) -> None:
-    """Refuse what libraries would take for the weights themselves: whole numbers, bits, and floats of 8 bits."""
+    """Refuse integers, bits and 8-bit floats, which libraries would use as the weights themselves."""
     if name := stored_as_no_reals(folder) or stored_in_bytes(folder):
         raise _refused(f"{name} is stored as numbers that are not weights, or in 8 bits", _IN_FLOATS)
 

@@ -1,18 +1,19 @@
-"""One forward pass: rows of a store as tensors, and the loss on them. Knows no optimizer and no step.
+"""One forward pass: rows of a store as tensors, and the loss on them. Independent of optimizer and step.
 
-    causal, packed     input_ids [1, tokens], rows behind one another; position_ids begin anew with each; lengths [rows]
+    causal, packed     input_ids [1, tokens], rows concatenated; position_ids restart with each; lengths [rows]
     causal, padded     input_ids [rows, longest]
-                       targets of both are the labels, one place to the left within a row
+                       targets of both are the labels, shifted left by one within a row
     encoder-decoder    input_ids, attention_mask [rows, longest prompt]; decoder_input_ids is the start token and the
                        completion without its end; targets are the completion
 
-A store holds a row for an encoder-decoder as prompt (without loss) and completion (with loss), one after the other.
-The output head runs on positions that carry loss. The models' own losses are not used: T5's and BART's are means over
-one pass, and a step has many (transformers' Trainer scales them wrongly, too).
+A store holds a row for an encoder-decoder as prompt (without loss) followed by completion (with loss). The output head
+runs only on positions with loss. The models' own losses are not used: T5's and BART's are means over one pass, and a
+step has many (transformers' Trainer also scales them wrongly).
 """
 
 import contextlib
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -40,17 +41,30 @@ class Cut:
     rows_each: int | None = None
     packed: bool = False
     filled: bool = False
-    """Whether packed passes are filled up to one of few lengths: a GPU's kernels are looked for anew for each."""
+    """Whether to pad packed passes to one of few lengths: a GPU selects its kernels again for each new length."""
+    rope_switch: int | None = None
+    """Rows longer than this share no pass with shorter ones: see `attention.rope_switch_length`."""
 
 
 def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:
-    """Rows as forward passes."""
-    lengths = [int(store.lengths[row]) for row in rows]
+    """Split rows into forward passes."""
+    lengths = store.lengths[rows].tolist()
+    return [one_pass(store, group, cut) for group in groups(rows, cut, lengths, lengths)]
+
+
+def groups(
+    rows: Sequence[int], cut: Cut, lengths: Sequence[int], widths: Sequence[int], *, texts: int = 1
+) -> list[list[int]]:
+    """Rows of `texts` documents each, grouped by forward pass: packed by `lengths`, or padded by `widths`."""
+    switch = math.inf if cut.rope_switch is None else cut.rope_switch * texts
+    sides = ([place for place, one in enumerate(widths) if (one > switch) == is_long] for is_long in (True, False))
+    return [[rows[side[place]] for place in group] for side in sides for group in _groups(cut, side, lengths, widths)]
+
+
+def _groups(cut: Cut, side: list[int], lengths: Sequence[int], widths: Sequence[int]) -> list[list[int]]:
     if cut.packed and cut.token_budget is not None:
-        places = packed_rows(lengths, cut.token_budget)
-    else:
-        places = forward_passes(lengths, token_budget=cut.token_budget, rows_each=cut.rows_each)
-    return [one_pass(store, [rows[place] for place in group], cut) for group in places]
+        return packed_rows([lengths[place] for place in side], cut.token_budget)
+    return forward_passes([widths[place] for place in side], token_budget=cut.token_budget, rows_each=cut.rows_each)
 
 
 def one_pass(store: TokenStore, rows: list[int], cut: Cut) -> Pass:
@@ -61,10 +75,10 @@ def one_pass(store: TokenStore, rows: list[int], cut: Cut) -> Pass:
 
 
 def filler_of(lengths: list[int], token_budget: int | None) -> int:
-    """How many tokens to put behind rows of these lengths: at most a 32nd of theirs, and within the budget.
+    """How many filler tokens to add after rows of these lengths: at most 1/32 of theirs, and within the budget.
 
-    Then a job's passes have some dozens of lengths instead of thousands. Rows of one length are left as they are: they
-    come again, and have an attention of their own.
+    So a job's passes have dozens of lengths instead of thousands. Rows of equal length get no filler: their lengths
+    recur, and they have a faster attention.
     """
     if len(set(lengths)) == 1:
         return 0
@@ -75,9 +89,9 @@ def filler_of(lengths: list[int], token_budget: int | None) -> int:
 
 
 def packed(store: TokenStore, rows: list[int], filler: int = 0) -> Pass:
-    """One forward pass of these rows behind one another, for a model within `attention.kept_apart`.
+    """One forward pass of these rows, concatenated, for a model within `attention.kept_apart`.
 
-    Behind them stand as many tokens as `filler` says, a document of its own without loss that `tokens` does not count.
+    `filler` tokens are appended as a document without loss, which `tokens` does not count.
     """
     pairs = [store.row(row) for row in rows]
     tokens = sum(len(ids) for ids, _ in pairs)
@@ -100,7 +114,7 @@ def packed(store: TokenStore, rows: list[int], filler: int = 0) -> Pass:
 
 
 def padded(store: TokenStore, rows: list[int]) -> Pass:
-    """One forward pass of these rows beside one another; `tokens` counts no padding."""
+    """One padded forward pass of these rows; `tokens` does not count padding."""
     pairs = [store.row(row) for row in rows]
     start = store.decoder_start
     batch = _causal(pairs) if start is None else _encoder_decoder(pairs, start)
@@ -110,7 +124,7 @@ def padded(store: TokenStore, rows: list[int]) -> Pass:
 
 
 def _causal(pairs: Sequence[tuple[Any, Any]]) -> Pass:
-    """Padding on the right needs no attention mask: a causal model never looks to the right."""
+    """Padding on the right needs no attention mask: a causal model never attends to the right."""
     return {
         "input_ids": _stacked([ids for ids, _ in pairs], 0),
         "targets": _stacked([_next(labels) for _, labels in pairs], IGNORED),
@@ -118,17 +132,17 @@ def _causal(pairs: Sequence[tuple[Any, Any]]) -> Pass:
 
 
 def _next(labels: Any) -> Any:
-    """What each token of a row is followed by; nothing follows the last one, whatever stands behind it."""
+    """The next token for each token of a row; the last one has none, even if another row follows."""
     return np.append(labels[1:], IGNORED)
 
 
 def _labelled_places(targets: torch.Tensor) -> Pass:
-    """Where loss is: columns in which some row has a target. On a GPU the host would have to wait for the answer."""
+    """Where loss is: columns in which some row has a target. Computed here, as on a GPU the host would have to wait."""
     return {"places": (targets != IGNORED).any(dim=0).nonzero().squeeze(1)}
 
 
 def _encoder_decoder(pairs: Sequence[tuple[Any, Any]], start: int) -> Pass:
-    """The encoder looks both ways, so its padding is masked; the decoder's is on the right."""
+    """The encoder is bidirectional, so its padding is masked; the decoder's is on the right and needs no mask."""
     prompts = [ids[labels == IGNORED] for ids, labels in pairs]
     answers = [labels[labels != IGNORED] for _, labels in pairs]
     return {
@@ -147,9 +161,9 @@ def _stacked(rows: Sequence[Any], padding: int) -> torch.Tensor:
 
 
 def on_device(batch: Pass, device: Any) -> Pass:
-    """The pass on `device`, but for the numbers that the host reads: a GPU would make it wait for them.
+    """The pass on `device`, except for tensors that the host reads: it would wait for the GPU.
 
-    Only copies from pinned memory let the host go on at once.
+    Copies are asynchronous only from pinned memory.
     """
     if torch.device(device).type == "cpu":
         return batch
@@ -160,7 +174,7 @@ def on_device(batch: Pass, device: Any) -> Pass:
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """What products are computed in: weights' own numbers, where these are 32 bits wide."""
+    """Computes products in `dtype`; float32 needs no autocast."""
     return contextlib.nullcontext() if dtype is torch.float32 else torch.autocast(device.type, dtype=dtype)
 
 
@@ -173,7 +187,7 @@ def loss_sum(model: Any, batch: Pass) -> torch.Tensor:
 
 
 def document_log_likelihoods(model: Any, batch: Pass, documents: int) -> torch.Tensor:
-    """Log likelihood in nats of each of the pass's documents, summed over its labelled tokens: [documents], float32."""
+    """Log likelihood in nats of each document of the pass, summed over its labelled tokens: [documents], float32."""
     logits, targets = labelled_logits(model, batch)
     losses = functional.cross_entropy(
         logits.flatten(0, 1).float(), targets.flatten(), ignore_index=IGNORED, reduction="none"
@@ -182,13 +196,13 @@ def document_log_likelihoods(model: Any, batch: Pass, documents: int) -> torch.T
 
 
 def document_labels(batch: Pass, documents: int) -> torch.Tensor:
-    """How many tokens of each of the pass's documents carry loss: [documents], float32."""
+    """How many tokens with loss each document of the pass has: [documents], float32."""
     there = batch["targets"][:, batch["places"]] != IGNORED
     return _by_document(there.flatten().float(), batch, documents)
 
 
 def _by_document(values: torch.Tensor, batch: Pass, documents: int) -> torch.Tensor:
-    """What belongs to the labelled places of a pass, summed over each of its documents."""
+    """Sum the values at the labelled places of a pass by document."""
     if "ends" not in batch:  # a document is a row
         return values.view(documents, -1).sum(dim=1)
     document = torch.searchsorted(batch["ends"][1:].to(torch.int64), batch["places"], right=True)
@@ -196,9 +210,9 @@ def _by_document(values: torch.Tensor, batch: Pass, documents: int) -> torch.Ten
 
 
 def labelled_logits(model: Any, batch: Pass) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits and targets of the positions at which some row has a target: [rows, places, words], [rows, places].
+    """Logits and targets of the positions with a target in some row: [rows, places, words], [rows, places].
 
-    Only these positions go through the output head, where the model can be told so.
+    Only these positions go through the output head, if the model supports that.
     """
     targets, places = batch["targets"], batch["places"]
     only = {"logits_to_keep": places} if _takes_positions(model) else {}
@@ -210,7 +224,7 @@ def labelled_logits(model: Any, batch: Pass) -> tuple[torch.Tensor, torch.Tensor
 
 
 def _boundaries(batch: Pass) -> dict[str, Any]:
-    """Where the rows of a packed pass end, by transformers' names for it."""
+    """The ends of the rows of a packed pass, under transformers' names."""
     if "ends" not in batch:
         return {}
     longest = int(batch["lengths"].max())
@@ -219,10 +233,10 @@ def _boundaries(batch: Pass) -> dict[str, Any]:
 
 
 def _takes_positions(model: Any) -> bool:
-    """Whether the model can be told to compute logits at some positions only; models' own code may not know it."""
+    """Whether the model can compute logits at selected positions only; models with their own code may not."""
     return "logits_to_keep" in inspect.signature(inner(model).forward).parameters
 
 
 def labelled(batch: Pass) -> int:
-    """Tokens of a pass that carry loss."""
+    """Number of tokens with loss."""
     return int((batch["targets"] != IGNORED).sum())

@@ -1,4 +1,4 @@
-"""How far the training is: speed and time left, from the steps of this attempt. Pure but for the clock it is given."""
+"""Progress of the training: speed and time left, from the steps of this attempt. Pure except for its clock."""
 
 import time
 from collections import deque
@@ -8,11 +8,11 @@ from datetime import UTC, datetime
 from finetune_api.job_status import Progress
 from finetune_trainer.training.batches import Plan
 
-_WINDOW_STEPS = 50  # speed is that of the last steps
+_WINDOW_STEPS = 50  # for the speed
 
 
 class Pulse:
-    """Watches steps go by."""
+    """Counts the steps of this attempt."""
 
     def __init__(self, plan: Plan, clock: Callable[[], float] = time.monotonic) -> None:
         self._plan = plan
@@ -20,13 +20,13 @@ class Pulse:
         self._seen: deque[tuple[float, int, int]] = deque([(clock(), 0, -1)], maxlen=_WINDOW_STEPS + 1)
 
     def saw(self, step: int, tokens: int) -> None:
-        """A step ended; it held so many tokens, without padding."""
+        """Add a step that ended, with its number of tokens without padding."""
         if self._seen[0][2] < 0:  # the clock of the first step started when this was made
             self._seen[0] = (self._seen[0][0], 0, step - 1)
         self._seen.append((self._clock(), tokens, step))
 
     def progress(self, step: int) -> Progress:
-        """The state after `step`."""
+        """The progress after `step`."""
         total = self._plan.total_steps
         seconds = self._seen[-1][0] - self._seen[0][0]
         steps = self._seen[-1][2] - self._seen[0][2]

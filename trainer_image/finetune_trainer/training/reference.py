@@ -1,7 +1,7 @@
-"""What the model says of pairs before it is trained: preference tuning compares with it at every step.
+"""Likelihoods of pairs under the untrained model: preference tuning compares with them at every step.
 
-Each pair is asked about once, with adapters switched off, and its answer is kept: training needs neither a second model
-in memory nor a second pass. Answers stand beside the checkpoints, so that a run that goes on compares with the same.
+Each pair is computed once, with adapters disabled, and saved: training needs neither a second model in memory nor a
+second pass. The values are stored beside the checkpoints, so that a resumed run compares with the same ones.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.storage.durable import require_file, whole_file
 from finetune_trainer.training.batches import SORTED_TOGETHER
-from finetune_trainer.training.objective import groups, margins_of, pair_pass
+from finetune_trainer.training.objective import margins_of, pair_groups, pair_pass
 from finetune_trainer.training.pair_store import PairStore
 from finetune_trainer.training.passes import on_device
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from finetune_trainer.training.gradients import Gradients
 
 _KEEP_SECONDS = 60.0
-"""How much work a killed pod may lose."""
+"""At most this much work is lost if the pod is killed."""
 
 _MARGINS, _FINGERPRINT = "margins", "fingerprint"
 
@@ -38,9 +38,9 @@ logger = logging.getLogger(__name__)
 
 
 class Reference:
-    """The model before training, and what it has said so far.
+    """The untrained model and its likelihoods so far.
 
-    Answers of another `fingerprint`, of job and data, do not count.
+    Saved values with another `fingerprint` of job and data are ignored.
     """
 
     def __init__(
@@ -61,32 +61,32 @@ class Reference:
         """Fill `store.reference`; `name` is the split's.
 
         Raises:
-            Interrupted: somebody asked to stop; what is known so far is kept.
-            TrainerError: ArtifactFailed, it cannot be kept.
+            Interrupted: a stop was requested; the values so far are saved.
+            TrainerError: ArtifactFailed, they cannot be saved.
         """
-        known: list[float] = self._world.tell(f"reference {name}", lambda: self._kept(name, len(store)))
+        known: list[float] = self._world.broadcast(f"reference {name}", lambda: self._kept(name, len(store)))
         store.reference[: len(known)] = known
         if len(known) < len(store):
             logger.info("the model before training is asked about %d pairs of %s", len(store) - len(known), name)
         for start in range(len(known), len(store), SORTED_TOGETHER):
             rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
             margins = self._margins(store, rows)
-            if self._world.anyone(self._interruption.asked):
+            if self._world.any_rank(self._interruption.is_requested):
                 self._keep(name, store.reference[:start], at_once=True)
-                self._interruption.spread()
+                self._interruption.set_by_other_rank()
                 self._interruption.check()
             store.reference[rows] = margins
             self._keep(name, store.reference[: rows[-1] + 1], at_once=rows[-1] + 1 == len(store))
 
     def _margins(self, store: PairStore, rows: list[int]) -> list[float]:
-        """Of these rows, of which each rank asks for its share. Not whole where somebody asked to stop."""
+        """The margins of these rows; each rank computes its share. Incomplete if a stop was requested."""
         found, ways = dict.fromkeys(rows, 0.0), self._ways
-        mine = groups(store, self._world.share(rows, store.lengths[rows]), ways.cut)
+        mine = pair_groups(store, self._world.share(rows, store.lengths[rows]), ways.cut)
         passes = ways.with_idle([pair_pass(store, group, ways.cut) for group in mine])
         self._model.eval()
         with torch.no_grad(), _without_adapters(self._model):
             for group, (batch, _) in zip(chain(mine, repeat([])), passes, strict=False):
-                if ways.asked():
+                if ways.stop_requested():
                     break
                 with ways.autocast():
                     margins = margins_of(self._model, on_device(batch, ways.device)).tolist()
@@ -94,7 +94,7 @@ class Reference:
         return list(self._world.sums(*found.values()))
 
     def _kept(self, name: str, rows: int) -> list[float]:
-        """What an earlier attempt has kept of the same job and data."""
+        """What an earlier attempt saved for the same job and data."""
         try:
             require_file(self._path(name))
             with safe_open(self._path(name), framework="numpy") as file:
@@ -105,7 +105,7 @@ class Reference:
         return margins if same else []
 
     def _keep(self, name: str, margins: NDArray[np.float32], *, at_once: bool) -> None:
-        """Keep what is known, whole or not at all, unless that was done a moment ago.
+        """Save the values so far, atomically, unless that was done recently.
 
         Raises:
             TrainerError: ArtifactFailed.

@@ -1,7 +1,7 @@
-"""What of a model's learning is left once its weights are saved in 16 bits: float32 ones, or those an adapter adds to.
+"""How much of the training is left once weights are saved in 16 bits: full float32 weights, or a merged adapter.
 
-A step smaller than half the distance of two 16-bit numbers is undone by rounding. Losses of training and validation are
-from before that; only the test set is answered by what is saved. A part of the matrices says enough.
+A change smaller than half the distance between two 16-bit numbers is rounded away. Training and validation losses are
+from before that; only the test set is answered by the saved weights. Checks a sample of each matrix.
 """
 
 from collections.abc import Iterable
@@ -12,26 +12,26 @@ from finetune_api.job_status import LITTLE_KEPT
 from finetune_trainer.models.weight_files import UNREADABLE, header, weight_files
 
 _ROWS = 4
-"""Of each matrix, from its middle."""
+"""Rows of each matrix, from its middle."""
 
 _LITTLE = 0.05
-"""Usual rates keep a third and more: small weights, whose 16-bit numbers are close to each other, move first."""
+"""Usual learning rates keep a third and more: small weights, whose 16-bit numbers are dense, change first."""
 
 
 def little_kept(base: Path, model: Any, dtype: Any) -> list[str] | None:
-    """What to say of a model that is the base in nearly all of its weights once it is saved in `dtype`; else None."""
+    """A warning if nearly all weights equal the base's once saved in `dtype`; otherwise None."""
     if dtype.itemsize >= 4:
         return None
     try:
         kept, moved = _counts(base, model, dtype)
-    except UNREADABLE:  # it was read before: whoever measures again sees why
+    except UNREADABLE:  # it was readable before; the evaluation's base model will report why
         return None
     step = "A higher hyperparameters.learningRate, method LoRA, or precision Float32 keeps what is learnt"
     return _told(kept, moved, dtype, "of the weights that moved", step)
 
 
 def little_of_an_adapter(was: Iterable[Any], now: Iterable[Any]) -> list[str] | None:
-    """The same of parts of the matrices that an adapter was added to, before and after."""
+    """The same for samples of the matrices that an adapter was merged into, before and after."""
     pairs = list(zip(was, now, strict=True))
     kept, moved = sum(int((one != other).sum()) for one, other in pairs), sum(one.numel() for one, _ in pairs)
     step = "The adapter itself, without artifact.merge, keeps what is learnt"
@@ -46,7 +46,7 @@ def _told(kept: int, moved: int, dtype: Any, which: str, step: str) -> list[str]
 
 
 def part_of(matrix: Any) -> Any:
-    """Some of its rows, as they are now: a tensor, or a slice of a file, by its shape."""
+    """A copy of some rows of a tensor, or of a slice of a file with its shape."""
     start = max(_rows(matrix) // 2 - _ROWS // 2, 0)
     part = matrix[start : start + _ROWS]
     return part.detach().to("cpu", copy=True)
@@ -58,10 +58,10 @@ def _rows(matrix: Any) -> int:
 
 
 def _counts(base: Path, model: Any, dtype: Any) -> tuple[int, int]:
-    """How many of the weights looked at differ from the base model's in `dtype`, and how many do as they are.
+    """How many of the sampled weights differ from the base model's in `dtype`, and how many at full width.
 
-    Weights that are in 16 bits already (shared out, they are gathered so) count as moved: training moves every one of a
-    matrix. Embeddings are left out: the rows of tokens that no text has stay where they are.
+    Weights that are already in 16 bits (sharded ones are gathered so) count as moved: training moves every weight of a
+    matrix. Embeddings are skipped: the rows of tokens that do not occur in the data do not move.
     """
     from safetensors import safe_open
 

@@ -1,7 +1,7 @@
-"""The learning rate of each optimizer step, as a part of its peak. Pure.
+"""The learning rate of each optimizer step, as a fraction of its peak. Pure.
 
-No step has a learning rate of 0, as the first one of transformers' own schedules has: a job of a single step would
-succeed without having learnt anything.
+No step has a learning rate of 0, unlike the first one of transformers' own schedules: a job with a single step would
+succeed without having learned anything.
 """
 
 import math
@@ -11,14 +11,14 @@ Schedule = Literal["Cosine", "Linear", "Constant"]
 
 
 def warmup_steps(ratio: float, total_steps: int) -> int:
-    """How many steps the learning rate rises."""
+    """Number of steps in which the learning rate rises."""
     return round(ratio * total_steps)
 
 
 def factor(step: int, *, schedule: Schedule, warmup: int, total_steps: int) -> float:
-    """Learning rate of `step`, from 0, as a part of the peak: over 0 and at most 1 for each step of the run.
+    """Learning rate of `step`, from 0, as a fraction of the peak: above 0 and at most 1 for each step of the run.
 
-    It rises evenly for `warmup` steps; the step after them has the peak, and the last step is the last above 0.
+    It rises linearly for `warmup` steps; the next step has the peak, and the last step is still above 0.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)

@@ -1,15 +1,15 @@
-"""What a GPU whose memory was not enough teaches: passes are halved, and stay so for this attempt and the next ones.
+"""What to change after a GPU ran out of memory: passes are halved, for the rest of this attempt and the next ones.
 
-    a pass fails      → passes of half the size, the same step again, in the same process; gradients are the same
-    it fails again    → half of that, for the next attempt; this one leaves a checkpoint and ends as OutOfMemory
-    a row alone fails → the next attempt computes activations twice; when that fails too, nothing is left to try
-    the optimizer's own state has no room → that is as large with any passes: the job ends, and is not tried again
+    a pass fails      → the same step again with passes of half the size, in the same process; same gradients
+    it fails again    → halved again for the next attempt; this one saves a checkpoint and ends as OutOfMemory
+    a row alone fails → the next attempt uses activation checkpointing; if that fails too, nothing is left to try
+    the optimizer's state does not fit → smaller passes do not help: the job ends, and is not retried
 
-Of several ranks one may be short alone: the others halve their passes with it, after the step. What is halved is the
-limit of passes; where these are much smaller than that, as a rank's share of a step may be, it is halved until that
-counts.
+If only some of the ranks run out of memory, the others halve their passes too, after the step. What is halved is the
+limit of passes; if actual passes are much smaller, as a rank's share of a step may be, it is halved until that has an
+effect.
 
-The lesson is kept beside the checkpoints: without it the next attempt would fail where this one did.
+The lesson is saved beside the checkpoints: otherwise the next attempt would fail where this one did.
 """
 
 import json
@@ -28,15 +28,15 @@ FILE = "memory.json"
 
 @dataclass(frozen=True)
 class Lesson:
-    """What earlier shortages of a job's attempts have come to."""
+    """Settings learned from out-of-memory errors of a job's attempts."""
 
     halvings: int = 0
     checkpointing: bool = False
-    """Whether activations are computed twice although they were thought to fit."""
+    """Whether to use activation checkpointing although activations were estimated to fit."""
 
     @classmethod
     def read(cls, checkpoints: Path) -> Self:
-        """The lesson beside a job's checkpoints; none where there was no shortage.
+        """The lesson saved beside a job's checkpoints; the default if there is none.
 
         Raises:
             TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read.
@@ -47,7 +47,7 @@ class Lesson:
             return cls()
 
     def write(self, checkpoints: Path) -> None:
-        """Keep it, whole or not at all.
+        """Save it atomically.
 
         Raises:
             TrainerError: ArtifactFailed, it cannot be written.
@@ -59,14 +59,14 @@ class Lesson:
         return replace(self, halvings=self.halvings + times)
 
     def harder(self, times: int) -> "Lesson | None":
-        """The next thing to try: smaller passes, where halving so often makes them so. None where nothing is left."""
+        """The next thing to try: smaller passes, if `times` halvings achieve that; None if nothing is left."""
         if times:
             return self.halved(times)
         return None if self.checkpointing else replace(self, checkpointing=True)
 
 
 def halved(cut: Cut, times: int) -> Cut:
-    """The cut into passes of a half, a quarter, … of the size; a row is never cut."""
+    """The cut with passes of a half, a quarter, … of the size; a row is never split."""
     return replace(
         cut,
         token_budget=None if cut.token_budget is None else max(1, cut.token_budget >> times),
@@ -75,12 +75,12 @@ def halved(cut: Cut, times: int) -> Cut:
 
 
 def halvings_of(cut: Cut) -> range:
-    """How often the cut can be halved: until each row has a pass of its own."""
+    """How many times the cut can be halved until each row has its own pass."""
     return range(1, max(cut.token_budget or 0, cut.rows_each or 0).bit_length() + 1)
 
 
 def out_of_memory(step: int, tokens: int, lesson: Lesson, hyper: Hyperparameters) -> TrainerError:
-    """The end of an attempt whose passes could not be made small enough."""
+    """The error of an attempt whose passes could not be made small enough."""
     tried = [f"passes halved {lesson.halvings} times"] if lesson.halvings else []
     tried += ["activations computed twice"] if lesson.checkpointing else []
     how = f", with {' and '.join(tried)}" if tried else ""
@@ -92,9 +92,9 @@ def out_of_memory(step: int, tokens: int, lesson: Lesson, hyper: Hyperparameters
 
 
 def no_room_for_optimizer(step: int, trained: int, spec: FineTuneJobSpec, *, shared_out: bool) -> TrainerError:
-    """The end of a job whose `trained` bytes of weights leave no room for what an optimizer keeps of them.
+    """The error of a job whose optimizer state for `trained` bytes of weights does not fit.
 
-    Passes are over by then, and what they took is free: smaller ones, and the next attempt, would meet the same.
+    At that point no pass is in memory: smaller passes, or another attempt, would fail the same way.
     """
     return TrainerError(
         Reason.INSUFFICIENT_MEMORY,
@@ -106,11 +106,11 @@ def no_room_for_optimizer(step: int, trained: int, spec: FineTuneJobSpec, *, sha
 
 
 _LESS_TRAINED = {"Full": "method: LoRA", "LoRA": "a smaller lora.r, method: QLoRA", "QLoRA": "a smaller lora.r"}
-"""What leaves an optimizer less to keep, or more room for it."""
+"""How to make the optimizer's state smaller, by method."""
 
 
 def _advice(tokens: int, lesson: Lesson, hyper: Hyperparameters) -> str:
-    rows = max(1, (hyper.micro_batch_size or 1) >> lesson.halvings)  # of the pass that failed
+    rows = max(1, (hyper.micro_batch_size or 1) >> lesson.halvings)  # in the failed pass
     fewer = f"hyperparameters.microBatchSize below {rows}, " if rows > 1 else ""
     shorter = f"hyperparameters.maxSequenceLength below {tokens // rows}"
     return f"Use {fewer}{shorter}, method: QLoRA or a larger GPU, and apply the job under a new name."

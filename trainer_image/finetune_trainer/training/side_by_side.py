@@ -1,10 +1,10 @@
-"""A step's passes side by side on a CPU's cores: each on threads of its own, results in the order of the passes.
+"""A step's passes in parallel on a CPU: each on its own threads, results in the order of the passes.
 
-    passes -> of_pass, some at once -> results, in order
+    passes -> of_pass, several at once -> results, in order
 
-The products of a pass are small, and what lies between them is smaller still: threads that share them wait for one
-another half of the time. Passes share nothing but weights that nobody writes to. Whether a model really computes so is
-asked before: `why_in_order`.
+The matrix products of a pass are small, and the operations between them smaller still: threads that share one pass wait
+for each other half of the time. Passes share only weights, which nobody writes. `why_in_order` checks beforehand that
+the model really computes like that.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -16,13 +16,13 @@ import torch
 from finetune_trainer.training.passes import Pass
 
 _CHANGING = ("dynamic", "longrope")
-"""Rotations whose frequencies a model writes anew for the length of each pass, by transformers' names."""
+"""Kinds of rotary embeddings whose frequencies depend on the length of each pass, by transformers' names."""
 
 Result = TypeVar("Result")
 
 
 def each(passes: Sequence[Pass], of_pass: Callable[[Pass], Result], *, at_once: int) -> Iterator[Result]:
-    """`of_pass` of each pass, `at_once` of them at a time; the process' threads are dealt out among these."""
+    """`of_pass` of each pass, `at_once` of them in parallel; the process's threads are divided among them."""
     several = min(at_once, len(passes))
     if several <= 1:
         yield from map(of_pass, passes)
@@ -33,13 +33,13 @@ def each(passes: Sequence[Pass], of_pass: Callable[[Pass], Result], *, at_once: 
         with ThreadPoolExecutor(several, initializer=torch.set_num_threads, initargs=(own,)) as pool:
             yield from pool.map(of_pass, passes)
     finally:
-        torch.set_num_threads(threads)  # a part of torch's settings is every thread's
+        torch.set_num_threads(threads)  # the setting is partly global
 
 
 def why_in_order(model: Any, forward: Callable[[], Any]) -> str | None:
-    """Why passes have to be computed one after the other, or None where they need not be.
+    """Why passes must be computed in sequence, or None if they need not be.
 
-    `forward` computes a pass, which shows whether numbers are drawn in it: their order would be another each time.
+    `forward` computes a pass, to see whether it draws random numbers: in parallel their order would vary.
     """
     if any(_changes(module) for module in model.modules()):
         return "its positions are rotated otherwise in passes of other lengths"

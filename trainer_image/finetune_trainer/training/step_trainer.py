@@ -1,11 +1,11 @@
-"""transformers' Trainer, made to count: one batch of its loop is one optimizer step, whatever fits into memory.
+"""transformers' Trainer with exact steps: one batch of its loop is one optimizer step, whatever fits into memory.
 
-    Plan.rows_of(step) -> forward passes of like lengths -> gradients -> clipped -> optimizer
+    Plan.rows_of(step) -> forward passes of similar lengths -> gradients -> clipped -> optimizer
 
-So gradients do not depend on how a step is cut into passes, the order of the data needs no sampler state, and what
-happens between steps (validation, checkpoints, stopping) hangs on step numbers alone. Nor do they depend on how many
-ranks share a step (`ranks.py`). A step's gradients are made in `gradients.py`, what is minimised is in `objective.py`;
-loading, adapters and artifacts are elsewhere.
+So gradients do not depend on how a step is cut into passes or on how many ranks share it (`ranks.py`), the order of the
+data needs no sampler state, and what happens between steps (validation, checkpoints, stopping) depends only on step
+numbers. A step's gradients are made in `gradients.py`, the loss is in `objective.py`; loading, adapters and artifacts
+are elsewhere.
 """
 
 import math
@@ -44,7 +44,7 @@ from finetune_trainer.training.surroundings import Surroundings
 
 
 class StepTrainer(Trainer):
-    """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint, or from the start."""
+    """Trainer whose batch is a whole optimizer step. `run` trains from the newest checkpoint or from the start."""
 
     loss_is_scaled_for_ga = True  # training_step divides by the step's labelled tokens itself
 
@@ -81,38 +81,38 @@ class StepTrainer(Trainer):
             accelerator=self.accelerator,
         )
         self.loss_at_end: float | None = None
-        """Per token of the last step's rows after it, which no step's own says; None where that was not measured."""
+        """Mean loss per token of the last step's rows after that step, which the record lacks; None if not measured."""
         self.seconds_before = 0.0
         self._started = time.monotonic()
 
     def run(self, *, measure_end: bool = False) -> None:
-        """Train to the end, or until somebody asks to stop; then a checkpoint was written.
+        """Train to the end, or until a stop is requested; then a checkpoint was written.
 
-        `measure_end` has the end measured as well: a loss of the user's own may know no way but a step's.
+        `measure_end` also measures the loss after the last step: a user's own loss may only work in training.
 
         Raises:
             TrainerError: TrainingDiverged, ArtifactFailed, SpecInvalid (checkpoints of another job), OutOfMemory,
                 InsufficientMemory (the optimizer has no room).
         """
-        found = self.world.tell("checkpoint", self._newest)
+        found = self.world.broadcast("checkpoint", self._newest)
         if found is None:
             self.metrics_record.keep_until(0)
         else:
             self._resume_notes(*found)
-        self.world.equalise(self._gradients.own)
+        self.world.broadcast_weights(self._gradients.own)
         self._started = time.monotonic()
         try:
             packed = self._gradients.cut.packed
             with in_training(self._net, self._trained, packed=packed, compile_layers=self._compile):
                 self._refer()
-                self._net.train()  # peft's wrapper says that it is training, around a base that is as it was loaded
+                self._net.train()  # peft's wrapper is in training mode from the start, its base need not be
                 self._gradients.settle()
                 self.train(resume_from_checkpoint=found[0] if found else None)
                 self.loss_at_end = self._measured_at_end() if measure_end else None
         except StepAbandoned:
             self._save_progress()
         except ShortOfMemory as short:
-            if self.world.size == 1:  # the others are in the middle of the step
+            if self.world.size == 1:  # other ranks are in the middle of the step
                 self._save_progress()
             tokens, hyper = short.tokens // self.course.objective.texts, self._spec.hyperparameters
             raise out_of_memory(self.state.global_step + 1, tokens, self.lesson, hyper) from short
@@ -136,7 +136,7 @@ class StepTrainer(Trainer):
         return None if means is None else means[of_answers]
 
     def _refer(self) -> None:
-        """Have the model as it is before training say what rows with two answers are compared with."""
+        """Compute what the untrained model says of rows with two answers: preference training compares with it."""
         course = self.course
         if not isinstance(course.train, PairStore):
             return
@@ -158,37 +158,37 @@ class StepTrainer(Trainer):
 
     @property
     def lesson(self) -> Lesson:
-        """What shortages of memory have come to."""
+        """The settings learned from out-of-memory errors."""
         return self._gradients.lesson
 
     @property
     def seconds(self) -> float:
-        """Seconds of training, all attempts that left a checkpoint."""
+        """Seconds of training, including earlier attempts up to their last checkpoint."""
         return self.seconds_before + time.monotonic() - self._started
 
     def stopping(self) -> bool:
-        """Whether somebody asked any rank to stop: then all do, after the same step."""
-        asked = self.world.anyone(self.interruption.asked)
+        """Whether any rank got a stop request: then all ranks stop after the same step."""
+        asked = self.world.any_rank(self.interruption.is_requested)
         if asked:
-            self.interruption.spread()
+            self.interruption.set_by_other_rank()
         return asked
 
     def _resume_notes(self, folder: str, step: int, notes: dict[str, Any]) -> None:
-        if not Path(folder).is_dir():  # a claim that only one node can mount, or another one in its place
+        if not Path(folder).is_dir():  # a claim that only one node can mount, or a different one
             message = f"{folder} is the checkpoint to resume from, and is not there on every node"
             raise TrainerError(Reason.ARTIFACT_FAILED, message, "Keep artifacts on a ReadWriteMany claim.")
         self._origin.require_same(Path(folder), notes)
         self.seconds_before, self._saved_step = notes["seconds"], step
         self.metrics_record.keep_until(step, Path(folder) / FILE)
 
-    # What follows replaces parts of transformers' Trainer; names and arguments are its own.
+    # The following methods override transformers' Trainer, with its names and arguments.
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         steps: Any = train_dataset or self.train_dataset
         return SequentialSampler(steps)
 
     def create_optimizer(self, model: Any = None) -> Optimizer:
-        """Transformers' AdamW; with LoRA+ the second halves of the adapters get a learning rate of their own."""
+        """Transformers' AdamW; LoRA+ gives the B matrices of adapters a higher learning rate."""
         adapters = self._spec.adapters
         ratio = adapters.lora_plus_ratio if adapters else None
         if ratio is None or self.optimizer is not None:
@@ -205,7 +205,7 @@ class StepTrainer(Trainer):
         return optimizer
 
     def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> LRScheduler:
-        """Transformers' own schedules begin with a learning rate of 0."""
+        """Our schedule: transformers' own ones start with a learning rate of 0."""
         hyper = self._spec.hyperparameters
         part_of_peak = partial(
             factor,
@@ -217,7 +217,7 @@ class StepTrainer(Trainer):
         return self.lr_scheduler
 
     def training_step(self, model: Any, inputs: Step, num_items_in_batch: Any = None) -> torch.Tensor:
-        """The gradients of one optimizer step; returns this rank's part of its mean loss.
+        """Compute the gradients of one optimizer step; returns this rank's part of its mean loss.
 
         Raises:
             StepAbandoned, ShortOfMemory: as `Gradients.of_step`.
@@ -227,9 +227,10 @@ class StepTrainer(Trainer):
         return self._gradients.of_step(model, inputs, self.state.global_step)
 
     def _clip_grad_norm(self, model: Any) -> Any:
-        """Clips, and looks at loss and norm, before the optimizer could spoil the weights.
+        """Clip, and check loss and norm before the optimizer could corrupt the weights.
 
-        Gradients may overflow where the loss does not. It is the one place of a step where the host waits for a GPU.
+        Gradients may overflow even if the loss does not. This is the only place in a step where the host waits for
+        the GPU.
 
         Raises:
             TrainerError: TrainingDiverged.
@@ -245,14 +246,14 @@ class StepTrainer(Trainer):
         return norm
 
     def floating_point_ops(self, inputs: Any) -> int:
-        """Not counted: the formula of transformers wants another shape of batch."""
+        """Not counted: transformers' formula expects another batch shape."""
         return 0
 
     def evaluate(self, *_args: Any, **_kwargs: Any) -> dict[str, float]:
-        """Measure and write down the validation loss after this step, unless that was done before."""
-        self.control.should_evaluate = False  # the loop looks again when an epoch ends
+        """Measure and record the validation loss after this step, unless that is already done."""
+        self.control.should_evaluate = False  # the loop checks again at the end of an epoch
         step, store = self.state.global_step, self.course.validation
-        known = self.world.tell(f"validation {step}", lambda: self.metrics_record.has_validation(step))
+        known = self.world.broadcast(f"validation {step}", lambda: self.metrics_record.has_validation(step))
         means = None if store is None or known else self._means_over(store, range(len(store)))
         if means is not None:
             if not math.isfinite(means[0]):
@@ -265,9 +266,9 @@ class StepTrainer(Trainer):
         return {}
 
     def _means_over(self, store: Store, rows: Sequence[int]) -> list[float] | None:
-        """Loss and measures over these rows, of which each rank does its share.
+        """Mean loss and measures over these rows, divided among the ranks.
 
-        None without rows, and when somebody asked to stop before its end.
+        None if there are no rows, or if a stop was requested before the end.
         """
         self._net.eval()
         ways = self._gradients
@@ -288,7 +289,7 @@ class StepTrainer(Trainer):
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self._gradients.are_sharded and not self.world.is_first:
             checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
-        self.world.tell(f"checkpoint {self.state.global_step}", self._write_checkpoint)
+        self.world.broadcast(f"checkpoint {self.state.global_step}", self._write_checkpoint)
         self._saved_step = self.state.global_step
 
     def _newest(self) -> tuple[str, int, dict[str, Any]] | None:
@@ -321,7 +322,7 @@ class StepTrainer(Trainer):
             load_random_states(Path(checkpoint))
 
     def record_step(self, learning_rate: float) -> None:
-        """Write down the step that was just done."""
+        """Record the step that just ended."""
         step = self.state.global_step
         self._write_down(
             step=step,
@@ -336,34 +337,34 @@ class StepTrainer(Trainer):
         self._on_step(step, self._gradients.tokens)
 
     def _write_down(self, **line: Any) -> None:
-        """A line of the record, unless that is a newer attempt's by now."""
-        if not self.interruption.is_passed():
+        """Add a line to the record, unless a newer attempt has taken it over."""
+        if not self.interruption.is_superseded():
             self.metrics_record.add(**line)
 
 
 class _Pacer(TrainerCallback):
-    """Tells the loop what follows a step."""
+    """Tells the loop what to do after each step."""
 
     def __init__(self, trainer: StepTrainer) -> None:
         self._trainer = trainer
         self._learning_rate = 0.0
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-        """A validation that the interruption of an earlier attempt cut off comes first."""
+        """First repeat a validation that was interrupted in an earlier attempt."""
         if state.global_step and self._trainer.course.intervals.validates(state.global_step):
             self._trainer.evaluate()
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-        """Look at the learning rate while it is this step's."""
+        """Read the learning rate while it is still that of this step."""
         self._learning_rate = self._trainer._get_learning_rate()  # noqa: SLF001 - transformers' own accessor
         self._trainer.in_optimizer = True
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> None:
-        """It is over."""
+        """The optimizer is done."""
         self._trainer.in_optimizer = False
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_kwargs: Any) -> Any:
-        """Write the step down, and say what comes now: validation, a checkpoint, the end."""
+        """Record the step, and decide what comes next: validation, checkpoint, or the end."""
         self._trainer.record_step(self._learning_rate)
         step, stopping = state.global_step, self._trainer.stopping()
         control.should_evaluate = self._trainer.course.intervals.validates(step) and not stopping

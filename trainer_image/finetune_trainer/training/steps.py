@@ -1,4 +1,4 @@
-"""Optimizer steps as items of a data set: each is the forward passes of its rows, made when it is asked for."""
+"""A data set whose items are optimizer steps: each is the forward passes of its rows, made on access."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +20,13 @@ PASSES, CUT = "passes", "cut"
 
 @dataclass(frozen=True)
 class _Passes:
-    """A step's passes. In a class of their own accelerate leaves them alone: each goes to the GPU in its turn."""
+    """A step's passes, wrapped so that accelerate does not move them to the GPU: each is moved when it is computed."""
 
     each: list[Pass]
 
 
 class Steps(Dataset[Step]):
-    """Item i is optimizer step i: `passes` are this rank's forward passes of it as tensors, by their `cut`."""
+    """Item i is optimizer step i: `passes` are this rank's forward passes as tensors, made with `cut`."""
 
     def __init__(
         self, store: Store, plan: Plan, cut: Cut, world: World = ALONE, objective: Objective = LIKELIHOOD
@@ -43,18 +43,18 @@ class Steps(Dataset[Step]):
         return {PASSES: _Passes(self._objective.passes(self._store, mine, self._cut)), CUT: self._cut}
 
     def idle(self) -> Pass:
-        """A pass as small as there is: for a rank that has to compute along with the others."""
+        """The smallest possible pass, for a rank without rows that must compute along with the others."""
         return self._objective.passes(self._store, [int(self._store.lengths.argmin())], self._cut)[0]
 
     def recut(self, cut: Cut) -> None:
-        """From here on steps are cut like this; what was read ahead is still cut as before."""
+        """Cut steps like this from now on; prefetched ones still have the previous cut."""
         self._cut = cut
 
     def halved_below(self, most: int, step: int) -> tuple[int, list[Pass]]:
-        """How often to halve until the step's largest pass has fewer tokens than `most`; 0 where halving is no help.
+        """How often to halve until the step's largest pass has fewer tokens than `most`; 0 if halving does not help.
 
-        Passes may hold far more than they do: they have no more rows than this rank's share of the step. Returned with
-        the step's passes, as those of all steps are cut from here on.
+        The budget of a pass may be far above its size, which is limited by this rank's rows of the step. Also
+        returns the step's passes after halving, which applies to all later steps.
         """
         cut = self._cut
         for times in halvings_of(cut):
@@ -72,5 +72,5 @@ def only(items: list[Step]) -> Step:
 
 
 def largest(passes: list[Pass]) -> int:
-    """Tokens of the largest pass, with padding."""
+    """Tokens of the largest pass, including padding."""
     return max(batch["input_ids"].numel() for batch in passes)

@@ -1,4 +1,4 @@
-"""What a training is surrounded by: where it goes on from, who may stop it, who is told of it, and who shares it."""
+"""What a training is connected to: its origin, its record, stop requests, step callbacks, and other ranks."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,15 +11,15 @@ from finetune_trainer.training.origin import Origin
 
 @dataclass(frozen=True)
 class Surroundings:
-    """What is learnt is `course.Course`; how it is computed, `gradients.ComputeSettings`."""
+    """What is trained is `course.Course`; how it is computed, `gradients.ComputeSettings`."""
 
     origin: Origin
-    """Of which checkpoints it goes on."""
+    """Which checkpoints it may resume from."""
     metrics: Metrics
     """The record of steps and validations."""
     interruption: Interruption
-    """Looked at before each pass."""
+    """Checked before each pass."""
     on_step: Callable[[int, int], None]
-    """Told the step, and its tokens, or 0 after a validation."""
+    """Called with the step and its tokens, or with 0 tokens after a validation."""
     world: World = ALONE
     """The ranks that share a step."""

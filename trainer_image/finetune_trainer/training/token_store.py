@@ -1,6 +1,6 @@
 """Tokenised rows on disk, read through a memory map: a dataset of any size takes little memory.
 
-A token is stored as itself where it carries loss and as -(token + 1) where it does not. It knows no tokenizer.
+A token is stored as itself if it carries loss, otherwise as -(token + 1). Independent of the tokenizer.
 """
 
 import tempfile
@@ -29,18 +29,18 @@ class TokenStore:
         scratch: Path | None = None,
         path: Path | None = None,
     ) -> None:
-        """Write (ids, labels) pairs to a file of `scratch` (default: the system's) that goes away with the store.
+        """Write (ids, labels) pairs to a temporary file in `scratch` (default: the system's), deleted with the store.
 
-        With `path` they go there, for others to map (`MappedTokens`).
+        With `path` they are written there, so that other processes can map them (`MappedTokens`).
 
-        Rows for an encoder-decoder are prompt, without loss, and answer, with loss, behind one another; `decoder_start`
-        is the token that its answers begin after.
+        Rows for an encoder-decoder are the prompt, without loss, followed by the answer, with loss; `decoder_start`
+        is the token that answers start after.
         """
         self.decoder_start = decoder_start
         folder = path.parent if path else scratch or Path(tempfile.gettempdir())
         offsets = array("q", [0])
         self.largest_id = -1
-        """The largest token id of all rows: a model has to have an embedding for it."""
+        """The largest token id of all rows: the model must have an embedding for it."""
         self.labelled = 0
         """Tokens that carry loss."""
         with write_errors(folder, MORE_SCRATCH):
@@ -94,5 +94,5 @@ class MappedTokens(TokenStore):
 
 
 def _index(path: Path) -> Path:
-    """Where rows begin, and what is known of all of them."""
+    """The file with row offsets and totals."""
     return path.with_suffix(".npz")

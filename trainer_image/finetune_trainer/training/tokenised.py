@@ -1,4 +1,4 @@
-"""A job's data as its model sees them: stores of token ids and labels, and a few rows taken apart. Trains nothing."""
+"""A job's data as its model sees it: stores of token ids and labels, and a few rows to display. Trains nothing."""
 
 from array import array
 from collections.abc import Iterator
@@ -21,9 +21,9 @@ AUDITED_ROWS = 3
 
 
 class Tokenised:
-    """The splits of a job whose data are known to be good, read anew for each question.
+    """The splits of a job whose data passed the check; each method reads them again.
 
-    A file that has changed since the verdict is refused; ranks of one pod tokenise once.
+    A file that has changed since the verdict is refused; of the ranks in one pod only one tokenises.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class Tokenised:
         self._max_length = chat.row_limit(job.spec.hyperparameters)
 
     def learnt(self, split: SplitName) -> "Store | None":
-        """What is learnt or validated on, with both answers where there are two; None where the job has no such split.
+        """The data to train or validate on, with both answers of pairs; None if the job has no such split.
 
         Raises:
-            TrainerError: the file cannot be read, or is another one by now.
+            TrainerError: the file cannot be read, or has changed.
         """
         if getattr(self._job.spec.dataset, split) is None:
             return None
-        path = launch.of_this_node(f"{split}.tokens") if self._world.per_node > 1 else None
+        path = launch.node_file(f"{split}.tokens") if self._world.per_node > 1 else None
         start = self._chat.decoder_start
 
         def written() -> TokenStore:
@@ -56,17 +56,17 @@ class Tokenised:
         return PairStore(store) if self._pairs else store
 
     def answers(self, split: SplitName) -> TokenStore | None:
-        """What a model should answer, the chosen answer where there are two; None where the job has no such split.
+        """The expected answers, for pairs the chosen ones; None if the job has no such split.
 
         Raises:
-            TrainerError: the file cannot be read, or is another one by now.
+            TrainerError: the file cannot be read, or has changed.
         """
         if getattr(self._job.spec.dataset, split) is None:
             return None
         return TokenStore(self._answers(split), decoder_start=self._chat.decoder_start)
 
     def _texts(self, split: SplitName) -> Iterator[tuple["array[int]", "array[int]"]]:
-        """Ids and labels of what is learnt: one text for each row, or the two of each pair."""
+        """Ids and labels of the texts to train on: one for each row, or the two of each pair."""
         if not self._pairs:
             yield from self._answers(split)
             return
@@ -79,7 +79,7 @@ class Tokenised:
             yield row.input_ids, row.labels
 
     def audited(self) -> list[Audited]:
-        """A few rows of the training set, with the tokens that carry loss."""
+        """A few training rows with the tokens that carry loss."""
         return audit(self._rows("train"), self._chat, self._max_length, AUDITED_ROWS, pairs=self._pairs)
 
     def _rows(self, split: SplitName) -> Iterator[Row]:

@@ -1,4 +1,4 @@
-"""A pass on trial: made-up rows go through the model forwards and backwards, as in training. Nothing of it stays."""
+"""A trial pass: made-up rows go forward and backward through the model, as in training. Leaves no trace."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,11 +11,11 @@ from finetune_trainer.training.passes import autocast, loss_sum, on_device, padd
 from finetune_trainer.training.token_store import TokenStore
 
 _LENGTHS, _ASKED = (12, 7), 3
-"""Tokens of the rows, and how many of each carry no loss: no more than any model can hold."""
+"""Tokens of the rows, and how many of each carry no loss: within the limits of any model."""
 
 
 def learn(model: Any, compute_dtype: torch.dtype, decoder_start: int | None) -> float:
-    """Gradients of all that is trained, for rows of unlike length; then they are forgotten. The loss comes back.
+    """Compute gradients of all trained weights for rows of different lengths, and discard them; returns the loss.
 
     Raises:
         Exception: whatever the model's own code raises.
@@ -28,7 +28,7 @@ def learn(model: Any, compute_dtype: torch.dtype, decoder_start: int | None) -> 
             model.train()
             with autocast(net.device, compute_dtype):
                 loss = loss_sum(model, batch)
-            loss.backward()  # type: ignore[no-untyped-call] # not by torch.autograd.grad: layers that are shared out know it not
+            loss.backward()  # type: ignore[no-untyped-call] # not torch.autograd.grad: sharded layers do not support it
             return float(loss.detach())
         finally:
             model.zero_grad(set_to_none=True)

@@ -1,6 +1,7 @@
-"""How a job's spec becomes a model, a plan and a trainer: `train.py` goes through it, `recipe.py` offers it to users.
+"""How a job's spec becomes a model, a plan and a trainer, for `train.py` and, through `recipe.py`, for users' code.
 
-It reads no data and writes nothing. Libraries are imported where they are needed: what is run before must not wait.
+It reads no data and writes nothing. Libraries are imported inside functions, so that earlier steps do not wait for
+them.
 """
 
 import math
@@ -33,19 +34,19 @@ _LEARNING_RATE = {"LoRA": 2e-4, "QLoRA": 2e-4, "Full": 2e-5}
 _LEARNING_RATE_OF_PREFERENCE = {"LoRA": 1e-5, "QLoRA": 1e-5, "Full": 1e-6}
 
 _MULTIPLIES_BFLOAT16 = ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16")
-"""What `torch.cpu.get_capabilities` calls the instructions, on x86-64 and Arm. Others convert: slower than float32."""
+"""The instructions' names in `torch.cpu.get_capabilities` (x86-64, Arm). Without them float32 is faster."""
 
 
 def learning_rate_of(spec: FineTuneJobSpec) -> float:
-    """The peak: the job's own, or what is usual for its method. Two answers need far smaller steps than one."""
+    """The peak learning rate: the job's, or its method's usual one, which is far lower for preference training."""
     usual = _LEARNING_RATE if spec.preference is None else _LEARNING_RATE_OF_PREFERENCE
     return spec.hyperparameters.learning_rate or usual[spec.method]
 
 
 def tunable_model(job: TrainerJob, folder: Path, *, empty_but_tied: bool | None = None) -> Any:
-    """The base model in `folder`, ready to be trained by the job's method: with new adapters, or as a whole.
+    """The base model in `folder`, ready for training by the job's method: with new adapters, or as a whole.
 
-    Where it is said whether an empty one is tied, it has no weights yet (`sharding.py` fills them in).
+    With `empty_but_tied`, which says whether embeddings are tied, it has no weights yet (`sharding.py` fills them in).
     """
     import torch
     from transformers import set_seed
@@ -61,7 +62,7 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty_but_tied: bool | None 
         model = base_model.load_model(
             folder, dtype=dtype, trust_remote_code=job.trust_remote_code, four_bits=job.spec.method == "QLoRA"
         )
-    if model.config.is_encoder_decoder:  # of which prompt and answer are each so long at most
+    if model.config.is_encoder_decoder:  # the limit applies to prompt and answer separately
         base_refusals.require_positions(folder, model, row_limit(hyper, positions_in(folder)))
     if job.spec.artifact.merge:
         base_refusals.require_plain_weights(folder)
@@ -81,34 +82,34 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty_but_tied: bool | None 
 
 @dataclass
 class Held:
-    """The model that is trained; where it is shared out, rank 0 has the whole one beside it: before and after."""
+    """The model in training; if it is sharded, rank 0 also holds the unsharded one, for before and after training."""
 
     model: Any
     whole: Any | None
 
     @classmethod
     def of(cls, job: TrainerJob, folder: Path, world: World, shards: int) -> Self:
-        """The job's model; where it is to be shared out without weights on every rank, and rank 0's with them."""
+        """Load the job's model; for sharding without weights on every rank, and once with weights on rank 0."""
         if shards == 1:
             return cls(tunable_model(job, folder), None)
         whole = tunable_model(job, folder) if world.is_first else None
-        tied = world.tell("tied", lambda: whole is None or says_tied(whole))
+        tied = world.broadcast("tied", lambda: whole is None or says_tied(whole))
         model = tunable_model(job, folder, empty_but_tied=tied)
         if whole is not None and _names(model) != _names(whole):
             raise base_refusals.unusable(folder, "shared out among GPUs it would have other weights than its files")
         return cls(model, whole)
 
-    def spread(self, compute_dtype: Any) -> None:
-        """Share the model out; every rank has to call it."""
+    def shard(self, compute_dtype: Any) -> None:
+        """Shard the model; a collective call."""
         from finetune_trainer.computing import sharding
 
-        sharding.spread(self.model, self.whole, device(), compute_dtype)
+        sharding.shard(self.model, self.whole, device(), compute_dtype)
 
     def released(self, trainer: "StepTrainer", compute_dtype: Any) -> Any:
-        """The model as one rank would have trained it, in rank 0; every rank has to call it.
+        """The unsharded trained model on rank 0; a collective call.
 
-        Gradients and optimizer go: measuring needs room for the base model beside a fully tuned one. What does not fit
-        on the GPU as a whole stays on the CPU.
+        Frees gradients and optimizer: evaluation needs room for the base model beside a fully tuned one. A model
+        that does not fit on the GPU stays on the CPU.
         """
         from finetune_trainer.computing import sharding
 
@@ -137,17 +138,18 @@ def plan_of(job: TrainerJob, train: "Store") -> Plan:
 
 
 def device() -> str:
-    """Where models are trained."""
+    """The device for training."""
     import torch
 
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def compute_dtype_of(job: TrainerJob) -> Any:
-    """The dtype of frozen weights and products.
+    """The dtype of frozen weights and of matrix products.
 
-    Auto is bfloat16 on GPUs that have it, and for a frozen base on a CPU that multiplies it. CPUs of several nodes may
-    differ, and ranks must agree; a whole model's float32 weights would be copied to 16 bits each pass.
+    Auto is bfloat16 on GPUs that support it, and on CPUs with bfloat16 instructions if the base is frozen. CPUs of
+    several nodes may differ, and ranks must agree; the float32 weights of full tuning would be converted to 16 bits
+    in each pass.
     """
     import torch
 
@@ -164,7 +166,7 @@ def compute_dtype_of(job: TrainerJob) -> Any:
 
 
 def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | None", shards: int = 1) -> memory.Fit:
-    """What one forward and backward pass may hold on this machine, whose part of the model is one of `shards`."""
+    """The limits of one forward and backward pass on this machine, which holds one of `shards` parts of the model."""
     here, shape = memory_fit.room_here(), model_shape.of_model(model)
     longest = max(train.longest, validation.longest if validation else 0)
     if shape is None:
@@ -178,10 +180,10 @@ def fit_of(job: TrainerJob, model: Any, train: "Store", validation: "Store | Non
 
 
 def require_works(job: TrainerJob, folder: Path, model: Any, decoder_start: int | None) -> None:
-    """Try the model, where it will be trained, before hours are spent on it.
+    """Try the model on its training device, before hours are spent on it.
 
-    Refuses one whose own code cannot compute a pass, one that computes no numbers, and one that looks at what follows a
-    token: it would learn to read answers off, and to give none.
+    Refuses a model whose own code fails, one whose loss is not a number, and one that attends to later tokens: it would
+    learn to copy answers instead of giving them.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -204,7 +206,7 @@ def require_works(job: TrainerJob, folder: Path, model: Any, decoder_start: int 
 
 
 def why_padded(job: TrainerJob, model: Any) -> str | None:
-    """Why rows are not packed, or None where they are. Moves the model to where it will be trained, and tries it."""
+    """Why rows are not packed, or None if they are. Moves the model to its training device, and tries packing."""
     from finetune_trainer.computing.attention import why_not_packed
 
     if not job.spec.hyperparameters.packing:
@@ -214,7 +216,7 @@ def why_padded(job: TrainerJob, model: Any) -> str | None:
 
 
 def _place(job: TrainerJob, model: Any) -> None:
-    """Move the model to where it will be trained; quantised and sharded ones are there already."""
+    """Move the model to its training device; quantised and sharded ones are there already."""
     from finetune_trainer.computing.sharding import is_sharded
 
     if job.spec.method != "QLoRA" and not is_sharded(model):
@@ -232,7 +234,7 @@ def build_trainer(
     around: Surroundings,
     objective: "Objective | None" = None,
 ) -> "StepTrainer":
-    """The trainer of a job's hyperparameters; by the job's objective where none is given."""
+    """The trainer for a job's hyperparameters; `objective` replaces the job's own."""
     from finetune_trainer.training.loop import arguments
     from finetune_trainer.training.shortage import Lesson
     from finetune_trainer.training.step_trainer import StepTrainer
@@ -240,11 +242,11 @@ def build_trainer(
     lesson = Lesson.read(checkpoints_of(job))
     checkpointing = fit.activation_checkpointing or lesson.checkpointing
     if checkpointing:
-        model.enable_input_require_grads()  # without it frozen embeddings cut adapters off from their gradients
+        model.enable_input_require_grads()  # otherwise frozen embeddings stop the adapters' gradients
     course = _course_of(job, train, validation, objective)
-    settings = _compute_settings(job, fit, lesson, packed=packed)
+    settings = _compute_settings(job, fit, lesson, model, packed=packed)
     if packed and not checkpointing:
-        at_once = fit.at_once if objective is None else 1  # nobody knows whether users' own is safe in threads
+        at_once = fit.at_once if objective is None else 1  # a user's loss may not be thread-safe
         settings = replace(settings, at_once=at_once, compile_layers=_to_be_compiled(model, course))
     return StepTrainer(
         model,
@@ -278,19 +280,23 @@ def _course_of(job: TrainerJob, train: "Store", validation: "Store | None", obje
     return Course(train, validation, plan, intervals, objective or objective_of(job.spec.preference))
 
 
-def _compute_settings(job: TrainerJob, fit: memory.Fit, lesson: "Lesson", *, packed: bool) -> "ComputeSettings":
-    """Passes one after the other, through layers as they are."""
+def _compute_settings(
+    job: TrainerJob, fit: memory.Fit, lesson: "Lesson", model: Any, *, packed: bool
+) -> "ComputeSettings":
+    """Settings for passes in sequence, through uncompiled layers."""
+    from finetune_trainer.computing.attention import rope_switch_length
     from finetune_trainer.training.gradients import ComputeSettings
     from finetune_trainer.training.passes import Cut
     from finetune_trainer.training.shortage import halved
 
     rows_each = job.spec.hyperparameters.micro_batch_size
-    cut = Cut(None if rows_each else fit.token_budget, rows_each, packed=packed, filled=packed and device() == "cuda")
+    budget, filled = None if rows_each else fit.token_budget, packed and device() == "cuda"
+    cut = Cut(budget, rows_each, packed=packed, filled=filled, rope_switch=rope_switch_length(model))
     return ComputeSettings(halved(cut, lesson.halvings), compute_dtype_of(job), lesson=lesson)
 
 
 def _to_be_compiled(model: Any, course: "Course") -> bool:
-    """Sharding hooks into layers, as checkpointing does: not measured together with their compilation."""
+    """Long trainings only. Not with sharding or checkpointing: their hooks in layers were not measured with it."""
     from finetune_trainer.computing.compiled_layers import why_not_compiled
     from finetune_trainer.computing.sharding import is_sharded
 
@@ -299,10 +305,10 @@ def _to_be_compiled(model: Any, course: "Course") -> bool:
 
 
 _WORTH_COMPILING = 15e6
-"""Tokens from which on layers are compiled: that is won back after 5 (8B) to 10 million (0.5B) on an H200, and
-earlier where the GPU is slower (docs/decisions/2026-11-26-training-speed.md)."""
+"""Tokens from which on layers are compiled: the compile time is won back after 5 (8B) to 10 million (0.5B) on an H200,
+earlier on slower GPUs (docs/decisions/2026-11-26-training-speed.md)."""
 
 
 def checkpoints_of(job: TrainerJob) -> Path:
-    """The folder that outlives a pod."""
+    """The job's checkpoint folder, which outlives its pods."""
     return Path(job.output) / CHECKPOINTS_FOLDER

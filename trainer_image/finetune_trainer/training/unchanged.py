@@ -1,9 +1,9 @@
-"""Whether the model that a user's code left is its base model as it was: told beside the version, and no refusal.
+"""Whether the model that a user's code wrote equals its base model: a warning of the version, not an error.
 
-    a whole model   each of its tensors is one of the base's, under the same name or, as libraries rename them, another
-    an adapter      halves that began as zeros and still are, the base's own magnitudes (DoRA) and biases
+    a whole model   each tensor equals one of the base's, under its own name or, as libraries rename them, another
+    an adapter      halves that started as zeros still are; the base's own magnitudes (DoRA) and biases
 
-Who cannot be sure says nothing.
+In doubt there is no warning.
 """
 
 import hashlib
@@ -18,26 +18,26 @@ from finetune_api.job_status import NOTHING_LEARNT
 from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, header, weight_files
 
 _RANDOM, _ZEROS = re.compile(r"\.lora_(A|embedding_B)\b"), re.compile(r"\.lora_(B|embedding_A)\b")
-"""What the two halves of an adapter begin with; on a table of words they have changed places."""
+"""Initial values of an adapter's two halves; on an embedding they are swapped."""
 _MAGNITUDE, _BIAS = re.compile(r"\.lora_magnitude_vector\b"), re.compile(r"(?<!\.lora_A)(?<!\.lora_B)\.bias$")
 _BEFORE_NAMES, _WITHIN_NAMES = "base_model.model.", ".base_layer"
-"""What peft puts into the names of a model that it adds to."""
+"""What peft inserts into the names of a model's parameters."""
 
 _BLOCKS, _SCALES = "_blocks", "_scales"
-"""What the names of MXFP4's two halves end with."""
+"""Suffixes of the two tensors of an MXFP4 weight."""
 
 _NEAR = 1e-5
-"""Part of a magnitude by which the order of a sum may move it."""
+"""Relative difference of a magnitude due to the order of summation."""
 
 Tensors = Mapping[str, Callable[[], Any]]
-"""By name, each read when it is asked for."""
+"""By name; each is read when called."""
 
 
 def nothing_learnt(base: Path, folder: Path, model: Any) -> list[str] | None:
-    """What to say of a model that is its base as it was; None where it is not, or where nobody can be sure."""
+    """A warning if the model certainly equals its base; otherwise None."""
     try:
         same = _adds_nothing(base, model) if hasattr(model, "peft_config") else _is_the_base(base, folder)
-    except (*UNREADABLE, RuntimeError):  # it was read before; and what is only told must not cost a model
+    except (*UNREADABLE, RuntimeError):  # it was readable before; and a failed check must not cost the model
         return None
     if not same:
         return None
@@ -50,7 +50,7 @@ def _is_the_base(base: Path, folder: Path) -> bool:
 
 
 def _adds_nothing(base: Path, model: Any) -> bool:
-    """Whether what is beside the halves that are random is as an adapter begins."""
+    """Whether everything except the random halves is still in its initial state."""
     from peft import get_peft_model_state_dict
 
     saved = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -69,14 +69,14 @@ def _itself(value: Any) -> Any:
 
 
 def plain_name(name: str) -> str:
-    """A tensor's name in the base model, of the one that peft gives it."""
+    """A tensor's name in the base model, from peft's name for it."""
     return name.removeprefix(_BEFORE_NAMES).replace(_WITHIN_NAMES, "")
 
 
 def _has_its_magnitudes(base: Path, model: Any) -> bool:
-    """Whether each magnitude is the length of the base's own weights, with which DoRA begins.
+    """Whether each magnitude is the norm of the base's weights, the initial value in DoRA.
 
-    Of the weights as they are loaded here, or as they are stored: the code may have had them in either numbers.
+    Of the weights as loaded here, or as stored: the code may have used either precision.
     """
     layers = {path: one for path, one in model.named_modules() if getattr(one, "lora_magnitude_vector", None)}
     with _stored(base) as was:
@@ -90,7 +90,7 @@ def _has_its_magnitudes(base: Path, model: Any) -> bool:
 
 
 def _under(name: str, tensors: Tensors) -> str | None:
-    """What files call it: some of them leave out how transformers' own names begin."""
+    """The tensor's name in the files: some omit the beginning of transformers' names."""
     return next((one for one in tensors if name == one or name.endswith(f".{one}")), None)
 
 
@@ -98,12 +98,12 @@ def _is_length(added: Any, weight: Any) -> bool:
     import torch
 
     now = added.weight.detach().float()
-    was = added.get_weight_norm(weight, weight.new_zeros(()), 1.0)  # of any shape: it may be turned first
+    was = added.get_weight_norm(weight, weight.new_zeros(()), 1.0)  # any shape: peft may transpose it first
     return was.shape == now.shape and torch.allclose(now, was, rtol=_rounding_of(now), atol=0.0)
 
 
 def _rounding_of(values: Any) -> float:
-    """Part of these numbers that rounding may have moved, by the narrowest type that holds all of them."""
+    """Relative rounding error of these numbers, by the narrowest type that holds all of them."""
     import torch
 
     held = (kind for kind in (torch.bfloat16, torch.float16) if values.to(kind).float().equal(values))
@@ -113,7 +113,7 @@ def _rounding_of(values: Any) -> float:
 
 @contextmanager
 def _stored(folder: Path) -> Iterator[Tensors]:
-    """The tensors in a folder's files, weights in FP8 and MXFP4 as the numbers that they stand for."""
+    """The tensors in a folder's files; FP8 and MXFP4 weights are dequantised."""
     from safetensors import safe_open
 
     with ExitStack() as opened:
@@ -126,7 +126,7 @@ def _stored(folder: Path) -> Iterator[Tensors]:
 
 
 def _times(read: Callable[[], Any], scale: Callable[[], Any]) -> Any:
-    """A weight by its scales, each of which is a block's; a single one is that of the whole."""
+    """A weight times its scales, one per block; a single scale is that of the whole."""
     value, grid = read().float(), scale().float()
     for side in (-2, -1) if grid.dim() > 1 else ():
         grid = grid.repeat_interleave(value.shape[side] // grid.shape[side], side)
@@ -134,16 +134,16 @@ def _times(read: Callable[[], Any], scale: Callable[[], Any]) -> Any:
 
 
 def _unpacked(blocks: Callable[[], Any], scales: Callable[[], Any]) -> Any:
-    """Weights in MXFP4, two to a byte."""
+    """Dequantised MXFP4 weights, stored two to a byte."""
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
     return convert_moe_packed_tensors(blocks(), scales())
 
 
 def _are_of(base: Path, now: Tensors) -> bool:
-    """Whether each is one of the base's, in the numbers that it was saved in.
+    """Whether each tensor equals one of the base's, in its saved dtype.
 
-    Names come first, and the first one that differs ends the look: what was trained has moved everywhere.
+    Compares by name first and stops at the first difference: training moves every tensor.
     """
     with _stored(base) as was:
         if not all(_alike(now[name](), was[name]()) for name in now.keys() & was.keys()):
@@ -157,13 +157,13 @@ def _alike(now: Any, was: Any) -> bool:
 
 
 def _shapes(base: Path) -> Mapping[str, tuple[int, ...]]:
-    """Of the base's tensors of floats."""
+    """Shapes of the base's float tensors."""
     entries = (entry for path in weight_files(base) for entry in header(path).items())
     return {name: tuple(entry["shape"]) for name, entry in entries if entry["dtype"] in FLOATS}
 
 
 def _are_among(was: Tensors, renamed: list[Callable[[], Any]], shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether each of these stands in the base under whatever name, by hashes: only one is in memory at a time."""
+    """Whether each of these is in the base under any name, by hashes: only one is in memory at a time."""
     meant: dict[tuple[int, ...], set[Any]] = {}
     for read in renamed:
         value = read()

@@ -1,1 +1,1 @@
-"""A FineTuneJob at a provider outside of the cluster: steps before those of `job`, costs, an evaluation. Pure."""
+"""A FineTuneJob at a provider outside of the cluster: steps before those of `job`, costs, evaluation. Pure."""

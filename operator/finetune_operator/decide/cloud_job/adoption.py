@@ -1,4 +1,4 @@
-"""Jobs that somebody has made at a provider, and a FineTuneJob takes over: looked at, and never made or stopped."""
+"""Adopts jobs that somebody else created at a provider: they are observed, never created or stopped."""
 
 import re
 
@@ -12,12 +12,12 @@ from finetune_operator.decide.job.view import Change, Decision, JobView
 
 
 def is_adopted(view: JobView) -> bool:
-    """Whether the job takes over one that was made elsewhere."""
+    """Whether the job adopts one that was created elsewhere."""
     return view.spec is not None and view.spec.adopt is not None
 
 
-def told_twice(view: JobView) -> str:
-    """That what the job takes over is a version already: another one is made of it, and both are one model."""
+def duplicate_warning(view: JobView) -> str:
+    """That the adopted job's model is a version already. Another version is made of it, with the same weights."""
     if not view.same_as or view.spec is None or view.spec.adopt is None:
         return ""
     before = ", ".join(str(number) for number in view.same_as[-3:])
@@ -28,12 +28,12 @@ def told_twice(view: JobView) -> str:
 
 
 def take_over(view: JobView) -> Decision | None:
-    """A job that was made elsewhere is looked at from now on; nothing is made."""
+    """Observe the adopted job from now on. Nothing is created."""
     adopted = view.spec.adopt if view.spec else None
     if view.run.state != "Absent" or adopted is None or view.spec is None or view.connection is None:
         return None
-    if wrong := _of_elsewhere(adopted.job_id, view.connection):
-        # No call on the connection's region and service can find it, and AWS refuses some of them in words of its own.
+    if wrong := _arn_mismatch(adopted.job_id, view.connection):
+        # No call to the connection's region and service can find it, and AWS's own error messages for it are unclear.
         return fail(view, _not_there(view, adopted.job_id, wrong))
     provider = view.provider.model_copy(
         update={
@@ -57,7 +57,7 @@ def take_over(view: JobView) -> Decision | None:
 
 
 def refuse_other_base(view: JobView) -> Decision | None:
-    """What was tuned elsewhere says itself what it was tuned from; with another base model it would answer nonsense."""
+    """An adopted job names its base model; on another base its adapter would produce nonsense."""
     if not is_adopted(view) or view.run.state not in {"Queued", "Active", "Succeeded"} or view.spec is None:
         return None
     result = view.run.report.result if view.run.report else None
@@ -70,14 +70,14 @@ def refuse_other_base(view: JobView) -> Decision | None:
     return fail(view, Failure(reason=Reason.SPEC_INVALID, message=message, next_step=step))
 
 
-def refuse_what_is_not_there(view: JobView) -> Decision | None:
-    """A job to adopt that was never seen is one whose name is wrong."""
+def refuse_missing_job(view: JobView) -> Decision | None:
+    """An adopted job that was never seen has a wrong ID."""
     failure, adopted = view.run.failure, view.spec.adopt if view.spec else None
     if adopted is None or failure is None or failure.reason != Reason.DELETED_AT_PROVIDER:
         return None
     if view.status.phase != "Queued" or view.status.progress is not None:
         return None
-    return fail(view, _not_there(view, adopted.job_id, _misread(adopted.job_id, view.connection)))
+    return fail(view, _not_there(view, adopted.job_id, _likely_mistake(adopted.job_id, view.connection)))
 
 
 def _not_there(view: JobView, job_id: str, wrong: str) -> Failure:
@@ -88,10 +88,10 @@ def _not_there(view: JobView, job_id: str, wrong: str) -> Failure:
     return Failure(reason=Reason.DELETED_AT_PROVIDER, message=message, next_step=step)
 
 
-def _of_elsewhere(job_id: str, connection: LLMConnectionSpec) -> str:
-    """What of an ARN leads elsewhere than the connection to AWS, in words; "" for nothing, and for what is no ARN.
+def _arn_mismatch(job_id: str, connection: LLMConnectionSpec) -> str:
+    """Which part of an ARN does not match the connection to AWS, in words; "" if all match, or it is no ARN.
 
-    Its letters have no case.
+    ARNs are compared without case.
     """
     aws, parts = connection.bedrock or connection.sage_maker, job_id.casefold().split(":", 5)
     if aws is None or parts[0] != "arn" or len(parts) < 6:
@@ -108,8 +108,8 @@ def _of_elsewhere(job_id: str, connection: LLMConnectionSpec) -> str:
     return ""
 
 
-def _misread(job_id: str, connection: LLMConnectionSpec | None) -> str:
-    """What was probably written in the place of a job's ID; "" where that cannot be told."""
+def _likely_mistake(job_id: str, connection: LLMConnectionSpec | None) -> str:
+    """What was probably given instead of a job's ID; "" if unknown."""
     aws = (connection.bedrock or connection.sage_maker) if connection is not None else None
     if connection is None or (aws is None and job_id.startswith("ftjob-")):
         return ""
@@ -127,7 +127,7 @@ def _misread(job_id: str, connection: LLMConnectionSpec | None) -> str:
 
 
 _JOBS_AT_AWS = {"bedrock": ("bedrock", "model-customization-job"), "sageMaker": ("sagemaker", "training-job")}
-"""The service of a connection's jobs, and their kind, as their ARNs have them."""
+"""The service and the resource type in the ARNs of a connection's jobs."""
 
 _OTHERS = {
     ".*/": "a part of an address",
@@ -135,4 +135,4 @@ _OTHERS = {
     "ftckpt": "a checkpoint's ID",
     "file-": "a file's ID",
 }
-"""What is written in the place of a job's ID at OpenAI, and Azure, by how it begins."""
+"""What was given instead of a job's ID at OpenAI or Azure, by its prefix."""

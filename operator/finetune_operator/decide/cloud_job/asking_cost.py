@@ -1,4 +1,4 @@
-"""What it costs to ask a provider's models the test set: how often they are asked at most, and for how much. Pure."""
+"""What it costs to evaluate models at a provider: the maximum number of requests, and their price. Pure."""
 
 from decimal import ROUND_UP, Decimal
 
@@ -10,16 +10,16 @@ from finetune_api.trainer import EvaluationSize
 from finetune_api.words import counted
 
 SPARE = 8
-"""One answer of so many may be lost on its way, and asked for again."""
+"""Requests may exceed the need by one in this many, for answers that were lost and are requested again."""
 
 
 def contestants(spec: FineTuneJobSpec, *, versions: bool) -> int:
-    """How many times each row of the test set is asked at the provider; `versions`: the active version is compared."""
+    """How often each row of the test set is sent to the provider; `versions`: the active version is compared too."""
     return 1 + spec.evaluation.has("zeroShot") + spec.evaluation.has("fewShot") + versions
 
 
 def allowance(spec: FineTuneJobSpec, rows: int, evaluation: ProviderEvaluation) -> int:
-    """Requests that may be passed on: each pod's rows times contestants, and a few for those that are lost."""
+    """The number of requests to let through: for each pod rows times contestants, and a few for lost answers."""
     once = rows * contestants(spec, versions=evaluation.active_version is not None)
     return evaluation.tries * (once + once // SPARE + SPARE)
 
@@ -27,7 +27,7 @@ def allowance(spec: FineTuneJobSpec, rows: int, evaluation: ProviderEvaluation) 
 def expected(
     spec: FineTuneJobSpec, size: EvaluationSize, row_tokens: float, prices: AnswerPrices, *, versions: bool
 ) -> Decimal:
-    """What the answers are likely to cost; `row_tokens`: of a row of the training set, as examples are."""
+    """Expected cost of the answers. `row_tokens`: tokens of a training row, for the few-shot examples."""
     said = size.completion_tokens
     tuned = _of(prices.tuned, size.prompt_tokens, said) * (1 + versions)
     shown = spec.evaluation.few_shot
@@ -39,14 +39,14 @@ def expected(
 
 
 def spent(evaluation: ProviderEvaluation | None, prices: AnswerPrices) -> Decimal:
-    """What was asked so far, at list price."""
+    """Cost of the requests so far, at list price."""
     if evaluation is None:
         return Decimal(0)
     return _asked(evaluation.tuned, prices.tuned) + _asked(evaluation.base, prices.base)
 
 
 def is_spent(budget: Budget, cost: Cost, trained_tokens: int | None, facts: ModelFacts, asked: Decimal) -> bool:
-    """Whether training and answers have come to the budget: by what was billed, else by the training's estimate."""
+    """Whether training and answers have used up the budget: by billed tokens, else by the training's estimate."""
     if trained_tokens is not None and facts.training is not None:
         training = of_tokens(trained_tokens, facts.training.per_million_tokens)
     else:
@@ -57,7 +57,7 @@ def is_spent(budget: Budget, cost: Cost, trained_tokens: int | None, facts: Mode
 def with_expected(
     cost: Cost, amount: Decimal, an_hour: Decimal | None, size: EvaluationSize, prices: AnswerPrices
 ) -> Cost:
-    """The estimate with that of the evaluation: its answers, and an hour of what answers, where that is known."""
+    """The estimate plus the evaluation: its answers, and one hour of its deployments if their price is known."""
     basis = (
         f"{cost.basis}; evaluation of {counted(size.rows, 'row')} {in_cents(amount, ROUND_UP)} {prices.currency}, "
         f"list prices of {prices.as_of}"
@@ -73,13 +73,13 @@ def with_expected(
 
 
 def without(cost: Cost, what: str) -> Cost:
-    """The cost that says what is not in it: else that would read as free."""
+    """The cost with a note of what it does not include: if nothing were said, that would look as if it were free."""
     ending = f"; without {what}"
     return cost.model_copy(update={"basis": cost.basis[: 512 - len(ending)] + ending})
 
 
 def with_spent(cost: Cost, answers: Decimal, hosting: Decimal) -> Cost:
-    """The bill with that of the evaluation: of its answers, and of the hours of what answered."""
+    """The bill plus the evaluation: its answers, and the hours of its deployments."""
     if hosting:
         cost = cost.model_copy(update={"hosting": in_cents(hosting)})
     if cost.actual is None or not answers + hosting:

@@ -1,4 +1,4 @@
-"""What a job at a provider costs: by its tokens or, at SageMaker, by an instance's time. Pure; estimates, no bills."""
+"""What a job at a provider costs: by tokens or, at SageMaker, by instance time. Pure; estimates, not bills."""
 
 from decimal import Decimal
 
@@ -13,23 +13,23 @@ from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts, me
 from finetune_operator.decide.job.view import JobView
 
 LONGEST_RUN_SECONDS = 2419200
-"""28 days, as long as any job of SageMaker."""
+"""28 days, the limit of SageMaker."""
 
 
 def instance_type(spec: FineTuneJobSpec, settings: SageMaker) -> str:
-    """What a job at SageMaker runs on."""
+    """The instance type of a job at SageMaker."""
     return spec.resources.instance_type or settings.instance_types[0]
 
 
 def longest_seconds(spec: FineTuneJobSpec, settings: SageMaker) -> int:
-    """When SageMaker stops a job by itself."""
+    """After how many seconds SageMaker stops the job."""
     return min(spec.active_deadline_seconds or settings.max_runtime_seconds, LONGEST_RUN_SECONDS)
 
 
 def expected(view: JobView, checked: Checked) -> Cost | None:
-    """What an attempt is likely to cost or, by time, costs at most; None of a spec that nobody can read.
+    """Expected cost of an attempt or, if billed by time, its maximum; None if the spec cannot be read.
 
-    What has no price that is known is not in it, and its basis says so.
+    What has no known price is left out, and the basis says so.
     """
     if view.spec is None:
         return None
@@ -62,7 +62,7 @@ def _of_instances(view: JobView, spec: FineTuneJobSpec, settings: SageMaker) -> 
 
 
 def unpriced(view: JobView) -> Failure | None:  # noqa: PLR0911 - a table
-    """Why the budget cannot be held: something that the job is to pay has no price that is known, in its currency."""
+    """Why the budget cannot be enforced: some price of the job is not known in the budget's currency."""
     spec, connection = view.spec, view.connection
     if spec is None or spec.budget is None or spec.adopt is not None or connection is None:
         return None
@@ -95,7 +95,7 @@ def _no_price_of(what: str, view: JobView) -> Failure:
 
 
 def over_budget(view: JobView, cost: Cost | None) -> Failure | None:
-    """The pod has refused what it could before it sent anything; a pod's word is not what money is spent on."""
+    """Checks the budget again after the pod did, before it sent data: a pod's report must not decide what is paid."""
     budget = view.spec.budget if view.spec else None
     refusal = unpriced(view)
     if refusal is not None or budget is None or cost is None or not exceeds(cost, budget.max_cost):
@@ -105,7 +105,7 @@ def over_budget(view: JobView, cost: Cost | None) -> Failure | None:
 
 
 def with_bill(view: JobView) -> Cost | None:
-    """The cost in status with what the provider has billed, as far as it says, for this attempt and those before."""
+    """The cost in status with what the provider has billed, as far as known, for this attempt and earlier ones."""
     cost = view.status.cost
     if cost is None or view.spec is None:
         return cost
@@ -116,7 +116,7 @@ def with_bill(view: JobView) -> Cost | None:
 
 
 def _bill(view: JobView, spec: FineTuneJobSpec, cost: Cost) -> Cost:
-    """Of this attempt alone."""
+    """The bill of this attempt only."""
     settings = view.connection.sage_maker if view.connection else None
     if settings is not None:
         per_hour = view.facts.price_per_hour(spec.base_model, instance_type(spec, settings))
@@ -136,9 +136,9 @@ def _bill(view: JobView, spec: FineTuneJobSpec, cost: Cost) -> Cost:
 
 
 def left_behind(view: JobView) -> Cost | None:
-    """The cost once the attempt is followed by another one: what was billed for it is part of what the job costs.
+    """The cost when another attempt follows: what was billed for this one remains part of the job's cost.
 
-    What is told of one that was at work a moment ago is not its whole bill.
+    If the attempt was still at work a moment ago, what is known of it is not its whole bill.
     """
     cost = view.status.cost if view.run.state in {"Queued", "Active"} else with_bill(view)
     if cost is None:
@@ -152,7 +152,7 @@ def left_behind(view: JobView) -> Cost | None:
 
 
 def after(before: Cost | None, cost: Cost | None) -> Cost | None:
-    """What an attempt is expected to cost, with what those before it have cost."""
+    """Expected cost of an attempt, with the cost of earlier attempts."""
     if before is None or cost is None:
         return cost
     cost = cost.model_copy(update={"unknown_attempts": before.unknown_attempts})
@@ -162,13 +162,13 @@ def after(before: Cost | None, cost: Cost | None) -> Cost | None:
 
 
 def _an_hour(view: JobView, cost: Cost) -> Decimal | None:
-    """Of the deployments that the evaluation needs; None where that is not known in the cost's currency."""
+    """Hourly price of the evaluation's deployments; None if it is not known in the cost's currency."""
     price = evaluation_hosts.price_of_an_hour(view)
     return price if not price or view.facts.hosting_currency == cost.currency else None
 
 
 def _price_of_answers(view: JobView) -> AnswerPrices | None:
-    """In the currency of the training's price: one figure cannot have two."""
+    """Only if it is in the currency of the training price: a cost has one currency."""
     facts = view.facts.model(view.spec.base_model) if view.spec else None
     if facts is None or facts.answers is None or facts.training is None:
         return None

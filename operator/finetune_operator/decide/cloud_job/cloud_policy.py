@@ -1,4 +1,4 @@
-"""What a provider outside of the cluster could not do with a job, and what it will not do any more. Pure."""
+"""What a provider outside of the cluster does not support for a job, or no longer offers. Pure."""
 
 import re
 from datetime import date
@@ -14,17 +14,17 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.view import Active
 
 ARCHIVE = ".tar.gz"
-"""How the URI of an artifact ends that is one object, and no folder of files."""
+"""Suffix of an artifact's URI that is a single object instead of a folder."""
 
 
-def meaningless(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
-    """The fields that the provider could not heed, or None."""
+def unsupported(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
+    """The fields that the provider would ignore, or None."""
     found = not_heeded(spec, connection.provider, connection)
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
 
 
 def cannot_be_compared_with(active: Active | None, connection: LLMConnectionSpec) -> str | None:
-    """Why the active version cannot be asked beside the tuned model, where that is known before; None where it can."""
+    """Why the active version cannot be compared with the tuned model, if that is known in advance; else None."""
     if active is None or connection.sage_maker is None or not (active.uri or "").endswith(ARCHIVE):
         return None
     return (
@@ -36,7 +36,7 @@ def cannot_be_compared_with(active: Active | None, connection: LLMConnectionSpec
 
 
 def cannot_learn_preferences(spec: FineTuneJobSpec, facts: ProviderFacts) -> str | None:
-    """Why the base model learns from no pairs of answers, or None where it does or nobody knows."""
+    """Why the base model cannot learn from pairs of answers, or None if it can or that is unknown."""
     if spec.preference is None or facts.learns_preferences(spec.base_model) is not False:
         return None
     known = ", ".join(facts.preference_models or ())
@@ -44,8 +44,8 @@ def cannot_learn_preferences(spec: FineTuneJobSpec, facts: ProviderFacts) -> str
     return f"spec.preference: {spec.base_model} does not learn from two answers at this provider; {instead}"
 
 
-def meant(base_model: str, facts: ProviderFacts) -> str | None:
-    """The catalogue's model whose name is like this one, or begins with it; None where it is listed, or none is."""
+def suggested_model(base_model: str, facts: ProviderFacts) -> str | None:
+    """The catalogue's model whose name begins with this one or is similar; None if it is listed, or none is similar."""
     if any(fnmatchcase(base_model, glob) for glob in facts.models):
         return None
     listed = {_plain(name): name for name in sorted(facts.models, key=len) if "*" not in name}
@@ -59,7 +59,7 @@ def _plain(name: str) -> str:
 
 
 def retired(base_model: str, facts: ProviderFacts, today: date) -> Failure | None:
-    """Why the job cannot be made any more, from dates that are known."""
+    """Why the job can no longer be created, by known dates."""
     if facts.closes is not None and today >= facts.closes:
         return Failure.because(
             Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs since {facts.closes}"
@@ -71,16 +71,16 @@ def retired(base_model: str, facts: ProviderFacts, today: date) -> Failure | Non
 
 
 def retires(base_model: str, facts: ProviderFacts) -> str | None:
-    """What will end and when, or None where nothing is known."""
+    """What will be retired and when, or None if nothing is known."""
     return "; ".join(part for part in (closes(facts), shuts_down(base_model, facts)) if part) or None
 
 
 def closes(facts: ProviderFacts) -> str | None:
-    """Until when the provider takes jobs, where that is known."""
+    """Until when the provider accepts jobs, if known."""
     return f"the provider takes no new fine-tuning jobs from {facts.closes} on" if facts.closes else None
 
 
 def shuts_down(base_model: str, facts: ProviderFacts) -> str | None:
-    """Until when a model and what was tuned from it answers, where that is known."""
+    """Until when a model, and models tuned from it, answer, if known."""
     shutdown = facts.model(base_model).shutdown
     return f"{base_model} and what was tuned from it are shut down on {shutdown}" if shutdown else None

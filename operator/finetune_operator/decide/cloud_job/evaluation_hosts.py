@@ -1,9 +1,9 @@
-"""Deployments for an evaluation, where a provider's models answer in deployments only. Pure.
+"""Deployments for an evaluation, where a provider's models answer only through deployments. Pure.
 
-    needed ─▶ recorded ─▶ asked for ─▶ ready there ─▶ answers ─▶ the pod asks it ─▶ to go ─▶ gone, and forgotten
-       ╰─ a deployment of the model stands anyhow: that one is asked, and left alone
+    needed ─▶ recorded ─▶ requested ─▶ ready there ─▶ answers ─▶ the pod uses it ─▶ released ─▶ gone, and forgotten
+       ╰─ the model has a deployment already: that one is used, and left alone
 
-Each is named for its job, attempt and part, so that it is made once however often it is asked for.
+Each is named after its job, attempt and candidate, so it is created only once, however often it is requested.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -28,20 +28,20 @@ IN_DEPLOYMENTS: Mapping[str, frozenset[Candidate]] = {
     "azureOpenAI": frozenset(CANDIDATES),
     "bedrock": frozenset({"tuned", "activeVersion"}),
 }
-"""By provider block, what answers in deployments only; the rest answers by its name."""
+"""By provider block, the candidates that answer only through deployments. Others are called by model name."""
 
 ONE_AT_A_TIME = frozenset({"azureOpenAI"})
-"""Those whose accounts take one change at a time."""
+"""Providers whose accounts allow only one change at a time."""
 
-RISE = timedelta(hours=2)
+WAIT_LIMIT = timedelta(hours=2)
 """How long the next pod waits for deployments."""
 
-STAND = timedelta(hours=24)
-"""How long a deployment of an evaluation may stand, whatever becomes of the pod: it may be billed by the hour."""
+LIFETIME = timedelta(hours=24)
+"""How long a deployment of an evaluation may exist, whatever the pod does: it may be billed by the hour."""
 
 _ENDINGS: Mapping[Candidate, str] = {"tuned": "t", "base": "b", "activeVersion": "a"}
 _NO_HOURS = Decimal(0)
-_LATE = f"deployment does not answer after {RISE // timedelta(hours=1)} hours"
+_LATE = f"deployment does not answer after {WAIT_LIMIT // timedelta(hours=1)} hours"
 
 
 @dataclass(frozen=True)
@@ -50,15 +50,15 @@ class Wanted:
 
     candidate: Candidate
     model: str
-    """What it is to serve, as the provider names it."""
+    """The model to serve, by the provider's name."""
     name: str
-    """Of the one that is made, if none stands."""
+    """Its name if it has to be created."""
     per_hour: str | None = None
 
 
 @dataclass(frozen=True)
-class Rise:
-    """What is recorded from now on, and then done: deployments by their names."""
+class BringUp:
+    """The new record, and then what to do: deployments by name."""
 
     recorded: tuple[EvaluationDeployment, ...]
     make: tuple[str, ...] = ()
@@ -66,13 +66,13 @@ class Rise:
 
 
 @dataclass(frozen=True)
-class Fall:
-    """What is left and recorded from now on, what is deleted then, and what those that are gone have cost."""
+class TearDown:
+    """The new record of what is left, what to delete then, and the cost of those that are gone."""
 
     recorded: tuple[EvaluationDeployment, ...]
     delete: tuple[str, ...]
     cost: Decimal | None
-    """None where none of those that are gone was billed, which is another thing than a moment's price."""
+    """None if none of those that are gone was billed, which is not the same as a cost near zero."""
 
 
 def models(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> dict[Candidate, str]:
@@ -88,23 +88,23 @@ def models(spec: FineTuneJobSpec, status: FineTuneJobStatus) -> dict[Candidate, 
 
 
 def needed(spec: FineTuneJobSpec, status: FineTuneJobStatus, provider: str | None) -> dict[Candidate, str]:
-    """Those of them that answer in deployments only."""
+    """Those of them that answer only through deployments."""
     there = IN_DEPLOYMENTS.get(provider or "", frozenset())
     return {candidate: name for candidate, name in models(spec, status).items() if candidate in there}
 
 
 def prefix(beginning: str) -> str:
-    """How the names of all of a job's deployments begin, of all its attempts."""
+    """Prefix of the names of a job's deployments, for all its attempts."""
     return f"{beginning}-e"
 
 
 def name(beginning: str, attempt: int, candidate: Candidate) -> str:
-    """The name of one."""
+    """The name of one deployment."""
     return f"{prefix(beginning)}{attempt}{_ENDINGS[candidate]}"
 
 
 def template(connection: LLMConnectionSpec, candidate: Candidate) -> DeploymentTemplate:
-    """How one is made: billed as little by the hour as the connection allows."""
+    """The settings of one: as cheap per hour as the connection allows."""
     azure = connection.azure_open_ai
     if azure is None:
         return DeploymentTemplate(bedrock=BedrockServing())
@@ -117,7 +117,7 @@ def template(connection: LLMConnectionSpec, candidate: Candidate) -> DeploymentT
 def per_hour(
     connection: LLMConnectionSpec, facts: ProviderFacts, base_model: str, candidate: Candidate
 ) -> tuple[bool, str | None]:
-    """Whether a deployment has a price per hour, and which one, where that is known. A base model's has none."""
+    """Whether a deployment is billed by the hour, and its price, if known. A base model's is not."""
     terms = terms_of(template(connection, candidate))
     if candidate == "base" or not terms.sku:
         return False, None
@@ -126,7 +126,7 @@ def per_hour(
 
 
 def price_of_an_hour(view: JobView) -> Decimal | None:
-    """What all deployments of an evaluation cost by the hour; None where one has a price that is not known."""
+    """Hourly price of all deployments of an evaluation; None if one of the prices is not known."""
     if view.spec is None or view.connection is None:
         return _NO_HOURS
     parts: dict[Candidate, bool] = {"tuned": True, "activeVersion": compares_versions(view)}
@@ -141,26 +141,26 @@ def price_of_an_hour(view: JobView) -> Decimal | None:
 
 
 def compares_versions(view: JobView) -> bool:
-    """Whether the tuned model is compared with the active version: the job names it, or the activation rests on it."""
+    """Whether the active version is compared too: it is a baseline of the job, or activation depends on it."""
     return view.spec is not None and (view.if_better or view.spec.evaluation.has("activeVersion"))
 
 
-def rise(
+def bring_up(
     recorded: Sequence[EvaluationDeployment],
     wanted: Sequence[Wanted],
     found: Mapping[str, Hosted],
     now: datetime,
     *,
     one_at_a_time: bool,
-) -> Rise:
-    """What to do so that all that is wanted answers. `found` is all of the account."""
+) -> BringUp:
+    """What to do to have all wanted deployments answer. `found` is everything in the account."""
     busy = one_at_a_time and changes(found)
     kept, make, ask = [], [], []
     for one in wanted:
         entry = _entry(recorded, one, found, now)
         there = found.get(entry.name)
         if entry.released or entry.address or entry.failure:
-            pass  # it goes, and is made again when it is gone; or nothing is left to do
+            pass  # released: it is created again once it is gone; else nothing is left to do
         elif there is None and (entry.ready_at or entry.borrowed):
             gone = "it is not at the provider any more: it was deleted there, or has expired"
             entry = failed(entry, gone) if is_missed(entry, now) else entry
@@ -176,17 +176,17 @@ def rise(
         elif there is not None:
             entry = _with(entry, unseen_since=None)
         kept.append(entry)
-    return Rise(tuple(kept), tuple(make), tuple(ask))
+    return BringUp(tuple(kept), tuple(make), tuple(ask))
 
 
 def _entry(
     recorded: Sequence[EvaluationDeployment], wanted: Wanted, found: Mapping[str, Hosted], now: datetime
 ) -> EvaluationDeployment:
-    """The record of what is wanted, as it is or new."""
+    """The record of a wanted deployment, present or new."""
     entry = next((one for one in recorded if one.candidate == wanted.candidate), None)
     if entry is not None and not _is_over(entry, found, now):
-        return _sighted(entry, found, now)
-    standing = _standing(wanted, found)
+        return _seen(entry, found, now)
+    standing = _existing(wanted, found)
     if standing is not None:
         return EvaluationDeployment(
             candidate=wanted.candidate, name=standing.name, created_at=timestamp(now), borrowed=True
@@ -201,13 +201,13 @@ def _entry(
 
 
 def _is_over(entry: EvaluationDeployment, found: Mapping[str, Hosted], now: datetime) -> bool:
-    """Whether what was recorded is gone, and no loss: another one takes its place."""
+    """Whether the recorded deployment is gone and may be replaced."""
     limit = MISSED if entry.borrowed else _limit(entry)
     return (entry.borrowed or entry.released) and entry.name not in found and is_missed(entry, now, limit)
 
 
-def _standing(wanted: Wanted, found: Mapping[str, Hosted]) -> Hosted | None:
-    """A deployment that serves the model anyhow. That of a base model is others', as are its limits."""
+def _existing(wanted: Wanted, found: Mapping[str, Hosted]) -> Hosted | None:
+    """An existing deployment of the model. A base model's is not used: it belongs to others, as do its rate limits."""
     if wanted.candidate == "base":
         return None
     serving = [one for one in found.values() if one.state == "Ready" and one.model == wanted.model]
@@ -215,21 +215,21 @@ def _standing(wanted: Wanted, found: Mapping[str, Hosted]) -> Hosted | None:
 
 
 def _is_of_an_evaluation(deployment: str) -> bool:
-    """Whether it goes when some evaluation has ended."""
+    """Whether it will be deleted when some evaluation has ended."""
     head, _, tail = deployment.rpartition("-e")
     return bool(head) and tail[:-1].isdecimal() and tail[-1:] in _ENDINGS.values()
 
 
-def fall(
+def tear_down(
     recorded: Sequence[EvaluationDeployment],
     found: Mapping[str, Hosted],
     beginning: str,
     now: datetime,
     *,
     one_at_a_time: bool,
-) -> Fall:
-    """What to do so that nothing is left of what was made; by its name, too, what no record tells of."""
-    own = [_sighted(one, found, now) for one in recorded if not one.borrowed]
+) -> TearDown:
+    """What to do to delete everything that was created, including what only its name shows to be the job's."""
+    own = [_seen(one, found, now) for one in recorded if not one.borrowed]
     left = [one for one in own if one.name in found or _may_still_show(one, now)]
     known = {one.name for one in own}
     strays = [there for there in found if there.startswith(prefix(beginning)) and there not in known]
@@ -237,40 +237,40 @@ def fall(
     busy = one_at_a_time and changes(found)
     free = [one.name for one in left if one.name in found and found[one.name].state != "Deleting"]
     gone = [one for one in own if one not in left and one.ready_at and one.per_hour]
-    cost = sum((_standing_cost(one, now) for one in gone), _NO_HOURS) if gone else None
+    cost = sum((_cost_so_far(one, now) for one in gone), _NO_HOURS) if gone else None
     delete = () if busy else tuple(free[:1] if one_at_a_time else free)
-    return Fall(tuple(_with(one, released=True) if one.name in found else one for one in left), delete, cost)
+    return TearDown(tuple(_with(one, released=True) if one.name in found else one for one in left), delete, cost)
 
 
-def _sighted(one: EvaluationDeployment, found: Mapping[str, Hosted], now: datetime) -> EvaluationDeployment:
-    """The record after a look. One list of many may lack what stands, and nobody has asked it to go."""
+def _seen(one: EvaluationDeployment, found: Mapping[str, Hosted], now: datetime) -> EvaluationDeployment:
+    """The record after a list. A list may lack a deployment that exists, though nobody has requested its deletion."""
     if one.name in found:
         return _with(one, unseen_since=None)
     return one if one.unseen_since else _with(one, unseen_since=timestamp(now))
 
 
 def _may_still_show(one: EvaluationDeployment, now: datetime) -> bool:
-    """Whether no list has shown it for a moment."""
+    """Whether it has been missing from lists only briefly."""
     return one.unseen_since is not None and not is_missed(one, now, _limit(one))
 
 
 def _limit(one: EvaluationDeployment) -> timedelta:
-    """How long what was to go may be missing before it counts as gone: it may never have shown yet."""
+    """How long a released one must be missing to count as gone: longer if it has never been listed."""
     return GOING if one.ready_at else SETTLE
 
 
 def _stray(deployment: str, now: datetime) -> EvaluationDeployment:
     part = next(candidate for candidate, ending in _ENDINGS.items() if deployment.endswith(ending))
-    return suspected(deployment, part, now)
+    return unrecorded(deployment, part, now)
 
 
-def suspected(deployment: str, candidate: Candidate, now: datetime) -> EvaluationDeployment:
-    """The record of one of which none tells, and that is to go."""
+def unrecorded(deployment: str, candidate: Candidate, now: datetime) -> EvaluationDeployment:
+    """The record of one that exists without a record, and is to be deleted."""
     return EvaluationDeployment(candidate=candidate, name=deployment, created_at=timestamp(now), borrowed=False)
 
 
 def failed(entry: EvaluationDeployment, why: str) -> EvaluationDeployment:
-    """The record of one that cannot be had."""
+    """The record of one that could not be created."""
     return _with(entry, failure=f"deployment {entry.name}: {why}"[:512])
 
 
@@ -281,63 +281,63 @@ def answering(
     return tuple(_with(one, address=address) if one.name == deployment else one for one in recorded)
 
 
-def to_be_asked_again(recorded: Iterable[EvaluationDeployment] | None) -> list[EvaluationDeployment] | None:
-    """The record before another pod: whether they still stand is looked at again."""
+def to_be_tested_again(recorded: Iterable[EvaluationDeployment] | None) -> list[EvaluationDeployment] | None:
+    """The record before another pod: whether they still answer is tested again."""
     return [_with(one, address=None) for one in recorded] if recorded else None
 
 
-def stand(recorded: Iterable[EvaluationDeployment] | None, wanted: Iterable[Candidate]) -> bool:
-    """Whether the pod can begin: each of them answers, or will not."""
+def are_settled(recorded: Iterable[EvaluationDeployment] | None, wanted: Iterable[Candidate]) -> bool:
+    """Whether the pod can start: each of them answers, or has failed."""
     settled = {one.candidate for one in recorded or () if not one.released and (one.address or one.failure)}
     return settled >= set(wanted)
 
 
 def of(recorded: Iterable[EvaluationDeployment] | None, candidate: Candidate) -> EvaluationDeployment | None:
-    """The record of one part."""
+    """The record of one candidate."""
     return next((one for one in recorded or () if one.candidate == candidate), None)
 
 
 def made(evaluation: ProviderEvaluation | None) -> list[EvaluationDeployment]:
-    """Those that were made for it, and are not known to be gone."""
+    """Those that were created for it, and are not known to be gone."""
     return [one for one in (evaluation and evaluation.deployments) or () if not one.borrowed]
 
 
 def released(recorded: Iterable[EvaluationDeployment] | None) -> list[EvaluationDeployment] | None:
-    """The record once those that were made are to go."""
+    """The record once those that were created are to be deleted."""
     return [one if one.borrowed else _with(one, released=True) for one in recorded] if recorded else None
 
 
 def is_late(evaluation: ProviderEvaluation, now: datetime) -> bool:
-    """Whether deployments were waited for as long as they are."""
+    """Whether the time to wait for deployments is over."""
     since = evaluation.deploying_since
-    return since is not None and now - moment(since) >= RISE
+    return since is not None and now - moment(since) >= WAIT_LIMIT
 
 
 def given_up(recorded: Iterable[EvaluationDeployment]) -> list[EvaluationDeployment]:
-    """The record without those that do not answer: baselines that are not there."""
+    """The record with those that do not answer marked as failed: these baselines are missing."""
     return [one if one.address or one.failure else _with(one, failure=f"its {_LATE}") for one in recorded]
 
 
 def overdue(evaluation: ProviderEvaluation, now: datetime) -> str | None:
-    """Why nothing is waited for any longer, or None."""
+    """Why not to wait any longer, or None."""
     tuned = of(evaluation.deployments, "tuned")
     if is_late(evaluation, now) and not (tuned and tuned.address):
         return f"the tuned model's {_LATE}"
     for one in made(evaluation):
-        if one.ready_at is not None and now - moment(one.ready_at) >= STAND:
-            return f"deployment {one.name} has existed for {STAND // timedelta(hours=1)} hours, and may be billed"
+        if one.ready_at is not None and now - moment(one.ready_at) >= LIFETIME:
+            return f"deployment {one.name} has existed for {LIFETIME // timedelta(hours=1)} hours, and may be billed"
     return None
 
 
 def cost(evaluation: ProviderEvaluation | None, now: datetime) -> Decimal:
-    """What deployments have cost so far, by their hours at list price."""
+    """What deployments have cost so far, by hours at list price."""
     if evaluation is None:
         return _NO_HOURS
-    standing = sum((_standing_cost(one, now) for one in made(evaluation)), _NO_HOURS)
+    standing = sum((_cost_so_far(one, now) for one in made(evaluation)), _NO_HOURS)
     return Decimal(evaluation.hosting or "0") + standing
 
 
-def _standing_cost(one: EvaluationDeployment, now: datetime) -> Decimal:
+def _cost_so_far(one: EvaluationDeployment, now: datetime) -> Decimal:
     if one.ready_at is None or one.per_hour is None:
         return _NO_HOURS
     seconds = (stood_until(one, now) - moment(one.ready_at)).total_seconds()

@@ -1,8 +1,8 @@
-"""What to do between a provider's job and the version that it makes: a pod here asks the model the test set.
+"""What to do between a provider's job and the version that it makes: a pod here evaluates the model.
 
 a model → active version recorded → deployments, where it needs them → pod → answers → result recorded → version
 
-Nothing that becomes of it costs the model: where it cannot be measured, the job succeeds all the same and says why.
+A failed evaluation never costs the model: the job succeeds all the same and says why it was not evaluated.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.decide.cloud_job.evaluation_record import (
     DEPLOYING,
     deploying,
-    is_to_be_looked_for,
+    needs_search,
     nothing_left,
     state_of,
 )
@@ -27,17 +27,18 @@ from finetune_operator.decide.job.attempts import LAST_POD_CHECK_SECONDS, LATE_P
 from finetune_operator.decide.job.change import in_trouble, with_status
 from finetune_operator.decide.job.reported import AT_WORK, report_is_due, reported
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, grace_left, named_in, pod_check_seconds
+from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, named_in, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.grace import grace_left
 from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass
 from finetune_operator.decide.transient import RETRIED
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
-"""Provider blocks of those whose models are asked from here."""
+"""Blocks of the providers whose models are evaluated from this cluster."""
 
 MOST_FAILURES = 3
 RETRY_DELAYS = (60, 600)
-"""Seconds before the second and the third pod: the pods themselves have been patient."""
+"""Seconds before the second and the third pod. The pods themselves retry, too."""
 
 WORTH_ANOTHER_POD = RETRIED | {
     Reason.PROVIDER_UNAVAILABLE,
@@ -47,28 +48,28 @@ WORTH_ANOTHER_POD = RETRIED | {
     Reason.SECRET_NOT_FOUND,
     Reason.STORE_UNAVAILABLE,
 }
-"""What may be otherwise in a while. Other failures would be met again."""
+"""Failures that may pass. Others would happen again."""
 
 ASKING = "waiting for the pod that asks the model the test set"
 
 
 def is_wanted(view: JobView) -> bool:
-    """Whether the model is to be measured here."""
+    """Whether the model is to be evaluated from here."""
     spec = view.spec
     return spec is not None and spec.dataset.test is not None and view.provider.name in MEASURED_AT
 
 
 def measure(view: JobView) -> Decision | None:
-    """The step between the provider's end and the version's beginning."""
+    """The step between the end of the provider's job and the registration of the version."""
     if view.run.state != "Succeeded" or not is_wanted(view):
         return None
     if state_of(view).ended:
-        return let_go(view)
+        return release_deployments(view)
     return next(found for step in STEPS if (found := step(view)) is not None)
 
 
-def let_go(view: JobView) -> Decision | None:
-    """What was deployed for it is asked to go before the version is made; the job goes on to see to it at its end."""
+def release_deployments(view: JobView) -> Decision | None:
+    """Release its deployments before the version is made. At its end the job checks that they are gone."""
     standing = evaluation_hosts.made(view.provider.evaluation)
     if all(one.released for one in standing):
         return None
@@ -76,7 +77,7 @@ def let_go(view: JobView) -> Decision | None:
 
 
 def record(view: JobView) -> Decision | None:
-    """The pod is done: what came out is in status before anything else happens."""
+    """The pod is done: the result is recorded in status before anything else happens."""
     report = _pod(view).report
     if _pod(view).state != "Measured" or report is None:
         return None
@@ -87,7 +88,7 @@ def record(view: JobView) -> Decision | None:
 
 
 def enforce_deadline(view: JobView) -> Decision | None:
-    """`activeDeadlineSeconds` ends the asking, not the job: the model is there and paid for."""
+    """`activeDeadlineSeconds` ends the evaluation, not the job: the model exists and is paid for."""
     seconds, asked = view.spec.active_deadline_seconds if view.spec else None, view.provider.asked_at
     if seconds is None or asked is None or view.now < moment(asked) + timedelta(seconds=seconds):
         return None
@@ -95,7 +96,7 @@ def enforce_deadline(view: JobView) -> Decision | None:
 
 
 def enforce_limits(view: JobView) -> Decision | None:
-    """What is billed by the hour ends some time, whatever the pod waits for; and with the budget."""
+    """Limits the time, and by the budget the cost, of deployments billed by the hour, whatever the pod waits for."""
     if view.spec is None or view.spec.suspend:
         return None
     overdue = evaluation_hosts.overdue(state_of(view), view.now)
@@ -113,11 +114,11 @@ def enforce_limits(view: JobView) -> Decision | None:
 
 
 def pause(view: JobView) -> Decision | None:
-    """`suspend`: the pod ends, then its deployments. With evaluation.output the next one goes on where it was."""
+    """`suspend`: the pod ends, then its deployments. With evaluation.output the next pod continues where it stopped."""
     if view.spec is None or not view.spec.suspend:
         return None
     stopping = _pod(view).state in {"Queued", "Active"}
-    standing = bool(evaluation_hosts.made(state_of(view))) or is_to_be_looked_for(view)
+    standing = bool(evaluation_hosts.made(state_of(view))) or needs_search(view)
     message = "stopping: answers so far are kept" if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
     facts += [] if standing else nothing_left(view)
@@ -132,7 +133,7 @@ def pause(view: JobView) -> Decision | None:
 
 
 def wait_before_retry(view: JobView) -> Decision | None:
-    """The pause before another pod or deployment, and the end of the pod before."""
+    """The delay before another pod or deployment, and the end of the previous pod."""
     after = state_of(view).retry_after
     left = (moment(after) - view.now).total_seconds() if after else 0.0
     if _pod(view).state != "Absent" or state_of(view).job_id is not None or (left <= 0 and not view.live_pods):
@@ -141,7 +142,7 @@ def wait_before_retry(view: JobView) -> Decision | None:
 
 
 def prepare(view: JobView) -> Decision | None:
-    """The model, and the version that is active now, are in status before anybody is asked: they stay what they are."""
+    """Record the model and the presently active version before the first request, so that both stay the same."""
     if view.provider.evaluation is not None:
         return None
     change = _change(view, reconciling(Reason.EVALUATING, ASKING), active_version=_active_version(view))
@@ -149,44 +150,44 @@ def prepare(view: JobView) -> Decision | None:
 
 
 def deploy(view: JobView) -> Decision | None:
-    """Where models answer in deployments only: each has one that answers before the pod begins."""
+    """Where models answer only through deployments: each deployment must answer before the pod starts."""
     if view.spec is None or _pod(view).state != "Absent" or state_of(view).job_id is not None:
         return None
     recorded = state_of(view).deployments
     tuned = evaluation_hosts.of(recorded, "tuned")
     if tuned is not None and tuned.failure is not None:
         return _given_up(view, Failure.because(Reason.DEPLOYMENT_FAILED, tuned.failure))
-    if evaluation_hosts.stand(recorded, evaluation_hosts.needed(view.spec, view.status, view.provider.name)):
+    if evaluation_hosts.are_settled(recorded, evaluation_hosts.needed(view.spec, view.status, view.provider.name)):
         return None
     since = state_of(view).deploying_since or timestamp(view.now)
     if recorded and evaluation_hosts.is_late(state_of(view), view.now):
-        # The tuned model answers, or `enforce_limits` would have had its say: what does not is a baseline.
+        # The tuned model answers, or `enforce_limits` would have ended this. So only baselines do not answer.
         facts, left = reconciling(Reason.DEPLOYING, DEPLOYING), evaluation_hosts.given_up(recorded)
         return Decision(with_status(view, _change(view, facts, view.status.failure, deployments=left)), requeue_after=0)
     before = view.status.failure
     change = _change(view, _wanted_again(view), before, deploying_since=since, deployments_gone=False)
     status = with_status(view, change)
     if view.status.failure is None or state_of(view).retry_after is None:
-        status = deploying(view, status)  # else what is in the way stays in status until it is known not to be
+        status = deploying(view, status)  # else the failure stays in status until it is known to be over
     return Decision(status, host="Up", requeue_after=LATE_POD_CHECK_SECONDS)
 
 
 def _wanted_again(view: JobView) -> list[Fact]:
-    """What could not be deleted while the job was suspended is no trouble any more."""
+    """That they could not be deleted while the job was suspended is no longer a problem."""
     left = any((one.type, one.status) == ("Released", "False") for one in view.status.conditions or ())
     return [Fact("Released", "True", Reason.DEPLOYING, "they are wanted again")] if left else []
 
 
 def begin(view: JobView) -> Decision | None:
-    """No pod is there: it is started. Its name is fixed by its number, so it is never made twice."""
+    """There is no pod: start one. Its name is fixed by its number, so it is never created twice."""
     if _pod(view).state != "Absent" or state_of(view).job_id is not None:
         return None
     change = _change(view, reconciling(Reason.EVALUATING, ASKING), retry_after=None, deploying_since=None)
     return Decision(with_status(view, change), measure="Start", requeue_after=LATE_POD_CHECK_SECONDS)
 
 
-def make_anew(view: JobView) -> Decision | None:
-    """It cannot start, and an admin has changed by what it is made: the next one is made by that, as a check's is."""
+def recreate(view: JobView) -> Decision | None:
+    """It cannot start, and an admin has changed what it is built from: replace it, as for a check pod."""
     failure = _pod(view).failure
     if _pod(view).state != "Queued" or failure is None or not view.outdated:
         return None
@@ -200,7 +201,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     pod = _pod(view)
     if pod.state != "Queued":
         return None
-    obstacle, left = named_in(view, pod.failure), grace_left(pod, view.now)
+    obstacle, left = named_in(view, pod.failure), grace_left(pod.failure, pod.since, view.now)
     say = reconciling if obstacle is None or left or may_pass(obstacle) else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     change = _change(view, facts, None if left else obstacle, job_id=pod.job_id)
@@ -209,7 +210,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
 
 
 def follow(view: JobView) -> Decision | None:
-    """It asks: status says how far it is, or why nobody answers."""
+    """It is evaluating: record its progress, or why nothing answers."""
     pod = _pod(view)
     if pod.state != "Active":
         return None
@@ -226,7 +227,7 @@ def follow(view: JobView) -> Decision | None:
 
 
 def retry_or_give_up(view: JobView) -> Decision:
-    """It ended without a result, or is gone: another one, where that can help."""
+    """It ended without a result, or is gone: start another one if that can help."""
     gone = Failure.because(Reason.INTERRUPTED, "the pod that asks the model ended without reporting a result")
     failure = _pod(view).failure or gone
     before = state_of(view).failures
@@ -240,7 +241,7 @@ def retry_or_give_up(view: JobView) -> Decision:
         reconciling(Reason.RETRYING, message),
         **_next_pod(view),
         retry_after=after,
-        deployments=evaluation_hosts.to_be_asked_again(state_of(view).deployments),
+        deployments=evaluation_hosts.to_be_tested_again(state_of(view).deployments),
         failures=before + 1,
         failure=failure,
     )
@@ -256,12 +257,12 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_before_retry,
     deploy,
     begin,
-    make_anew,
+    recreate,
     wait_for_pod,
     follow,
     retry_or_give_up,
 )
-"""What is known comes before what is asked: answers that are there are not thrown away. A test holds the order."""
+"""What is known comes before what is requested, so that existing answers are used. A test checks this order."""
 
 
 def not_started(view: JobView, failure: Failure) -> Decision:
@@ -271,7 +272,7 @@ def not_started(view: JobView, failure: Failure) -> Decision:
 
 
 def _given_up(view: JobView, failure: Failure) -> Decision:
-    """The version is made without."""
+    """The version is made without an evaluation."""
     message = f"the tuned model is not measured ({failure.reason.value}): {failure.message}"
     change = _change(view, reconciling(Reason.EVALUATING, message), ended=True, failure=failure)
     stop = _pod(view).state in {"Queued", "Active"}
@@ -297,7 +298,7 @@ def _pod(view: JobView) -> Run:
 
 
 def _next_pod(view: JobView) -> dict[str, Any]:
-    """A pod's number is used up once it was there."""
+    """A pod's number is used up once the pod existed."""
     used = state_of(view).job_id is not None or _pod(view).state != "Absent"
     return {"job_id": None, "tries": state_of(view).tries + used}
 
@@ -312,7 +313,7 @@ def _active_version(view: JobView) -> ComparedVersion | None:
 
 
 def _change(view: JobView, told: list[Fact], in_the_way: Failure | None = None, **fields: Any) -> Change:
-    """New values of the evaluation, with what was asked by now; the model is in status as long as it is measured."""
+    """New values of the evaluation, with the requests so far. The model stays in status while it is evaluated."""
     report, state = view.run.report, state_of(view)
     evaluation = state.model_copy(
         update={"tuned": _more(state.tuned, view.asked_tuned), "base": _more(state.base, view.asked_base), **fields}
@@ -330,7 +331,7 @@ def _change(view: JobView, told: list[Fact], in_the_way: Failure | None = None, 
 
 
 def _more(recorded: Asked | None, counted: Asked | None) -> Asked | None:
-    """What was counted since; an operator that has just begun counts from what is recorded."""
+    """The higher count: after a restart the operator counts on from what is recorded."""
     if recorded is None or counted is None:
         return counted or recorded
     return max(recorded, counted, key=lambda one: one.answers)

@@ -1,6 +1,6 @@
-"""What is said of the small pods of a job at a provider: nobody trains in them, and an admin alone gives them more.
+"""Failure messages for the small pods of a job at a provider. They do not train, and only an admin can give them more.
 
-They check data and pass them on, or ask a model the test set; what is decided about them is what is about any pod.
+They check and upload data, or send the test set to a model. Decisions about them are those about any pod.
 """
 
 import re
@@ -16,7 +16,7 @@ _TEMPLATE = re.compile(r"((huggingFace|checkPod)\.)?podTemplate")
 _RESOURCES = "checkPod.podTemplate.resources of the connection"
 _OF_A_JOB = "spec.resources"
 _BY_AN_ADMIN = f"Ask an admin to let {_RESOURCES} ask for what the message says. It is retried automatically."
-"""Instead of a step by that field, which such a job cannot set."""
+"""Replaces a next step that names spec.resources, which such a job cannot set."""
 _STEPS = {
     Reason.OUT_OF_MEMORY: f"Ask an admin for more memory in {_RESOURCES}; then set spec.retryNonce where the job has "
     "failed.",
@@ -28,12 +28,12 @@ _STEPS = {
 
 
 def of_small_pod(run: Run) -> Run:
-    """The same run, with what it says in words of such a pod."""
-    return run if run.failure is None else replace(run, failure=in_its_words(run.failure))
+    """The same run, with its failure worded for such a pod."""
+    return run if run.failure is None else replace(run, failure=worded_for_small_pod(run.failure))
 
 
-def in_its_words(failure: Failure) -> Failure:
-    """The same failure, where its words are of a pod that trains."""
+def worded_for_small_pod(failure: Failure) -> Failure:
+    """The same failure, without words that fit only a training pod."""
     message = failure.message
     for words, ours in _WORDS.items():
         message = message.replace(words, ours)

@@ -1,9 +1,9 @@
-"""What to do about a FineTuneJob whose provider is outside of the cluster: the chain of `job`, with steps of its own.
+"""What to do about a FineTuneJob whose provider is outside of the cluster: the chain of `job` with additional steps.
 
-data checked in a pod → within budget? → look up → record that it is asked for → create → follow → version → tidy up
+data checked in a pod → within budget? → look up → record the request → create → follow → version → clean up
 
-What costs money is made once: a create is recorded before it is made, and while its outcome may still show at the
-provider, nothing is made again.
+What costs money is created once: a create call is recorded before it is sent, and while its outcome may still appear at
+the provider, it is not repeated.
 """
 
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from finetune_operator.decide import leftovers
 from finetune_operator.decide.cloud_job import cloud_cost, cloud_policy, evaluation_hosts, evaluation_record, measuring
 from finetune_operator.decide.cloud_job.adoption import (
     is_adopted,
+    refuse_missing_job,
     refuse_other_base,
-    refuse_what_is_not_there,
     take_over,
 )
 from finetune_operator.decide.cloud_job.submission import is_forgotten, is_submitted
@@ -27,7 +27,7 @@ from finetune_operator.decide.conditions import Fact, moment, ready, reconciling
 from finetune_operator.decide.job import attempts
 from finetune_operator.decide.job import steps as job
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
-from finetune_operator.decide.job.reported import AT_WORK, at_rest, dataset_facts, paused
+from finetune_operator.decide.job.reported import AT_WORK, dataset_facts, paused, reported_without_eta
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.transient import RETRIED
 
@@ -35,19 +35,19 @@ NAMING = timedelta(minutes=30)
 """How long a job may be done at the provider before its model has a name."""
 
 STOPPING = timedelta(minutes=30)
-"""How long after a job was told to stop its end is by that: later somebody else has cancelled it."""
+"""A job that ends this long after our request to stop it was cancelled by somebody else."""
 
 _ALWAYS = frozenset({Reason.CANCELLED_AT_PROVIDER, Reason.PROVIDER_FAILED})
 _STARTED_ELSEWHERE = _ALWAYS | RETRIED | {Reason.DATASET_INVALID, Reason.DELETED_AT_PROVIDER, Reason.QUOTA_EXCEEDED}
-"""How a job ends that has to be started again where it was made."""
+"""Failures after which an adopted job must be started again where it was created."""
 _ADOPT_ANOTHER = "Start it again where it was made, and apply a job under a new name that adopts that one."
 
 
-def is_to_be_held(view: JobView) -> bool:
-    """Whether something of it is at the provider, and the finalizer that sees to its end was taken off.
+def needs_finalizer(view: JobView) -> bool:
+    """Whether something of it is at the provider although the finalizer that guarantees its cleanup was removed.
 
-    Of one that has ended the note beside the finalizer tells that we have not let go of it: whatever else its status
-    says, somebody may have written that.
+    For an ended job, the annotation beside the finalizer tells that we have not removed it; its status may have been
+    edited.
     """
     if not view.remote or view.held or view.deleting:
         return False
@@ -57,8 +57,8 @@ def is_to_be_held(view: JobView) -> bool:
     return not is_adopted(view) and (view.provider.asked_at is not None or view.provider.files is not None)
 
 
-def only_follows(view: JobView, decision: Decision) -> bool:
-    """Whether there is nothing to do but to say how the provider's job is, of which status tells as of one at work."""
+def only_updates_progress(view: JobView, decision: Decision) -> bool:
+    """Whether only the progress of a provider's job is to be updated, which status already describes as running."""
     under_way = {"Queued", *AT_WORK}
     followed = is_submitted(view.provider) and view.run.state in {"Queued", "Active"}
     said = view.status.phase in under_way and decision.status.phase in under_way and view.status.failure is None
@@ -66,7 +66,7 @@ def only_follows(view: JobView, decision: Decision) -> bool:
 
 
 def decide(view: JobView) -> Decision:
-    """The decision of the first step that has one, come back to before the deadline goes by."""
+    """The decision of the first step that has one, with a requeue before the deadline."""
     decision = _with_earlier_cost(view, next(found for step in STEPS if (found := step(view)) is not None))
     left = _left_to_deadline(view)
     if left is None or left <= 0:
@@ -76,17 +76,17 @@ def decide(view: JobView) -> Decision:
 
 
 def _with_earlier_cost(view: JobView, decision: Decision) -> Decision:
-    """The decision with what the attempt has cost, where it is followed by another one: its job is named no more."""
+    """Adds the attempt's cost if another attempt follows: status no longer names its job afterwards."""
     provider = decision.status.provider
     if not is_submitted(view.provider) or provider is None or provider.asked_at is not None:
         return decision
     return replace(decision, status=decision.status.model_copy(update={"cost": cloud_cost.left_behind(view)}))
 
 
-def remember_files(view: JobView) -> Decision | None:
-    """What a pod has brought to the provider, before the pod may go: a list there may lack it for a while.
+def record_files(view: JobView) -> Decision | None:
+    """Record what a pod has uploaded to the provider before the pod may go: a list there may lack it for a while.
 
-    Whose account has it was noted with the first file; the key may be another one by now.
+    The account was noted with the first file; the key may have changed since.
     """
     checked = view.run.report.checked if view.run.report else None
     if checked is None or view.provider.files is not None:
@@ -95,29 +95,29 @@ def remember_files(view: JobView) -> Decision | None:
     return Decision(view.status.with_provider(**brought), requeue_after=0)
 
 
-def let_go(view: JobView) -> Decision | None:
-    """Being deleted: what runs is ended and what was brought there is deleted, then the object may go."""
+def handle_deletion(view: JobView) -> Decision | None:
+    """The job is being deleted: stop what runs, delete what was uploaded, then let the object go."""
     if not view.deleting:
         return None
     if not view.held:
-        return Decision(job.going(view))
+        return Decision(job.status_while_deleted(view))
     return Decision(view.status, stop=not view.finished and not view.abandoned, release=True)
 
 
 def keep_finished(view: JobView) -> Decision | None:
-    """An ended job leaves no files at the provider, and then needs no finalizer any more."""
+    """An ended job leaves no files at the provider, and then needs no finalizer."""
     decision = job.keep_finished(view)
     if decision is None:
         return None
-    # The attempt at the provider has ended, or was never begun: there is nothing to stop but the check's pod.
+    # The attempt at the provider has ended, or never began: only the check pod is left to stop.
     return replace(decision, stop=decision.stop and not is_submitted(view.provider), release=view.held)
 
 
 _DELETE_THE_COPY = "Delete this copy: nothing at the provider goes with it. To run it, apply it without its status."
 
 
-def leave_to_its_owner(view: JobView) -> Decision | None:
-    """A copy follows nothing and ends nothing: two that register, suspend and tidy up would take from each other."""
+def refuse_copy(view: JobView) -> Decision | None:
+    """A copy neither follows nor stops anything: two objects that register, suspend and clean up would conflict."""
     if not view.copy_of:
         return None
     message = f"it is a copy of {view.copy_of}, which started what status describes and keeps it, even after its end"
@@ -127,41 +127,41 @@ def leave_to_its_owner(view: JobView) -> Decision | None:
 
 
 def suspend(view: JobView) -> Decision | None:
-    """On request; a job that was made elsewhere is not ours to stop."""
+    """On request. An adopted job is not ours to stop."""
     if is_adopted(view):
         return None
     if view.run.unknown and view.spec is not None and view.spec.suspend:
-        return _take_up(view)
-    return job.suspend(view, _stopped(view)) or _go_on_after_the_stop(view)
+        return _adopt_unknown_job(view)
+    return job.suspend(view, _stopped(view)) or _continue_after_stop(view)
 
 
-def _take_up(view: JobView) -> Decision:
-    """Its job at the provider is one that status does not know: once it is known, it is stopped or kept as any is."""
-    return _remember_what_is_there(view) or Decision(_waiting_to_be_made(view), submit=True)
+def _adopt_unknown_job(view: JobView) -> Decision:
+    """Status does not know its job at the provider. Record it first, then stop or keep it like any other."""
+    return _record_existing_job(view) or Decision(_awaiting_creation(view), submit=True)
 
 
 def adopt(view: JobView) -> Decision | None:
-    """As anywhere; a job at the provider that status does not know of is noted as soon as it is seen."""
-    return _remember_what_is_there(view) if view.run.unknown else attempts.adopt(view)
+    """As for any job. One at the provider that status does not know is recorded as soon as it is seen."""
+    return _record_existing_job(view) if view.run.unknown else attempts.adopt(view)
 
 
-def _remember_what_is_there(view: JobView) -> Decision | None:
-    """From now on it was asked for, whatever later lists lack: one that is missed would be paid for again."""
-    unsaid = attempts.adopt(view) if view.provider.asked_at is None else None
-    if unsaid is None or unsaid.status.provider is None:
-        return unsaid
-    return replace(unsaid, status=unsaid.status.with_provider(asked_at=timestamp(view.now), job_id=None))
+def _record_existing_job(view: JobView) -> Decision | None:
+    """Record it as requested, whatever later lists lack: otherwise it would be created, and paid for, again."""
+    adopted = attempts.adopt(view) if view.provider.asked_at is None else None
+    if adopted is None or adopted.status.provider is None:
+        return adopted
+    return replace(adopted, status=adopted.status.with_provider(asked_at=timestamp(view.now), job_id=None))
 
 
 def _stopped(view: JobView) -> str:
-    """What has come of what ran. It has stopped by the time that this is said."""
+    """What remains of the attempt, which has stopped by the time that this is reported."""
     if not is_submitted(view.provider):
         return "stopping: the check of the data ends"
     return f"suspended by spec.suspend: {paused(view.provider)}"
 
 
-def _go_on_after_the_stop(view: JobView) -> Decision | None:
-    """Wanted again while its provider still stopped it: that could not be taken back, so the next attempt follows."""
+def _continue_after_stop(view: JobView) -> Decision | None:
+    """Resumed while the provider was still stopping it. A stop cannot be taken back, so the next attempt follows."""
     stop, failure = view.provider.stop_asked_at, view.run.failure
     if stop is None or failure is None or failure.reason is not Reason.CANCELLED_AT_PROVIDER:
         return None
@@ -169,12 +169,12 @@ def _go_on_after_the_stop(view: JobView) -> Decision | None:
         return None
     facts = reconciling(Reason.PENDING, "the attempt was stopped by spec.suspend; the next one follows")
     fields = {"phase": "Pending", "failure": None, "provider": attempts.next_attempt(view)}
-    fields |= at_rest(view.run.report, view.status)
+    fields |= reported_without_eta(view.run.report, view.status)
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
-def check_anew(view: JobView) -> Decision | None:
-    """The connection was corrected while the data were checked for where it led before: nothing of them has left."""
+def check_again(view: JobView) -> Decision | None:
+    """The connection was corrected during the data check for its former provider account: nothing was uploaded yet."""
     place, now = view.provider.place, view.connection.place if view.connection else None
     moved = place is not None and now is not None and place != now
     if not moved or view.spec is None or view.held or view.provider.asked_at is not None:
@@ -187,10 +187,10 @@ def check_anew(view: JobView) -> Decision | None:
     return Decision(with_status(view, change), stop=True, requeue_after=0)
 
 
-def wait_for_the_end(view: JobView) -> Decision | None:
-    """Its namespace is being deleted, and the job in a moment: nothing is begun, and paid for, that would be ended.
+def wait_for_namespace_deletion(view: JobView) -> Decision | None:
+    """Its namespace is being deleted, and soon the job too: start nothing that costs money and would be ended.
 
-    What runs at the provider is followed: where something keeps the namespace, that takes its time.
+    A job that runs at the provider is still followed, as a finalizer may keep the namespace for long.
     """
     if not view.ending or view.run.state not in {"Absent", "Checked"}:
         return None
@@ -199,41 +199,41 @@ def wait_for_the_end(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(reconciling(Reason.PENDING, said), {"phase": phase, "failure": None})))
 
 
-def refuse_what_has_no_meaning(view: JobView) -> Decision | None:
-    """Fields that the provider, or the base model there, could not heed are refused, not ignored."""
+def refuse_unsupported_fields(view: JobView) -> Decision | None:
+    """Fields that the provider, or the base model there, would ignore are refused."""
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
-    problem = cloud_policy.meaningless(view.spec, view.connection)
+    problem = cloud_policy.unsupported(view.spec, view.connection)
     problem = problem or cloud_policy.cannot_learn_preferences(view.spec, view.facts)
     active = view.active if evaluation_hosts.compares_versions(view) else None
     problem = problem or cloud_policy.cannot_be_compared_with(active, view.connection)
     return fail(view, Failure.because(Reason.SPEC_INVALID, problem)) if problem else None
 
 
-def refuse_what_has_ended(view: JobView) -> Decision | None:
-    """A provider that has closed, or a base model that is shut down."""
+def refuse_retired(view: JobView) -> Decision | None:
+    """A provider that has closed, or a base model that was shut down."""
     if view.run.state not in {"Absent", "Checked"} or view.spec is None or view.provider.asked_at is not None:
         return None
     refusal = cloud_policy.retired(view.spec.base_model, view.facts, view.now.date())
     return fail(view, refusal) if refusal else None
 
 
-def refuse_what_has_no_price(view: JobView) -> Decision | None:
-    """A budget that nobody can hold needs no pod to find that out."""
+def refuse_unpriced(view: JobView) -> Decision | None:
+    """A budget that cannot be enforced is refused before a pod is started."""
     refusal = cloud_cost.unpriced(view) if view.run.state == "Absent" else None
     return fail(view, refusal) if refusal else None
 
 
-def say_unreachable(view: JobView) -> Decision | None:
-    """The provider cannot be asked: the job goes on there, and status says why nothing new is known."""
+def report_unreachable(view: JobView) -> Decision | None:
+    """The provider cannot be asked: the job continues there, and status says why nothing new is known."""
     failure = view.run.failure
     if view.run.state != "Unreachable" or failure is None:
         return None
     return trouble(view, failure, ASK_AGAIN_SECONDS)
 
 
-def say_untaken(view: JobView) -> Decision | None:
-    """The data have been read, and their provider does not take them: the check's pod tries again for a while."""
+def report_upload_failure(view: JobView) -> Decision | None:
+    """The data are checked, and the provider does not accept them: the check pod retries for a while."""
     failure = view.run.failure
     if view.run.state != "Active" or failure is None or is_submitted(view.provider):
         return None
@@ -246,7 +246,7 @@ def wait_for_news(view: JobView) -> Decision | None:
 
 
 def enforce_deadline(view: JobView) -> Decision | None:
-    """`activeDeadlineSeconds`, which no provider keeps for us: from when the job was asked for."""
+    """`activeDeadlineSeconds`, which providers do not enforce: counted from the request for the job."""
     left = _left_to_deadline(view)
     if left is None or left > 0:
         return None
@@ -259,7 +259,7 @@ def _late() -> Failure:
 
 
 def _is_stopped_by_deadline(view: JobView) -> bool:
-    """Whether it is the deadline for which the provider was told to stop it."""
+    """Whether we have told the provider to stop it because of the deadline."""
     seconds = view.spec.active_deadline_seconds if view.spec else None
     asked, stop = view.provider.asked_at, view.provider.stop_asked_at
     if seconds is None or asked is None or stop is None:
@@ -267,8 +267,8 @@ def _is_stopped_by_deadline(view: JobView) -> bool:
     return moment(stop) >= moment(asked) + timedelta(seconds=seconds)
 
 
-def wait_for_the_name(view: JobView) -> Decision | None:
-    """A job that is done is followed until its model has a name, and not for ever: nobody could ask the model."""
+def wait_for_model_name(view: JobView) -> Decision | None:
+    """A job that is done is followed until its model has a name, for a limited time: nameless, it cannot be called."""
     if not view.run.nameless:
         return None
     since = view.provider.nameless_since
@@ -288,7 +288,7 @@ def wait_for_the_name(view: JobView) -> Decision | None:
 
 
 def _left_to_deadline(view: JobView) -> float | None:
-    """Seconds for which the job may still run at the provider; None where it does not run, or has no deadline."""
+    """Seconds that the job may still run at the provider; None if it does not run, or has no deadline."""
     seconds = view.spec.active_deadline_seconds if view.spec and not is_adopted(view) else None
     asked = view.provider.asked_at
     if seconds is None or asked is None or not is_submitted(view.provider):
@@ -298,8 +298,8 @@ def _left_to_deadline(view: JobView) -> float | None:
     return (moment(asked) + timedelta(seconds=seconds) - view.now).total_seconds()
 
 
-def refuse_what_was_not_brought(view: JobView) -> Decision | None:
-    """A pod of another release may leave out what it does not know of: nothing is paid for that lacks it."""
+def refuse_missing_uploads(view: JobView) -> Decision | None:
+    """A pod of another release may leave out a file that it does not know: do not pay for a job without it."""
     files = view.provider.files
     if view.run.state != "Checked" or view.spec is None or files is None or view.provider.asked_at is not None:
         return None
@@ -321,7 +321,7 @@ _OTHER_IMAGE = (
 
 
 def _parts(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> dict[str, str]:
-    """What a pod has to bring, by its name as a file's, with the field that wants it; a test set to our own trainer."""
+    """Files that a pod must upload, each with the field that requires it; the test set only for our own trainer."""
     trains_there = connection is not None and connection.sage_maker is not None
     wanted = {
         "train": ("spec.dataset.train", True),
@@ -333,7 +333,7 @@ def _parts(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> dict[
 
 
 def submit(view: JobView) -> Decision | None:
-    """The data are at the provider: have the job made, if it is within its budget."""
+    """The data are at the provider: have the job created if it is within its budget."""
     if view.run.state != "Checked" or view.spec is None:
         return None
     after = view.provider.retry_after
@@ -342,12 +342,12 @@ def submit(view: JobView) -> Decision | None:
         return Decision(view.status, requeue_after=left)
     checked = view.run.report.checked if view.run.report else None
     if checked is None:
-        return Decision(_waiting_to_be_made(view), submit=True)
+        return Decision(_awaiting_creation(view), submit=True)
     cost = cloud_cost.after(view.status.cost, cloud_cost.expected(view, checked))
     refusal = cloud_cost.over_budget(view, cost)
     if refusal is not None:
         return fail(view, refusal)
-    status = _waiting_to_be_made(view)
+    status = _awaiting_creation(view)
     return Decision(status.model_copy(update={"cost": cost}), submit=True)
 
 
@@ -355,7 +355,7 @@ _BEING_MADE = "the data are at the provider; the job is being made there"
 _LOOKED_FOR = "the job is looked for at the provider: status has lost what it is called there"
 
 
-def _waiting_to_be_made(view: JobView) -> FineTuneJobStatus:
+def _awaiting_creation(view: JobView) -> FineTuneJobStatus:
     report = view.run.report
     facts = [
         *reconciling(Reason.QUEUED, _LOOKED_FOR if is_forgotten(view.provider) else _BEING_MADE),
@@ -368,18 +368,18 @@ def _waiting_to_be_made(view: JobView) -> FineTuneJobStatus:
 
 
 def complete(view: JobView) -> Decision | None:
-    """As anywhere, and with what the provider has billed."""
+    """As for any job, plus what the provider has billed."""
     decision = job.complete(view)
     if decision is None or decision.register:
         return decision
-    # What it has at the provider goes next.
+    # Next, what it has left at the provider is deleted.
     told = replace(decision, requeue_after=0)
     facts = [*evaluation_record.facts(view), *_same_weights(view)]
     return with_facts(view, told, facts, cost=cloud_cost.with_bill(view))
 
 
 def _same_weights(view: JobView) -> list[Fact]:
-    """Completion, of a version whose weights are those of earlier ones."""
+    """Completion of a job whose version has the weights of earlier ones."""
     if not view.same_as or view.version is None or view.spec is None:
         return []
     before = ", ".join(str(number) for number in view.same_as[-3:])
@@ -388,7 +388,7 @@ def _same_weights(view: JobView) -> list[Fact]:
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
-    """As anywhere; what has failed may be billed, too. What was made elsewhere is not started again from here."""
+    """As for any job, plus what the provider has billed for it. An adopted job cannot be started again here."""
     failure = view.run.failure
     if is_adopted(view) and failure is not None and view.run.state == "Failed":
         return fail(view, _of_adopted(failure).model_copy(update={"attempt": view.attempt}))
@@ -400,58 +400,58 @@ def retry_or_fail(view: JobView) -> Decision | None:
 
 
 def _of_adopted(failure: Failure) -> Failure:
-    """With what can be done about a job that is only looked at. No attempt of ours would be another job there."""
+    """With the next step for a job that is only observed: an attempt of ours would be another job there."""
     step, usual = failure.next_step, NEXT_STEP.get(Reason(failure.reason))
     is_to_begin_again = failure.reason in _STARTED_ELSEWHERE and (step == usual or failure.reason in _ALWAYS)
     return failure.model_copy(update={"next_step": _ADOPT_ANOTHER}) if is_to_begin_again else failure
 
 
 def retirement_facts(view: JobView) -> list[Fact]:
-    """A warning while there is time: the provider closes, or the base model is shut down, on a day that is known."""
+    """A warning in advance: the provider closes, or the base model is shut down, on a known date."""
     said = cloud_policy.retires(view.spec.base_model, view.facts) if view.spec else None
     return retiring(said, view.status.conditions)
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
-    remember_files,
-    let_go,
-    attempts.disbelieve,
+    record_files,
+    handle_deletion,
+    attempts.reject_false_completion,
     keep_finished,
-    leave_to_its_owner,
+    refuse_copy,
     job.refuse_invalid_spec,
     job.restart,
-    say_unreachable,
+    report_unreachable,
     wait_for_news,
     suspend,
-    job.remember,
-    wait_for_the_end,
+    job.restore_completion,
+    wait_for_namespace_deletion,
     attempts.notice_loss,
     job.hold_restored,
     job.wait_for_connection,
     job.refuse_by_policy,
-    refuse_what_has_no_meaning,
+    refuse_unsupported_fields,
     take_over,
-    refuse_what_has_ended,
-    refuse_what_has_no_price,
+    refuse_retired,
+    refuse_unpriced,
     attempts.wait_for_last_pod,
     attempts.wait_before_retry,
     attempts.start,
     adopt,
     refuse_other_base,
-    check_anew,
+    check_again,
     enforce_deadline,
-    job.make_anew,
+    job.recreate,
     job.wait_for_pod,
-    refuse_what_was_not_brought,
+    refuse_missing_uploads,
     submit,
-    say_untaken,
+    report_upload_failure,
     job.notice_silence,
-    wait_for_the_name,
+    wait_for_model_name,
     job.follow,
-    refuse_what_is_not_there,
+    refuse_missing_job,
     retry_or_fail,
     measuring.measure,
     complete,
 )
-"""As the chain of jobs that train here. What is known comes before what is asked: a job that has succeeded is not
-cancelled. A test holds the order."""
+"""As in the chain for jobs on the cluster. What is known comes before what is requested: a job that has succeeded is
+not cancelled. A test checks this order."""

@@ -1,1 +1,1 @@
-"""A ModelDeployment: what answers in its name, on the cluster or at a provider, and what it costs. Pure."""
+"""A ModelDeployment: what serves it, on the cluster or at a provider, and what that costs. Pure."""

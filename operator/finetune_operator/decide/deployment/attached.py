@@ -1,6 +1,6 @@
-"""A deployment that somebody else has made and a ModelDeployment names: looked at, asked once, never changed. Pure.
+"""A deployment made by somebody else, which a ModelDeployment names: observed, tested once, never changed. Pure.
 
-It must serve a version of the model. So nobody can attach, and then delete, what belongs to others in the same account.
+It must serve a version of the model, so that nobody can attach, and then delete, deployments of others in the account.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,22 +31,22 @@ from finetune_operator.decide.deployment.server_state import Serving
 _MOST_NAMES = 3
 
 EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
-"""No provider had deployments of tuned models before."""
+"""No provider had deployments of tuned models before this date."""
 
 
 @dataclass(frozen=True)
 class Served:
-    """What the model's versions are called where the deployment is."""
+    """The names of the model's versions where the deployment is."""
 
     model: str
     """Name of the FineTunedModel."""
     versions: Mapping[str, int]
-    """Versions by the provider's name of their tuned model; of the deployment's connection alone."""
+    """Versions by the provider's name of their tuned model, for the deployment's connection only."""
     names_have_case: bool = True
-    """Whether those that differ in capital letters alone are of two models."""
+    """Whether names are case-sensitive."""
 
     def version_of(self, model: str) -> int | None:
-        """The version that a provider's name of a model is of."""
+        """The version with this provider's name."""
         if self.names_have_case:
             return self.versions.get(model)
         known = {name.casefold(): version for name, version in self.versions.items()}
@@ -60,7 +60,7 @@ def plan(
     served: Served,
     now: datetime,
 ) -> Plan:
-    """What to do next. What was made for the object before is deleted when the attached one answers."""
+    """What to do next. Deployments made for the object before are deleted once the attached one answers."""
     made = tuple(one for one in ours(recorded, found, wanted.prefix, now) if not one.attached)
     others = tuple(one for one in made if one.name != wanted.name)
     before = next((one for one in others if one.answered and is_ready(found, one.name)), None)
@@ -94,13 +94,13 @@ def _meanwhile(
     before: HostedDeployment | None,
     failure: Failure | None = None,
 ) -> Serving:
-    """The attached one does not answer; what was made before may."""
+    """The attached deployment does not answer, but an earlier one may."""
     available, version = (1, before.version) if before else (0, None)
     return Serving(state, wanted.version, available, failure, answers=version)
 
 
 def _there(found: Mapping[str, Hosted], wanted: Wanted) -> Hosted | None:
-    """It, if there is more of it than what SageMaker keeps of an endpoint that was deleted."""
+    """The deployment, unless it is only what SageMaker keeps of a deleted endpoint."""
     there = whole(found, wanted.name)
     return there if there is not None and there.connection == wanted.connection else None
 
@@ -108,7 +108,7 @@ def _there(found: Mapping[str, Hosted], wanted: Wanted) -> Hosted | None:
 def _entry(
     recorded: Sequence[HostedDeployment], wanted: Wanted, served: Served, there: Hosted | None, now: datetime
 ) -> HostedDeployment | None:
-    """The record of it, once it was seen to serve a version of the model; what it has served before does not count."""
+    """Its record, once it was seen to serve a version of the model. What it served before does not count."""
     entry = next((one for one in recorded if one.name == wanted.name and one.attached), None)
     version = served.version_of(there.model) if there is not None else None
     if there is None:
@@ -127,7 +127,7 @@ def _entry(
 
 
 def _is_silent_for_long(entry: HostedDeployment, now: datetime) -> bool:
-    """Whether it was asked in vain for as long as it is waited for one that is made; how old it is tells nothing."""
+    """Whether it has failed to answer for as long as a new deployment may take. Its age does not tell that."""
     return entry.silent_since is not None and now - moment(entry.silent_since) >= LONG
 
 
@@ -141,13 +141,13 @@ def _silence(entry: HostedDeployment) -> Failure:
 
 
 def _made_at(there: Hosted, now: datetime) -> datetime:
-    """Since when it may be billed. Its provider's clock may be ahead; a time from before all of them tells nothing."""
+    """Since when it may be billed. The provider's clock may be ahead; a date before all such deployments is ignored."""
     made = there.created_at
     return now if made is None or made < EARLIEST else min(made, now)
 
 
 def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> Failure:
-    """With those that may be meant: the one whose address it is, else those that serve a version of the model."""
+    """Suggests the deployment whose address was given for its name, else those that serve a version of the model."""
     others = (one for one in found.values() if not one.name.startswith(wanted.prefix))
     near = [one for one in others if one.connection == wanted.connection]
     meant = [one.name for one in near if one.address == wanted.name]

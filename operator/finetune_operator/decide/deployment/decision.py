@@ -1,4 +1,4 @@
-"""What to do about a ModelDeployment, and what its server's state means: phase, conditions, where it is asked. Pure."""
+"""What to do about a ModelDeployment, and its phase, conditions and endpoint from its server's state. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -51,21 +51,21 @@ _STEPS = {
     Reason.PROVIDER_REFUSED: "Correct the provider's block by what the message names, or set spec.retryNonce to have "
     "it tried again as it is.",
 }
-"""What to do about a deployment, where that is not what is to be done about a job."""
+"""Next steps for deployments, where those of jobs do not apply."""
 
 _MAY_COME = {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FOUND}
-"""What a deployment that is applied before all others waits for."""
+"""What a deployment waits for if it is applied before everything else."""
 
 
 @dataclass(frozen=True)
 class Beside:
-    """Names of a namespace in which a model, or a version of it, is looked for in vain."""
+    """Names in the namespace to mention if the model, or a version of it, is not found."""
 
     models: Sequence[str]
     makers: Sequence[str]
-    """Jobs that have not ended, and make the model, or its next version, when they succeed."""
+    """Jobs that have not ended and, if they succeed, make the model or its next version."""
     failed: Sequence[str] = ()
-    """Jobs that would have made it."""
+    """Jobs that would have made it, and failed."""
 
 
 @dataclass(frozen=True)
@@ -81,36 +81,36 @@ class DeploymentView:
     status: ModelDeploymentStatus
     model: FineTunedModelStatus | None
     connections: Mapping[str, LLMConnectionSpec | None]
-    """Those of the model's versions that are there; None for one that cannot be read."""
+    """The connections of the model's versions; None for one that cannot be read."""
     serving: Serving
     now: datetime
     kept_by: str = ""
-    """The finalizers that keep it, where it is on its way out."""
+    """The finalizers that keep it while it is being deleted."""
     serves: str | None = None
     """Name of the deployment at a provider that answers."""
     meanwhile: int | None = None
-    """Version that something else than the target answers with, until the target does."""
+    """The version that another server answers with until the target does."""
     cost: DeploymentCost | None = None
-    """What deployments at a provider cost."""
+    """What its deployments at a provider cost."""
     answers: TokenPrices | None = None
-    """What their answers cost beside that, where they are billed by tokens."""
+    """What their answers cost in addition, where they are billed by tokens."""
     retires: str | None = None
-    """What of the provider's model ends on a day that is known."""
+    """What the provider retires of the model, and when, if known."""
     idle: Fact | None = None
-    """Whether anybody asks it, where that was looked at."""
+    """Whether it receives requests, if that was checked."""
     contested: str = ""
-    """What somebody else changes of what serves, again and again."""
+    """What somebody else keeps changing in the serving objects."""
     unrecorded: str = ""
-    """How the names of deployments begin that it may have at a provider, where nothing records which."""
+    """Prefix of the names of deployments that it may have at a provider, if no record tells which."""
     maker: str = ""
-    """The UID of what had it made, where a model has: its deployments at a provider are named by it."""
+    """The UID of the model that created it, if one did: its deployments at a provider are named by it."""
     beside: Beside | None = None
-    """What there is instead of the model or the version, where that is not there."""
+    """What exists instead, if the model or the version is not found."""
 
 
 @dataclass(frozen=True)
 class DeploymentDecision:
-    """What the deployment's status should be, and which version to serve with which connection, if any."""
+    """The deployment's status, and the version to serve and on which engine, if any."""
 
     status: ModelDeploymentStatus
     serve: ModelVersion | None = None
@@ -143,12 +143,12 @@ def decide(view: DeploymentView) -> DeploymentDecision:
 
 
 def _is_unshown(view: DeploymentView, target: Target) -> bool:
-    """Whether what was told of the wanted version stands."""
+    """Whether what was last reported of the wanted version still holds."""
     return view.serving.state == "Unshown" and view.status.target_version == target.version.version
 
 
 def _with_names(failure: Failure, view: DeploymentView) -> Failure:
-    """Of a model or a version that is not there: what is awaited, or what its name may have been meant to be."""
+    """Adds to a missing model or version what will make it, or which names exist."""
     beside, spec = view.beside, view.spec
     if failure.reason is Reason.VERSION_NOT_FOUND and (awaited := _version_to_come(view)):
         return failure.model_copy(update={"message": f"{failure.message}; {awaited}", "next_step": None})
@@ -168,7 +168,7 @@ def _with_names(failure: Failure, view: DeploymentView) -> Failure:
 
 
 def _version_to_come(view: DeploymentView) -> str:
-    """When the version comes that the spec asks for, if a job that is under way may make it."""
+    """When the requested version will exist, if a job that is under way may make it."""
     asked = view.spec.version if view.spec else "Active"
     if view.beside is None or view.model is None or asked == "Active":
         return ""
@@ -193,7 +193,7 @@ def _reading(view: DeploymentView, wanted: Target, note: str) -> tuple[Deploymen
     """Phase, conditions and the version that answers, from the server's state."""
     serving, target = view.serving, wanted.version.version
     if serving.state == "Idle" and serving.version == target and not view.contested:
-        return "Idle", _at_rest(view), None
+        return "Idle", _resting_facts(view), None
     if serving.state == "Serving" and serving.version == target:
         return "Ready", ready(Reason.READY, f"version {target} answers{note}"), target
     answering = _answering(view)
@@ -208,7 +208,7 @@ def _reading(view: DeploymentView, wanted: Target, note: str) -> tuple[Deploymen
 
 
 def _named(failure: Failure, view: DeploymentView, target: Target) -> Failure:
-    """With the field that names what the server lacks, here or in the connection."""
+    """Adds the field, here or in the connection, that names what the server lacks."""
     connection = target.version.connection
     return with_field(_of_deployment(failure), view.spec, connection, target.connection, view.namespace)
 
@@ -218,7 +218,7 @@ def _note(view: DeploymentView) -> str:
 
 
 def _answering(view: DeploymentView) -> int | None:
-    """The version that answers, whichever is meant to."""
+    """The version that answers, whether or not it is the wanted one."""
     return (view.serving.answers or view.status.served_version) if view.serving.available else view.meanwhile
 
 
@@ -230,23 +230,23 @@ def _still(answering: int | None, target: int) -> str:
 
 def _failing(failure: Failure, target: int, answering: int | None) -> list[Fact]:
     message = f"version {target} cannot be served: {failure.message}{_still(answering, target)}"
-    if answering == target:  # in other pods, or on other terms, than those that it is to have now
+    if answering == target:  # but with other pods or terms than the spec now asks for
         message = f"version {target} answers, and is not deployed as spec says now: {failure.message}"
-    # What a server said when it ended tells what to do, unless whoever found the problem knows better.
+    # A server's last message contains the next step, unless the failure has a better one.
     usual = failure.next_step == NEXT_STEP[Reason.DEPLOYMENT_FAILED]
     step = None if failure.reason is Reason.DEPLOYMENT_FAILED and usual else _of_deployment(failure).next_step
     return stalled(failure.reason, failure.model_copy(update={"message": message, "next_step": step}).sentences)
 
 
 def _of_deployment(failure: Failure) -> Failure:
-    """With what there is to be done about a deployment, where whoever found the problem knows nothing better."""
+    """With a deployment's next step, if the failure has only the usual one of its reason."""
     reason = Reason(failure.reason)
     if reason not in _STEPS or failure.next_step != NEXT_STEP[reason]:
         return failure
     return failure.model_copy(update={"next_step": _STEPS[reason]})
 
 
-def _at_rest(view: DeploymentView) -> list[Fact]:
+def _resting_facts(view: DeploymentView) -> list[Fact]:
     if view.status.asleep is None:
         return resting(
             Reason.SUSPENDED,
@@ -261,31 +261,31 @@ def _at_rest(view: DeploymentView) -> list[Fact]:
 
 
 def going(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
-    """The object is being deleted, and what it made, here or at a provider, with it."""
+    """The object is being deleted, and with it what it made, here or at a provider."""
     return DeploymentDecision(_status(view, facts, {"phase": "Deleting", "served_version": None}))
 
 
 def _billed(view: DeploymentView) -> str:
-    """Names of what stands at a provider by the hour, as far as is known."""
+    """Names of the deployments at a provider that are billed by the hour, as far as known."""
     return ", ".join(one.name for one in view.status.hosted or () if one.billed_since is not None)
 
 
 def _pods(view: DeploymentView) -> int | None:
-    """Servers on this cluster, where it is not known what is to be served; what stands at a provider is not counted."""
+    """Servers on this cluster, if the target is not known; those at a provider are not counted."""
     nowhere = view.status.engine is None and view.serving.state == "Absent"
     return None if nowhere or view.status.engine in AT_PROVIDERS.values() else view.serving.available
 
 
 def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> DeploymentDecision:
-    """There is nothing to serve, or what serves cannot be made: what serves already is left alone.
+    """There is nothing to serve, or it cannot be deployed. What already serves is left alone.
 
-    What is `billed` though nothing is to be served is somebody's to end.
+    `billed`: what is billed although nothing is to be served; the user must delete it.
     """
-    # What answers elsewhere is not asked for without its connection, and is none the worse for that.
+    # What serves at a provider continues without its connection, and is not observed meanwhile.
     served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
     answers = view.serving.available > 0 or served is not None
     comes = failure.reason is Reason.VERSION_NOT_FOUND and bool(_version_to_come(view))
-    # What has answered had all that it needs, and lost it: that does not come by itself.
+    # A server that has answered had everything it needs and lost it: that does not come back on its own.
     passes = (comes or (failure.reason in _MAY_COME and not answers)) and not billed
     waits = failure.reason is Reason.AWAITING_CONFIGURATION and not billed
     said = _of_deployment(failure).sentences
@@ -302,7 +302,7 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
 
 
 def unrecorded(begins: str) -> str:
-    """What is said of an object that is held, and has lost its record."""
+    """The message for an object with our finalizer whose record is lost."""
     return (
         "What this object had at a provider is not recorded any more, as after a restore without status: deployments "
         f"whose names begin with {begins} may exist there, and be billed"
@@ -317,10 +317,10 @@ def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> 
 
 
 def is_no_news(before: ModelDeploymentStatus, now: ModelDeploymentStatus) -> bool:
-    """Whether a change is written, and no reason to look again at once.
+    """Whether a change is to be written without another reconcile right after.
 
-    That is one of its cost, which grows by itself, and of what lists show: they may lack every third time what stands.
-    What an operation tells is asked for at the next look.
+    That is true of the cost, which grows with time, and of what lists lack, as every third list may be incomplete.
+    Progress that an operation tells is read in the next reconcile anyway.
     """
 
     def said(status: ModelDeploymentStatus) -> ModelDeploymentStatus:

@@ -1,6 +1,6 @@
-"""What somebody else has changed, at its provider, of a deployment that was made for an object. Pure.
+"""What somebody else has changed, at its provider, in a deployment that was made for an object. Pure.
 
-It is told and left: only the user's retryNonce has it changed back, or made anew.
+It is reported and left alone: only a new retryNonce of the user has it changed back or made again.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from finetune_operator.decide.deployment.hosted_record import Hosted, is_bound
 
 
 def is_edited(model: str, there: Hosted) -> bool:
-    """Whether it serves another model than it was made for, where both are known, or nothing is left to serve it on.
+    """Whether it serves another model than the one it was made for, if both are known, or has no instance left.
 
-    ARM's names have no case.
+    Names in ARM are not case-sensitive.
     """
     known = bool(model and there.model)
     another = known and there.model.casefold() != model.casefold()
@@ -23,7 +23,7 @@ def is_edited(model: str, there: Hosted) -> bool:
 
 
 def failure(name: str, model: str, there: Hosted, now: datetime, *, in_place: bool) -> Failure:
-    """Of one that is edited. `in_place`: whether the operator changes it back where it stands."""
+    """The failure of an edited deployment. `in_place`: whether the operator can change it back in place."""
     if there.units < 1:
         said = f"deployment {name} has no instance left at the provider: somebody has scaled it to zero there"
     else:
@@ -37,12 +37,12 @@ def failure(name: str, model: str, there: Hosted, now: datetime, *, in_place: bo
 
 
 def other_terms(asked: str, there: Hosted) -> bool:
-    """Whether it stands on other terms than were asked for, where both are known."""
+    """Whether its terms differ from the requested ones, where both are known."""
     return bool(asked and there.terms) and there.terms.casefold() != asked.casefold()
 
 
 def said_of_terms(asked: str, there: Hosted, *, in_place: bool) -> str:
-    """The terms on which it stands; "" where they are those that were asked for."""
+    """Its present terms, if they differ from the requested ones; else ""."""
     if not other_terms(asked, there):
         return ""
     step = "request it again" if in_place else "have it deleted and recreated"
@@ -50,9 +50,9 @@ def said_of_terms(asked: str, there: Hosted, *, in_place: bool) -> str:
 
 
 def renamed(model: str, prefix: str, found: Mapping[str, Hosted]) -> str:
-    """Those that serve the model of one that is not there any more, under names of another make; "" for none.
+    """Other deployments that serve a missing one's model, under names that the operator does not give; "" for none.
 
-    Provisioned throughput may be given another name, and is billed on.
+    Provisioned throughput can be renamed, and is still billed then.
     """
     alike = sorted(
         one.name

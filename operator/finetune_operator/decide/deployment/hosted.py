@@ -1,9 +1,9 @@
-"""Deployments at a provider that makes them by name and bills them by the hour: what to make, ask, delete. Pure.
+"""Deployments at a provider that creates them by name and bills them by the hour: create, test, delete. Pure.
 
-    wanted, not recorded ─▶ recorded ─▶ made ─▶ Ready there ─▶ asked ─▶ answers ─▶ the others are deleted
-                                          ╰─ not there, though it answered once: the provider has deleted it
+    wanted, not recorded ─▶ recorded ─▶ created ─▶ Ready there ─▶ tested ─▶ answers ─▶ the others are deleted
+                                          ╰─ missing, though it answered once: the provider has deleted it
 
-New before old: what answered before is deleted when the new one answers, and not before.
+New before old: the deployment that answered before is deleted only once the new one answers.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,10 +37,10 @@ from finetune_operator.decide.deployment.hosted_record import (
 from finetune_operator.decide.deployment.server_state import Serving
 
 LONG = timedelta(hours=1)
-"""From when on a deployment that does not answer is told of: none of them takes so long."""
+"""After this time a deployment that does not answer is reported: none takes so long."""
 
 STUCK = timedelta(days=1)
-"""From when on one that is still being made is stuck: nobody else may look at what is billed, and answers nothing."""
+"""After this time one that is still being created is reported as stuck: it may be billed while nobody watches."""
 
 
 @dataclass(frozen=True)
@@ -51,24 +51,24 @@ class Wanted:
     version: int
     connection: str
     prefix: str
-    """How the names of all deployments of this object begin."""
+    """Prefix of the names of all deployments of this object."""
     nonce: str | None
-    """What has to change for a deployment to be made again that the provider has deleted."""
+    """A new value has a deployment that the provider has deleted created again."""
     terms: str = ""
-    """What is asked for, where the operator changes that in place."""
+    """The requested terms, if the operator changes a deployment in place."""
     made_as: str = ""
-    """What is asked for, where the operator makes another one for other terms: somebody else may change these."""
+    """The requested terms, if the operator creates another deployment for other terms. Others may edit it in place."""
     model: str = ""
-    """What it is to serve, where the provider shows that: somebody else may change it in place."""
+    """The model to serve, if the provider shows it: somebody else may change it in place."""
     models: Mapping[int, str] = field(default_factory=dict)
-    """The same of other versions, whose deployments may answer until this one does."""
+    """The same for other versions, whose deployments may answer until this one does."""
     one_at_a_time: bool = True
-    """Whether nothing may be changed while anything of the account changes."""
+    """Whether the account allows only one change at a time."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is recorded from now on, what is to be done, and what that makes of the server."""
+    """The new record, what to do, and the server's state."""
 
     recorded: tuple[HostedDeployment, ...]
     serving: Serving
@@ -81,7 +81,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Step:
-    """What is to be done, and what that makes of the server."""
+    """What to do, and the server's state."""
 
     serving: Serving
     answering: str | None
@@ -93,10 +93,10 @@ class _Step:
 
 @dataclass(frozen=True)
 class _Look:
-    """One look at the account: what the steps decide by."""
+    """What the steps decide by, from one list of the account's deployments."""
 
     others: Sequence[HostedDeployment]
-    """What was made for the object beside the wanted one."""
+    """Other deployments that were made for the object."""
     entry: HostedDeployment
     """The record of the wanted one."""
     found: Mapping[str, Hosted]
@@ -104,7 +104,7 @@ class _Look:
     now: datetime
     failed: bool
     base: _Step
-    """What holds unless a step says otherwise."""
+    """The result unless a step says otherwise."""
     busy: bool
     """Whether nothing may be changed now."""
 
@@ -117,9 +117,9 @@ def plan(
     *,
     failed: bool = False,
 ) -> Plan:
-    """What to do next. `found` is all of the account: it may take one change at a time.
+    """What to do next. `found` is everything in the account, which may allow only one change at a time.
 
-    `failed`: the wanted one was told to have failed. Nobody has it made anew because one list lacks it.
+    `failed`: the wanted one was reported as failed. It is not created again only because one list lacks it.
     """
     there = whole(found, wanted.name)
     look = _look(recorded, found, wanted, now, failed=failed)
@@ -154,7 +154,7 @@ def _look(
 def _asked_or_unseen(
     entry: HostedDeployment, wanted: Wanted, there: Hosted | None, now: datetime, *, make: bool
 ) -> HostedDeployment:
-    """The record once it is asked for, or while it does not show."""
+    """The record after a request for the deployment, or while no list shows it."""
     if there is None:
         return unseen(entry, now, anew=make and entry.nonce == wanted.nonce)
     if make or _has_come(entry, wanted, there):
@@ -163,7 +163,7 @@ def _asked_or_unseen(
 
 
 def _of_absent(look: _Look) -> _Step:
-    """The wanted one is not there: it is made, unless it has been there already."""
+    """The wanted one does not exist: create it, unless it existed before."""
     entry, base = look.entry, look.base
     stood = entry.answered or (look.failed and not is_missed(entry, look.now))
     if stood and entry.nonce == look.wanted.nonce:
@@ -176,7 +176,7 @@ def _of_present(look: _Look, there: Hosted) -> _Step:
 
 
 def _going(look: _Look, _: Hosted) -> _Step | None:
-    """It goes, and is made again when it is gone."""
+    """It is being deleted, and created again when it is gone."""
     if look.entry.released_at is None:
         return None
     again = () if look.busy else _failed_still(look.entry, look.found, look.now)
@@ -184,7 +184,7 @@ def _going(look: _Look, _: Hosted) -> _Step | None:
 
 
 def _failed_before(look: _Look, there: Hosted) -> _Step | None:
-    """It failed, and something else is asked for by now: it goes, so that that can be made."""
+    """It failed, and the request has changed since: delete it, so that the new one can be created."""
     if there.state != "Failed" or not _is_another_wish(look.entry, look.wanted):
         return None
     return replace(look.base, delete=() if look.busy else (*look.base.delete, look.wanted.name))
@@ -195,7 +195,7 @@ def _failed(look: _Look, there: Hosted) -> _Step | None:
 
 
 def _edited_before(look: _Look, there: Hosted) -> _Step | None:
-    """It is not as it was made, and is asked for again, where the operator changes nothing in place: it goes first."""
+    """It was edited, and is requested again. If the operator cannot change it in place, it is deleted first."""
     in_place, again = bool(look.wanted.terms), look.entry.nonce != look.wanted.nonce
     if in_place or not again or _is_as_made(look.wanted, there) or is_bound(there, look.now):
         return None
@@ -214,7 +214,7 @@ def _is_as_made(wanted: Wanted, there: Hosted) -> bool:
 
 
 def _serves(look: _Look, there: Hosted) -> _Step | None:
-    """It answers: the others go."""
+    """It answers: delete the others."""
     if there.state != "Ready" or not look.entry.answered:
         return None
     others, found, now, make = look.others, look.found, look.now, look.base.make
@@ -229,7 +229,7 @@ def _serves(look: _Look, there: Hosted) -> _Step | None:
 
 
 def _changing(look: _Look, there: Hosted) -> _Step | None:
-    """It is changed in place, and goes on answering."""
+    """It is being changed in place, and still answers."""
     if there.state != "Creating" or not look.entry.answered:
         return None
     version = look.wanted.version
@@ -237,9 +237,9 @@ def _changing(look: _Look, there: Hosted) -> _Step | None:
 
 
 def _asking(look: _Look, there: Hosted) -> _Step:
-    """It has not answered yet: it is asked as soon as its provider says that it is ready."""
+    """It has not answered yet: test it as soon as its provider reports that it is ready."""
     ask = there.state == "Ready"
-    asked_for = moment(look.entry.created_at)  # and made later, where there was no room
+    asked_for = moment(look.entry.created_at)  # it may have been created later, if there was no room
     made = max(asked_for, there.created_at or asked_for)
     silent = there.state != "Deleting" and look.now - made >= (LONG if ask else STUCK)
     return replace(_failing(look, _silence(look, there)) if silent else look.base, ask=ask)
@@ -255,13 +255,13 @@ STEPS: tuple[Callable[[_Look, Hosted], _Step | None], ...] = (
     _changing,
     _asking,
 )
-"""In order: the first that has an answer tells what is done with a wanted deployment that is there."""
+"""In order: the first one that returns a step decides about a wanted deployment that exists."""
 
 
 def _missing(look: _Look) -> Serving:
-    """What is said of one that has answered, and is not shown."""
+    """The state of one that has answered and is missing from the list."""
     if look.entry.released_at is not None:
-        return look.base.serving  # whether it is gone a second look tells; then it is made again
+        return look.base.serving  # another list tells whether it is gone; then it is created again
     if is_missed(look.entry, look.now):
         return _failing(look, _expiry(look)).serving
     return unshown(look.wanted)
@@ -282,7 +282,7 @@ def _entry(
     if entry is not None and entry.released_at is not None and not is_missed(entry, now, GOING):
         return entry
     if entry is not None and entry.released_at is None and (entry.nonce == wanted.nonce or not is_missed(entry, now)):
-        return entry  # what one list lacks may stand, and have failed: then it has to go before another one is made
+        return entry  # one that a list lacks may exist, and have failed: it must be deleted before another is created
     return HostedDeployment(
         name=wanted.name,
         version=wanted.version,
@@ -297,12 +297,12 @@ def _entry(
 def _made(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime
 ) -> list[HostedDeployment]:
-    """What was made for the object; what was attached to it is let go of, and not deleted."""
+    """Deployments made for the object. One that was attached to it is left alone, not deleted."""
     return [one for one in ours(recorded, found, wanted.prefix, now) if not one.attached]
 
 
 def _answers(one: HostedDeployment, found: Mapping[str, Hosted], wanted: Wanted) -> bool:
-    """Whether it is ready, or is not shown for a moment: that is no news of what has answered."""
+    """Whether it is ready, or only missing from one list: that does not mean that it stopped answering."""
     there = found.get(one.name)
     if there is None:
         return one.answered and one.released_at is None
@@ -310,39 +310,39 @@ def _answers(one: HostedDeployment, found: Mapping[str, Hosted], wanted: Wanted)
 
 
 def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
-    """Whether what stands is to be changed in place: once for each change of what is asked for, and not for ever."""
+    """Whether to request a change in place: once for each change of the spec, not for ever."""
     if not wanted.terms or there is None or there.state != "Ready" or entry.terms is None:
         return False
     return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce) and not _has_come(entry, wanted, there)
 
 
 def _has_come(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
-    """Whether what stands is as it is wanted already: it was asked for, and the record of that is lost."""
+    """Whether it already has the wanted terms: they were requested, and the record of that was lost."""
     if there is None or not there.terms or entry.terms is None or entry.nonce != wanted.nonce:
         return False
     return there.state == "Ready" and there.terms.casefold() == wanted.terms.casefold()
 
 
 def _stands_as_wanted(entry: HostedDeployment, wanted: Wanted, there: Hosted) -> bool:
-    """Whether a wish to have it again is met already: it is not kept for a day on which somebody changes or ends it."""
+    """Whether a request for recreation is already met: it must not apply later, when somebody edits or deletes it."""
     stands = there.state == "Ready" and entry.answered and entry.released_at is None
     return stands and not wanted.terms and _is_as_made(wanted, there)
 
 
 def _is_another_wish(entry: HostedDeployment, wanted: Wanted) -> bool:
-    """Whether something else is asked for than what it was made by."""
+    """Whether the request differs from the one it was made by."""
     terms = entry.terms is not None and bool(wanted.terms) and entry.terms != wanted.terms
     return terms or entry.nonce != wanted.nonce
 
 
 def are_asked_for(recorded: Sequence[HostedDeployment], wanted: Wanted) -> bool:
-    """Whether what stands was asked to be as it is wanted; what was recorded without terms cannot be told."""
+    """Whether the wanted terms were requested. If none were recorded, that is unknown."""
     entry = next((one for one in recorded if one.name == wanted.name), None)
     return entry is None or entry.attached or not _is_another_wish(entry, wanted)
 
 
 def _failed_still(entry: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
-    """One that failed and was asked to go, and is shown as before a while later: the call may never have arrived."""
+    """One that failed, and still shows as failed a while after its deletion: the call may never have arrived."""
     asked = entry.released_at is not None and now - moment(entry.released_at) >= MISSED
     return deletable((entry,), found, now) if asked and found[entry.name].state == "Failed" else ()
 
@@ -350,7 +350,7 @@ def _failed_still(entry: HostedDeployment, found: Mapping[str, Hosted], now: dat
 def _useless(
     others: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime, *, answers: bool
 ) -> tuple[str, ...]:
-    """What nobody will ask: it failed; or it was done when another version was wanted, and an earlier one answers."""
+    """Deployments of no use: failed, or ready only after another version was wanted while an earlier one answers."""
     standing = [(one, found[one.name]) for one in others if one.name in found]
     return tuple(
         one.name
@@ -361,12 +361,12 @@ def _useless(
 
 
 def unshown(wanted: Wanted) -> Serving:
-    """What answered a moment ago, and one list lacks: that alone is no news."""
+    """It answered a moment ago, and is missing from one list: that alone means nothing."""
     return Serving("Unshown", wanted.version, 1)
 
 
 def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: Wanted, now: datetime) -> Plan:
-    """What to do while nothing is to answer: all that was made goes, and what is gone is forgotten."""
+    """What to do while nothing should answer: delete everything that was made, and forget what is gone."""
     left = tuple(_made(recorded, found, wanted, now))
     busy = wanted.one_at_a_time and changes(found)
     free = () if busy else deletable(left, found, now)
@@ -376,14 +376,14 @@ def sleep(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wan
 def leave(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime, *, answers: bool
 ) -> tuple[tuple[HostedDeployment, ...], tuple[str, ...]]:
-    """The record, and what is to go, of deployments that are for nothing once the version `answers` elsewhere."""
+    """The record, and what to delete, of deployments that are not needed once the version `answers` elsewhere."""
     left = [one for one in ours(recorded, found, "\0", now) if not one.attached]
     delete = deletable(left, found, now)
     return (released(left, delete, now), delete) if answers else (tuple(left), ())
 
 
 def _said_of_waiting(found: Mapping[str, Hosted], entry: HostedDeployment, there: Hosted | None, now: datetime) -> str:
-    """What a deployment waits for that is not being made, or is for long."""
+    """What a deployment waits for that is not being created, or has been for long."""
     if there is None and entry.released_at is not None:
         return f"; its deletion was requested at {entry.released_at}: it is made again when it is gone"
     if there is None:
@@ -400,12 +400,12 @@ def _said_of_turn(found: Mapping[str, Hosted]) -> str:
 
 
 def _in_turn(serving: Serving, found: Mapping[str, Hosted]) -> Serving:
-    """What answers, and is to be on other terms once the account's change is over."""
+    """It answers, and gets its new terms once the account's present change is over."""
     return replace(serving, state="Rolling", note=_said_of_turn(found), answers=serving.version)
 
 
 def _said_of_staying(others: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> str:
-    """Those whose deletion was accepted, and comes to nothing."""
+    """Deployments whose deletion was accepted and has no effect."""
     shown = [one for one in others if whole(found, one.name) is not None]
     return "".join(
         f"; {one.name}, which served before, was to be deleted at {one.released_at}, and is still at the provider, "
@@ -428,7 +428,7 @@ def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
 
 
 def _silence(look: _Look, there: Hosted) -> Failure:
-    """Of one that is ready and does not answer, or is still being made."""
+    """For one that is ready and does not answer, or is still being created."""
     said = f"deployment {look.wanted.name} was requested at {look.entry.created_at} and is "
     said += "ready, as the provider says" if there.state == "Ready" else f"still {there.state} at the provider"
     said += f", {billed(look.entry)}, and does not answer; "

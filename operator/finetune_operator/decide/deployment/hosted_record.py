@@ -1,6 +1,6 @@
-"""Deployments at a provider: how it shows each of them, and what the record of each says after a look. Pure.
+"""Deployments at a provider: how it shows each of them, and how a list changes the record of each. Pure.
 
-A list may lack what stands, and show what goes: neither alone is news.
+A list may lack deployments that exist, and show deleted ones: one list alone proves nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,16 +15,16 @@ from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.job.remote import SETTLE
 
 MISSED = timedelta(minutes=1)
-"""How long what has answered may be missing from lists before it counts as gone: three looks."""
+"""How long one that has answered may be missing from lists before it counts as gone: three lists."""
 
 GOING = timedelta(seconds=20)
-"""How long what was asked to go must be missing before it counts as gone: two looks. Its deletion may fail yet."""
+"""How long one whose deletion was requested must be missing to count as gone: two lists. Deletion may still fail."""
 
 ENDING = timedelta(minutes=10)
-"""How long one that was asked to go may be shown as if it stood: Bedrock has no word for what is being deleted."""
+"""How long one whose deletion was requested may look unchanged: Bedrock has no state for a deletion in progress."""
 
 HostedState = Literal["Creating", "Ready", "Failed", "Deleting", "Partial"]
-"""Partial: parts are there that do not answer and cost nothing, from before it was made or after it was deleted."""
+"""Partial: parts exist, before creation or after deletion, which do not answer and cost nothing."""
 
 
 @dataclass(frozen=True)
@@ -35,32 +35,32 @@ class Hosted:
     state: HostedState
     connection: str = ""
     address: str = ""
-    """What a request names it by, where that is not its name."""
+    """What requests call it, if that is not its name."""
     failure: str = ""
     """Why it failed, in the provider's words."""
     bound_until: datetime | None = None
     """Until when it cannot be deleted, and is billed."""
     model: str = ""
-    """What it serves, as the provider names the tuned model; "" where the provider does not tell."""
+    """The tuned model that it serves, by the provider's name; "" if the provider does not tell."""
     sku: str = ""
-    """What the catalogue calls its price of an hour; "" where the provider does not tell."""
+    """The catalogue's key of its hourly price; "" if the provider does not tell."""
     units: int = 1
-    """How many times that price."""
+    """How many times that price is billed."""
     created_at: datetime | None = None
     operation: str = ""
-    """By what its provider tells of its making, where the deployment itself does not tell all."""
+    """The operation that tells how its creation goes, where the deployment itself does not."""
     terms: str = ""
-    """How it stands, as `Wanted.terms` has it; "" where the provider changes nothing in place, or does not tell."""
+    """Its terms, in the form of `Wanted.terms`; "" if the provider changes nothing in place, or does not tell."""
 
 
 def whole(found: Mapping[str, Hosted], name: str) -> Hosted | None:
-    """What is there of this name, if it is more than parts of a deployment."""
+    """The deployment of this name, unless only parts of it exist."""
     there = found.get(name)
     return there if there is not None and there.state != "Partial" else None
 
 
 def is_ready(found: Mapping[str, Hosted], name: str | None) -> bool:
-    """Whether a deployment is there and ready, as its provider says."""
+    """Whether a deployment exists and is ready, by its provider."""
     there = found.get(name) if name is not None else None
     return there is not None and there.state == "Ready"
 
@@ -68,9 +68,9 @@ def is_ready(found: Mapping[str, Hosted], name: str | None) -> bool:
 def answering(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], wanted: str
 ) -> HostedDeployment | None:
-    """The deployment that answers: the wanted one or, until that does, one before it.
+    """The deployment that answers: the wanted one or, until that does, an earlier one.
 
-    One that a list lacks answers still: who took another one for a moment would tell two stories in turns.
+    One that is missing from a list still counts, or the result would alternate between two deployments.
     """
     standing = [
         one
@@ -81,22 +81,22 @@ def answering(
 
 
 def changes(found: Mapping[str, Hosted]) -> bool:
-    """Whether anything of the account is being made or deleted."""
+    """Whether anything in the account is being created or deleted."""
     return any(one.state in {"Creating", "Deleting"} for one in found.values())
 
 
 def address(found: Mapping[str, Hosted], name: str | None) -> str | None:
-    """What a request names a deployment by; None where it is not there."""
+    """What requests call a deployment; None if it does not exist."""
     return (found[name].address or name) if name is not None and name in found else None
 
 
 def ours(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], prefix: str, now: datetime
 ) -> list[HostedDeployment]:
-    """What there is of this object: recorded and there, or not seen for a moment, or only there.
+    """The deployments of this object: recorded and listed, recorded and briefly missing, or only listed.
 
-    A list may lack what was made a moment ago, and one list of many what stands: who forgets it then, leaves it behind
-    and billed. What was asked to go is gone when two looks lack it.
+    A list may lack a new deployment, and sometimes any other. Forgetting it then would leave it behind, and billed. One
+    whose deletion was requested is gone once two lists lack it.
     """
     sighted = (_sighted(one, found, now) for one in recorded)
     kept = [one for one in sighted if one is not None]
@@ -112,9 +112,9 @@ def ours(
 
 
 def _sighted(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> HostedDeployment | None:
-    """The record after a look; None once it is gone.
+    """The record after a list; None once the deployment is gone.
 
-    Parts of one do not tell of it, and have to go all the same: it is missing from when on lists lack those, too.
+    Parts do not prove that it exists, but must be deleted too: it is missing only from when they are gone as well.
     """
     if whole(found, one.name) is not None or (one.name in found and one.released_at is not None):
         return one.model_copy(update={"unseen_since": None})
@@ -130,33 +130,33 @@ def _version(name: str, prefix: str) -> int | None:
 
 
 def is_missed(one: HostedDeployment | EvaluationDeployment, now: datetime, limit: timedelta = MISSED) -> bool:
-    """Whether what no list shows has not been shown for so long that it counts as gone."""
+    """Whether one that is in no list has been missing for so long that it counts as gone."""
     return one.unseen_since is not None and now - moment(one.unseen_since) >= limit
 
 
 def may_still_show(since: datetime, now: datetime) -> bool:
-    """Whether lists may lack what was made right before: nothing is made for an object that is to go."""
+    """Whether lists may still lack what was created just before: nothing is created for an object that is deleted."""
     return timedelta() <= now - since < SETTLE
 
 
 def stood_until(one: HostedDeployment | EvaluationDeployment, now: datetime) -> datetime:
-    """Now, or since when no list shows it. Times to come do not count."""
+    """Now, or the time since when no list shows it. Times in the future do not count."""
     return min(now, moment(one.unseen_since)) if one.unseen_since else now
 
 
 def unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:
-    """The record of one that the provider does not show; `anew`: counted from now on."""
+    """The record of one that the provider does not show; `anew`: missing only from now on."""
     since = now if anew else stood_until(one, now)
     return one.model_copy(update={"unseen_since": timestamp(since)})
 
 
 def is_ending(one: HostedDeployment, now: datetime) -> bool:
-    """Whether it may still go, though its provider shows it as if it stood."""
+    """Whether its deletion may be in progress although its provider shows it unchanged."""
     return one.released_at is not None and timedelta() <= now - moment(one.released_at) < ENDING
 
 
 def billed(one: HostedDeployment) -> str:
-    """What is said of the cost of one that stands. Of one that has answered it is known whether it has hours."""
+    """How it is billed, in words. Whether one that has answered is billed by the hour is known."""
     shown = one.answered and one.unseen_since is None
     if one.billed_since is None:
         return "is not billed by the hour" if shown else "may be billed"
@@ -166,7 +166,7 @@ def billed(one: HostedDeployment) -> str:
 
 
 def with_cost(recorded: Sequence[HostedDeployment]) -> str:
-    """Names of what stands, each with what it costs there."""
+    """Names of deployments, each with its cost."""
     return "; ".join(f"{one.name}, which {billed(one)}" for one in recorded)
 
 
@@ -176,29 +176,29 @@ def answered(recorded: Sequence[HostedDeployment], name: str) -> tuple[HostedDep
 
 
 def followed(recorded: Sequence[HostedDeployment], name: str, operation: str | None) -> tuple[HostedDeployment, ...]:
-    """The record once a deployment was asked for: the operation tells of it."""
+    """The record once a deployment was requested, with the operation that tells how that goes."""
     return _told(recorded, name, operation=operation)
 
 
 def on_terms_of(
     recorded: Sequence[HostedDeployment], before: Sequence[HostedDeployment], name: str
 ) -> tuple[HostedDeployment, ...]:
-    """The record with the terms that one had before."""
+    """The record with the terms that a deployment had before."""
     had = next((one for one in before if one.name == name), None)
     return _told(recorded, name, terms=had.terms, nonce=had.nonce) if had is not None else tuple(recorded)
 
 
 def _told(recorded: Sequence[HostedDeployment], name: str, **fields: object) -> tuple[HostedDeployment, ...]:
-    """The record with what is new of one."""
+    """The record with new fields of one deployment."""
     return tuple(one.model_copy(update=fields) if one.name == name else one for one in recorded)
 
 
 def released(
     recorded: Sequence[HostedDeployment], delete: Sequence[str], now: datetime
 ) -> tuple[HostedDeployment, ...]:
-    """The record once the first of these is asked to go: that it is gone later is no surprise then.
+    """The record once deletion of the first of these is requested, so that its absence is expected later.
 
-    Of one that does not show only parts can be asked to go: the rest may still come.
+    Of one that no list shows only parts can be deleted: the rest may still appear.
     """
     goes = [one.name for one in recorded if one.name in delete[:1] and one.unseen_since is None]
     return tuple(
@@ -208,9 +208,9 @@ def released(
 
 
 def deletable(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
-    """What may be asked to go, one look after the other, and again, in turns, what does not go.
+    """What may be deleted, one per reconcile. Deletions without effect are requested again, in turns.
 
-    One that is on its way is not asked again, which would be a conflict.
+    One that is being deleted is left out: another request would be a conflict.
     """
     asked = [one for one in recorded if one.released_at is not None]
     turn = now.minute % len(asked) if asked else 0
@@ -225,7 +225,7 @@ def is_bound(one: Hosted, now: datetime) -> bool:
 
 
 def bound(recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> str:
-    """Those that go on costing something, in words; "" for none."""
+    """Deployments that are still billed, in words; "" for none."""
     standing = [found[one.name] for one in recorded if one.name in found]
     return "".join(
         f"; {one.name} cannot be deleted, and is billed, until {timestamp(one.bound_until)}: its commitment"

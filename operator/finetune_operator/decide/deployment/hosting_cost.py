@@ -1,6 +1,6 @@
-"""What a ModelDeployment's deployments at a provider cost by the hour, and have cost so far. Pure; an estimate.
+"""What a ModelDeployment's deployments at a provider cost per hour, and have cost so far. Pure; an estimate.
 
-What is gone has its price in `ended`, so that the sum goes on over new versions, sleep and attaching.
+The cost of deployments that are gone is kept in `ended`, so the sum continues over new versions, sleep and attaching.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -17,57 +17,57 @@ from finetune_operator.decide.deployment.hosted_record import Hosted, is_missed,
 
 @dataclass(frozen=True)
 class Rate:
-    """What an hour of a deployment is billed at."""
+    """The hourly price of a deployment."""
 
     sku: str
-    """What the catalogue calls it."""
+    """The catalogue's key of it."""
     per_hour: str | None
-    """None where its price is not known."""
+    """None if its price is not known."""
     as_of: date | None = None
-    """The day of that price, where it is known."""
+    """The date of that price, if known."""
 
 
 Price = Callable[[Hosted], Rate | None]
-"""The rate of a deployment that stands; None where it is not billed by the hour."""
+"""The rate of an existing deployment; None if it is not billed by the hour."""
 
 UNKNOWN = "unknown"
 _ATTACHED = ", attached"
-"""Behind a price: it may be in another object's row as well, for whoever adds up the column."""
+"""Marks a price that another object's row may show as well, for those who add up the column."""
 
 
 def billed(
     recorded: Sequence[HostedDeployment], found: Mapping[str, Hosted], price: Price, now: datetime
 ) -> tuple[HostedDeployment, ...]:
-    """The record with what each deployment costs from when on. One that is gone is billed no more."""
+    """The record with each deployment's price and start of billing. One that is gone is no longer billed."""
     return tuple(_billed(one, whole(found, one.name), price, now) for one in recorded)
 
 
 def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: datetime) -> HostedDeployment:
     if there is None and one.answered and one.released_at is None and one.unseen_since and not is_missed(one, now):
-        return one  # one list lacks it
+        return one  # missing from one list
     if there is None or there.connection != one.connection:
         return one.model_copy(update={"billed_since": None})
     rate = price(there)
     if rate is None or (one.billed_since is None and there.state != "Ready"):
         return one
-    # Hours at an earlier price are in the sum as what is gone is: a provider may change capacity in place.
+    # Hours at an earlier price are added to the sum, like those of a deleted deployment: capacity can change in place.
     changed = None not in {rate.per_hour, one.per_hour} and rate.per_hour != one.per_hour
     since = timestamp(now) if changed else one.billed_since or timestamp(_stands_since(one, now))
     return one.model_copy(update={"billed_since": since, "per_hour": rate.per_hour or one.per_hour})
 
 
 def _stands_since(one: HostedDeployment, now: datetime) -> datetime:
-    """What is being made is not billed, so it is from the first look that shows it standing.
+    """Billing starts when a deployment is ready: at the first list that shows it.
 
-    After hours without a look, it may have stood all the time. One that was taken for gone and is there again has its
-    earlier time in `ended`.
+    If nothing was listed for hours, it may have existed all the time. For one that counted as gone and is back, the
+    time before is in `ended`.
     """
     asked = moment(one.created_at)
     return now if one.per_hour is not None or now - asked < LONG else asked
 
 
 def basis(rates: Iterable[Rate], currency: str) -> str | None:
-    """How the price of an hour comes about, in words; None where nothing that stands is billed by the hour."""
+    """How the hourly price is made up, in words; None if nothing is billed by the hour."""
     return "; ".join(sorted({_basis(rate, currency) for rate in rates})) or None
 
 
@@ -85,16 +85,16 @@ def total(
     currency: str,
     now: datetime,
 ) -> DeploymentCost | None:
-    """Price of an hour of all that stands, and of all that ever stood; None where nothing was billed by the hour.
+    """Hourly price of all that exists, and cost of all that ever existed; None if nothing was billed by the hour.
 
-    One price that is not known, or in another currency, makes the sum unknown: what is left out would read as free.
+    One unknown price, or one in another currency, makes the sum unknown: leaving it out would look as if it were free.
 
     Args:
-        before: the cost as status has it.
-        earlier: the record as status has it.
-        recorded: the record from now on, as `billed` gives it.
-        currency: of the catalogue's prices.
-        now: the time.
+            before: the cost in status.
+            earlier: the record in status.
+            recorded: the new record, as returned by `billed`.
+            currency: of the catalogue's prices.
+            now: the time.
     """
     standing = {one.name: one for one in recorded if one.billed_since is not None}
     gone = [one for one in earlier if one.billed_since is not None and _is_over(one, standing.get(one.name))]
@@ -120,12 +120,12 @@ def total(
 
 
 def _is_over(one: HostedDeployment, now: HostedDeployment | None) -> bool:
-    """Whether it is gone, or stands at another price since."""
+    """Whether it is gone, or has had another price since."""
     return now is None or (one.per_hour is not None and now.per_hour != one.per_hour)
 
 
 def past(cost: DeploymentCost | None) -> DeploymentCost | None:
-    """What is left of the cost where no deployment of a provider is needed any more: what those that are gone were."""
+    """The cost that remains once no deployment at a provider is needed: that of the deployments that are gone."""
     if cost is None or not (cost.ended or cost.unpriced):
         return None
     so_far = None if cost.unpriced else in_cents(Decimal(cost.ended or "0"))

@@ -1,4 +1,4 @@
-"""What a ModelDeployment asks of a provider that makes deployments, in nobody's dialect: name, price, how. Pure."""
+"""What a ModelDeployment asks of a provider's deployments, independent of the provider: name, price, terms. Pure."""
 
 from dataclasses import dataclass
 from hashlib import sha256
@@ -6,7 +6,7 @@ from hashlib import sha256
 from finetune_api.deployment import DeploymentTemplate
 
 NAME_LIMIT = 63
-"""Letters of a deployment's name that every provider takes."""
+"""Length of a name that every provider accepts."""
 
 _COMMITMENT_LETTER = {"NoCommitment": "n", "OneMonth": "m", "SixMonths": "s"}
 
@@ -16,26 +16,26 @@ class Terms:
     """How a deployment is made and billed."""
 
     sku: str = ""
-    """What the catalogue calls its price of an hour."""
+    """The catalogue's key of its hourly price."""
     units: int = 1
-    """How many times that price."""
+    """How many times that price is billed."""
     name: str | None = None
-    """How its name should begin, where the user says so."""
+    """How its name should begin, if the user says so."""
     kind: str = ""
-    """Part of its name: another kind of the same version is another deployment, and answers before this one goes."""
+    """Part of its name: another kind of a version is another deployment, which answers before this one is deleted."""
     name_limit: int = NAME_LIMIT
     strict_names: bool = True
-    """Whether no dash may stand beside another."""
+    """Whether two adjacent dashes are forbidden."""
     in_place: str = ""
-    """What is asked for, in words, where the operator changes it in place; "" where it does not."""
+    """The terms in words, if the operator changes them in place; else ""."""
     made_as: str = ""
-    """What is asked for, in words, where other terms are another deployment, and the provider may show others."""
+    """The terms in words, if other terms need another deployment and the provider shows the present ones."""
     one_at_a_time: bool = False
     """Whether the provider refuses a change while another deployment of the account changes."""
 
 
 def terms_of(template: DeploymentTemplate | None) -> Terms:
-    """The terms of the provider's block that a template has."""
+    """The terms in a template's provider block."""
     if template is None:
         return Terms()
     azure, bedrock, sagemaker = template.azure_open_ai, template.bedrock, template.sage_maker
@@ -56,10 +56,10 @@ def terms_of(template: DeploymentTemplate | None) -> Terms:
 
 
 def in_words(sku: str, capacity: int) -> str:
-    """SKU and capacity, or instances and their number, as status shows them."""
+    """SKU and capacity, or instance type and count, as status shows them."""
     return f"{sku} x {capacity}"
 
 
 def azure_units(sku: str, capacity: int) -> int:
-    """How many times an SKU's price is billed: provisioned units by their number, else capacity is only a rate."""
+    """How many times an SKU's price is billed: by the number of provisioned units; other capacity is a rate limit."""
     return capacity if sku == "ProvisionedManaged" else 1

@@ -1,10 +1,10 @@
-"""Whether a deployment is idle, and what that means: put to sleep, warned about, or left alone. Pure.
+"""Whether a deployment is idle, and what follows: stopped, warned about, or left alone. Pure.
 
-    asked lately ─▶ InUse        nobody asked it for long ─▶ Idle: condition, and by spec.idle it is stopped
-                                                          ╰▶ BilledWhileIdle, where it costs money: condition, Event
-    nobody can tell ─▶ UsageUnknown: nothing is stopped; what is billed is told of as often as if it were idle
+    recent requests ─▶ InUse     no requests for long ─▶ Idle: condition, and stopped if spec.idle says so
+                                                      ╰▶ BilledWhileIdle, if it costs money: condition, Event
+    unknown ─▶ UsageUnknown: nothing is stopped; if it is billed, there are as many Events as if it were idle
 
-What cannot be known is never taken for idle.
+If the usage is not known, a deployment never counts as idle.
 """
 
 from dataclasses import dataclass
@@ -16,10 +16,10 @@ from finetune_operator.decide.conditions import Fact, moment, timestamp
 
 CONDITION = "Idle"
 REMIND_AFTER = timedelta(days=1)
-"""Between two Events that say the same of a deployment that goes on being billed while idle."""
+"""Time between two equal Events about a deployment that is still billed while idle."""
 GRAIN = 10
-"""A time in status is written again when it has moved by this part of the limit: an Event or a status a request
-would be too many."""
+"""A time in status is updated only after it has moved by this fraction of the limit: an Event or a write for each
+request would be too many."""
 
 
 LAG = timedelta(minutes=10)
@@ -29,7 +29,7 @@ _FINE_UP_TO = timedelta(days=1)
 
 
 def span(since: datetime, now: datetime) -> timedelta:
-    """The span of time that one of a provider's figures is to be of: the longer one looks back, the coarser."""
+    """The resolution to ask of a provider's figures: the longer the time range, the coarser."""
     return FINE if now - since <= _FINE_UP_TO else COARSE
 
 
@@ -38,42 +38,42 @@ class Activity:
     """What is known of a deployment's requests."""
 
     last: datetime | None = None
-    """The last one, or the start of what answers; None where nobody can tell."""
+    """The last one, or the start of the server; None if unknown."""
     until: datetime | None = None
-    """How far the figures reach: a request after that may not show yet."""
+    """How far the figures reach: later requests may not show yet."""
     unknown: str = ""
-    """Why nobody can tell."""
+    """Why it is unknown."""
     started: datetime | None = None
-    """The start of what answers, where nobody can tell more."""
+    """The start of the server, if nothing else is known."""
     counted: int | None = None
-    """What servers have counted so far, where they tell no time."""
+    """The servers' request counts so far, where they tell no time."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """From when on a deployment that nobody asks is one to act on."""
+    """After how long a deployment without requests is stopped or warned about."""
 
     idle: Idle | None
     warn_after: timedelta | None
-    """None: it costs nothing while it stands."""
+    """None: it costs nothing."""
     price: str = ""
-    """What an hour costs, in words."""
+    """The hourly price, in words."""
 
     @property
     def shortest(self) -> timedelta | None:
-        """The limit that is reached first; None where nobody asks."""
+        """The limit that is reached first; None if there is none."""
         both = (timedelta(seconds=self.idle.after_seconds) if self.idle else None, self.warn_after)
         return min((limit for limit in both if limit is not None), default=None)
 
 
 @dataclass(frozen=True)
 class Found:
-    """What comes of a look at the usage."""
+    """The result of a check of the usage."""
 
     usage: DeploymentUsage
     fact: Fact
     sleeps: bool = False
-    """Whether it is to be stopped."""
+    """Whether to stop it."""
     warns: bool = False
     """Whether an Event is due."""
 
@@ -83,7 +83,7 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
     usage = usage or DeploymentUsage()
     if activity.last is None or activity.until is None:
         return _untold(usage, activity, limits, now)
-    last = min(activity.last, now)  # of a time to come another clock has told
+    last = min(activity.last, now)  # a time in the future comes from another clock
     quiet = activity.until - last
     usage = _moved(usage, last, activity.counted, limits)
     since = f"it has received no requests since {usage.last_request_at}"
@@ -100,7 +100,7 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
 
 
 def _untold(usage: DeploymentUsage, activity: Activity, limits: Limits, now: datetime) -> Found:
-    """What may be idle for as long as idle ones are warned of is told, too: it may cost all that for nobody."""
+    """One that may have been idle for as long as the warning limit is reported too: it may cost money for nothing."""
     why = f"it is unknown when it last received a request, so it does not count as idle: {activity.unknown}"
     since = moment(usage.last_request_at) if usage.last_request_at else activity.started
     if since is None or limits.warn_after is None or now - since < limits.warn_after:
@@ -118,7 +118,7 @@ def _reminded(usage: DeploymentUsage, now: datetime) -> tuple[DeploymentUsage, b
 
 
 def _moved(usage: DeploymentUsage, last: datetime, counted: int | None, limits: Limits) -> DeploymentUsage:
-    """The record, moved on by more than a part of the limit, or back from a time to come."""
+    """The record, updated if the time has moved by more than a fraction of the limit, or was in the future."""
     grain, before = (limits.shortest or timedelta()) / GRAIN, usage.last_request_at
     if before is not None and moment(before) <= last < moment(before) + grain:
         return usage
@@ -126,17 +126,17 @@ def _moved(usage: DeploymentUsage, last: datetime, counted: int | None, limits: 
 
 
 def fall_asleep(generation: int, wake: str | None, now: datetime) -> Sleep:
-    """The record of being stopped. It is written before anything is."""
+    """The record that it is stopped, which is written before anything is stopped."""
     return Sleep(since=timestamp(now), generation=generation, wake=wake)
 
 
 def is_asleep(asleep: Sleep | None, generation: int, wake: str | None) -> bool:
-    """Whether what was stopped stays so: a new spec or a new value of the annotation brings it back."""
+    """Whether it stays stopped: a new spec or a new value of the annotation wakes it."""
     return asleep is not None and (asleep.generation, asleep.wake) == (generation, wake)
 
 
 def woken(usage: DeploymentUsage | None, now: datetime) -> DeploymentUsage:
-    """The record when it is brought back: somebody wants it, or it would fall asleep again at once."""
+    """The record when it is woken: that counts as a request, or it would be stopped again at once."""
     return (usage or DeploymentUsage()).model_copy(update={"last_request_at": timestamp(now), "warned_at": None})
 
 
@@ -147,28 +147,28 @@ def sleeping(asleep: Sleep, usage: DeploymentUsage | None) -> Fact:
 
 
 NOT_YET = Fact(CONDITION, "False", Reason.IN_USE, "it does not answer yet")
-"""While nothing answers that could be asked."""
+"""While nothing answers yet."""
 
 _UNSEEN = (
     "it is unknown when it last received a request, so it does not count as idle: its provider is not asked meanwhile"
 )
 OUT_OF_SIGHT = Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, _UNSEEN)
-"""Of what stands at a provider that nobody looks at, as its connection is gone, or its spec wrong."""
+"""For a deployment at a provider that cannot be observed, because the connection is gone or its spec is invalid."""
 
 _UNASKED = "spec.idle is not set, or there is nothing that could be stopped"
 NOT_LOOKED_AT = Fact(CONDITION, "False", Reason.IN_USE, _UNASKED)
-"""Once nobody wants to know any more."""
+"""Once its usage is no longer checked."""
 
 
 @dataclass(frozen=True)
 class PodUse:
-    """What one server tells of its requests."""
+    """What one server reports of its requests."""
 
     started: datetime
     last: datetime | None = None
-    """Time of the last one, where the server tells it."""
+    """Time of the last one, if the server tells it."""
     counted: int | None = None
-    """What it has counted since its start, where it does not: any change is a request."""
+    """Its count since its start, if it tells no time: any change means a request."""
     busy: bool = False
 
 
@@ -177,16 +177,16 @@ class Figures:
     """What a provider's usage figures tell of one deployment."""
 
     last: datetime | None
-    """Its last request in the time that was asked about, or None: it shows none."""
+    """The last request in the requested time range, or None if it shows none."""
     until: datetime
     """How far they reach."""
 
 
 def of_figures(figures: Figures, usage: DeploymentUsage, started: datetime) -> Activity:
-    """What a provider's figures tell.
+    """The activity from a provider's figures.
 
-    The operator asks each deployment once. Figures that have never shown even that tell nothing: they may be of
-    another name, or not be there at all.
+    The operator sends each deployment one request. Figures that do not show even that one tell nothing: they may be of
+    another name, or not exist at all.
     """
     recorded = moment(usage.last_request_at) if usage.last_request_at else None
     shown = [one for one in (figures.last, recorded) if one is not None]
@@ -197,15 +197,15 @@ def of_figures(figures: Figures, usage: DeploymentUsage, started: datetime) -> A
 
 
 def usage_of(usage: DeploymentUsage | None, deployment: str) -> DeploymentUsage:
-    """The record of this deployment; that of the one before it tells nothing of it."""
+    """The record of this deployment. That of an earlier one does not count."""
     return usage if usage is not None and usage.deployment == deployment else DeploymentUsage(deployment=deployment)
 
 
 def of_pods(pods: list[PodUse], usage: DeploymentUsage | None, now: datetime) -> Activity:
-    """What servers together tell.
+    """The activity from all servers together.
 
-    A server that is new knows nothing of the requests to the one before: its start counts as one. So does each change
-    of the counts, from whichever side it came.
+    A new server does not know the requests to the one before, so its start counts as a request. So does each change of
+    the counts, in either direction.
     """
     if not pods:
         return Activity(unknown="no server runs that counts requests")

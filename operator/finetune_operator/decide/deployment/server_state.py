@@ -1,4 +1,4 @@
-"""The state of a server from its apps/v1 Deployment and its pods: what answers, what keeps it from answering. Pure."""
+"""The state of a server from its apps/v1 Deployment and pods: what answers, and what is in the way. Pure."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,12 @@ from finetune_operator.decide.pods.containers import (
     waiting,
 )
 from finetune_operator.decide.pods.disruption import cut_off_since
+from finetune_operator.decide.pods.grace import grace_left
 from finetune_operator.decide.pods.refused import may_pass, refusal_of_one_more, refusal_of_pod
 from finetune_operator.decide.pods.unschedulable import unplaced
 
 LONG_ENOUGH = timedelta(minutes=10)
-"""A server that has run so long was up: as the kubelet sees it, which then starts it again without a pause."""
+"""A server that has run this long counts as up. The kubelet, too, restarts it without a delay then."""
 
 
 _GIVEN_UP = ": if it is not back within some minutes, another pod takes its place (kubectl get nodes)"
@@ -36,25 +37,25 @@ _GIVEN_UP = ": if it is not back within some minutes, another pod takes its plac
 
 @dataclass(frozen=True)
 class Serving:
-    """The state of the server, whatever provider runs it."""
+    """The state of the server, whichever provider runs it."""
 
     state: Literal["Absent", "Rolling", "Serving", "Failing", "Idle", "Unshown"]
-    """Unshown: what stood a moment ago, and one list of its provider lacks. What was told of it stands."""
+    """Unshown: it existed a moment ago and is missing from one list of its provider. The last state still holds."""
     version: int | None = None
-    """Version that the server is meant to serve; all of its pods do when Serving."""
+    """The version to serve; all pods serve it if the state is Serving."""
     available: int = 0
     """Pods that answer, of any version."""
     failure: Failure | None = None
     note: str = ""
-    """What is to be said beside, while it serves or rolls out."""
+    """What to add to the message while it serves or rolls out."""
     answers: int | None = None
-    """Version that answers now, where that is seen; else it is what status said before."""
+    """The version that answers now, if that is observed; else it is the one in status."""
     short_of: int = 0
-    """How many servers there are to be, where all of them were up once and some do not answer (any more)."""
+    """The wanted number of servers, if all of them were up once and some do not answer now."""
 
 
 def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: datetime | None = None) -> Serving:
-    """The state of a server from its apps/v1 Deployment and its pods. `now`: where it counts how long none answers."""
+    """The state of a server from its apps/v1 Deployment and pods. `now`: to tell how long none has answered."""
     if deployment is None:
         return Serving("Absent")
     spec, status = deployment["spec"], deployment.get("status", {})
@@ -70,7 +71,8 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
         return Serving("Serving", version, available, answers=answers)
     of_version = [pod for pod in pods if _version(labels_of(pod)) == version and not _is_over(pod)]
     silent = _silent_since(status, now) if available == 0 and _was_rolled_out(status) else None
-    failure = _serving_failure(status if seen else {}, of_version, silent=silent is not None)
+    late = [pod for pod in of_version if not is_awaited(_pod_failure(pod), pod, now)]
+    failure = _serving_failure(status if seen else {}, late, silent=silent is not None)
     if failure is None and placed and silent is not None:
         failure = _silence(silent, of_version)
     if failure is not None:
@@ -81,8 +83,15 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     return Serving("Rolling", version, available, note=note, answers=answers, short_of=short_of)
 
 
+def is_awaited(failure: Failure | None, pod: Manifest, now: datetime | None) -> bool:
+    """Whether what keeps this pod from starting is no alarm yet: a Secret may come later than whoever names it."""
+    if failure is None or now is None:
+        return False
+    return grace_left(failure, moment(pod["metadata"]["creationTimestamp"]), now) > 0
+
+
 def _paused(deployment: Manifest) -> str:
-    """That somebody keeps Kubernetes from rolling out what is wanted. What answers goes on answering."""
+    """That somebody has paused the rollout in Kubernetes. What answers continues to answer."""
     if not deployment["spec"].get("paused"):
         return ""
     name = deployment["metadata"]["name"]
@@ -90,7 +99,7 @@ def _paused(deployment: Manifest) -> str:
 
 
 def _silent_since(status: Manifest, now: datetime | None) -> str | None:
-    """Since when a server that was up has not answered, if that is long: its Deployment has no deadline any more."""
+    """Since when a server that was up has not answered, if that is long: the progress deadline covers only rollouts."""
     since: str | None = next(
         (c.get("lastTransitionTime") for c in status.get("conditions") or () if c["type"] == "Available"), None
     )
@@ -104,12 +113,12 @@ def _silence(since: str, pods: Sequence[Manifest]) -> Failure:
 
 
 def _was_rolled_out(status: Manifest) -> bool:
-    """Whether the newest pod template was up once: the Deployment says so until the next one comes."""
+    """Whether the newest pod template was up once: the Deployment says so until its template changes."""
     return any(condition.get("reason") == "NewReplicaSetAvailable" for condition in status.get("conditions") or ())
 
 
 def _oldest_ready(pods: Sequence[Manifest]) -> int | None:
-    """Version of the oldest server that is ready: while a new one is rolled out, that is the one before."""
+    """The version of the oldest server that is ready: during a rollout, that is the previous version."""
     up = [pod for pod in pods if not wants_deletion(pod) and _is_ready(pod)]
     up = [pod for pod in up if not cut_off_since(pod)]
     oldest = min(up, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
@@ -117,7 +126,7 @@ def _oldest_ready(pods: Sequence[Manifest]) -> int | None:
 
 
 def _is_over(pod: Manifest) -> bool:
-    """Whether it was evicted, or not run by its node: it stays to be read, and what it was is not tried again."""
+    """Whether it was evicted or rejected by its node. Such a pod is kept for inspection and not restarted."""
     return pod.get("status", {}).get("phase") in {"Failed", "Succeeded"}
 
 
@@ -127,7 +136,7 @@ def _is_ready(pod: Manifest) -> bool:
 
 
 def versions_of(pods: Sequence[Manifest]) -> set[int]:
-    """The versions that these pods, or templates of pods, serve."""
+    """The versions that these pods, or pod templates, serve."""
     found = (_version(labels_of(pod)) for pod in pods)
     return {version for version in found if version is not None}
 
@@ -138,7 +147,7 @@ def _version(labels: Mapping[str, str]) -> int | None:
 
 
 def _serving_failure(status: Manifest, pods: Sequence[Manifest], *, silent: bool) -> Failure | None:
-    """Why pods of the new version do not come up; a pod that still starts, or waits for room, is no failure.
+    """Why pods of the new version do not come up. Starting, and waiting for room, are no failures.
 
     `silent`: it was up, and has not answered for long.
     """
@@ -158,7 +167,7 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest], *, silent: bool
 
 
 def _refused(status: Manifest) -> Failure | None:
-    """Why the API server takes no pod."""
+    """Why the API server refuses a pod."""
     conditions = status.get("conditions") or ()
     without = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
     refusal = refusal_of_one_more if status.get("availableReplicas") else refusal_of_pod
@@ -166,7 +175,7 @@ def _refused(status: Manifest) -> Failure | None:
 
 
 def _still_starting(pods: Sequence[Manifest]) -> str:
-    """That it may come up all the same: hundreds of gigabytes from a slow volume or a store take longer."""
+    """That it may still come up: loading hundreds of gigabytes from a slow volume or store exceeds the deadline."""
     starting = (is_ours(one) and "running" in (one.get("state") or {}) for pod in pods for one in containers(pod))
     return " It still loads, and serves once it is up." if any(starting) else ""
 
@@ -179,7 +188,7 @@ def _pod_failure(pod: Manifest) -> Failure | None:
 
 
 def _ends_again_and_again(container: Manifest) -> bool:
-    """Whether it does, be it up again just now; one that has worked for long may end once."""
+    """Whether it keeps crashing, even if it runs right now. A single end after a long run does not count."""
     if waiting(container).get("reason") == "CrashLoopBackOff":
         return True
     return container.get("restartCount", 0) > 1 and not container.get("ready") and _was_short(ended_before(container))
@@ -191,7 +200,7 @@ def _was_short(ended: Manifest) -> bool:
 
 
 def _crash(container: Manifest) -> Failure | None:
-    """How a container of ours has ended; what is not ours is told while it waits."""
+    """How one of our containers ended. Those of others are mentioned while the pod waits."""
     ended = terminated(container) or ended_before(container)
     if not ended or not is_ours(container):
         return None
@@ -210,16 +219,18 @@ def _crash(container: Manifest) -> Failure | None:
 
 
 def _last_line_first(said: str) -> str:
-    """Where a server has left no sentence, this is the end of its log, of which lists show the first line."""
+    """If a server left no message, this is the end of its log, and lists show only the first line."""
     before, _, last = said.rpartition("\n")
     return f"{last.strip()}\n{before}" if before else said
 
 
 def _waiting_for(pods: Sequence[Manifest]) -> str:
-    """What pods that do not answer (yet) do instead, where it is known."""
+    """What pods that do not answer (yet) wait for, if known."""
     waits = next((found for pod in pods if (found := unplaced(pod))), None)
     if waits is not None:
         return f"; a pod waits for a node: {waits.message}"
+    if lacks := next((found for pod in pods if (found := obstacle(pod))), None):
+        return f"; a pod waits: {lacks.message}"
     crashes = (_crash(one) for pod in pods for one in containers(pod) if not one.get("ready"))
     crash = next((found for found in crashes if found), None)
     if since := next((said for pod in pods if (said := cut_off_since(pod))), ""):
@@ -228,7 +239,7 @@ def _waiting_for(pods: Sequence[Manifest]) -> str:
 
 
 def _behind(pods: Sequence[Manifest]) -> str:
-    """What of somebody else's keeps a server from beginning, or its pod from being ready."""
+    """Which foreign container keeps a server from starting, or its pod from being ready."""
     name = next((found["name"] for pod in pods if (found := held_up(pod))), None)
     if name:
         return (

@@ -1,4 +1,4 @@
-"""Which version a ModelDeployment serves, on which connection and with which engine, or why none can be. Pure."""
+"""Which version a ModelDeployment serves, on which connection and engine, or why none can be served. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ AT_PROVIDERS: dict[str, Engine] = {
     "bedrock": "Bedrock",
     "sageMaker": "SageMaker",
 }
-"""Engine by provider block, of those that serve what they have tuned themselves."""
+"""Engine by provider block, for the providers that serve the models they have tuned."""
 
 
 _BY_SCALE = ". kubectl scale and autoscalers write it: they are for servers on the cluster"
@@ -44,9 +44,9 @@ def find_target(
     """The version to serve, its connection and the engine, or why there is none.
 
     Args:
-        spec: the ModelDeployment's.
-        model: the status of the model that it names; None where there is none.
-        connections: those of the model's versions that are there, by name; None for one that cannot be read.
+        spec: of the ModelDeployment.
+        model: status of the model that it names; None if the model does not exist.
+        connections: the existing connections of the model's versions, by name; None for one that cannot be read.
     """
     if model is None:
         return Failure.because(
@@ -80,7 +80,7 @@ def _attach_misfit(spec: ModelDeploymentSpec, version: ModelVersion, connection:
 
 
 def _idle_misfit(spec: ModelDeploymentSpec, target: Target) -> Failure | None:
-    """An action that cannot be done where the version is. The API server sees it only where a block says where."""
+    """An action that is impossible where the version is. The API server can only reject it if a block says where."""
     action, where = spec.idle.action if spec.idle else "None", target.version.connection
     if action == "None":
         return None
@@ -116,7 +116,7 @@ def _on_connection(spec: ModelDeploymentSpec, version: ModelVersion, connection:
 
 
 def _unreadable(version: ModelVersion) -> Failure:
-    """Somebody has written into the model's status, which is the only one that knows."""
+    """Somebody has edited the model's status, the only record of it."""
     return Failure(
         reason=Reason.VERSION_NOT_FOUND,
         message=f"version {version.version} cannot be found: {version.artifact.uri!r}, which status.versions of its "
@@ -126,7 +126,7 @@ def _unreadable(version: ModelVersion) -> Failure:
 
 
 def _elsewhere(version: ModelVersion, connection: LLMConnectionSpec) -> Failure:
-    """Another connection has that name by now. Its base model, untuned, would answer instead."""
+    """The connection of that name is another one now. On it the untuned base model would answer instead."""
     return Failure(
         reason=Reason.CONNECTION_NOT_FOUND,
         message=f"LLMConnection {version.connection} leads to {connection.provider} now, and version {version.version} "
@@ -136,7 +136,7 @@ def _elsewhere(version: ModelVersion, connection: LLMConnectionSpec) -> Failure:
 
 
 def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Target | Failure:
-    """A provider that serves what it has tuned itself: there is nothing of a server to set."""
+    """A provider that serves the models it has tuned: there is no server to configure."""
     set_in_vain = _foreign_block(spec, connection) or ("apiKeySecretRef" if spec.api_key_secret_ref else None)
     if set_in_vain:
         return Failure.because(
@@ -152,7 +152,7 @@ def _at_provider(spec: ModelDeploymentSpec, version: ModelVersion, connection: L
 
 
 def _awaited(block: str, what: str, such_as: str) -> Failure:
-    """Nothing is wrong, and nothing is done: what costs money by the hour is made for those who have asked for it."""
+    """Nothing is wrong, and nothing is done: what is billed by the hour is created only for those who ask for it."""
     return Failure.because(
         Reason.AWAITING_CONFIGURATION,
         f"spec.{block}: {what} is billed by the hour, so none is made before it is spelled out: write {block}: "
@@ -161,7 +161,7 @@ def _awaited(block: str, what: str, such_as: str) -> Failure:
 
 
 def _foreign_block(spec: ModelDeploymentSpec, connection: LLMConnectionSpec) -> str | None:
-    """A block of the spec that is of another provider than the version's."""
+    """A block of the spec for another provider than the version's."""
     blocks = {
         "huggingFace": spec.hugging_face,
         "azureOpenAI": spec.azure_open_ai,
@@ -172,7 +172,7 @@ def _foreign_block(spec: ModelDeploymentSpec, connection: LLMConnectionSpec) -> 
 
 
 def _choose_engine(spec: ModelDeploymentSpec, version: ModelVersion, connection: LLMConnectionSpec) -> Target | Failure:
-    """Auto takes vLLM where a GPU is asked for, the connection has its image and vLLM can serve the version."""
+    """Auto chooses vLLM if GPUs are requested, the connection has an image of it, and vLLM can serve the version."""
     local = spec.hugging_face
     image = connection.hugging_face.vllm_image if connection.hugging_face else None
     wanted = local.engine if local else "Auto"
@@ -194,7 +194,7 @@ def _choose_engine(spec: ModelDeploymentSpec, version: ModelVersion, connection:
 
 
 def _not_for_vllm(version: ModelVersion) -> str | None:
-    """Why vLLM (0.33) cannot serve a version, or None where it can."""
+    """Why vLLM (0.33) cannot serve a version, or None if it can."""
     if version.artifact.architecture == "Seq2SeqLM":
         return "it is an encoder-decoder"
     if version.artifact.use_dora and version.artifact.kind == "Adapter":

@@ -1,6 +1,6 @@
-"""What the answers of a deployment at a provider cost by their tokens, in words. Pure; at list price.
+"""What the answers of a deployment at a provider cost by tokens, in words. Pure; at list price.
 
-What nobody knows is said to be unknown: without a word it would read as free.
+An unknown price is called unknown: if nothing were said, it would look as if answers were free.
 """
 
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.deployment import DeploymentCost
 
 BY_TOKENS = "by tokens"
-"""What `kubectl get` shows where nothing is billed by the hour."""
+"""What `kubectl get` shows if nothing is billed by the hour."""
 
 
 @dataclass(frozen=True)
@@ -17,12 +17,12 @@ class TokenPrices:
     """Prices of one model's answers."""
 
     said: str
-    """"" where they are not billed by tokens."""
+    """Empty if they are not billed by tokens."""
     currency: str
 
 
 def of_tuned(facts: ProviderFacts, base_model: str) -> TokenPrices:
-    """Of what was tuned from a base model."""
+    """For a model tuned from this base model."""
     prices = facts.model(base_model).answers
     if prices is None:
         said = "no price is known of its answers, which are billed by tokens: an admin may put it into the chart's "
@@ -33,12 +33,12 @@ def of_tuned(facts: ProviderFacts, base_model: str) -> TokenPrices:
 
 
 def are_billed(provider: str, sku: str) -> bool:
-    """Whether answers are billed by tokens: not where hours of reserved units or of instances are."""
+    """Whether answers are billed by tokens: not if reserved units or instances are billed by the hour."""
     return "Provisioned" not in sku if provider == "azureOpenAI" else not sku
 
 
 def with_answers(cost: DeploymentCost | None, prices: TokenPrices | None) -> DeploymentCost | None:
-    """The cost by the hour, if there is any, with that of answers; as it is where nothing new is known of them."""
+    """The hourly cost, if there is any, with the prices of answers; unchanged if nothing new is known of them."""
     if prices is None or not (cost or prices.said):
         return cost
     cost = cost or DeploymentCost(currency=prices.currency)
@@ -46,7 +46,7 @@ def with_answers(cost: DeploymentCost | None, prices: TokenPrices | None) -> Dep
 
 
 def as_before(cost: DeploymentCost | None, before: DeploymentCost | None) -> DeploymentCost | None:
-    """The cost by the hour with what was said of answers before."""
+    """The hourly cost with what was said of answers before."""
     if before is None or before.answers is None:
         return cost
     return with_answers(cost, TokenPrices(before.answers, before.currency))

@@ -1,4 +1,4 @@
-"""The pods of one attempt, one for each node, and what each tells of its trainer. Pure."""
+"""The pods of one attempt, one per node, and what each tells of its trainer. Pure."""
 
 from collections.abc import Sequence
 from datetime import datetime, timedelta
@@ -10,13 +10,13 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.pods.containers import terminated
 
 COMPLETION_INDEX_LABEL = "batch.kubernetes.io/job-completion-index"
-"""By which the Job controller tells the pods of several nodes apart."""
+"""The Job controller's label that tells the pods of several nodes apart."""
 
 ENDED = frozenset({"Succeeded", "Failed"})
 
 
 def newest(pods: Sequence[Manifest]) -> Manifest | None:
-    """The pod that was made last."""
+    """The pod that was created last."""
     return max(pods, key=lambda pod: str(pod["metadata"].get("creationTimestamp", "")), default=None)
 
 
@@ -30,20 +30,20 @@ def newest_of_nodes(pods: Sequence[Manifest]) -> list[Manifest]:
 
 
 def first(pods: Sequence[Manifest]) -> Manifest | None:
-    """The pod of the first node, whose trainer speaks for all."""
+    """The pod of the first node, whose trainer reports for all."""
     return newest([pod for pod in pods if node_of(pod) == 0])
 
 
 def node_of(pod: Manifest) -> int:
-    """Which node's pod it is; the only one has no such label."""
+    """The index of the pod's node. The pod of a job on one node has no such label."""
     return int(labels_of(pod).get(COMPLETION_INDEX_LABEL, 0))
 
 
 def is_live(pod: Manifest, now: datetime) -> bool:
     """Whether the pod may still write to its volumes.
 
-    A pod that should have been gone for a minute stands on a node that does not answer. The next attempt does not
-    wait for it: the trainer's own fence (the attempt's number in the output folder) keeps the old one from writing.
+    A pod that is still there a minute after its deletion was due is on a node that does not answer. The next attempt
+    does not wait: the trainer's fence (the attempt's number in the output folder) keeps the old pod from writing.
     """
     if pod.get("status", {}).get("phase") in ENDED:
         return False
@@ -52,7 +52,7 @@ def is_live(pod: Manifest, now: datetime) -> bool:
 
 
 def trainer_of(pod: Manifest | None) -> Manifest:
-    """The trainer's container; a policy may have put others beside it."""
+    """The status of the trainer's container: a policy may have added others."""
     statuses: list[Manifest] = (pod or {}).get("status", {}).get("containerStatuses") or []
     return next((status for status in statuses if status.get("name", TRAINER_CONTAINER) == TRAINER_CONTAINER), {})
 
@@ -62,17 +62,17 @@ def end_of(pod: Manifest | None) -> Manifest:
     return terminated(trainer_of(pod))
 
 
-def last_word(pod: Manifest | None) -> Report | None:
-    """What the trainer left as its termination message."""
+def termination_report(pod: Manifest | None) -> Report | None:
+    """The report in the trainer's termination message."""
     return read_termination_message(str(end_of(pod).get("message", "")))
 
 
-def kept_of_log(pod: Manifest | None) -> str:
-    """The end of the log that the kubelet has kept of a trainer which left no message of its own (FallbackToLogs)."""
-    return "" if last_word(pod) else str(end_of(pod).get("message", ""))
+def kept_log_tail(pod: Manifest | None) -> str:
+    """The end of the log that the kubelet kept because the trainer left no message (FallbackToLogsOnError)."""
+    return "" if termination_report(pod) else str(end_of(pod).get("message", ""))
 
 
 def started_at(pod: Manifest) -> datetime | None:
-    """When the trainer began, while it runs, by its node's clock."""
+    """When the running trainer started, by its node's clock."""
     started = ((trainer_of(pod).get("state") or {}).get("running") or {}).get("startedAt")
     return moment(started) if started else None

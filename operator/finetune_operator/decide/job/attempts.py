@@ -1,6 +1,6 @@
-"""The attempts of a job, one after the other: begun under a fixed number, missed, waited for, followed by the next.
+"""The attempts of a job, one after the other: start, adopt after a crash, notice a loss, wait, retry or give up.
 
-Steps of the chains in `steps.py`, here and in `cloud_job`. How many there may be, and when, is `retries.py`.
+These are steps of the chains in `steps.py`, here and in `cloud_job`. `retries.py` limits their number and sets delays.
 """
 
 from dataclasses import asdict, replace
@@ -15,7 +15,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import Fact, is_true, moment, reconciling, timestamp
 from finetune_operator.decide.job.change import fail, with_status
-from finetune_operator.decide.job.reported import at_rest
+from finetune_operator.decide.job.reported import reported_without_eta
 from finetune_operator.decide.job.retries import RETRY_DELAYS, Tally, ended_alike, given_up, saved
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.pods.disruption import THEN_RETRY
@@ -25,12 +25,12 @@ LATE_POD_CHECK_SECONDS = 15
 LATEST_POD_CHECK_SECONDS = 60
 LAST_POD_CHECK_SECONDS = 10
 
-BEGUN_PER_SECOND = 5
-SAID_WITHIN_SECONDS = 300
-"""That a job has begun, and nothing else, is said of so many in a second, and of each within so long."""
+STARTS_RECORDED_PER_SECOND = 5
+RECORDED_WITHIN_SECONDS = 300
+"""Recording only that a job has started is spread out to this rate, but delayed by no more than this for any job."""
 
-AWAITED = "waiting for its pod to start"
-"""From the attempt's Job on until the trainer's first report: a pod is asked for, placed, and begins."""
+WAITING_FOR_POD = "waiting for its pod to start"
+"""From the creation of the attempt's Job until the trainer's first report, while its pod is scheduled and started."""
 
 _LAST_POD = (
     "waiting for the last attempt's pod to end, or for a Job that an earlier job of this name has left (kubectl get "
@@ -46,10 +46,10 @@ _FOREIGN_DEADLINE_STEP = (
     "spec.retryNonce: the next attempt resumes from the last checkpoint."
 )
 _NOT_COMPLETE = "another writer marked it as Complete: it has no version yet, and its attempt continues"
-GOES_ON = "Nothing to do: the next attempt resumes from the last checkpoint."
-"""The step of an interruption that is followed by an attempt; its reason's own is for a job that was given up."""
+NOTHING_TO_DO = "Nothing to do: the next attempt resumes from the last checkpoint."
+"""Next step of an interruption that is followed by another attempt; the reason's own step is for a job given up."""
 
-_UNTOLD: dict[str, Any] = {
+_NEW_ATTEMPT: dict[str, Any] = {
     "job_id": None,
     "files": None,
     "files_at": None,
@@ -58,23 +58,23 @@ _UNTOLD: dict[str, Any] = {
     "nameless_since": None,
     "stop_asked_at": None,
 }
-"""What status says of an attempt of which nothing is known yet."""
+"""Fields of status.provider for an attempt of which nothing is known yet."""
 
-MOST_OF_A_CAUSE = 1000
-"""Characters of a failure's message that are repeated in a condition: all of it is in status.provider.lastFailure."""
+CAUSE_LIMIT = 1000
+"""Characters of a failure's message to repeat in a condition. status.provider.lastFailure has the whole message."""
 
 DEFAULT_RETRIES: int = HuggingFace.model_fields["max_retries"].default
 
 
-def taken_up(status: FineTuneJobStatus, latest: int, spec: FineTuneJobSpec | None) -> FineTuneJobStatus:
-    """The status with the latest attempt that has left traces: somebody has emptied it, or put an old one back.
+def with_latest_attempt(status: FineTuneJobStatus, latest: int, spec: FineTuneJobSpec | None) -> FineTuneJobStatus:
+    """Restores the latest attempt that has left traces to a status that was emptied or replaced by an old one.
 
-    An earlier attempt's failure is not the end of the job then: the spec's retryNonce has begun a later one.
+    If an earlier attempt failed, that is not the end of the job: a new spec.retryNonce has started a later attempt.
     """
     if latest <= max(status.provider.attempt if status.provider else 0, 1):
         return status
     known = status.provider or ProviderStatus()
-    fields: dict[str, Any] = {"provider": known.model_copy(update={**_UNTOLD, "attempt": latest})}
+    fields: dict[str, Any] = {"provider": known.model_copy(update={**_NEW_ATTEMPT, "attempt": latest})}
     if is_true(status.conditions, "Failed"):
         fields |= {
             "conditions": [_not_failed(one) if one.type == "Failed" else one for one in status.conditions or ()],
@@ -91,7 +91,7 @@ def _not_failed(failed: Condition) -> Condition:
 
 
 def notice_loss(view: JobView) -> Decision | None:
-    """The attempt was started and nothing is left of it: its number is used up, the next one goes on."""
+    """The attempt was started and nothing of it is left. Its number is used up, so the next attempt follows."""
     if view.run.state != "Absent" or not view.begun:
         return None
     return _retry_or_give_up(view, Failure.because(Reason.INTERRUPTED, _GONE), interrupted=True)
@@ -101,13 +101,13 @@ _GONE = "the attempt is gone: its Job was deleted"
 
 
 def follows_a_loss(provider: ProviderStatus) -> bool:
-    """Whether the attempt before was given up because nothing of it was to be seen any more."""
+    """Whether the previous attempt was given up because nothing of it was left."""
     last = provider.last_failure
     return last is not None and last.message == _GONE and last.attempt == provider.attempt - 1
 
 
 def wait_for_last_pod(view: JobView) -> Decision | None:
-    """Two pods never write to one output folder: the last attempt's ends first."""
+    """Wait for the last attempt's pod to end, so that two pods never write to one output folder."""
     if view.run.state != "Absent" or not view.live_pods:
         return None
     last = view.provider.last_failure
@@ -121,53 +121,53 @@ def wait_before_retry(view: JobView) -> Decision | None:
     """The pause before the next attempt."""
     after = view.provider.retry_after
     left = (moment(after) - view.now).total_seconds() if after else 0
-    # No pause is longer: another clock has written that one.
+    # No pause is longer than this, so a longer one was written by another clock.
     if view.run.state != "Absent" or not 0 < left <= RETRY_DELAYS[-1]:
         return None
     return Decision(with_status(view, _waiting(view.provider)), requeue_after=left)
 
 
 def start(view: JobView) -> Decision | None:
-    """No attempt is under way: start the one that status names. Its name is fixed, so it is never made twice."""
+    """No attempt is under way: start the one that status names. Its name is fixed, so it is never created twice."""
     if view.run.state != "Absent" or view.spec is None:
         return None
-    # An attempt of several nodes is found by what status says of it.
-    unsaid_for = _unsaid_for(view) if view.spec.resources.nodes == 1 else 0
-    later = unsaid_for > 0
-    # Nothing tells of a pod that cannot be made.
-    again = min(unsaid_for, LATE_POD_CHECK_SECONDS) if later else LATE_POD_CHECK_SECONDS
+    # An attempt on several nodes is found only by what status says, so status must be written at once.
+    delay = _record_delay(view) if view.spec.resources.nodes == 1 else 0
+    later = delay > 0
+    # No event reports a pod that cannot be created, so check again.
+    again = min(delay, LATE_POD_CHECK_SECONDS) if later else LATE_POD_CHECK_SECONDS
     return Decision(with_status(view, _started(view)), start=True, later=later, requeue_after=again)
 
 
 def adopt(view: JobView) -> Decision | None:
-    """The attempt was started and the operator ended before it could say so: say so now."""
-    if not is_unsaid(view):
+    """Record an attempt that was started by an operator that crashed before it could write status."""
+    if not is_unrecorded(view):
         return None
     said_all = view.run.state == "Queued" and view.run.failure is None
-    return Decision(adopted(view).status, requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
+    return Decision(as_recorded(view).status, requeue_after=LATE_POD_CHECK_SECONDS if said_all else 0)
 
 
-def is_unsaid(view: JobView) -> bool:
-    """Whether an attempt is there of which status does not say that it was started."""
+def is_unrecorded(view: JobView) -> bool:
+    """Whether an attempt exists that status does not record as started."""
     return view.run.state != "Absent" and view.run.job_id != view.provider.job_id
 
 
-def adopted(view: JobView) -> JobView:
-    """The view as if status had said so."""
+def as_recorded(view: JobView) -> JobView:
+    """The view as if the attempt were recorded in status."""
     change = _started(view)
     change.fields["provider"] = change.fields["provider"].model_copy(update={"job_id": view.run.job_id})
     return replace(view, status=with_status(view, change))
 
 
-def say_later(view: JobView) -> Decision | None:
-    """Of an attempt that status does not speak of yet nothing is to be said but that it was started not long ago.
+def record_later(view: JobView) -> Decision | None:
+    """Delay the write if all there is to record is that the attempt was started a moment ago.
 
-    Where many jobs begin at once, this would be half of all that is written about them.
+    When many jobs start at once, these writes would be half of all status writes.
     """
     run = view.run
     waits = (run.state == "Queued" and run.failure is None and not run.note) or (run.state == "Active" and run.starting)
-    lasted = (view.now - run.made_at).total_seconds() if run.made_at else SAID_WITHIN_SECONDS
-    left = _unsaid_for(view) - lasted
+    lasted = (view.now - run.made_at).total_seconds() if run.made_at else RECORDED_WITHIN_SECONDS
+    left = _record_delay(view) - lasted
     if not waits or left <= 0:
         return None
     late = not run.starting and lasted >= LATE_POD_CHECK_SECONDS
@@ -176,33 +176,33 @@ def say_later(view: JobView) -> Decision | None:
 
 
 def _turn(uid: str, lasted: float, left: float) -> float:
-    """Seconds until a job that waits among many is looked at again: once in their time, and not with all others.
+    """Seconds until a job that waits among many is checked again: once while it waits, at another time than the others.
 
-    What keeps thousands of pods from being made is their number. Why one is not made for another reason Events say, and
-    a look at any of the jobs that wait reads those of all: somebody's turn is every few seconds.
+    With thousands of jobs, pods are missing because there are so many. Any other cause is reported by Events, and a
+    check of one waiting job reads the Events of all; with staggered checks some job is checked every few seconds.
     """
     earliest, place = LATE_POD_CHECK_SECONDS + LATEST_POD_CHECK_SECONDS, crc32(uid.encode()) / 0xFFFFFFFF
     turn = earliest + max(0.0, lasted + left - earliest) * place
     return turn - lasted if lasted < turn - 1 else left
 
 
-def _unsaid_for(view: JobView) -> float:
-    """So many seconds after its start status may say nothing of a job of which it has never said anything.
+def _record_delay(view: JobView) -> float:
+    """For how many seconds after its start a job may stay without a status, if it never had one.
 
-    The more such jobs there are, the busier the cluster is with their pods: no time where they are few. What status has
-    said before, of an attempt or of what the job waited for, is true no longer.
+    The more such jobs there are, the busier the cluster is with their pods; with few jobs it is 0. A status that exists
+    must be updated at once: what it says of an earlier attempt, or of what the job waited for, is no longer true.
     """
     if view.status.observed_generation is not None:
         return 0
-    return min(view.unsaid // BEGUN_PER_SECOND, SAID_WITHIN_SECONDS)
+    return min(view.unrecorded_jobs // STARTS_RECORDED_PER_SECOND, RECORDED_WITHIN_SECONDS)
 
 
-def disbelieve(view: JobView) -> Decision | None:
-    """Somebody else wrote that the job is Complete: by then it has a version, and its attempt does not work any more.
+def reject_false_completion(view: JobView) -> Decision | None:
+    """Correct a status that somebody else set to Complete: a complete job has a version, and no attempt at work.
 
-    A number alone is no version: the job's model has it, or status tells what was made. Where nothing of the attempt is
-    there, status is believed: who has lost the number alone must not begin again. What was asked of a provider is
-    looked up there, and nothing is asked for twice.
+    A number in status is not enough: either the model has the version, or status has the result. If nothing of the
+    attempt exists, status is believed: a job that lost only its number must not start again. If a provider was sent
+    a request, its job is looked up there, so nothing is created twice.
     """
     made = view.status.model_version is not None and (view.version is not None or view.status.result is not None)
     said = is_true(view.status.conditions, "Complete") and not made
@@ -216,7 +216,7 @@ def disbelieve(view: JobView) -> Decision | None:
 
 
 def retry_or_fail(view: JobView) -> Decision | None:
-    """An attempt ended badly: the next one from the checkpoint if that can help and retries are left."""
+    """An attempt failed: start the next one from the checkpoint if that can help and retries are left."""
     failure = view.run.failure
     if view.run.state == "ResultUnknown":
         failure = Failure.because(Reason.INTERRUPTED, "the trainer ended without reporting a result")
@@ -230,10 +230,10 @@ def retry_or_fail(view: JobView) -> Decision | None:
 
 
 def _may_pass(view: JobView, reason: Reason) -> bool:
-    """Whether the next attempt may not meet it.
+    """Whether the next attempt may succeed.
 
-    A store that was there once may be back by then: what it was to be reached by is right. One that nobody has reached
-    is told at once; and what is paid for does not try it out.
+    A store that was reached before may come back, since its address and credentials are right. If it was never reached,
+    the job fails at once. An attempt that is billed is not repeated to find out.
     """
     told = view.run.report.progress if view.run.report else None
     was_there = max(view.provider.saved_work, saved(view.status.progress, told)) > 0
@@ -250,7 +250,7 @@ def _started(view: JobView) -> Change:
             "retry_after": None,
             "artifact_uri": _output(view) or None,
             "place": view.place,
-            "account": view.account if view.held else None,  # nobody has asked yet, and the key may be another by now
+            "account": view.account if view.held else None,  # no request yet, and the key may have changed by the first
             "owner_uid": view.outside_uid if view.remote else None,
         }
     )
@@ -261,13 +261,13 @@ def _started(view: JobView) -> Change:
         "start_time": view.status.start_time or timestamp(view.run.made_at or view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else None,
     }
-    return Change(reconciling(Reason.QUEUED, AWAITED), fields)
+    return Change(reconciling(Reason.QUEUED, WAITING_FOR_POD), fields)
 
 
 def _output(view: JobView) -> str:
-    """The folder of an earlier attempt that may hold a checkpoint, else where the connection says now.
+    """The folder of an earlier attempt that may hold a checkpoint, else the one that the connection gives now.
 
-    A copy begins anew in its own: in that of the job which it is a copy of, it would have that one's trainer end.
+    A copied job starts in its own folder: in the original's, its attempt number would make the original's trainer stop.
     """
     recorded = view.provider.artifact_uri
     goes_on = recorded and view.status.progress and not view.copy_of
@@ -275,9 +275,9 @@ def _output(view: JobView) -> str:
 
 
 def next_attempt(view: JobView, **fields: Any) -> ProviderStatus:
-    """The provider's part of status for the attempt after this one; one that was never started is still to come."""
+    """status.provider for the next attempt. An attempt that was never started keeps its number."""
     number = view.attempt + 1 if view.begun else view.provider.attempt
-    return view.provider.model_copy(update={**_UNTOLD, "attempt": number, **fields})
+    return view.provider.model_copy(update={**_NEW_ATTEMPT, "attempt": number, **fields})
 
 
 def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> Decision:
@@ -295,37 +295,37 @@ def _retry_or_give_up(view: JobView, failure: Failure, *, interrupted: bool) -> 
 
 def _retry(view: JobView, failure: Failure, tally: Tally) -> Decision:
     after = timestamp(view.now + timedelta(seconds=tally.delay))
-    failure = failure.model_copy(update={"next_step": _until_then(failure)})
+    failure = failure.model_copy(update={"next_step": _step_before_retry(failure)})
     provider = next_attempt(view, **asdict(tally), retry_after=after, last_failure=failure)
     change = _waiting(provider)
-    change.fields.update({"provider": provider, **at_rest(view.run.report, view.status)})
+    change.fields.update({"provider": provider, **reported_without_eta(view.run.report, view.status)})
     return Decision(with_status(view, change), requeue_after=tally.delay)
 
 
-def _until_then(failure: Failure) -> str | None:
-    """What somebody can do while the next attempt comes by itself."""
+def _step_before_retry(failure: Failure) -> str | None:
+    """What the user can do while the next attempt starts automatically."""
     step = failure.next_step
     if step and failure.reason in INTERRUPTIONS:
-        step = step.removeprefix(NEXT_STEP[failure.reason]).strip() or GOES_ON
+        step = step.removeprefix(NEXT_STEP[failure.reason]).strip() or NOTHING_TO_DO
     return step and step.removesuffix(THEN_RETRY)
 
 
 def _waiting(provider: ProviderStatus) -> Change:
     """The pause between two attempts."""
     last = provider.last_failure
-    helps = f". {last.next_step}" if last and last.next_step and last.next_step != GOES_ON else ""
+    helps = f". {last.next_step}" if last and last.next_step and last.next_step != NOTHING_TO_DO else ""
     message = f"{_ended(last) if last else ''}the next one starts at {provider.retry_after}{helps}"
     return Change(reconciling(Reason.RETRYING, message), {"phase": "Pending", "failure": None})
 
 
 def _ended(failure: Failure) -> str:
-    """How an attempt ended, with its cause: while the next one waits, the columns of kubectl get show no more of it."""
-    cause = failure.message[:MOST_OF_A_CAUSE].rstrip(". ")
+    """How an attempt ended, and why: until the next one starts, the columns of kubectl get do not show it."""
+    cause = failure.message[:CAUSE_LIMIT].rstrip(". ")
     return f"attempt {failure.attempt} ended ({failure.reason.value}): {cause}; "
 
 
 def _retry_limit(view: JobView) -> int:
-    """The connection's; while that is gone, the default one: the next attempt waits for the connection anyway."""
+    """The connection's limit, or the default if the connection is gone: the next attempt waits for it anyway."""
     connection = view.connection
     ours = (connection.hugging_face or connection.sage_maker) if connection else None
     return ours.max_retries if ours else DEFAULT_RETRIES

@@ -1,4 +1,4 @@
-"""A change becomes a job's status: its conditions merged, its size within bounds. What changes is decided elsewhere."""
+"""Applies a change to a job's status: merges conditions and limits its size. What changes is decided elsewhere."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -9,14 +9,14 @@ from finetune_api.job_status import Failure, FineTuneJobStatus, JobPhase
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_api.words import cut
 from finetune_operator.decide.conditions import Fact, is_true, merge, reconciling, stalled, timestamp
-from finetune_operator.decide.job.reported import at_rest, dataset_facts, tracker_facts
+from finetune_operator.decide.job.reported import dataset_facts, reported_without_eta, tracker_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.transient import CHANGES_BY_ITSELF
 
 
 def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
-    """The job's status with the change, its conditions merged, its phase as they say, and its size within bounds."""
+    """The job's status after the change: conditions merged, phase derived from them, size within the limit."""
     facts = change.facts
     if not any(fact.type == "Suspended" for fact in facts):
         facts = [*facts, *_not_suspended(view, facts)]
@@ -27,13 +27,13 @@ def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
 
 
 _PHASES_OF: dict[str, JobPhase] = {"Complete": "Succeeded", "Failed": "Failed", "Suspended": "Suspended"}
-"""What a job has come to, by the condition that says so, and its phase then."""
+"""The phase that goes with each condition of a job that has ended or is suspended."""
 
 
 def _phase(phase: JobPhase | None, conditions: list[Condition]) -> JobPhase:
-    """The phase beside these conditions: that of an end or a rest is theirs alone, whoever has written another one.
+    """The phase that fits these conditions: an end or a suspension comes only from them, whatever status says.
 
-    A job has a phase from its first status on, also where that tells only of what is in the way.
+    A job has a phase from its first status on, even if that only reports an obstacle.
     """
     come_to = next((phase_of for kind, phase_of in _PHASES_OF.items() if is_true(conditions, kind)), None)
     return come_to or ("Pending" if phase is None or phase in _PHASES_OF.values() else phase)
@@ -46,13 +46,13 @@ _ANOTHER_JOB = "apply the job under a new name."
 _MENDED_BY_ANOTHER_JOB = frozenset(
     {Reason.SPEC_INVALID, Reason.MODEL_UNUSABLE, Reason.MODEL_RETIRED, Reason.FINE_TUNING_CLOSED}
 )
-"""What is wrong is a field that cannot be changed, unless a next step of the failure's own knows better."""
+"""Reasons whose cause is an immutable field, unless the failure has a next step of its own."""
 _STEP_LIMIT = 1024 - len(f" Then set {_WAY_ON}")
-"""What fits before it, into the field's own limit."""
+"""The longest step that leaves room for this ending within the field's limit."""
 
 
 def fail(view: JobView, failure: Failure) -> Decision:
-    """End the job for this reason. It does not go on by itself: its next step says how it does."""
+    """End the job for this reason. It does not continue automatically, so the next step says how to continue it."""
     failure = failure.model_copy(update={"next_step": _with_way_on(failure)})
     facts = [
         *stalled(failure.reason, failure.message),
@@ -64,26 +64,26 @@ def fail(view: JobView, failure: Failure) -> Decision:
         "failure": failure,
         "completion_time": timestamp(view.now),
         "observed_retry_nonce": view.spec.retry_nonce if view.spec else view.status.observed_retry_nonce,
-        **at_rest(view.run.report, view.status),
+        **reported_without_eta(view.run.report, view.status),
     }
-    # The pod is stopped by `keep_finished`, once the failure is safely in status.
+    # `keep_finished` stops the pod once the failure is recorded in status.
     return Decision(with_status(view, Change(facts, fields)), requeue_after=0)
 
 
 def in_trouble(failure: Failure) -> list[Fact]:
-    """The conditions while this is in the way."""
+    """The conditions while this failure persists."""
     say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
     return say(failure.reason, failure.message)
 
 
 def trouble(view: JobView, failure: Failure, again: float) -> Decision:
-    """Something is in the way: said in status, whose phase stays, and tried again."""
+    """Report the obstacle in status, keep the phase, and try again."""
     status = with_status(view, Change(in_trouble(failure), {"failure": failure}))
     return Decision(status, requeue_after=max(1.0, again))
 
 
 def with_facts(view: JobView, decision: Decision, facts: Iterable[Fact], **fields: Any) -> Decision:
-    """The decision with these facts in its conditions, too, and these fields of status."""
+    """The decision with these facts added to its conditions, and with these status fields."""
     conditions = merge(decision.status.conditions, facts, generation=view.generation, now=view.now)
     return replace(decision, status=decision.status.model_copy(update={**fields, "conditions": conditions}))
 
@@ -99,7 +99,7 @@ def _with_way_on(failure: Failure) -> str:
 
 
 def _not_suspended(view: JobView, facts: list[Fact]) -> list[Fact]:
-    """Of one that was. Trouble that comes to it while it is to rest does not set it going; its end or deletion does."""
+    """Ends a suspension. New trouble of a job that is still to be suspended does not; its end or deletion does."""
     ends = any(fact.type in {"Complete", "Failed"} and fact.status == "True" for fact in facts)
     rests = view.spec is not None and view.spec.suspend and not (ends or view.deleting)
     was = any(condition.type == "Suspended" for condition in view.status.conditions or ())

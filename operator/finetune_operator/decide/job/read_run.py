@@ -1,4 +1,4 @@
-"""What a training pod's Job, pods and report say together: the state of one attempt on the cluster. Pure."""
+"""The state of one attempt on the cluster, from its batch Job, pods and report. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,17 +10,24 @@ from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
-from finetune_operator.decide.job.attempt_end import failed_run, is_interruption, telling
-from finetune_operator.decide.job.attempt_pods import end_of, first, is_live, last_word, newest_of_nodes, started_at
+from finetune_operator.decide.job.attempt_end import failed_run, is_interruption, most_telling
+from finetune_operator.decide.job.attempt_pods import (
+    end_of,
+    first,
+    is_live,
+    newest_of_nodes,
+    started_at,
+    termination_report,
+)
 from finetune_operator.decide.job.run import Run, RunState
 from finetune_operator.decide.pods.containers import failed_beside, held_up, obstacle, outlives
 from finetune_operator.decide.pods.disruption import cut_off_since, disruption
 
 STARTING = timedelta(seconds=15)
-"""A trainer has its say within this time: that its container runs is not worth a write of status before."""
+"""A trainer sends its first report within this time. That its container runs is not worth a status write before."""
 
 LONG_BEFORE = timedelta(minutes=10)
-"""What runs before the trainer for longer holds it up, and does not come to its end by itself."""
+"""A container that runs before the trainer for longer than this is an obstacle, and does not end on its own."""
 
 _GIVEN_UP = (
     ": if it is not back within some minutes, the pod is given up, and the next attempt resumes from the last "
@@ -29,39 +36,39 @@ _GIVEN_UP = (
 
 
 def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
-    """One attempt, from its batch Job, the Job's pods, one for each node, and the last report that came by HTTPS.
+    """One attempt, from its batch Job, the Job's pods (one per node), and the last report received over HTTPS.
 
-    Jobs and pods are watched apart: a Job that has ended beside a pod that has not is seen before its pod's last
-    state, which alone tells how it ended.
+    Jobs and pods are watched separately: a Job may be seen as ended before the final state of its pod arrives, and only
+    the pod tells how it ended.
     """
     if job is None:
-        return _of_its_word(report)
-    report = _latest(report, last_word(first(pods)))
+        return _from_report_alone(report)
+    report = _latest(report, termination_report(first(pods)))
     live = [pod for pod in newest_of_nodes(pods) if is_live(pod, now)]
     if not all(map(outlives, live)):
         return _of_live_pods(live, report, now)
-    pod = telling(pods)
-    # Failed waits for every pod to end, and a pod on a lost node never does: FailureTarget comes before.
+    pod = most_telling(pods)
+    # Failed waits for every pod to end, which a pod on a lost node never does. FailureTarget is set earlier.
     failed = _job_condition(job, "Failed") or _job_condition(job, "FailureTarget")
     if _trainers_are_done(pods, failed):
         return Run(_end(report), report=report)
-    # One that is deleted and kept gives no verdict any more: its controller leaves it alone.
+    # The Job controller ignores a Job that is deleted and kept by a finalizer, so its conditions never change.
     mute = pod is not None and wants_deletion(job)
     if failed or live or (mute and not _ended_well(pods)):
-        stands = _had_done_it_all(report, failed)
+        stands = _had_reported_end(report, failed)
         return Run(_end(report), report=report) if stands else failed_run(failed or {}, pod, report)
-    if mute or _job_condition(job, "Complete") or _has_done_it_all(pods, report):
+    if mute or _job_condition(job, "Complete") or _pod_and_trainer_succeeded(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
 
 
 def _ended_well(pods: Sequence[Manifest]) -> bool:
-    """Whether the pods of all nodes have."""
+    """Whether the pods of all nodes succeeded."""
     return all(pod.get("status", {}).get("phase") == "Succeeded" for pod in newest_of_nodes(pods))
 
 
-def _of_its_word(report: Report | None) -> Run:
-    """A batch Job that is gone, by a TTL that a policy puts on all of them: what was heard at its very end stands."""
+def _from_report_alone(report: Report | None) -> Run:
+    """A batch Job that is gone, e.g. by a TTL that a policy sets on all Jobs: a report of its end still counts."""
     if report is not None and report.phase == "Failed" and report.failure is not None:
         interrupted = is_interruption(report.failure, None)
         return Run("Failed", report=report, failure=report.failure, interrupted=interrupted)
@@ -70,7 +77,7 @@ def _of_its_word(report: Report | None) -> Run:
 
 
 def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> bool:
-    """Whether all trainers have ended well, and a container beside one goes on, or ended badly: that spoils nothing."""
+    """Whether all trainers succeeded although a container beside one of them failed or still runs."""
     if _ran_too_long(failed):
         return False
     present = newest_of_nodes(pods)
@@ -78,10 +85,10 @@ def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> boo
     return beside and all(end_of(pod).get("exitCode") == ExitCode.OK for pod in present)
 
 
-def _had_done_it_all(report: Report | None, failed: Manifest | None) -> bool:
-    """Whether the trainer had said so before its process ended badly: by a signal, or in a library that tidies up.
+def _had_reported_end(report: Report | None, failed: Manifest | None) -> bool:
+    """Whether the trainer reported its end before its process failed, by a signal or in a library's cleanup.
 
-    It says so once what it made is whole and kept, and the next attempt would find no more than that.
+    It reports that only once its results are complete and stored, so another attempt would achieve no more.
     """
     return _end(report) != "ResultUnknown" and not _ran_too_long(failed)
 
@@ -90,14 +97,14 @@ def _ran_too_long(failed: Manifest | None) -> bool:
     return (failed or {}).get("reason") == "DeadlineExceeded"
 
 
-def _has_done_it_all(pods: Sequence[Manifest], report: Report | None) -> bool:
-    """Whether the one pod has ended well, and its trainer too: the Job's own word of it may be much later."""
+def _pod_and_trainer_succeeded(pods: Sequence[Manifest], report: Report | None) -> bool:
+    """Whether the only pod and its trainer succeeded. The Job's own condition may come much later."""
     ended = [pod.get("status", {}).get("phase") for pod in pods]
     return ended == ["Succeeded"] and _end(report) != "ResultUnknown"
 
 
 def _end(report: Report | None) -> RunState:
-    """What a pod that ended well has done, by its own word."""
+    """What a pod that succeeded has done, by its last report."""
     if report is not None and report.phase == "Checked" and report.checked is not None:
         return "Checked"
     if report is not None and report.phase == "Measured" and report.evaluation is not None:
@@ -107,21 +114,21 @@ def _end(report: Report | None) -> RunState:
 
 
 def has_ended(job: Manifest) -> bool:
-    """Whether a batch Job says that its pods are at their end."""
+    """Whether a batch Job says that its pods have ended."""
     return any(_job_condition(job, kind) for kind in ("Complete", "Failed", "FailureTarget"))
 
 
 def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime) -> Run:
-    """Pods of several nodes begin together: what keeps one of them from starting keeps all."""
+    """Pods of several nodes start together: an obstacle to one of them is an obstacle to all."""
     ending = any(wants_deletion(pod) for pod in pods)
-    note = next((said for pod in pods if (said := _told_to_end(pod) or _unheard(pod))), "")
+    note = next((said for pod in pods if (said := _termination_note(pod) or _lost_node_note(pod))), "")
     pending = [pod for pod in pods if pod.get("status", {}).get("phase") == "Pending"]
     if pending:
         failure = next((found for pod in pending if (found := obstacle(pod))), None)
         since = max(moment(pod["metadata"]["creationTimestamp"]) for pod in pending)
         queued = Run("Queued", report=report, failure=failure, ending=ending, awaiting_pod=failure is None, since=since)
         before = next((one for pod in pending if (one := held_up(pod))), None)
-        return replace(queued, note=note) if ending or failure or before is None else _behind(before, queued, now)
+        return replace(queued, note=note) if ending or failure or before is None else _held_up_by(before, queued, now)
     starting = report is None and any(_has_just_started(pod, now) for pod in pods)
     began = [started for pod in pods if (started := started_at(pod))]
     return Run(
@@ -129,8 +136,8 @@ def _of_live_pods(pods: Sequence[Manifest], report: Report | None, now: datetime
     )
 
 
-def _told_to_end(pod: Manifest) -> str:
-    """That a trainer has no more than some minutes, and why: on a node that does not answer they pass in silence."""
+def _termination_note(pod: Manifest) -> str:
+    """That a trainer has only minutes left, and why. On a node that does not answer, no report arrives meanwhile."""
     due = pod["metadata"].get("deletionTimestamp")
     if due is None:
         return ""
@@ -138,14 +145,14 @@ def _told_to_end(pod: Manifest) -> str:
     return f"the training pod is being stopped, by {due} at the latest{f': {why.message}' if why else ''}"
 
 
-def _unheard(pod: Manifest) -> str:
-    """That nothing is known of a pod: what its status says is what its kubelet said last."""
+def _lost_node_note(pod: Manifest) -> str:
+    """That nothing is known of a pod: its status is the last one that its kubelet sent."""
     since = cut_off_since(pod)
     return f"the training pod's node does not answer since {since}{_GIVEN_UP}" if since else ""
 
 
-def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
-    """What a pod waits for that cannot begin before a container of somebody else's has ended, or is up."""
+def _held_up_by(container: Manifest, queued: Run, now: datetime) -> Run:
+    """The state of a pod that waits for a container of somebody else to end or become ready."""
     began = str(container["state"]["running"]["startedAt"])
     said = f"container {container['name']}, which a policy of the cluster has put before the trainer, has run"
     said = f"{said} since {began}, and the trainer starts only after it has ended or is ready"
@@ -157,13 +164,13 @@ def _behind(container: Manifest, queued: Run, now: datetime) -> Run:
 
 
 def _has_just_started(pod: Manifest, now: datetime) -> bool:
-    """By the node's clock: one that is far ahead of ours says nothing."""
+    """By the node's clock; a clock that is far ahead of ours tells nothing."""
     started = started_at(pod)
     return started is not None and timedelta(seconds=-1) <= now - started <= STARTING
 
 
 def _latest(posted: Report | None, terminated: Report | None) -> Report | None:
-    """The termination message has the last word on the end, the posted report has the longer curves."""
+    """The termination message decides how the trainer ended; the posted report has the longer loss curves."""
     if terminated is None:
         return posted
     if posted is None or posted.attempt != terminated.attempt:

@@ -1,4 +1,4 @@
-"""A job at a provider outside of the cluster, as every provider's file describes it, and the `Run` that it is. Pure."""
+"""A job at a provider outside of the cluster, as all providers' modules describe it, and its `Run`. Pure."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -24,52 +24,52 @@ from finetune_operator.decide.job.reported import AT_WORK
 from finetune_operator.decide.job.run import Run
 
 SETTLE = timedelta(seconds=120)
-"""How long what was made at a provider may be missing from what it shows. Longer than any call of ours takes."""
+"""How long a new object may be missing from a provider's lists. Longer than any of our calls takes."""
 
 UNDATED = datetime.fromtimestamp(0, UTC)
-"""When a job was made of which the provider does not say that."""
+"""Creation time of a job whose provider does not tell it."""
 
 RemoteState = Literal["Queued", "Active", "Succeeded", "Failed", "Cancelled", "Gone"]
 
 
 def settles_in(made_at: str | None, now: datetime) -> float:
-    """Seconds for which what was made at a moment may not be shown by its provider yet; 0 if it must be by now."""
+    """Seconds for which the provider may not show an object created at `made_at` yet; 0 if it must show it by now."""
     return max(0.0, (moment(made_at) + SETTLE - now).total_seconds()) if made_at else 0.0
 
 
 @dataclass(frozen=True)
 class JobKey:
-    """What tells an attempt apart at a provider: it goes along with everything that is made there."""
+    """Identifies an attempt at a provider. Everything that is created there carries it."""
 
     namespace: str
     name: str
     uid: str
     attempt: int
     created: datetime
-    """When the FineTuneJob was made: nothing at the provider that is older can be of it."""
+    """When the FineTuneJob was created: nothing older at the provider can belong to it."""
 
     @property
     def token(self) -> str:
-        """The same for every call of this attempt, and for no other."""
+        """The same for every call of this attempt, and for no other attempt."""
         return sha256(f"{self.uid}/{self.attempt}".encode()).hexdigest()[:32]
 
     @property
     def mark(self) -> str:
-        """Enough of the token to know the attempt's model by, in a name that people read."""
+        """Enough of the token to recognise the attempt's model, in a name that people read."""
         return f"-{self.token[:8]}"
 
     @property
     def file_prefix(self) -> str:
-        """How the names of the job's files begin, of all its attempts."""
+        """Prefix of the file names of all attempts of the job."""
         return f"finetune-{self.uid}-"
 
     @property
     def attempt_prefix(self) -> str:
-        """How those of one attempt begin."""
+        """Prefix of the file names of one attempt."""
         return f"{self.file_prefix}{self.attempt}-"
 
     def file_name(self, split: str, digest: str) -> str:
-        """Name of a file: it tells whose it is, and what is in it."""
+        """Name of a file: it identifies the attempt and the content."""
         return f"{self.attempt_prefix}{split}-{digest[:16]}.jsonl"
 
 
@@ -85,41 +85,41 @@ class RemoteJob:
     model: str | None = None
     """Name of the tuned model or, where that is files, their URI, once there is one."""
     nameless: bool = False
-    """Whether it has succeeded, and its model has no name yet: until then nobody can ask it."""
+    """Whether it has succeeded and its model has no name yet: until then the model cannot be called."""
     tokens: int | None = None
-    """Tokens that are billed, once they are known."""
+    """Billed tokens, once known."""
     billed_seconds: int | None = None
-    """Time that is billed, once it is known."""
+    """Billed seconds, once known."""
     ends: datetime | None = None
-    """When it ended or, while it runs, when the provider expects that."""
+    """When it ended or, while it runs, when the provider expects it to end."""
     failure: Failure | None = None
     results: tuple[str, ...] = ()
-    """Files with the record of the training."""
+    """IDs of the files with the training's metrics."""
     training_file: str = ""
     base: str = ""
-    """What it is tuned from, as the provider names it."""
+    """The model that it was tuned from, by the provider's name."""
     suffix: str = ""
-    """What its model's name is to have in it, where the provider shows that before there is a model."""
+    """What its model's name will contain, where the provider shows that before there is a model."""
     labels: dict[str, str] = field(default_factory=dict)
     told_by_report: bool = False
-    """Whether its trainer's report alone tells what it has made: without it there is no version."""
+    """Whether only its trainer's report tells what it has made: without the report there is no version."""
     partial: bool = False
-    """From a list that lacks what only a look at the job itself tells: why it failed, say, or what it has written."""
+    """From a list, without what only the job itself shows, such as why it failed or what it has written."""
 
     @property
     def dated(self) -> bool:
-        """Whether the provider says when it was made."""
+        """Whether the provider tells when it was created."""
         return self.created > UNDATED
 
     @property
     def ended(self) -> bool:
-        """Whether nothing changes any more."""
+        """Whether it can no longer change."""
         return self.state not in {"Queued", "Active"}
 
 
 @dataclass(frozen=True)
 class Metrics:
-    """How the loss went, as far as the provider has said."""
+    """The loss and the progress, as far as the provider reports them."""
 
     train: tuple[LossPoint, ...] = ()
     validation: tuple[LossPoint, ...] = ()
@@ -130,14 +130,14 @@ class Metrics:
 
 
 def is_of(job: RemoteJob, key: JobKey, training_file: str) -> bool:
-    """Whether a job at the provider is that attempt: by its labels, where the provider keeps them, else by its data.
+    """Whether a job at the provider is this attempt: by its labels where the provider keeps them, else by its data.
 
-    The training file was uploaded for this attempt alone, under a name that says so. When a job has ended it is gone,
-    and may be brought again under another ID: then the model tells, whose name has the attempt's mark.
+    The training file was uploaded for this attempt only, under a name that says so. After the job has ended the file is
+    deleted, and may be uploaded again under another ID. Then the model's name tells: it contains the attempt's mark.
     """
     if "uid" in job.labels:
         return job.labels["uid"] == key.uid and job.labels.get("attempt") == str(key.attempt)
-    named = (job.suffix, (job.model or "").replace(job.base, ""))  # a tuned base has another attempt's mark
+    named = (job.suffix, (job.model or "").replace(job.base, ""))  # a tuned base has the mark of another attempt
     its_data = job.training_file == training_file or job.training_file.startswith(key.attempt_prefix)
     return (bool(job.training_file) and its_data) or any(key.mark in name for name in named)
 
@@ -171,13 +171,13 @@ def _run_of(job: RemoteJob, metrics: Metrics, key: JobKey, status: FineTuneJobSt
 
 
 def is_named(shown: str, asked: str) -> bool:
-    """Whether a provider's name of a model may be that of a manifest: with its date or version, or as an ARN."""
+    """Whether a provider's name of a model may be the manifest's: with a date or version added, or as an ARN."""
     names = sorted((name.rpartition("/")[2].casefold() for name in (shown, asked)), key=len)
     return names[1].startswith(names[0]) and re.match("(|[-:@]v?[0-9].*)$", names[1][len(names[0]) :]) is not None
 
 
 def _of_others(job: RemoteJob) -> Failure:
-    """Only one that is to be adopted can be: its model answers what it was taught in a namespace of somebody else's."""
+    """Only adoption leads here: the job's model could reveal the training data of another namespace."""
     message = f"spec.adopt.jobID: job {job.id} was made for a FineTuneJob of another namespace"
     step = (
         "Adopt it in that namespace, or apply a job under a new name with the ID of one that was not made by this "
@@ -208,7 +208,7 @@ def _report(  # noqa: PLR0917 - what a report is made of
 def _own_report(  # noqa: PLR0917 - what a report is made of
     phase: RunPhase, job: RemoteJob, said: Report, key: JobKey, status: FineTuneJobStatus, loss: Loss | None
 ) -> Report:
-    """What our own trainer has said there. Of the data it saw what a check's pod had made of them: that is not said."""
+    """Our own trainer's report, without its dataset verdict: it saw data that a check pod had already converted."""
     train = status.dataset.train if status.dataset else None
     result = said.result
     if result is not None:
@@ -231,7 +231,7 @@ def _own_report(  # noqa: PLR0917 - what a report is made of
 
 
 def merged(before: Loss | None, metrics: Metrics) -> Loss | None:
-    """The curves in status with what is new: a provider may show only its newest points."""
+    """The curves in status with the new points: a provider may show only its newest ones."""
     before = before or Loss()
     train = _curve(before.train, metrics.train)
     validation = _curve(before.validation, metrics.validation)
@@ -244,7 +244,7 @@ def _curve(before: Iterable[LossPoint], new: Iterable[LossPoint]) -> list[LossPo
 
 
 def _progress(job: RemoteJob, metrics: Metrics, status: FineTuneJobStatus, now: datetime) -> Progress | None:
-    """None where the provider does not say how many steps there are."""
+    """None where the provider does not tell the number of steps."""
     if not metrics.total_steps:
         return status.progress
     left = (job.ends - now).total_seconds() if job.ends and not job.ended else None
@@ -272,17 +272,17 @@ def _result(job: RemoteJob, metrics: Metrics, loss: Loss | None, status: FineTun
 
 
 def _took(job: RemoteJob) -> int | None:
-    """Seconds from when it was made to its end; None where its provider's moments do not go together."""
+    """Seconds from creation to end; None where the provider's times contradict each other."""
     if job.ends is None or not job.dated or job.ends < job.created:
         return None
     return round((job.ends - job.created).total_seconds())
 
 
 def oldest(jobs: Sequence[RemoteJob]) -> RemoteJob:
-    """The job that was made first."""
+    """The job that was created first."""
     return min(jobs, key=lambda job: (job.created, job.id))
 
 
 def at(seconds: float) -> datetime:
-    """A moment from seconds since 1970."""
+    """A time from seconds since 1970."""
     return datetime.fromtimestamp(seconds, UTC)

@@ -1,4 +1,4 @@
-"""What a trainer's report becomes in a job's status. Decides nothing about the job."""
+"""Turns a trainer's report into status fields and conditions. Decides nothing about the job."""
 
 from datetime import timedelta
 from typing import Any
@@ -11,35 +11,35 @@ from finetune_api.words import counted
 from finetune_operator.decide.conditions import Fact, moment
 
 REPORT_INTERVAL = timedelta(seconds=5)
-"""Progress is written to status no more often, unless the operator is told otherwise; phases are written at once."""
+"""Default minimum time between two writes of progress. A change of phase is written at once."""
 
 AT_WORK = {
     "Validating": "the dataset is being read",
     "Running": "the model is being tuned",
     "Evaluating": "the tuned model is being measured",
 }
-"""Phases of a trainer at work, and of its job then, in words."""
+"""Phases of a trainer at work, which are also its job's, in words."""
 
 LOADING = "the dataset is read, and the base model is being loaded"
-"""In phase Validating once the memory is estimated: of a large model that takes much longer than its data."""
+"""In phase Validating, after the memory estimate: loading a large model takes much longer than reading its data."""
 
 _AS_IT_IS = (
     "The version can be used all the same (activation IfBetter needs spec.activeVersion on the FineTunedModel for it); "
     "a job under a new name is evaluated again."
 )
-"""The next step where a version was not measured."""
+"""The next step if a version was not evaluated."""
 
 _GAPS = "problem in status.evaluation.baselines says why"
-"""Where to look when a baseline, such as an endpoint that does not answer, was not compared on every row."""
+"""Where to look if a baseline was not compared on every row, for example because an endpoint does not answer."""
 
 
 def at_work(phase: str, report: Report | None) -> str:
-    """What the trainer does in a phase of its work, in words."""
+    """What the trainer does in this phase, in words."""
     return LOADING if phase == "Validating" and report and report.memory else AT_WORK[phase]
 
 
 def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
-    """Status fields as the last report says, kept from before where it says nothing."""
+    """Status fields from the last report. Where it has no value, the present one is kept."""
     loss = (report and report.loss) or status.loss
     return {
         "progress": (report and report.progress) or status.progress,
@@ -53,30 +53,30 @@ def reported(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]
     }
 
 
-def at_rest(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
-    """The same of a trainer that is not at work any more: nobody knows how long it takes."""
+def reported_without_eta(report: Report | None, status: FineTuneJobStatus) -> dict[str, Any]:
+    """The same for a trainer that no longer works: without the estimate of the time left."""
     fields = reported(report, status)
     progress: Progress | None = fields["progress"]
     return fields | {"progress": progress and progress.model_copy(update={"eta_seconds": None})}
 
 
 def last_work(report: Report | None) -> JobPhase:
-    """The phase of a trainer that has made its artifact: what it did last, whether that was told in time or not."""
+    """The last phase of a trainer that has made its artifact, even if no report came during that phase."""
     return "Evaluating" if report and report.evaluation else "Running"
 
 
 def report_is_due(report: Report | None, status: FineTuneJobStatus, interval: timedelta) -> bool:
-    """Whether the report's progress may be written already, `interval` after the last one."""
+    """Whether the report's progress may be written: not before `interval` has passed since the last write."""
     new = report.progress if report else None
     old = status.progress
     if new is None or new.updated_at is None or old is None or old.updated_at is None:
         return True
-    # Either way: the clocks of two attempts' nodes may differ.
+    # In either direction: the clocks of two attempts' nodes may differ.
     return old == new or abs(moment(new.updated_at) - moment(old.updated_at)) >= interval
 
 
 def dataset_facts(report: Report | None) -> list[Fact]:
-    """The condition DatasetValid, where the report has a verdict."""
+    """The condition DatasetValid, if the report has a verdict."""
     if report is None or report.dataset is None:
         return []
     verdict = report.dataset
@@ -84,7 +84,7 @@ def dataset_facts(report: Report | None) -> list[Fact]:
 
 
 def evaluation_facts(report: Report) -> list[Fact]:
-    """The condition Evaluated, where the tuned model was measured, or should have been."""
+    """The condition Evaluated, if the tuned model was evaluated, or should have been."""
     failure = report.result.evaluation_failure if report.result else None
     if failure is not None:
         return [not_evaluated(failure.reason, failure.sentences)]
@@ -94,12 +94,12 @@ def evaluation_facts(report: Report) -> list[Fact]:
 
 
 def not_evaluated(reason: Reason, why: str) -> Fact:
-    """The condition Evaluated of a version that could not be measured. A job that has succeeded is not tried again."""
+    """The condition Evaluated of a version that could not be evaluated. A job that succeeded is not retried for it."""
     return Fact("Evaluated", "False", reason, f"the model was made and is not measured: {why.rstrip('.')}. {_AS_IT_IS}")
 
 
 def in_words(evaluation: EvaluationResult) -> str:
-    """Whether tuning was worth it, in a sentence: the verdict, and the figures that decide it."""
+    """The verdict of an evaluation in one sentence, with the figures that it is based on."""
     verdict = f": {evaluation.verdict}" if evaluation.verdict else ""
     metric, found = evaluation.metric, evaluation.baselines
     beside = {"zeroShot": found.zero_shot, "fewShot": found.few_shot, "activeVersion": found.active_version}
@@ -119,7 +119,7 @@ def in_words(evaluation: EvaluationResult) -> str:
 
 
 def push_facts(result: TrainingResult) -> list[Fact]:
-    """The condition Pushed, where the job asked for pushes."""
+    """The condition Pushed, if the job has pushes."""
     if not result.pushes:
         return []
     failed = [f"{push.target}: {push.message}" for push in result.pushes if push.message]
@@ -130,7 +130,7 @@ def push_facts(result: TrainingResult) -> list[Fact]:
 
 
 def tracker_facts(report: Report | None) -> list[Fact]:
-    """The condition Tracked, where the job asked for trackers and it is known how they are doing."""
+    """The condition Tracked, if the job has trackers and their state is known."""
     trackers = (report and report.trackers) or []
     troubles = [f"{one.name}: {one.problem}" for one in trackers if one.problem]
     if troubles:
@@ -141,7 +141,7 @@ def tracker_facts(report: Report | None) -> list[Fact]:
 
 
 def tracker_headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
-    """Type, reason and note of the Event when a tracker begins to miss something."""
+    """Type, reason and note of the Event when a tracker starts to lose data."""
     before, now = (
         next((one for one in status.conditions or () if one.type == "Tracked"), None) for status in (old, new)
     )
@@ -151,7 +151,7 @@ def tracker_headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[st
 
 
 def paused(before: ProviderStatus | None) -> str:
-    """What is left of an attempt that was suspended, from what was recorded of it."""
+    """What a suspended attempt leaves behind, from its record."""
     if before is None or before.name is None:
         return "nothing has begun yet"
     at_provider = before.name in {"openAI", "azureOpenAI", "bedrock"}

@@ -1,8 +1,8 @@
-"""How often an attempt is followed by another one: what uses up a retry, and how long the pause is.
+"""How often a job is retried: what uses up a retry, and how long the delay is.
 
-A failure of the job's own uses one up for good. An interruption by the cluster does so only until a newer checkpoint is
-reached: a job on spot nodes that gets on may be interrupted as often as it has steps, and one that never gets on is
-given up after maxRetries interruptions in a row (docs/decisions/2026-11-26-interruptions.md).
+A failure of the job itself uses up a retry for good. An interruption by the cluster does so only until a newer
+checkpoint is reached: a job on spot nodes that makes progress may be interrupted as often as it has steps; one that
+makes none is given up after maxRetries interruptions in a row (docs/decisions/2026-11-26-interruptions.md).
 """
 
 from dataclasses import dataclass
@@ -11,24 +11,24 @@ from finetune_api.job_status import Failure, Progress, ProviderStatus
 from finetune_api.words import counted
 
 RETRY_DELAYS = (5, 20, 60, 180, 300)
-"""Seconds before the next attempt, by the retries that are used up; the last one repeats."""
+"""Seconds before the next attempt, by the number of retries used. The last value repeats."""
 
 
 @dataclass(frozen=True)
 class Tally:
-    """The retries of a job so far; fields of its status."""
+    """The retries of a job so far, as its status counts them."""
 
     retries: int = 0
     interruptions: int = 0
-    """Those that followed an interruption."""
+    """Retries after an interruption."""
     fruitless_interruptions: int = 0
-    """The last ones of these, before each of which nothing new was saved."""
+    """The latest of these in a row without any newly saved work."""
     saved_work: int = 0
-    """What the newest attempt found done, by `saved`."""
+    """The work that was saved when the newest attempt started, as `saved` counts it."""
 
     @classmethod
     def of(cls, provider: ProviderStatus) -> "Tally":
-        """As status has it."""
+        """From status."""
         return cls(provider.retries, provider.interruptions, provider.fruitless_interruptions, provider.saved_work)
 
     @property
@@ -38,11 +38,11 @@ class Tally:
 
     @property
     def delay(self) -> int:
-        """Seconds before the attempt that the last retry stands for."""
+        """Seconds before the next attempt."""
         return RETRY_DELAYS[min(max(self.used - 1, 0), len(RETRY_DELAYS) - 1)]
 
     def after(self, saved_work: int, interrupted: bool) -> "Tally":
-        """With one retry more, of an attempt that ended with so much of the work saved."""
+        """The tally with one more retry, after an attempt that ended with this much work saved."""
         in_vain = 0 if saved_work > self.saved_work else self.fruitless_interruptions + interrupted
         return Tally(
             self.retries + 1,
@@ -53,19 +53,19 @@ class Tally:
 
 
 def saved(*told: Progress | None) -> int:
-    """The work that a next attempt would not do again: steps by the newest checkpoint, and answers to the test set."""
+    """The work that the next attempt need not repeat: steps up to the newest checkpoint, and test rows answered."""
     return max(((one.saved_step or 0) + (one.answers or 0) for one in told if one is not None), default=0)
 
 
 def ended_alike(failure: Failure, last: Failure | None, before: Tally, after: Tally) -> bool:
-    """Whether two attempts in a row have failed for one reason, and the second has saved no more."""
+    """Whether two attempts in a row failed for the same reason and the second saved no more work than the first."""
     return last is not None and last.reason is failure.reason and after.saved_work <= before.saved_work
 
 
 def given_up(before: Tally, after: Tally, interrupted: bool, *, alike: bool = False) -> str:
-    """Why there is no further attempt, in words that follow the last failure's.
+    """Why there is no further attempt, to append to the last failure's message.
 
-    `alike`: it ended as the attempt before did, and nothing lets the next one end otherwise.
+    `alike`: it ended as the previous attempt did, and the next one would do the same.
     """
     if not before.retries:
         return ""

@@ -1,4 +1,4 @@
-"""The state of a job's present attempt, whatever provider runs it."""
+"""The state of a job's present attempt, whichever provider runs it."""
 
 from dataclasses import dataclass, replace
 from datetime import datetime
@@ -19,62 +19,62 @@ RunState = Literal[
 
 @dataclass(frozen=True)
 class Run:
-    """The state of the present attempt, whatever provider runs it.
+    """The state of the present attempt, whichever provider runs it.
 
-    Some states are of providers outside of the cluster: Checked, the data are there and the job can be made; Measured,
-    a pod here has asked the tuned model the test set; Unseen, nothing has been heard of the job since this process
-    began; Unreachable, the provider cannot be asked (`failure`).
+    Some states occur only at providers outside of the cluster. Checked: data are uploaded, the job can be created.
+    Measured: a pod on this cluster has sent the test set to the tuned model. Unseen: this process has not yet heard of
+    the job. Unreachable: the provider cannot be asked, for the reason in `failure`.
     """
 
     state: RunState
     report: Report | None = None
     failure: Failure | None = None
-    """Why it failed; while Queued, what keeps it from starting; of an Active check, its data from the provider."""
+    """Why it failed; if Queued, what keeps it from starting; for an Active check pod, what keeps it from its data."""
     job_id: str | None = None
-    """The provider's name of the attempt."""
+    """The provider's ID of the attempt."""
     interrupted: bool = False
-    """Whether it failed by no fault of its own: the cluster, or somebody who may delete its pod, ended it."""
+    """Whether the cluster, or a user who deleted its pod, ended it: not its own fault."""
     at_its_limit: bool = False
-    """Whether it was ended at a limit of its own pod, of memory or of disk, which the next attempt has as well."""
+    """Whether it was ended for exceeding its pod's limit of memory or disk, which the next attempt has as well."""
     wants_log: bool = False
     """Whether the reason alone does not explain the failure."""
     awaiting_pod: bool = False
-    """Whether its pod is still to be made, or the pod's volumes to be mounted: nothing tells of it, so look again."""
+    """Whether its pod is still to be created, or its volumes to be mounted: no event may tell, so check again."""
     since: datetime | None = None
-    """Since when it waits for that, where it is known."""
+    """Since when it waits for that, if known."""
     ending: bool = False
-    """Whether the pod is told to end, or has ended and its Job has yet to say so: nothing may tell, so look again."""
+    """Whether the pod is terminating, or has ended before its Job says so. No event may report it, so check again."""
     starting: bool = False
-    """Whether its pod has just begun and nothing has been heard of the trainer yet: it will speak, so wait."""
+    """Whether its pod has just started and the trainer has not reported yet: its report will trigger a reconcile."""
     made_by: str = ""
-    """What of its connection the batch Job was made by, as its provider's `made_by`; empty where that is not known."""
+    """A digest of the settings that its batch Job was created with, by the provider's `made_by`; empty if unknown."""
     orphaned: bool = False
-    """Of a job that is deleted: whether Kubernetes has taken the owner off what the attempt has made, which stays."""
+    """Of a deleted job: whether Kubernetes has removed the owner reference from its children, which are then kept."""
     made_at: datetime | None = None
-    """When its batch Job was made, where it has one."""
+    """When its batch Job was created, if it has one."""
     started_at: datetime | None = None
-    """When its trainer began, by its node's clock."""
+    """When its trainer started, by its node's clock."""
     billed_seconds: int | None = None
-    """Time that the provider bills, once it is known, where it bills by the time."""
+    """Seconds that the provider bills, once known, if it bills by time."""
     billed_tokens: int | None = None
-    """Tokens that the provider bills, once they are known, where it bills by them; also of what came to nothing."""
+    """Tokens that the provider bills, once known, if it bills by tokens; failed training included."""
     measuring: "Run | None" = None
-    """The pod that asks the tuned model the test set, where the model stays at a provider."""
+    """The pod that sends the test set to the tuned model, if the model stays at a provider."""
     note: str = ""
-    """What it is doing, where the state alone does not say it."""
+    """What it is doing, if the state alone does not tell."""
     nameless: bool = False
-    """Whether its provider calls it done, and has not named its model."""
+    """Whether its provider calls it done, and has not named its model yet."""
     unknown: bool = False
-    """Whether its provider has a job of the attempt of which status does not tell: it was emptied or put back, or the
-    answer to the create was lost."""
+    """Whether its provider has a job of the attempt that status does not know: status was emptied or replaced by an old
+    one, or the response to the create call was lost."""
     base: str = ""
-    """What a provider says that it is tuned from."""
+    """The model that it is tuned from, by the provider's name."""
     beside: tuple[str, ...] = ()
-    """Other jobs that go on at the provider for the same object, which wants one: no earlier look has shown them."""
+    """Other jobs of the same object that run at the provider: there should be one. No earlier list showed them."""
 
 
 def with_log(run: Run, log_tail: str, unread: str = "") -> Run:
-    """The run with the end of the trainer's log in its failure; `unread`: why there is none."""
+    """The run with the end of the trainer's log in its failure; `unread`: why the log cannot be read."""
     if run.failure is None:
         return run
     fields: dict[str, str | None] = {"log_tail": log_tail[-4096:]}

@@ -1,6 +1,6 @@
-"""A trainer at work of which nothing is heard for long: it hangs, or its reports do not come through. Told, not ended.
+"""Detects a running trainer that has not reported for long: it hangs, or its reports do not arrive. It is not ended.
 
-A trainer reports when it gets on, so what it says no more may be either; its end still comes by its pod's status.
+A trainer reports whenever it makes progress, so silence may mean either. Its end still shows in its pod's status.
 """
 
 from datetime import datetime
@@ -11,11 +11,11 @@ from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.job.view import JobView
 
 WHILE_LOADING = 4
-"""So many times longer may pass while data are read and a model is loaded: of that little is reported."""
+"""The allowed silence is this many times longer while data are read and a model is loaded, with few reports."""
 
 
 def left(view: JobView) -> float | None:
-    """Seconds until nothing has been heard for too long, 0 or less since; None where nothing is expected."""
+    """Seconds until the silence is too long, 0 or less if it is; None if no report is expected."""
     since = _since(view)
     if since is None:
         return None
@@ -25,7 +25,7 @@ def left(view: JobView) -> float | None:
 
 
 def failure(view: JobView) -> Failure | None:
-    """What is to be said of it, if anything; what another process has said stays until the trainer is heard."""
+    """The failure to report, if any. One that another process has reported stays until the trainer reports again."""
     since, seconds, before = _since(view), left(view), view.status.failure
     if since is None or seconds is None:
         return None
@@ -41,12 +41,12 @@ def failure(view: JobView) -> Failure | None:
 
 
 def _since(view: JobView) -> datetime | None:
-    """When the trainer was last heard, or has begun. Code of one's own need not report at all."""
+    """When the trainer last reported, or started. Users' own code need not report at all."""
     report = view.run.report
     mute = view.spec is not None and view.spec.code is not None and not (report and report.progress)
     if view.run.state != "Active" or view.run.ending or view.heard_at is None or mute:
         return None
-    # What status says of its progress another process may have heard: one before this, or beside it by mistake.
+    # Progress in status may have been reported to another process: to a previous leader, or to a second one by mistake.
     progress = view.status.progress
     told = moment(progress.updated_at) if progress and progress.updated_at else None
     return max(found for found in (view.heard_at, view.run.started_at, told) if found is not None)

@@ -1,4 +1,4 @@
-"""Keeps a FineTuneJob's status within its size: what a person needs least is shortened first. Decides nothing else."""
+"""Keeps a FineTuneJob's status within its size limit by shortening the least useful parts first."""
 
 from collections.abc import Callable
 from typing import Any
@@ -54,11 +54,11 @@ def _thinner_curves(status: FineTuneJobStatus) -> FineTuneJobStatus:
 def _shorter_texts(status: FineTuneJobStatus) -> FineTuneJobStatus:
     conditions = [c.model_copy(update={"message": cut(c.message, 512)}) for c in status.conditions or ()]
     failure = _short_failure(status.failure) if status.failure else None
-    result = status.result and _in_doubt_shortly(status.result)
+    result = status.result and _short_result(status.result)
     return status.model_copy(update={"conditions": conditions, "failure": failure, "result": result})
 
 
-def _in_doubt_shortly(result: TrainingResult) -> TrainingResult:
+def _short_result(result: TrainingResult) -> TrainingResult:
     failure = result.evaluation_failure
     if failure is not None:
         failure = failure.model_copy(update={"message": cut(failure.message, 256), "next_step": None})
@@ -94,7 +94,7 @@ def _with_dataset(status: FineTuneJobStatus, shorten: Callable[[DatasetVerdict],
 
 
 def _shortened(verdict: DatasetVerdict, *, problems: int, warnings: int, text: int) -> DatasetVerdict:
-    """Fewer rows named one by one; the counts stay."""
+    """With fewer rows listed one by one. The counts stay."""
     fields: dict[str, Any] = {
         "message": cut(verdict.message, text),
         "warnings": verdict.warnings[:warnings],

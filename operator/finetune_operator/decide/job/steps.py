@@ -1,6 +1,6 @@
-"""What to do about a FineTuneJob: one ordered chain of small steps, the first that has an answer decides.
+"""What to do about a FineTuneJob: an ordered chain of small steps. The first one that returns a decision decides.
 
-Provider-neutral: the state of the attempt comes as a `Run`, whatever runs it.
+Provider-neutral: the attempt's state is a `Run`, whichever provider runs it.
 """
 
 from collections.abc import Callable
@@ -30,17 +30,17 @@ from finetune_operator.decide.conditions import (
 from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job import silent_trainer
 from finetune_operator.decide.job.attempts import (
-    AWAITED,
     LAST_POD_CHECK_SECONDS,
     LATE_POD_CHECK_SECONDS,
     LATEST_POD_CHECK_SECONDS,
-    adopted,
-    disbelieve,
-    is_unsaid,
+    WAITING_FOR_POD,
+    as_recorded,
+    is_unrecorded,
     next_attempt,
     notice_loss,
+    record_later,
+    reject_false_completion,
     retry_or_fail,
-    say_later,
     start,
     wait_before_retry,
     wait_for_last_pod,
@@ -49,24 +49,22 @@ from finetune_operator.decide.job.change import fail, with_status
 from finetune_operator.decide.job.read_run import STARTING
 from finetune_operator.decide.job.reported import (
     AT_WORK,
-    at_rest,
     at_work,
     dataset_facts,
     evaluation_facts,
     push_facts,
     report_is_due,
     reported,
+    reported_without_eta,
     tracker_facts,
 )
 from finetune_operator.decide.job.retries import Tally
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.grace import GRACE, grace_left
 from finetune_operator.decide.pods.missing import with_field
 from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass, refusal_of_write
-
-CONNECTION_GRACE = timedelta(seconds=60)
-"""A connection that comes in the same commit as the job may be seen a little later: no alarm before."""
 
 _NAME_OR_MAKE = (
     "Apply the job under a new name with one that exists, or ask an admin to create this one: the job then starts "
@@ -74,10 +72,6 @@ _NAME_OR_MAKE = (
 )
 
 REJECTED_CHECK_SECONDS = 60
-
-ROOM_GRACE = timedelta(seconds=60)
-"""Most pods that find no room at once find it within seconds, when another has ended or a node has come up. What comes
-in the same commit as the job may be there a little later."""
 
 _BY_ITS_OWN_RELEASE = "Bring back the release of the operator that has begun the job; it continues automatically."
 _OURS = (
@@ -96,45 +90,45 @@ def decide(view: JobView) -> Decision:
 
 
 def not_started(view: JobView, failure: Failure) -> Decision:
-    """The API server refuses the attempt's object: a quota, a policy, a field of the podTemplate, or its kind."""
+    """The API server refuses the attempt's object: because of a quota, a policy, a podTemplate field, or its kind."""
     facts = stalled(failure.reason, failure.message)
     status = with_status(view, Change(facts, {"phase": "Pending", "failure": failure}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
 def not_done(view: JobView, refusal: str) -> Decision:
-    """What is there already cannot be changed or ended: a policy or a webhook of the cluster refuses it.
+    """An existing object cannot be changed or ended: a policy or a webhook of the cluster refuses it.
 
-    A job that has ended stays what it is.
+    The status of an ended job does not change.
     """
     if view.finished:
         return Decision(view.status, requeue_after=REJECTED_CHECK_SECONDS)
     failure = refusal_of_write(refusal)
-    # What could not be ended goes on, and reports.
+    # An attempt that could not be ended continues, and reports.
     due = report_is_due(view.run.report, view.status, view.report_interval)
     heard = reported(view.run.report, view.status) if due else {}
     status = with_status(view, Change(stalled(failure.reason, failure.message), {"failure": failure, **heard}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
-def not_yet(view: JobView, said: str) -> Decision:
-    """Its result is there, and its model cannot take it before something else has happened."""
+def result_pending(view: JobView, said: str) -> Decision:
+    """The attempt has a result, and its model cannot record it until something else has happened."""
     status = with_status(view, Change(reconciling(Reason.PENDING, said), {"failure": None}))
     return Decision(status, requeue_after=REJECTED_CHECK_SECONDS)
 
 
 def refused_by_policy(decision: Decision) -> bool:
-    """Whether the decision ends the job because of its connection: for good, so better not on a late watch's word."""
-    failure = decision.status.failure
-    return decision.status.phase == "Failed" and failure is not None and failure.reason in policy.REASONS
+    """Whether the connection keeps the job out, which becomes final: so it must not rest on a stale watch."""
+    conditions = decision.status.conditions or ()
+    return any(one.type == "Ready" and one.reason in policy.REASONS for one in conditions)
 
 
-def leave_deleted(view: JobView) -> Decision | None:
-    """Children go by their owner reference; where a stranger's finalizer keeps the job, what runs is ended already.
+def handle_deletion(view: JobView) -> Decision | None:
+    """Let a deleted job go. Owner references delete its children; if a foreign finalizer keeps it, stop its attempt.
 
-    One of ours is on it where it was copied from a job at a provider, or led there: that is for people to know.
-    Where its children are to stay, as by `kubectl delete --cascade=orphan`, they go on: that is told by a finalizer of
-    Kubernetes' own and, once that has gone and a stranger's keeps the job, by the owner that its children have no more.
+    It has our finalizer if it was copied from a job at a provider, or once led to one: only the user knows what to do
+    with it. Children to be kept, as by `kubectl delete --cascade=orphan`, continue: Kubernetes' own finalizer tells
+    that and, once it is gone and a foreign one keeps the job, the owner reference that is missing from the children.
     """
     if not view.deleting:
         return None
@@ -144,11 +138,11 @@ def leave_deleted(view: JobView) -> Decision | None:
         return Decision(view.status, release=True)
     if stays:
         return Decision(view.status)
-    return Decision(going(view), stop=runs)
+    return Decision(status_while_deleted(view), stop=runs)
 
 
-def going(view: JobView) -> FineTuneJobStatus:
-    """The status of a job that is deleted: where finalizers keep it, it does not say that the job goes on."""
+def status_while_deleted(view: JobView) -> FineTuneJobStatus:
+    """The status of a job that is being deleted: if finalizers keep it, it must not say that the job continues."""
     if view.finished or not view.kept_by:
         return view.status
     if view.live_pods or view.run.state in {"Queued", "Active"}:
@@ -158,11 +152,11 @@ def going(view: JobView) -> FineTuneJobStatus:
 
 
 def keep_finished(view: JobView) -> Decision | None:
-    """An ended job stays ended; a failed one keeps no pod, and none keeps a live one; its time to live may be over."""
+    """An ended job stays ended. Its pods are stopped if it failed or if they still run; its TTL may be over."""
     if not view.finished or view.retry_asked:
         return None
     failed = is_true(view.status.conditions, "Failed")
-    # A container that a policy has put beside the trainer may go on for ever.
+    # A container that a policy has added beside the trainer may run for ever.
     stop = view.run.state != "Absent" and (failed or view.live_pods)
     status = with_status(view, Change())
     ttl = view.spec.ttl_seconds_after_finished if view.spec else None
@@ -173,10 +167,10 @@ def keep_finished(view: JobView) -> Decision | None:
 
 
 def refuse_invalid_spec(view: JobView) -> Decision | None:
-    """What the API server let through and the models do not know.
+    """Refuse a spec that the API server admitted and our models do not accept.
 
-    A job that has begun was begun by another release: what runs, and may be paid for, is left to that one. One that
-    newer definitions have let through, as in the middle of an upgrade, is left to the release that they are of.
+    A job that has started was started by another release: what runs, and may be billed, is left to that one. A job that
+    newer CRDs have admitted, as during an upgrade, is left to the release of these CRDs.
     """
     problem = _unreadable_uri(view.spec) if view.spec else view.spec_error
     if problem is None:
@@ -198,7 +192,7 @@ def restart(view: JobView) -> Decision | None:
         return None
     if is_true(view.status.conditions, "Complete"):
         seen = with_status(view, Change(fields={"observed_retry_nonce": view.spec.retry_nonce}))
-        return Decision(seen, requeue_after=0)  # its time to live goes on
+        return Decision(seen, requeue_after=0)  # its TTL goes on
     facts = [
         *reconciling(Reason.PENDING, "started again by spec.retryNonce"),
         Fact("Failed", "False", Reason.PENDING),
@@ -215,8 +209,8 @@ def restart(view: JobView) -> Decision | None:
     return Decision(with_status(view, Change(facts, fields)), stop=True, requeue_after=0)
 
 
-def say_unread(view: JobView) -> Decision | None:
-    """What the attempt has come to cannot be read: it goes on, and nothing is made of that."""
+def report_unreachable(view: JobView) -> Decision | None:
+    """The attempt's state cannot be read. It continues, and only this is recorded."""
     failure = view.run.failure
     if view.run.state != "Unreachable" or failure is None:
         return None
@@ -225,25 +219,25 @@ def say_unread(view: JobView) -> Decision | None:
 
 
 def suspend(view: JobView, stops: str = "stopping: the trainer writes a checkpoint") -> Decision | None:
-    """On request: the pod ends with a checkpoint, and the next attempt goes on from it. `stops`: in words."""
+    """On request: the pod ends with a checkpoint for the next attempt. `stops`: the message until it has ended."""
     if view.spec is None or not view.spec.suspend or view.run.state == "Succeeded":
         return None
     stopping = view.run.state != "Absent" or view.live_pods
     message = stops if stopping else "suspended by spec.suspend"
     facts = [*resting(Reason.SUSPENDED, message), Fact("Suspended", "True", Reason.SUSPENDED, message)]
-    fields = {"failure": _unknown_past(view), **at_rest(view.run.report, view.status)}
+    fields = {"failure": _unknown_past(view), **reported_without_eta(view.run.report, view.status)}
     if view.begun:
         fields["provider"] = next_attempt(view)
     status = with_status(view, Change(facts, fields))
     return Decision(status, stop=stopping, requeue_after=LAST_POD_CHECK_SECONDS if stopping else None)
 
 
-def remember(view: JobView) -> Decision | None:
-    """Somebody has emptied status, or put an old one back; the model has the version: it is not made a second time."""
+def restore_completion(view: JobView) -> Decision | None:
+    """Status was emptied or replaced by an old one, but the model has the version: it is not made a second time."""
     if view.run.state != "Absent" or view.version is None or view.spec is None:
         return None
     if view.status.provider is not None and not view.made_it:
-        return None  # whoever applies a job anew, under the name of one from a backup, wants it to run
+        return None  # a job applied again under the name of one from a backup is to run
     message = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}, by the model's own record"
     facts = [*ready(Reason.SUCCEEDED, message), Fact("Complete", "True", Reason.SUCCEEDED, message)]
     fields = {
@@ -256,7 +250,7 @@ def remember(view: JobView) -> Decision | None:
 
 
 def hold_restored(view: JobView) -> Decision | None:
-    """It comes from a backup, without its status: whether it has run, and was paid for, nobody knows any more."""
+    """A job restored from a backup without its status: nobody knows whether it has run and was billed."""
     failure = _unknown_past(view)
     if failure is None:
         return None
@@ -265,7 +259,7 @@ def hold_restored(view: JobView) -> Decision | None:
 
 
 def _unknown_past(view: JobView) -> Failure | None:
-    """That a job is from a backup. A suspension, and its end, do not say that it is to run."""
+    """That a job is from a backup. That it was suspended, or no longer is, does not mean that it should run."""
     if view.restored is None or view.status.provider is not None or view.run.state != "Absent":
         return None
     if _was_known_before(view):
@@ -277,9 +271,9 @@ def _unknown_past(view: JobView) -> Failure | None:
 
 
 def _was_known_before(view: JobView) -> bool:
-    """Whether the restore came over a job that was there, and has not begun by its own status.
+    """Whether the restore overwrote a job that existed, and that has not started by its own status.
 
-    A status that came back with its object is older than the object is; of one that is held, its failure says so.
+    A status that was restored with its object is older than the object. A job held by `hold_restored` has that failure.
     """
     if view.status.failure is not None and view.status.failure.reason is Reason.RESTORED:
         return False
@@ -287,16 +281,24 @@ def _was_known_before(view: JobView) -> bool:
 
 
 def wait_for_connection(view: JobView) -> Decision | None:
-    """A connection that is not there (yet), or by now is one to another provider."""
+    """The connection does not exist (yet), or now leads to another provider."""
     if view.run.state != "Absent" or view.spec is None or (view.connection and not view.began_with):
         return None
     missing = _missing(view, view.spec.connection_ref.name)
-    left = (view.created + CONNECTION_GRACE - view.now).total_seconds()
-    if left > 0:
-        facts = reconciling(missing.reason, missing.message)
-        return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
+    if (left := _connection_grace(view)) > 0:
+        return _not_yet_there(view, missing, left)
     facts = stalled(missing.reason, missing.message)
     return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": missing})))
+
+
+def _connection_grace(view: JobView) -> float:
+    """Seconds for which its connection, and a label that lets its namespace use it, may be yet to come."""
+    return (view.created + GRACE - view.now).total_seconds()
+
+
+def _not_yet_there(view: JobView, missing: Failure, left: float) -> Decision:
+    facts = reconciling(missing.reason, missing.message)
+    return Decision(with_status(view, Change(facts, {"phase": "Pending", "failure": None})), requeue_after=left)
 
 
 def _missing(view: JobView, name: str) -> Failure:
@@ -317,25 +319,28 @@ def _missing(view: JobView, name: str) -> Failure:
 
 
 def _usable(names: tuple[str, ...], missing: str) -> str:
-    """What the name may have been meant to be: the user may see no connections, and is to name one."""
+    """Which connections exist: the user must name one, and has no right to list them."""
     return f"this namespace may use {some_of(names, missing)}" if names else "no LLMConnection serves this namespace"
 
 
 def refuse_by_policy(view: JobView) -> Decision | None:
-    """What the connection does not allow. A running attempt is not stopped by a later change of policy."""
+    """What the connection does not allow. A later change of policy does not stop a running attempt."""
     if view.run.state != "Absent" or view.spec is None or view.connection is None:
         return None
     refusal = policy.refusal(policy.Request(view.spec, view.namespace, view.namespace_labels, view.connection))
-    return None if refusal is None else fail(view, refusal)
+    if refusal is None:
+        return None
+    left = _connection_grace(view) if refusal.reason is Reason.NAMESPACE_NOT_ALLOWED else 0
+    return _not_yet_there(view, refusal, left) if left > 0 else fail(view, refusal)
 
 
 def adopt(view: JobView) -> Decision | None:
-    """The attempt was started and status does not say so: it does with whatever there is to say next."""
-    return (say_later(view) or decide(adopted(view))) if is_unsaid(view) else None
+    """The attempt was started and status does not say so: record it together with what there is to say next."""
+    return (record_later(view) or decide(as_recorded(view))) if is_unrecorded(view) else None
 
 
-def make_anew(view: JobView) -> Decision | None:
-    """Its pod cannot start, and an admin has changed by what it is made: the next attempt's pod is made by that."""
+def recreate(view: JobView) -> Decision | None:
+    """Its pod cannot start, and an admin has changed what it is built from: replace it by the next attempt's pod."""
     failure = view.run.failure
     if view.run.state != "Queued" or failure is None or not view.outdated:
         return None
@@ -349,9 +354,9 @@ def wait_for_pod(view: JobView) -> Decision | None:
     """The attempt exists and its pod does not run yet: say what it waits for."""
     if view.run.state != "Queued":
         return None
-    obstacle, left = named_in(view, view.run.failure), grace_left(view.run, view.now)
+    obstacle, left = named_in(view, view.run.failure), grace_left(view.run.failure, view.run.since, view.now)
     if obstacle is None:
-        facts = reconciling(Reason.QUEUED, view.run.note or AWAITED)
+        facts = reconciling(Reason.QUEUED, view.run.note or WAITING_FOR_POD)
     elif left or may_pass(obstacle):
         facts = reconciling(obstacle.reason, obstacle.message)
     else:
@@ -361,18 +366,6 @@ def wait_for_pod(view: JobView) -> Decision | None:
     return Decision(status, clear=clear, requeue_after=left or pod_check_seconds(view.run, view.now))
 
 
-def grace_left(run: Run, now: datetime) -> float:
-    """Seconds for which conditions alone say what keeps its pod from starting: a failure is a Warning Event too."""
-    if run.failure is None or not (may_pass(run.failure) or _may_come(run.failure)) or run.since is None:
-        return 0.0
-    return max(0.0, (run.since + ROOM_GRACE - now).total_seconds())
-
-
-def _may_come(obstacle: Failure) -> bool:
-    """Whether it lacks what may be made a little later than the job, by what brings Secrets from a vault for one."""
-    return obstacle == Failure.because(Reason.CONTAINER_CONFIG_INVALID, obstacle.message)
-
-
 def named_in(view: JobView, obstacle: Failure | None) -> Failure | None:
     """What keeps a pod from starting, with the field that names what is missing."""
     name = view.spec.connection_ref.name if view.spec else ""
@@ -380,9 +373,9 @@ def named_in(view: JobView, obstacle: Failure | None) -> Failure | None:
 
 
 def pod_check_seconds(run: Run, now: datetime) -> float | None:
-    """When to look again for what nothing tells of: when it has lasted twice as long.
+    """When to check again what no event reports: after it has lasted twice as long.
 
-    Where thousands of Jobs wait for their pods, looking at each as often as at the first would be most of the work.
+    If thousands of Jobs wait for their pods, checking each as often as at first would be most of the work.
     """
     if run.ending:
         return LATE_POD_CHECK_SECONDS
@@ -393,7 +386,7 @@ def pod_check_seconds(run: Run, now: datetime) -> float | None:
 
 
 def notice_silence(view: JobView) -> Decision | None:
-    """Nothing was heard of a trainer at work for long. It is left alone: its next report says that it is well."""
+    """The trainer has not reported for long. It is left alone: its next report clears the failure."""
     failure = silent_trainer.failure(view)
     if failure is None:
         return None
@@ -402,13 +395,13 @@ def notice_silence(view: JobView) -> Decision | None:
 
 
 def follow(view: JobView) -> Decision | None:
-    """The trainer is at work: status says how far it is."""
+    """The trainer is at work: record its progress."""
     if view.run.state != "Active":
         return None
-    if view.run.starting and _says(view.status, AWAITED) and view.status.observed_generation == view.generation:
+    if view.run.starting and _says(view.status, WAITING_FOR_POD) and view.status.observed_generation == view.generation:
         return Decision(view.status, requeue_after=STARTING.total_seconds())
     report = view.run.report
-    # Reading the data is what a trainer begins with, before its first report comes.
+    # A trainer reads the data first, before it can report.
     begun = "Running" if report else "Validating"
     present = view.status.phase if view.status.phase in AT_WORK else begun
     phase = report.phase if report and report.phase in AT_WORK else present
@@ -424,7 +417,7 @@ def follow(view: JobView) -> Decision | None:
 
 
 def complete(view: JobView) -> Decision | None:
-    """The attempt made its artifact: register it as a version, then say so."""
+    """The attempt made its artifact: register it as a version, then complete the job."""
     report = view.run.report
     if view.run.state != "Succeeded" or report is None or report.result is None or view.spec is None:
         return None
@@ -453,14 +446,14 @@ def complete(view: JobView) -> Decision | None:
 
 
 STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
-    leave_deleted,
-    disbelieve,
+    handle_deletion,
+    reject_false_completion,
     keep_finished,
     refuse_invalid_spec,
     restart,
-    say_unread,
+    report_unreachable,
     suspend,
-    remember,
+    restore_completion,
     notice_loss,
     hold_restored,
     wait_for_connection,
@@ -469,18 +462,18 @@ STEPS: tuple[Callable[[JobView], Decision | None], ...] = (
     wait_before_retry,
     start,
     adopt,
-    make_anew,
+    recreate,
     wait_for_pod,
     notice_silence,
     follow,
     retry_or_fail,
     complete,
 )
-"""Ended before suspended before allowed before started before followed: a test holds the order."""
+"""Ended before suspended before allowed before started before followed: a test checks this order."""
 
 
 def _unreadable_uri(spec: FineTuneJobSpec) -> str | None:
-    """What is wrong with a dataset's uri, if anything."""
+    """What is wrong with a dataset's URI, if anything."""
     for name in SPLITS:
         file: DataFile | None = getattr(spec.dataset, name)
         try:

@@ -1,4 +1,4 @@
-"""Versions that jobs have made: found by the job's UID, numbered one after the other, several at once."""
+"""Versions that jobs have made: found by the job's UID, numbered consecutively, several registered at once."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,10 +17,10 @@ from finetune_operator.decide.conditions import is_true, moment, timestamp
 from finetune_operator.decide.job.view import Active, JobView
 
 MOST_VERSIONS = 200
-"""As many as status.versions holds; what does not fit waits until history has let older ones go."""
+"""The limit of status.versions. Further results wait until history deletes older versions."""
 
 LAST_NUMBER = 2**63 - 1
-"""No later one can be written."""
+"""The largest number that can be written."""
 
 _CORRECT_NUMBER = (
     "Write the number of the newest version that there was: kubectl edit ftm {model} --subresource=status; the result "
@@ -28,14 +28,14 @@ _CORRECT_NUMBER = (
 )
 
 RESTORED_TOGETHER = timedelta(days=1)
-"""Within so long a restore, or a tool that syncs from Git after it, brings back a model's jobs."""
+"""A restore, or a tool that syncs from Git after it, brings back a model's jobs within this time."""
 
 
 def find_version(model: Mapping[str, Any], job: Mapping[str, Any]) -> int | None:
-    """The version of a FineTunedModel that a job made, in its manifest: a list of hundreds is not worth parsing.
+    """The version that a job made, from a FineTunedModel's manifest: parsing hundreds of versions is not worth it.
 
-    A version that is older than its model came from a backup, and so did the job of its name that came with the model:
-    its UID is another now. One that was made long after both is another job.
+    A version that is older than its model object came from a backup. The job of its name that was restored with the
+    model is the one that made it, though its UID is new. A job that was created long after both is another job.
     """
     versions = (model.get("status") or {}).get("versions") or ()
     uid, name, born = job["uid"], job["name"], moment(model["metadata"]["creationTimestamp"])
@@ -49,7 +49,7 @@ def find_version(model: Mapping[str, Any], job: Mapping[str, Any]) -> int | None
 
 
 def has_made_one(model: Mapping[str, Any], uid: str) -> bool:
-    """Whether a FineTunedModel has a version of the very job with this UID, or has had one."""
+    """Whether a FineTunedModel has, or had, a version of the job with this UID."""
     versions = (model.get("status") or {}).get("versions") or ()
     return any(one.get("jobUID") == uid for one in (*versions, *_let_go(model)))
 
@@ -59,7 +59,7 @@ def _let_go(model: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 
 def versions_of_weights(model: Mapping[str, Any], made: ArtifactRef, uid: str) -> tuple[int, ...]:
-    """Versions of a FineTunedModel, in its manifest, that are these weights, but for that of the job with this UID."""
+    """Versions of a FineTunedModel, in its manifest, with these weights, except that of the job with this UID."""
     weights = made.provider_model_id or made.uri
     versions = (model.get("status") or {}).get("versions") or ()
     others = (one for one in versions if weights and one.get("jobUID") != uid)
@@ -69,14 +69,14 @@ def versions_of_weights(model: Mapping[str, Any], made: ArtifactRef, uid: str) -
 
 @dataclass(frozen=True)
 class Compared:
-    """What a model says of comparing a new version."""
+    """What a new version is compared with, by its model."""
 
     if_better: bool = False
     active: Active | None = None
 
 
 def compared_of(model: Mapping[str, Any]) -> Compared:
-    """From a FineTunedModel's manifest: of hundreds of versions one is read, whichever release has written it."""
+    """From a FineTunedModel's manifest: only the active version is read, whichever release wrote the others."""
     status = model.get("status") or {}
     number = status.get("activeVersion")
     found = next((one for one in status.get("versions") or () if number and one.get("version") == number), None)
@@ -96,7 +96,7 @@ def compared_of(model: Mapping[str, Any]) -> Compared:
 
 
 def compared_with(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Active | None:
-    """The active version, where the job names it as a baseline or its model's activation rests on it."""
+    """The active version, if it is a baseline of the job or the model's activation depends on the comparison."""
     if spec.dataset.test is None:
         return None
     compared = compared_of(model or {})
@@ -104,11 +104,11 @@ def compared_with(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Act
 
 
 Room = Callable[[FineTunedModelStatus, Sequence[ModelVersion]], int]
-"""How many of new versions, the first ones, a status has room for."""
+"""How many of these new versions, counted from the first, fit into a status."""
 
 
 def registered(status: FineTunedModelStatus, jobs: Iterable[JobView], room: Room) -> FineTunedModelStatus:
-    """The status with a version of each job, as far as there is room. None gets a second one."""
+    """The status with a version of each job, as far as there is room. No job gets a second version."""
     versions, known, latest = list(status.versions or ()), _makers(status), latest_of(status)
     least = min(MOST_VERSIONS - len(versions), LAST_NUMBER - latest)
     waiting = [job for job in jobs if job.uid not in known][: max(least, 0)]
@@ -120,13 +120,13 @@ def registered(status: FineTunedModelStatus, jobs: Iterable[JobView], room: Room
 
 
 def no_room(model: str, status: FineTunedModelStatus, *, makes_room: bool, trouble: Failure | None) -> Failure:
-    """Why results of jobs wait, and are no versions yet.
+    """Why results of jobs wait to become versions.
 
     Args:
         model: the FineTunedModel's name.
-        status: its own.
-        makes_room: whether history lets older versions go.
-        trouble: what keeps it from that.
+        status: the model's status.
+        makes_room: whether history deletes older versions.
+        trouble: what keeps history from deleting them.
     """
     count, latest = len(status.versions or ()), latest_of(status)
     if latest >= LAST_NUMBER:
@@ -143,23 +143,23 @@ def no_room(model: str, status: FineTunedModelStatus, *, makes_room: bool, troub
 
 
 def latest_of(status: FineTunedModelStatus) -> int:
-    """The last number that a version has had."""
+    """The highest version number given so far."""
     return max([status.latest_version or 0, *(version.version for version in status.versions or ())])
 
 
 def recovered(
     status: FineTunedModelStatus, records: Iterable[ModelVersion], served: int | None, room: Room
 ) -> FineTunedModelStatus:
-    """The status with the versions that it has lost and their jobs still tell of: those after its latest one.
+    """Restores the versions that the status has lost, from the records of their jobs: those after its latest version.
 
-    What is no later was let go by history, or belongs to a job that is recorded. Jobs may tell of more than there is
-    room for: the one that is served goes first, and then the newest.
+    Other missing versions were deleted by history, or belong to a job whose version is recorded. If there are more
+    than fit, the served version comes first, then the newest ones.
 
     Args:
-        status: as it is; somebody has emptied it, or has brought back an old one.
+        status: the present one, which was emptied or replaced by an old one.
         records: versions as jobs record them.
-        served: the version that the model's deployment serves: it was active, where nothing else says which was.
-        room: how many of new versions, the first ones, a status has room for.
+        served: the version that the model's deployment serves: taken as the active one if nothing else tells which was.
+        room: how many of these new versions, counted from the first, fit into a status.
     """
     known = {version.job_uid for version in status.versions or ()}
     latest = status.latest_version or 0
@@ -177,7 +177,7 @@ def recovered(
 
 
 def of_record(metadata: Mapping[str, Any], spec: FineTuneJobSpec, status: FineTuneJobStatus) -> ModelVersion | None:
-    """The version that an ended job's own status tells of; None where it tells of none."""
+    """The version that a completed job's own status describes, if it does."""
     result, ended = status.result, status.completion_time
     if status.model_version is None or result is None or ended is None or not is_true(status.conditions, "Complete"):
         return None
@@ -193,9 +193,9 @@ def of_record(metadata: Mapping[str, Any], spec: FineTuneJobSpec, status: FineTu
 
 
 def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
-    """The result with the artifact where the operator put it: a pod's word does not move it elsewhere.
+    """The result with the artifact's URI as the operator assigned it: a pod's report cannot move it elsewhere.
 
-    Where a provider has put it, the operator has read there.
+    For an artifact at a provider, the operator has read the URI there itself.
     """
     if result.artifact.uri is None or view.remote:
         return result
@@ -204,7 +204,7 @@ def recorded_result(view: JobView, result: TrainingResult) -> TrainingResult:
 
 
 def _folder_told(view: JobView, uri: str) -> str:
-    """In a store each attempt has a folder of its own, and an earlier one may have left the artifact."""
+    """In a store each attempt has a folder of its own, and the artifact may be an earlier attempt's."""
     in_store = not (view.provider.artifact_uri or "").startswith("pvc://")
     told = uri.rpartition("/")[2]
     known = [artifact_folder(number) for number in range(1, view.attempt + 1)] if in_store else []
@@ -212,18 +212,18 @@ def _folder_told(view: JobView, uri: str) -> str:
 
 
 def has_versions_of(status: FineTunedModelStatus, jobs: Sequence[JobView]) -> list[JobView]:
-    """Those of the jobs whose version the status has, or has let go."""
+    """The jobs whose version the status has, or had before history deleted it."""
     known = _makers(status)
     return [job for job in jobs if job.uid in known]
 
 
 def _makers(status: FineTunedModelStatus) -> set[str]:
-    """The jobs that have made a version, by their UIDs."""
+    """UIDs of the jobs that have made a version."""
     return {one.job_uid for one in (*(status.versions or ()), *(status.let_go or ()))}
 
 
 def new_version(view: JobView, number: int) -> ModelVersion:
-    """What a job made, as its model records it.
+    """The version that a job made, as its model records it.
 
     Raises:
         ValueError: the job has no result.
@@ -250,7 +250,7 @@ class _Maker:
     uid: str
     spec: FineTuneJobSpec
     provider: ProviderStatus
-    """Where its model is."""
+    """The provider that has its model."""
 
 
 def _version(
@@ -283,20 +283,20 @@ def _version(
 
 
 def _method(spec: FineTuneJobSpec, artifact: ArtifactRef) -> str:
-    """As the job asked; of one that was adopted its artifact knows better."""
+    """The method that the job asked for; for an adopted job, the one that its artifact shows."""
     if spec.adopt is None or (artifact.kind == "Full") == (spec.method == "Full"):
         return spec.method
     return "Full" if artifact.kind == "Full" else "LoRA"
 
 
 def _rank(spec: FineTuneJobSpec, artifact: ArtifactRef) -> int | None:
-    """The adapter's rank: as its artifact has it, else as the job asked."""
+    """The adapter's rank: from its artifact, else from the job's spec."""
     if artifact.kind == "Full" or spec.adapters is None or spec.adopt is not None:
         return artifact.lora_rank
     return artifact.lora_rank or spec.adapters.r
 
 
 def there_are(versions: Sequence[ModelVersion]) -> str:
-    """Which versions there are, after a semicolon."""
+    """Which versions exist, as the end of a sentence."""
     numbers = ", ".join(str(version.version) for version in versions)
     return f"there {'is' if len(versions) == 1 else 'are'} {numbers or 'none yet'}"

@@ -1,4 +1,4 @@
-"""What a decision about a FineTuneJob is made of, and what it consists of."""
+"""What a decision about a FineTuneJob is based on, and what it consists of."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.run import Run
 
 PATIENCE = timedelta(minutes=15)
-"""A trainer reports every two seconds where a step is no longer, and after each step where it is."""
+"""A trainer reports every two seconds or, if a step takes longer, after each step."""
 
 
 _NOT_BEGUN = ProviderStatus()
@@ -22,14 +22,14 @@ _NOT_BEGUN = ProviderStatus()
 
 @dataclass(frozen=True)
 class Active:
-    """The active version of a job's model, as far as one that is compared with it has to know."""
+    """The active version of a job's model: what a comparison with it needs."""
 
     version: int
     connection: str
     place: str | None = None
-    """Where at a provider its model is; None on this cluster, and of versions from before that was recorded."""
+    """Where its model is at a provider; None on this cluster, and for versions from before this was recorded."""
     uri: str | None = None
-    """Where its artifact is, if it is ours."""
+    """Where its artifact is, if we store it."""
     sha256: str | None = None
     provider_model_id: str | None = None
 
@@ -51,70 +51,70 @@ class JobView:
     namespace_labels: Mapping[str, str]
     run: Run
     live_pods: bool
-    """Whether pods of this job, or of an earlier one of its name, may still write while no attempt is under way."""
+    """Whether pods of this job, or of an earlier one of its name, may still write though no attempt is under way."""
     version: int | None
-    """Version of the model that this job made, once it is registered."""
+    """The model's version that this job made, once it is registered."""
     artifact_uri: str
     now: datetime
     made_it: bool = False
-    """Whether that version is of this very object, and not of the one that a backup had under its name."""
+    """Whether this very object made that version, and not the one of its name in a backup."""
     newer: bool = False
-    """Of a spec that cannot be read: whether definitions of a newer release have let it through."""
-    unsaid: int = 0
-    """How many jobs there are of which status has said nothing yet, this one among them."""
+    """If the spec cannot be read: whether CRDs of a newer release have admitted it."""
+    unrecorded_jobs: int = 0
+    """How many jobs have no status yet, including this one."""
     usable_connections: tuple[str, ...] = ()
-    """Connections that serve its namespace, where the one that it names is not there."""
+    """If the connection does not exist: the connections that its namespace may use."""
     connection_unread: bool = False
-    """Whether the connection is there, and this release cannot read it."""
+    """Whether the connection exists, and this release cannot read it."""
     ending: bool = False
-    """Whether its namespace is on its way out: the job goes with it, if not at once."""
+    """Whether its namespace is being deleted, and the job with it."""
     remote: bool = False
     """Whether its provider is outside of the cluster."""
     outdated: bool = False
-    """Of a pod that cannot start: whether connection or chart have changed since, and it would be another one now."""
+    """Whether connection or chart have changed since its pod was created: a new pod might start."""
     restored: str | None = None
-    """The restore that has brought it back from a backup, if one has."""
+    """The restore that brought it back from a backup, if any."""
     kept_by: str = ""
-    """The finalizers that keep it, where it is on its way out."""
+    """The finalizers that keep it while it is being deleted."""
     orphans: bool = False
-    """Of one that is deleted: whether what it has made is to stay, and go on (`kubectl delete --cascade=orphan`)."""
+    """If it is being deleted: whether its children are kept and go on (`kubectl delete --cascade=orphan`)."""
     held: bool = False
-    """Whether our finalizer is on the job: something of it may be outside of the cluster."""
+    """Whether our finalizer is on the job: there may be objects of it outside of the cluster."""
     account_now: str | None = None
-    """Whose account at its provider the connection's credentials lead to, as far as that is known by now."""
+    """The account that the connection's credentials belong to, as far as it is known."""
     abandoned: bool = False
-    """Whether somebody wants it let go though the provider cannot be asked."""
+    """Whether somebody asked to release it though the provider cannot be reached."""
     report_interval: timedelta = REPORT_INTERVAL
-    """Least time between two writes of progress."""
+    """Minimum time between two writes of progress."""
     heard_at: datetime | None = None
-    """When its trainer at work was last heard, by our own clock; where it was not, since when this process listens."""
+    """When its running trainer last reported, by our clock; before any report, when this process began to listen."""
     patience: timedelta = PATIENCE
-    """So long a trainer that trains may say nothing."""
+    """How long a trainer that trains may stay silent."""
     facts: ProviderFacts = field(default_factory=ProviderFacts)
     """Prices and dates of the provider."""
     if_better: bool = False
-    """Whether its model activates only what is better than the active version."""
+    """Whether its model activates only a version that is better than the active one."""
     active: Active | None = None
-    """The active version of its model, where the model stays at a provider."""
+    """The active version of its model, if the model stays at a provider."""
     noted_place: str | None = None
-    """Where it was begun, as is noted beside our finalizer: status may have lost it, or be an earlier attempt's."""
+    """Where it was started, from the annotation beside our finalizer: status may lack it or name an old attempt's."""
     noted_account: str | None = None
     noted: bool = False
-    """Whether the note that goes with our finalizer is on the job: whoever lets go of it takes both off."""
+    """Whether the job has the annotation that goes with our finalizer. Both are removed together."""
     copy_of: str = ""
-    """The job that has begun what this one's status tells of, in words: a backup came into another namespace."""
+    """If it is a copy from a backup of another namespace: the job that started what its status describes, in words."""
     same_as: tuple[int, ...] = ()
-    """Of a job that was made elsewhere: earlier versions of its model that are the very weights that it has made."""
+    """Of an adopted job: earlier versions of its model that have the same weights."""
     asked_tuned: Asked | None = None
-    """What the tuned model at a provider was asked, as this process has counted it."""
+    """Requests to the tuned model at a provider, as counted by this process."""
     asked_base: Asked | None = None
-    """The same of the base model."""
+    """The same for the base model."""
     silence: Failure | None = None
-    """Why none of the questions to either is answered, where that has lasted."""
+    """Why neither model has answered a request for some time."""
 
     @property
     def outside_uid(self) -> str:
-        """By which UID its things at a provider are known: a job from a backup has another one of its own."""
+        """The UID in the names of its objects at a provider: a job from a backup has a new UID of its own."""
         return self.provider.owner_uid or self.uid
 
     @property
@@ -124,24 +124,24 @@ class JobView:
 
     @property
     def provider_name(self) -> str | None:
-        """The provider of its attempts; by the connection, where status does not tell."""
+        """The provider of its attempts, or the connection's if status does not tell."""
         return self.provider.name or (self.connection.provider if self.connection else None)
 
     @property
     def began_with(self) -> str | None:
-        """The provider that the job was begun with, where its connection, made anew, is one to another."""
+        """The provider that the job was started with, if the connection now leads to another one."""
         recorded = self.provider.name
         return recorded if recorded and self.connection and self.connection.provider != recorded else None
 
     @property
     def place(self) -> str | None:
-        """Where at its provider the attempt is: as long as anything may be left there, where the first one was."""
+        """Where at its provider the attempt is: while anything may be left there, where the first attempt was."""
         now = self.connection.place if self.connection else None
         return (self.noted_place or self.provider.place if self.held else None) or now
 
     @property
     def account(self) -> str | None:
-        """In whose account there: as with `place`."""
+        """The account there, by the same rule as `place`."""
         return (self.noted_account or self.provider.account if self.held else None) or self.account_now
 
     @property
@@ -151,12 +151,12 @@ class JobView:
 
     @property
     def begun(self) -> bool:
-        """Whether that attempt has been started, be it there or gone: its number is used up."""
+        """Whether that attempt was started, even if it is gone by now: its number is used up."""
         return self.run.state != "Absent" or self.provider.job_id is not None
 
     @property
     def finished(self) -> bool:
-        """Whether the job has ended. Nothing but a new retryNonce starts it again."""
+        """Whether the job has ended. Only a new retryNonce starts it again."""
         return is_true(self.status.conditions, "Complete") or is_true(self.status.conditions, "Failed")
 
     @property
@@ -167,36 +167,36 @@ class JobView:
 
 @dataclass(frozen=True)
 class Decision:
-    """What the job's status should be and what is to be done: `stop`, and one more thing at most. Status comes last."""
+    """The job's new status and what to do: `stop`, and at most one more thing. Status is written last."""
 
     status: FineTuneJobStatus
     stop: bool = False
     start: bool = False
     submit: bool = False
-    """Have the provider make the job: looked up first, recorded before."""
+    """Have the provider create the job: recorded in status first, then looked up, so that it is created once."""
     host: Literal["Up", "Down"] | None = None
-    """Have the deployments stand that an evaluation asks, or go."""
+    """Create, or delete, the deployments that an evaluation uses."""
     measure: Literal["Start", "Stop"] | None = None
-    """Start or end the pod that asks a model at a provider the test set."""
+    """Start, or end, the pod that sends the test set to a model at a provider."""
     clear: bool = False
-    """End what earlier attempts have left to be looked at: it may keep this one out."""
+    """Delete the ended pods of earlier attempts, kept for inspection: a quota may count them."""
     register: bool = False
     release: bool = False
-    """Tidy up at the provider and take our finalizer off."""
+    """Clean up at the provider and remove our finalizer."""
     delete: bool = False
     later: bool = False
-    """Write nothing yet: a later look has more to say."""
+    """Write no status yet: a later reconcile has more to record."""
     requeue_after: float | None = None
 
     @property
     def only_says(self) -> bool:
-        """Whether there is nothing to do but to write the status."""
+        """Whether there is nothing to do except to write the status."""
         return self == Decision(self.status, requeue_after=self.requeue_after)
 
 
 @dataclass(frozen=True)
 class Change:
-    """New values for status fields, and the facts for its conditions."""
+    """New values of status fields, and facts for the conditions."""
 
     facts: list[Fact] = field(default_factory=list)
     fields: dict[str, Any] = field(default_factory=dict)

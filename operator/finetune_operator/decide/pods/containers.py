@@ -1,6 +1,6 @@
-"""What a pod tells of its containers: why it does not start, and how they ended. Trainers and servers alike.
+"""What a pod's status says of its containers: why they do not start, and how they ended. For trainers and servers.
 
-A policy of the cluster may have put containers beside ours: a proxy, an agent that brings secrets.
+A policy of the cluster may have added containers to ours: a proxy, or an agent that fetches secrets.
 """
 
 import re
@@ -46,21 +46,21 @@ _CRASHES = {
         "volume looked at.",
     ),
 }
-"""Exit codes of signals that a program did not send itself and cannot outlive, with what they mean and what to do."""
+"""Exit codes for signals of the processor or the kernel that a program does not survive: meaning and next step."""
 
 _UNSTARTABLE = frozenset({"CreateContainerError", "RunContainerError"})
 
 _BETWEEN_TRIES = re.compile(r'^Back-off pulling image "[^"]*": \w+: ')
-"""What the kubelet puts before the error of the last try while it waits for the next one."""
+"""What the kubelet puts before the last error while it waits for the next try."""
 
 
 def obstacle(pod: Manifest) -> Failure | None:
-    """What keeps a pending pod from starting, or None while all is well."""
+    """What keeps a pending pod from starting, or None if nothing does."""
     return next((found for one in containers(pod) if (found := _waits(one))), None) or unplaced(pod)
 
 
 def held_up(pod: Manifest) -> Manifest | None:
-    """A container of somebody else's that runs before ours: it has yet to end, or, as a sidecar, to be up."""
+    """A foreign container that runs before ours and has not ended or, as a sidecar, is not ready yet."""
     status = pod.get("status", {})
     ours = [one for one in status.get("containerStatuses") or () if is_ours(one)]
     if all(waiting(one).get("reason") != "PodInitializing" for one in ours):
@@ -70,9 +70,9 @@ def held_up(pod: Manifest) -> Manifest | None:
 
 
 def never_ran(ended: Manifest) -> Failure | None:
-    """Why a container of ours that has ended was never started: its image has no such program, a mount fails.
+    """Why a container of ours never ran: for example, its image lacks the program, or a mount fails.
 
-    A program for another kind of processor is started, and ends at once: by the runtime's code or the shell's.
+    A program for another processor architecture is started and ends at once, with a code of the runtime or the shell.
     """
     if ended.get("exitCode") in _NOT_EXECUTED and _OTHER_PROCESSOR in str(ended.get("message", "")).lower():
         return Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=_FOREIGN_IMAGE, next_step=_OWN_IMAGE)
@@ -82,12 +82,12 @@ def never_ran(ended: Manifest) -> Failure | None:
 
 
 def starved(said: str) -> Failure | None:
-    """A memory limit in which not even the start of a container fits: 8Mi, where 8Gi was meant. In runc's words."""
+    """A memory limit too low for a container to start, as 8Mi for 8Gi. By runc's message."""
     return Failure.because(Reason.INSUFFICIENT_MEMORY, said) if "memory limit too low" in said else None
 
 
 def crashed_by_signal(ended: Manifest) -> Failure | None:
-    """What the processor or the kernel found wrong, of which the program itself could say nothing any more."""
+    """A signal from the processor or the kernel, after which the program itself could report nothing."""
     found = _CRASHES.get(ended.get("exitCode", 0))
     return None if found is None else Failure(reason=Reason.TRAINER_CRASHED, message=found[0], next_step=found[1])
 
@@ -100,41 +100,41 @@ def containers(pod: Manifest) -> Iterator[Manifest]:
 
 
 def is_ours(container: Manifest) -> bool:
-    """Whether the operator has asked for this container."""
+    """Whether the operator has put this container into the pod."""
     return container.get("name", TRAINER_CONTAINER) in _OURS
 
 
 def waiting(container: Manifest) -> Manifest:
-    """Why it waits, empty where it does not."""
+    """Why it waits; empty if it does not."""
     found: Manifest = (container.get("state") or {}).get("waiting") or {}
     return found
 
 
 def terminated(container: Manifest) -> Manifest:
-    """How it has ended, empty while it has not."""
+    """How it ended; empty while it has not."""
     found: Manifest = (container.get("state") or {}).get("terminated") or {}
     return found
 
 
 def ended_before(container: Manifest) -> Manifest:
-    """How it ended the last time, where it was started again."""
+    """How it ended the last time, if it was restarted."""
     found: Manifest = (container.get("lastState") or {}).get("terminated") or {}
     return found
 
 
 def was_short_of_memory(container: Manifest) -> bool:
-    """Whether the kernel has ended it for want of memory, now or the last time."""
+    """Whether the kernel has ended it for lack of memory, now or the last time."""
     return "OOMKilled" in (terminated(container).get("reason"), ended_before(container).get("reason"))
 
 
 def memory_limit(container: Manifest) -> str:
-    """The most memory that a container which was ended for it may use, as its pod has it; empty where it has none."""
+    """The memory limit of the container, by its pod's status; empty if it has none."""
     limits: Manifest = (container.get("resources") or {}).get("limits") or {}
     return str(limits.get("memory", ""))
 
 
 def outlives(pod: Manifest) -> bool:
-    """Whether only containers that are not ours still run: one of ours has ended, and is not started again."""
+    """Whether only foreign containers still run: ours have ended, and are not restarted."""
     beside = pod.get("status", {}).get("containerStatuses") or ()
     ours = [one for one in beside if is_ours(one)]
     runs = any("running" in (one.get("state") or {}) for one in beside if not is_ours(one))
@@ -142,7 +142,7 @@ def outlives(pod: Manifest) -> bool:
 
 
 def failed_beside(pod: Manifest) -> Failure | None:
-    """The end of a container that is not ours, where it ended badly."""
+    """The failure of a foreign container, if one failed."""
     for container in containers(pod):
         ended = terminated(container)
         if not is_ours(container) and ended.get("exitCode", 0) != 0:
@@ -151,7 +151,7 @@ def failed_beside(pod: Manifest) -> Failure | None:
 
 
 def unwell_beside(pod: Manifest) -> Failure | None:
-    """What a container that is not ours does, that is up: it was started again, or is not ready though ours are."""
+    """The trouble of a foreign container that runs: it was restarted, or is not ready although ours are."""
     ours_are_ready = all(one.get("ready") for one in containers(pod) if is_ours(one))
     for container in containers(pod):
         if is_ours(container) or "running" not in (container.get("state") or {}):
@@ -183,7 +183,7 @@ def _waits(container: Manifest) -> Failure | None:
 
 
 def _unpulled(failure: Failure) -> Failure:
-    """With what helps against it, where it is an image that cannot be pulled, and the words say why."""
+    """With the next step, if it is a failed image pull whose message tells the cause."""
     known = image_pull.step(failure.message) if failure.reason is Reason.IMAGE_PULL_FAILED else None
     return failure.model_copy(update={"next_step": known}) if known else failure
 

@@ -1,6 +1,6 @@
-"""What the cluster did to a pod, by the pod's own status: evicted it, or lost (sight of) its node; what helps then.
+"""What the cluster did to a pod, by the pod's status: evicted it, or lost its node, for good or for now; what helps.
 
-Kubelets, the scheduler and the controllers say it in sentences of theirs, which are kept as they are.
+The messages of kubelets, the scheduler and the controllers are kept as they are.
 """
 
 import re
@@ -30,7 +30,7 @@ _IS_EVICTED = frozenset(
         "DeletionByDeviceTaintManager",
     }
 )
-"""Reasons that a pod's status, or its condition DisruptionTarget, gives for its end."""
+"""Reasons in a pod's status, or in its condition DisruptionTarget, for its end."""
 
 _MORE_STORAGE = (
     "Apply the job under a new name with more spec.resources.ephemeralStorage, or ask an admin for more "
@@ -40,19 +40,19 @@ _LARGER_VOLUME = (
     "Ask an admin to raise the limit that a policy of the cluster has put on this volume of the pod, then set "
     "spec.retryNonce to resume from the last checkpoint."
 )
-"""For a pod that has written more to its node's disk than it may: the next attempt would, too."""
+"""For a pod that exceeds its limit of disk usage: the next attempt would, too."""
 
 THEN_RETRY = " Set spec.retryNonce to resume from the last checkpoint."
-"""How steps end of what one does between attempts: of no use while the next one comes by itself."""
+"""The end of next steps for failed jobs: useless while the next attempt starts automatically."""
 
 _OVER_A_LIMIT = re.compile(
     r"Usage of (EmptyDir) volume .* exceeds the limit"
     r"|Pod ephemeral local storage usage exceeds the total limit"
     r"|Container \S+ exceeded its local ephemeral storage limit"
 )
-"""The kubelet's words of a pod that is over a limit of its own: it is evicted from a node with room, too."""
+"""The kubelet's messages about a pod that exceeds a limit of its own: it is evicted even from a node with room."""
 _OVER_ITS_REQUEST = re.compile(r"has larger consumption of (\S+)\.|which exceeds its request")
-"""Those, also of earlier releases, on a node that was short. Who has asked for nothing is over it with some KiB."""
+"""Messages, also of earlier releases, about a node short of disk. Without a request, a few KiB exceed it."""
 
 
 _SHORT_OF_DISK = re.compile(r"low on resource: (ephemeral-storage|inodes)|DiskPressure")
@@ -66,7 +66,7 @@ _AMOUNTS = re.compile(
 
 
 def disruption(pod: Manifest) -> Failure | None:
-    """Eviction and node loss, told apart by the pod's own status and its DisruptionTarget condition."""
+    """Eviction or node loss, distinguished by the pod's status and its DisruptionTarget condition."""
     status = pod.get("status", {})
     conditions: list[Manifest] = status.get("conditions") or []
     target = next((c for c in conditions if c["type"] == "DisruptionTarget"), {})
@@ -81,9 +81,9 @@ def disruption(pod: Manifest) -> Failure | None:
 
 
 def cut_off(pod: Manifest) -> list[Manifest]:
-    """The conditions of a pod whose node does not answer, by which that is known; none of any other pod.
+    """The conditions that show that the pod's node does not answer; empty for any other pod.
 
-    Its node's controller takes Ready from it, with no reason, while its containers stay what the kubelet said last.
+    The node controller sets Ready to False without a reason, while its containers keep the kubelet's last state.
     """
     status = pod.get("status", {})
     found = {c["type"]: c for c in status.get("conditions") or () if c["type"] in {"Ready", "ContainersReady"}}
@@ -93,13 +93,13 @@ def cut_off(pod: Manifest) -> list[Manifest]:
 
 
 def cut_off_since(pod: Manifest) -> str:
-    """Since when the pod's node does not answer; empty where it does, or the pod is given up already."""
+    """Since when the pod's node does not answer; empty if it does, or the pod is being deleted already."""
     found = cut_off(pod) if not wants_deletion(pod) else []
     return str(found[0].get("lastTransitionTime") or "some time") if found else ""
 
 
 def is_over_a_limit(evicted: Failure) -> bool:
-    """Whether an evicted pod went over a limit of its own: it would be on any node."""
+    """Whether an evicted pod exceeded a limit of its own, as it would on any node."""
     return _OVER_A_LIMIT.search(evicted.message) is not None
 
 
@@ -108,7 +108,7 @@ def _followed_by(what: str, said: str) -> str:
 
 
 def _step_of_eviction(said: str) -> str | None:
-    """What helps, where it is more than a node with room."""
+    """The next step, if more is needed than a node with room."""
     if limit := _OVER_A_LIMIT.search(said):
         return _LARGER_VOLUME if limit[1] else _MORE_STORAGE
     found = _OVER_ITS_REQUEST.search(said)
@@ -122,7 +122,7 @@ def _step_of_eviction(said: str) -> str | None:
 
 
 def _of_others(said: str) -> str:
-    """That others have filled the disk, where the pod has written less than was short: no request of it mends that."""
+    """That others have filled the disk, if the pod has written less than was missing: a request would not help then."""
     found = _AMOUNTS.search(said)
     if found is None:
         return ""

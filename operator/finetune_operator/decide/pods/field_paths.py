@@ -1,4 +1,4 @@
-"""Where in a connection or a deployment stands what the API server refuses in a pod: it knows the pod's paths alone."""
+"""Translates pod paths in the API server's errors into the fields of a connection or a deployment that set them."""
 
 import re
 from collections.abc import Mapping
@@ -18,15 +18,15 @@ _FIELD = re.compile(
     r"|spec\.containers\[[^\]]*\]\.(?P<amount>resources(?:\.(?P<kind>requests|limits)(?:\[(?P<of>[^\]]*)\])?)?)"
     r"|spec\.volumes(?:\[[^\]]*\])?\.(?P<source>\w+))"
 )
-"""In a Job, a JobSet and a Deployment, created or applied."""
+"""Paths in a Job, a JobSet or a Deployment, created or applied."""
 
 _TRIED = re.compile(r'^\w+(?:\.[\w.]+)? "[^"]*" is invalid: |^\w+ in version "[^"]*" cannot be handled as a \w+: ')
-"""Of an object that nobody knows, under a name of our own."""
+"""Prefix that names an object nobody knows, with a generated name."""
 
 _OF_NO_TYPE = re.compile(r"json: cannot unmarshal (\w+) into Go struct field \w+\.(\S+) of type (\S+)")
 _TYPES = {"int64": "a whole number", "int32": "a whole number", "string": "text", "bool": "true or false"}
 _FOLLOWS = re.compile(r', [\w.\[\]]*\.volumeMounts\[\d+\]\.name: Not found: "v\d+"')
-"""What is said of a mount whose volume was refused."""
+"""The error about a mount whose volume was refused."""
 
 _CORRECT = (
     "Correct the field that the message names, in spec.deployment.template of the FineTunedModel if that has made "
@@ -36,7 +36,7 @@ _ASK = "Ask an admin to correct the field that the message names in the connecti
 
 
 def in_words_of(spec: LLMConnectionSpec, said: str) -> str | None:
-    """What the API server says of a pod, by the connection's own fields; None where it is about none of them."""
+    """The API server's message about a pod, by the connection's fields; None if it is about none of them."""
     wire = spec.wire()
     block = "huggingFace" if spec.hugging_face is not None else "checkPod"
     found = False
@@ -56,7 +56,7 @@ def in_words_of(spec: LLMConnectionSpec, said: str) -> str | None:
 
 
 def of_connection(failure: Failure, name: str, spec: LLMConnectionSpec | None) -> Failure:
-    """The same refusal of a pod, where it is about a field of the connection: by that field."""
+    """The same refusal of a pod, by the connection's field if it is about one."""
     if failure.reason is not Reason.POD_REJECTED or spec is None:
         return failure
     said = in_words_of(spec, failure.message)
@@ -67,7 +67,7 @@ def of_connection(failure: Failure, name: str, spec: LLMConnectionSpec | None) -
 
 
 def of_deployment(failure: Failure, spec: ModelDeploymentSpec | None) -> Failure:
-    """The same refusal, where it is about resources that a deployment names: those of its connection count no more."""
+    """The same refusal, if it is about resources that a deployment sets; they override those of its connection."""
     local = spec.hugging_face if spec is not None else None
     if failure.reason is not Reason.POD_REJECTED or local is None or local.resources is None:
         return failure
@@ -78,7 +78,7 @@ def of_deployment(failure: Failure, spec: ModelDeploymentSpec | None) -> Failure
 
 
 def _place(block: Mapping[str, Any], match: re.Match[str]) -> str | None:
-    """The path below the block; None where the connection says nothing of it: it is our own, or a policy's."""
+    """The path below the block; None if the connection does not set it, so that it comes from us or from a policy."""
     template = block.get("podTemplate") or {}
     if field := match["meta"] or match["field"]:
         return f"podTemplate.{field}" if template.get(field) else None
@@ -91,7 +91,7 @@ def _place(block: Mapping[str, Any], match: re.Match[str]) -> str | None:
 
 
 def _of_quantity(wire: Mapping[str, Any], said: str) -> str | None:
-    """Of an amount that is none the server says no field."""
+    """For an invalid quantity, for which the server names no field."""
     fields = [one.place for one in invalid_parts(wire) if one.what == "Quantity"]
     return f"{', '.join(fields)}: {said}" if fields and "quantit" in said else None
 
@@ -103,7 +103,7 @@ def _of_another_type(match: re.Match[str]) -> str:
 
 
 def _meant(wire: Mapping[str, Any], said: str) -> str:
-    """Which names were probably meant by those that are none."""
+    """Suggestions for unknown names in the message."""
     names = (one for one in invalid_parts(wire) if one.what == "Name")
     unknown = [one for one in names if re.search(rf"[.]{re.escape(str(one.path[-1]))}\b", said)]
     pairs = ((str(one.path[-1]), like(str(one.path[-1]), one.known)) for one in unknown)

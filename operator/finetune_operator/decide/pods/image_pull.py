@@ -1,4 +1,4 @@
-"""What helps against an image that a node cannot pull, by the words of containerd, CRI-O and registries. Pure."""
+"""What helps if a node cannot pull an image, by the messages of containerd, CRI-O and registries. Pure."""
 
 import re
 
@@ -47,5 +47,5 @@ _STEPS = (
 
 
 def step(said: str) -> str | None:
-    """What to do about it; None where the words are not known."""
+    """What to do about it; None if the message is not known."""
     return next((step for words, step in _STEPS if re.search(words, said, re.IGNORECASE)), None)

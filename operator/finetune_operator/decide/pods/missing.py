@@ -1,4 +1,4 @@
-"""Which field names what a pod lacks: the kubelet, the scheduler and the API server say the object's name alone."""
+"""Finds the field that names what a pod lacks: kubelet, scheduler and API server give only the object's name."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,7 @@ _LACKED = re.compile(
 _KEY_OF_VOLUME = re.compile(r"references non-existent (?P<kind>secret|config) key: (?P<key>\S+)")
 _OBJECTS = {"secret": "Secret", "config": "ConfigMap"}
 _MOUNTING = re.compile(r'^MountVolume[.]SetUp failed for volume "[^"]*" : ')
-"""Says nothing that the rest does not: the volume's name is our own."""
+"""Redundant: the volume's name is our own."""
 
 _REFERENCES = {"secretref": "secret", "configmapref": "configmap", "cabundleref": "configmap"}
 _NAMES = {
@@ -32,7 +32,7 @@ _RESOURCES = {
     "persistentvolumeclaim": "pvc",
     "serviceaccount": "serviceaccount",
 }
-"""Of the pod's namespace, as kubectl calls them: whoever may write a job there may look for these."""
+"""By kubectl's names, objects of the pod's namespace: those who may write a job there may look for these."""
 
 _PULL_SECRETS = ".imagePullSecrets["
 _LONGEST_STEP = 1024
@@ -46,14 +46,14 @@ def with_field(
     of_connection: LLMConnectionSpec | None = None,
     namespace: str = "",
 ) -> Failure:
-    """The same failure, beginning with the field that names the missing Secret, ConfigMap or claim, where one does.
+    """The same failure, prefixed with the field that names the missing Secret, ConfigMap or claim, if there is one.
 
     Args:
         failure: What keeps a pod from starting.
-        spec: Of the job or the deployment that the pod is of; None where it cannot be read.
+        spec: Of the pod's job or deployment; None if it cannot be read.
         connection: Name of its connection.
-        of_connection: The connection's spec, where it is there.
-        namespace: Of the pod; empty to leave out how to look for all that is missing.
+        of_connection: The connection's spec, if it exists.
+        namespace: Of the pod; empty to leave out the command that checks for everything the pod needs.
     """
     if spec is None:
         return failure
@@ -77,9 +77,9 @@ def with_field(
 
 
 def _with_all(failure: Failure, spec: ApiModel, namespace: str, connection: LLMConnectionSpec | None) -> Failure:
-    """With a command that says of all that the pod needs whether it is there.
+    """Adds a command that checks whether everything that the pod needs exists.
 
-    Kubernetes tells of one missing object after the other, and the operator may not look for Secrets.
+    Kubernetes reports one missing object at a time, and the operator has no right to look for Secrets.
     """
     pulled = failure.reason is Reason.IMAGE_PULL_FAILED
     lacks = pulled or _LACKED.search(failure.message) or _KEY_OF_VOLUME.search(failure.message)
@@ -96,7 +96,7 @@ def _with_all(failure: Failure, spec: ApiModel, namespace: str, connection: LLMC
 
 
 def _without_key(failure: Failure, spec: ApiModel, kind: str, key: str) -> Failure:
-    """Of a mounted Secret or ConfigMap the kubelet names the key alone: whose it is, where one field says so."""
+    """The kubelet names only the key of a mounted Secret or ConfigMap: adds the object, if exactly one field fits."""
     lacking = [(path, name) for path, of, name, wanted in _keys(spec.wire(), "spec") if (of, wanted) == (kind, key)]
     if len(lacking) != 1:
         return failure
@@ -105,7 +105,7 @@ def _without_key(failure: Failure, spec: ApiModel, kind: str, key: str) -> Failu
 
 
 def _keys(part: Any, path: str) -> Iterator[tuple[str, str, str, str]]:
-    """Every reference below to a key of an object: its path, `secret` or `config`, the object's name and the key."""
+    """Every reference to a key of an object: its path, `secret` or `config`, the object's name and the key."""
     if isinstance(part, Mapping):
         for name, value in part.items():
             yield from _keys(value, f"{path}.{name}")
@@ -115,7 +115,7 @@ def _keys(part: Any, path: str) -> Iterator[tuple[str, str, str, str]]:
 
 
 def _named(part: Any, path: str) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Every field below that names an object of the pod's namespace, with the object's kind and name."""
+    """Every field that names an object of the pod's namespace, with the object's kind and name."""
     if isinstance(part, list):
         for place, one in enumerate(part):
             yield from _named(one, f"{path}[{place}]")

@@ -1,4 +1,4 @@
-"""Why the API server takes no pod, nothing that makes pods, or another write; and what helps against it."""
+"""Why the API server refuses a pod, an object that creates pods, or another write; and what helps."""
 
 import re
 
@@ -12,15 +12,15 @@ _NAME_OF_A_TRY = re.compile(r'(\bError creating: )?\bpods? "[^"]*" ', re.IGNOREC
 _NO_ANSWER = re.compile(
     r"(context deadline exceeded|net/http: request canceled)( \(Client\.Timeout exceeded while [^)]*\))?"
 )
-"""In which of these words Go says that there was no answer in time is a matter of microseconds."""
+"""Go words a timeout in one of these ways, depending on microseconds."""
 
 _AGAIN = "It is retried automatically."
 
 _COUNTS_ENDED = r"\bexceeded quota: .*requested: count/(jobs\.batch|pods|jobsets\.jobset\.x-k8s\.io)="
-"""A quota of objects: unlike one of `pods`, it has no place for what has ended and is still there to be looked at."""
+"""A quota of objects: unlike one of `pods`, it also counts ended objects that are kept for inspection."""
 
 _COUNTS_OTHERS = r"\bexceeded quota: .*requested: (count/|services)"
-"""Of whatever is no pod and makes none, of our own kinds as well."""
+"""A quota of objects that are no pods and create none, including our own kinds."""
 _MAKE_ROOM = (
     "Delete what is no longer needed (a Service or Deployment of this operator by its ModelDeployment) of the kind "
     f"that the message names, or ask an admin for a larger ResourceQuota (kubectl describe resourcequota). {_AGAIN}"
@@ -72,7 +72,7 @@ _STEPS = {
     r'\b(serviceaccount|RuntimeClass) "[^"]*" not found|\bno PriorityClass with name \S+ was found': "Make what the "
     f"message names, or ask an admin to name another one in podTemplate of the connection. {_AGAIN}",
 }
-"""By the words of Kubernetes' own admission; what a policy or webhook says has the reason's own step."""
+"""By the messages of Kubernetes' own admission. For a policy or webhook, the reason's own step is used."""
 
 _QUOTA = re.compile(r"\bexceeded quota: .*requested: (?!count/|services)(\S+), used: \S+, limited: (\S+)")
 _MORE_THAN_ALL = (
@@ -81,45 +81,45 @@ _MORE_THAN_ALL = (
 )
 
 _STEPS_OF_WRITES = {words: _STEPS[words] for words in (_RIGHTS, _COUNTS_OTHERS, _SILENT_WEBHOOK, _CHANGED)}
-"""Those that hold for what is no pod, and makes none."""
+"""The steps that also apply to objects that are no pods and create none."""
 
 
 def refusal_of_pod(said: str) -> Failure:
-    """The failure of it. That each try has another name is no news."""
+    """The failure when a pod is refused, without the generated name, which differs each time."""
     failure = Failure.because(Reason.POD_REJECTED, _plain(_NAME_OF_A_TRY.sub("its pod ", said)))
     step = next((step for words, step in _STEPS.items() if re.search(words, said)), failure.next_step)
     return failure.model_copy(update={"next_step": _MORE_THAN_ALL if _is_more_than_all(said) else step})
 
 
 def refusal_of_write(said: str) -> Failure:
-    """The failure of any other write, or of a read that the operator's role does not grant."""
+    """The failure when another write is refused, or a read that the operator's role does not allow."""
     failure = Failure.because(Reason.WRITE_REFUSED, _plain(said))
     return failure.model_copy(update={"next_step": step_of_write(said) or failure.next_step})
 
 
 def step_of_write(said: str) -> str | None:
-    """What to do where it is not a policy, or a webhook that has looked at it, that refuses."""
+    """The next step, unless a policy or a webhook has refused the object itself."""
     return next((step for words, step in _STEPS_OF_WRITES.items() if re.search(words, said)), None)
 
 
 def refusal_of_one_more(said: str) -> Failure:
-    """The failure of a pod that is to take the place of another one, which itself may be what fills a quota."""
+    """The failure of a pod that is to replace another one, which itself may use up the quota."""
     failure = refusal_of_pod(said)
     return failure.model_copy(update={"next_step": _ROOM_FOR_ONE_MORE}) if failure.next_step == _WAIT else failure
 
 
 def may_pass(obstacle: Failure) -> bool:
-    """Whether what keeps a pod out may pass without anybody doing something: a quota has room when others end."""
+    """Whether what keeps a pod out may pass unaided: a quota has room again when other pods end."""
     return obstacle.reason in PASSING or obstacle.next_step == _WAIT
 
 
 def counts_what_has_ended(refusal: Failure | None) -> bool:
-    """Whether the attempts before it may be what keeps it out."""
+    """Whether a quota that counts ended objects refuses it, so that deleting earlier attempts helps."""
     return refusal is not None and re.search(_COUNTS_ENDED, refusal.message) is not None
 
 
 def _is_more_than_all(said: str) -> bool:
-    """Whether what is asked for is more than the quota has where nothing of it is used."""
+    """Whether the request exceeds the whole quota, even if nothing of it is used."""
     found = _QUOTA.search(said)
     if found is None:
         return False
@@ -129,5 +129,5 @@ def _is_more_than_all(said: str) -> bool:
 
 
 def _plain(said: str) -> str:
-    """The same words each time: others would be a status and an Event for each try."""
+    """The same text each time: otherwise each try would write a status and an Event."""
     return _NO_ANSWER.sub("context deadline exceeded", said) if re.search(_SILENT_WEBHOOK, said) else said

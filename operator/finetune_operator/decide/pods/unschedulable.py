@@ -1,4 +1,4 @@
-"""Why the scheduler has found no node for a pod, in its own words, and what helps against it."""
+"""Why the scheduler has found no node for a pod, in its own words, and what helps."""
 
 import re
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from finetune_api.reasons import Reason
 _CLAIM_MISSING = re.compile(
     'persistentvolumeclaim "[^"]*" (not found|is being deleted|bound to non-existent persistentvolume "[^"]*")'
 )
-"""More room would not help such a pod."""
+"""More room would not help these pods."""
 
 _CLAIM_STEPS = {
     "is being deleted": "Somebody has deleted the claim: it takes no new pods, and stays as long as one that used it "
@@ -21,13 +21,13 @@ _CLAIM_STEPS = {
     "PersistentVolume of that name for them; else delete the claim and create it again, with the data. The pod "
     "continues automatically.",
 }
-"""It is there, and is none to make: by the scheduler's words."""
+"""For a claim that exists but cannot be used, by the scheduler's message."""
 
 _OF_NODES = re.compile(r"[.] not found\b.*", re.DOTALL)
-"""With this the scheduler ends what it says of a claim; it is about nodes, and reads as if nothing were there."""
+"""The scheduler appends this to what it says of a claim. It is about nodes, and misleading here."""
 
 _PREEMPTION = re.compile(r" (no new claims to deallocate|still not schedulable|preemption:).*", re.DOTALL)
-"""What the scheduler adds about pods that it could evict for this one: nothing that somebody here could do."""
+"""What the scheduler adds about preemption: users cannot do anything about it."""
 
 _NO_ROOM = re.compile("Insufficient |Too many pods")
 
@@ -84,18 +84,18 @@ _STEPS = (
         "taints are meant, ask an admin for tolerations in the connection's podTemplate.",
     ),
 )
-"""By the words of Kubernetes 1.30 to 1.34, where it is not for want of room on any node."""
+"""By the messages of Kubernetes 1.30 to 1.34, for causes other than lack of room on all nodes."""
 
 
 def unplaced(pod: Mapping[str, Any]) -> Failure | None:
-    """Why a pod has no node: no room, no node that fits, or a claim that nobody has made. None where it has one."""
+    """Why a pod has no node: no room, no suitable node, or a missing claim. None if it has one."""
     conditions = conditions_of(pod)
     waits = next((c for c in conditions if c["type"] == "PodScheduled" and c["status"] == "False"), None)
     if waits is None:
         return None
     message = str(waits.get("message", ""))
     if missing := _CLAIM_MISSING.search(message):
-        # How many nodes were asked says nothing: none of them could have it.
+        # The number of nodes checked says nothing: none of them could have it.
         said = missing[0] if missing[1] == "not found" else _OF_NODES.sub(".", message)
         failure = Failure.because(Reason.CONTAINER_CONFIG_INVALID, said)
         step = next((step for words, step in _CLAIM_STEPS.items() if missing[1].startswith(words)), failure.next_step)

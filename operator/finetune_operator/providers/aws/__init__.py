@@ -1,1 +1,1 @@
-"""What the providers at AWS share: signed calls, S3, usage figures."""
+"""Shared by the AWS providers: signed calls, S3, usage metrics."""

@@ -1,7 +1,7 @@
-"""What AWS answers: read as far as it can be AWS's, and taken for nothing that it is not.
+"""Limits the size of AWS's answers and rejects those that are not AWS's.
 
-botocore reads whatever comes, and takes what is no answer for one without fields: a list would be empty, a deletion
-done.
+botocore reads answers of any size, and parses foreign ones as an object without fields: a list would seem empty and a
+deletion done.
 """
 
 import json
@@ -14,34 +14,34 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.model import OperationModel
 from botocore.response import StreamingBody
 
-from finetune_operator.providers.errors import Unreadable, looks_like_page
+from finetune_operator.providers.errors import Unreadable, is_html
 from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, moved, too_long
 
 _CHUNK_BYTES = 64 * 1024
 
 _OF_AWS = frozenset({"x-amz-request-id", "x-amzn-requestid", "x-amz-bucket-region"})
-"""Headers by which an answer is known to be AWS's own."""
+"""Headers that identify an answer as AWS's own."""
 _IN_JSON = frozenset({"json", "rest-json"})
 _IN_EACH_PAGE = b"IsTruncated"
-"""Of a list of S3's, in XML: what it lists is left out where there is none."""
+"""Present in every page of S3's XML lists, which omit an empty list itself."""
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A body that has been read, as botocore reads one."""
+    """A body that has been read, with the interface that botocore reads from."""
 
     content: bytes
 
     def stream(self) -> Iterator[bytes]:
-        """All of it."""
+        """The whole body."""
         yield self.content
 
 
 class Bounded:
-    """Sends as botocore does, and holds no more of an answer than could be AWS's. What streams goes on streaming.
+    """A botocore HTTP session that limits the size of answers. Streamed ones are passed through.
 
     Args:
-        http: what sends, as botocore's URLLib3Session.
+        http: the wrapped session, such as botocore's URLLib3Session.
     """
 
     def __init__(self, http: Any) -> None:
@@ -56,7 +56,7 @@ class Bounded:
         streams, request.stream_output = request.stream_output, True
         response = self._http.send(request)
         if streams and response.status_code < 300:
-            return response  # whoever asked for that reads no further than is good
+            return response  # callers that stream limit the size themselves
         content, body = bytearray(), StreamingBody(response.raw, None)
         for chunk in body.iter_chunks(_CHUNK_BYTES):
             content += chunk
@@ -71,11 +71,11 @@ class Bounded:
 
 
 def require_answer(operation_model: OperationModel, response_dict: Mapping[str, Any], **_: Any) -> None:
-    """For botocore's event `before-parse`.
+    """Handler of botocore's event `before-parse`.
 
     Raises:
-        Unreadable: it is a page, is cut short, or is of another form. Only what streams, as an object of S3, may be.
-        TryLater: it leads elsewhere, and not to another region as S3's own words do, where botocore follows.
+        Unreadable: the answer is a web page, truncated, or of another format; streamed S3 objects may be anything.
+        TryLater: it is a redirect that is not S3's own to another region, which botocore follows.
     """
     service, status = operation_model.service_model.service_name, response_dict["status_code"]
     headers = {name.casefold(): value for name, value in response_dict["headers"].items()}
@@ -83,22 +83,22 @@ def require_answer(operation_model: OperationModel, response_dict: Mapping[str, 
         raise moved(service, status, headers.get("location", ""))
     if status >= 500 or (operation_model.has_streaming_output and status < 300):
         return
-    if looks_like_page(response_dict["body"]):
+    if is_html(response_dict["body"]):
         raise Unreadable(f"{service} answers with a web page and status {status}")
     if status < 300 and _is_something_else(operation_model, response_dict["body"], own=bool(_OF_AWS & headers.keys())):
         raise Unreadable(f"{service} answers with something else")
 
 
 def _is_something_else(operation_model: OperationModel, body: bytes, *, own: bool) -> bool:
-    """Whether a body is of another form than the operation's model says, or lacks where that has fields."""
+    """Whether a body has another format than the operation's model, or is missing although the model has fields."""
     shape = operation_model.output_shape
     if shape is None or "payload" in shape.serialization:
-        return False  # nothing of it is read, or all of it by whoever has asked
+        return False  # the body is ignored, or returned to the caller as it is
     if not body:
-        return any("location" not in one.serialization for one in shape.members.values())  # else in headers
+        return any("location" not in one.serialization for one in shape.members.values())  # else all are in headers
     lists = operation_model.name.startswith("List")
     if operation_model.service_model.resolved_protocol not in _IN_JSON:
-        return lists and _IN_EACH_PAGE not in body  # of all else its parser tells
+        return lists and _IN_EACH_PAGE not in body  # the parser rejects other malformed XML
     try:
         found = json.loads(body)
     except (ValueError, RecursionError):
@@ -107,9 +107,9 @@ def _is_something_else(operation_model: OperationModel, body: bytes, *, own: boo
 
 
 def _lacks_its_list(shape: Any, found: Mapping[str, Any], *, own: bool) -> bool:
-    """Whether a list's page is without what it lists: nothing may be concluded from that.
+    """Whether a page lacks its list, so that nothing may be concluded from it.
 
-    Bedrock's model would let it leave an empty list out; then it is known by AWS's headers, which no proxy has.
+    Bedrock's model allows it to omit an empty list; such a page is accepted if it has AWS's headers.
     """
     lists = [(name, one) for name, one in shape.members.items() if one.type_name == "list"]
     return not any(

@@ -1,4 +1,4 @@
-"""What the APIs of AWS's services have in common: one connection's calls, and its place in S3, where data go."""
+"""Shared part of the AWS providers' APIs: one connection's calls, and its S3 location for data."""
 
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -12,11 +12,11 @@ from finetune_operator.providers.rate_limit import Pace
 
 
 class AwsApi:
-    """The part of a FineTuningApi that is the same. A file's name is its ID: the connection says where it is.
+    """The shared part of a FineTuningApi. A file's name is its ID, relative to the connection's S3 location.
 
     Args:
-        aws: calls on the services.
-        place: the connection's in S3.
+        aws: calls to the services.
+        place: the connection's S3 location.
     """
 
     def __init__(self, aws: Aws, place: S3Location) -> None:
@@ -28,29 +28,29 @@ class AwsApi:
         await self._aws.close()
 
     def keep_pace(self, pace: Pace) -> None:
-        """Each request waits, but for S3's."""
+        """Each request waits for the rate limiter, except S3's."""
         self._aws.keep_pace(pace)
 
     async def account(self) -> str | None:
-        """As STS tells it."""
+        """The account by STS."""
         return await self._aws.account()
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
-        """To S3, in parts."""
+        """Upload to S3, in parts."""
         await self._bucket.write(name, body)
         return RemoteFile(name, name, size)
 
     async def file(self, file_id: str) -> RemoteFile:
-        """An object."""
+        """HEAD of an object."""
         return RemoteFile(file_id, file_id, (await self._bucket.look(file_id)).bytes)
 
     async def end_uploads(self, prefix: str) -> None:
-        """Give up uploads that were never ended: S3 bills for their parts. None are left of a bucket that is gone."""
+        """Abort incomplete uploads, since S3 bills for their parts. A deleted bucket has none."""
         with suppress(NoBucket):
             await self._bucket.end_uploads(prefix)
 
     async def _objects(self, prefix: str) -> list[S3Object]:
-        """What there is below the connection's place: with a bucket that is gone went all that was in it."""
+        """Objects in the connection's S3 location; empty if the bucket was deleted."""
         try:
             return await self._bucket.objects(prefix)
         except NoBucket:

@@ -1,7 +1,7 @@
-"""AWS for one connection: whose keys sign, and calls beside the event loop. Knows no service.
+"""AWS calls of one connection: its session, and threads beside the event loop. Independent of the services.
 
-boto3 has no asyncio: each connection has threads of its own, so that one that waits for AWS holds up no other. The
-SDK repeats nothing here: whether a call that was not answered was done, only a look-up can tell.
+boto3 has no asyncio support. Each connection has its own threads, so that one that waits for AWS does not block others.
+The SDK's retries are off: whether a call without an answer was carried out, only a lookup can tell.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ from finetune_operator.providers.aws.answers import Bounded, require_answer
 from finetune_operator.providers.aws.line import POOLS, Line
 from finetune_operator.providers.aws.refusals import STORE, translated
 from finetune_operator.providers.connection_secret import AWS_KEYS
-from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, require_end
+from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, limit_pages
 from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.rate_limit import Pace
 from finetune_operator.providers.timeouts import seconds_for
@@ -35,25 +35,25 @@ from finetune_operator.providers.values import plain
 T = TypeVar("T")
 
 POD_METHODS = frozenset({"assume-role-with-web-identity", "container-role"})
-"""How a pod has an identity of its own. Neither the node's role nor a file in the image is the operator's."""
+"""Credential providers for a pod's own identity. The node's role and files in the image must not be used."""
 
 CONNECT_SECONDS, ANSWER_SECONDS = 5.0, 20.0
 THREADS = 16
 AGENT = f"finetune-operator/{RELEASE} Botocore/{boto_version}"
-"""Who asks, as CloudTrail shows it. Without one botocore puts its own together at every request."""
+"""The user agent in CloudTrail. Without it botocore builds its own for every request."""
 
 
 def session_of(credentials: AwsCredentials, secret: Mapping[str, str], region: str) -> Session:
     """A session that signs with the Secret's keys, or with the identity of the operator's own pod.
 
-    boto3's clients are made by botocore's sessions; these, unlike boto3's own, can share what they know of services.
+    A botocore session, which boto3's are built on: unlike boto3's it can share the services' models.
     """
     session = Session()
     session.register_component("data_loader", _loader())
     session.set_config_variable("region", region)
     trusted = os.environ.get("SSL_CERT_FILE")
     if trusted and session.get_config_variable("ca_bundle") is None:
-        session.set_config_variable("ca_bundle", trusted)  # whom all else of the operator trusts
+        session.set_config_variable("ca_bundle", trusted)  # as in the rest of the operator
     if credentials.secret_ref is not None:
         session.set_credentials(*(secret[name] for name in AWS_KEYS))
         return session
@@ -66,17 +66,17 @@ def session_of(credentials: AwsCredentials, secret: Mapping[str, str], region: s
 
 @cache
 def _loader() -> Loader:
-    """The services' models, read once for all connections: they take megabytes, and tenths of a second."""
+    """The services' models, loaded once for all connections: they take megabytes, and tenths of a second."""
     return create_loader()
 
 
 class Aws:
-    """Calls on AWS's services with one connection's session.
+    """Calls to AWS's services with one connection's session.
 
     Args:
-        session: whose keys sign.
-        endpoints: addresses of services where they are not AWS's public ones, by boto3's names of the services.
-        patience: seconds for an answer of services that take longer than others, by the same names.
+        session: signs the requests.
+        endpoints: addresses of services, if not AWS's public ones, by boto3's service names.
+        patience: read timeouts of services that take longer than others, by the same names.
     """
 
     def __init__(
@@ -94,20 +94,20 @@ class Aws:
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
 
     async def close(self) -> None:
-        """Take no more calls; those on their way end by themselves."""
+        """Accept no more calls; running ones finish."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         for client in self._clients.values():
             client.close()
 
     def keep_pace(self, pace: Pace) -> None:
-        """Each request waits, but for those to S3: its limits are a thousand times as high, and nobody else's."""
+        """Each request waits for the rate limiter, except S3's, whose own limits are a thousand times as high."""
         self._pace = pace
 
     async def account(self) -> str | None:
-        """Whose keys sign, by STS, which asks for no right; None where private endpoints leave it out.
+        """The account by STS, which requires no permission; None if the private endpoints do not include STS.
 
         Raises:
-            ProviderError: as `translated` says.
+            ProviderError: see `translated`.
         """
         if self._endpoints and "sts" not in self._endpoints:
             return None
@@ -117,16 +117,16 @@ class Aws:
         """One call, by boto3's names of service and operation.
 
         Raises:
-            ProviderError: as `translated` says.
+            ProviderError: see `translated`.
         """
         sent = len(arguments.get("Body", b""))
         return await self.run(service, lambda client: getattr(client, operation)(**arguments), size=sent)
 
     async def pages(self, service: str, operation: str, key: str, **arguments: Any) -> list[dict[str, Any]]:
-        """What a list has under `key`, all pages of it.
+        """The items under `key` of all pages of a list.
 
         Raises:
-            ProviderError: as `translated` says.
+            ProviderError: see `translated`.
             Unreadable: it has no end.
         """
         pages: Any = None
@@ -138,28 +138,28 @@ class Aws:
                 pages = client.get_paginator(operation).paginate(**arguments)
                 listed = iter(pages)
             page = next(listed)
-            # To ask the iterator would take another turn, for no call.
-            return page, any(pages._get_next_token(page).values())  # noqa: SLF001 - nothing public tells
+            # Asking the iterator for another page would wait for the rate limiter without making a call.
+            return page, any(pages._get_next_token(page).values())  # noqa: SLF001 - there is no public way
 
         found: list[dict[str, Any]] = []
         count, more = 0, True
         while more:
             page, more = await self.run(service, read)
             found += page.get(key) or []
-            require_end(count := count + 1, service)
+            limit_pages(count := count + 1, service)
         return found
 
     async def run(self, service: str, do: Callable[[Any], T], *, paced: bool = True, size: int = 0) -> T:
-        """What `do` makes of the service's client, in a thread.
+        """Call `do` with the service's client, in a thread.
 
         Args:
             service: by boto3's name.
             do: one call.
-            paced: once it is this call's turn.
-            size: bytes that it sends or reads, where they are many.
+            paced: whether to wait for the rate limiter.
+            size: bytes that it sends or reads, if many.
 
         Raises:
-            ProviderError: as `translated` says.
+            ProviderError: see `translated`.
         """
         if self._pace is not None and paced and service != STORE:
             await self._pace.wait()
@@ -172,7 +172,7 @@ class Aws:
             raise unanswered(error, service) from None
         except (boto.ClientError, boto.BotoCoreError) as error:
             raise translated(error, service) from None
-        except (ResponseParserError, RuntimeError):  # the second one of moments that no calendar has
+        except (ResponseParserError, RuntimeError):  # RuntimeError for invalid timestamps
             raise Unreadable(f"{service} answers with something else") from None
 
     def _run(self, service: str, do: Callable[[Any], T], line: Line) -> T:
@@ -180,7 +180,7 @@ class Aws:
             return do(self._client(service))
 
     def _client(self, service: str) -> Any:
-        """Made when it is first asked for, in a thread: reading a service's model takes a while."""
+        """The service's client, created on first use in the call's thread: loading a service's model takes a while."""
         with self._building:
             if service not in self._clients:
                 endpoint = self._endpoints.get(service)
@@ -194,24 +194,24 @@ class Aws:
                 )
                 try:
                     client = self._session.create_client(service, endpoint_url=endpoint, config=config)
-                except ValueError:  # of its host, or its port
+                except ValueError:  # invalid host or port
                     raise _no_address(service, str(endpoint)) from None
                 client.meta.events.register("before-send", self._require_pace)
                 client.meta.events.register("before-parse", require_answer)
-                http = client._endpoint.http_session  # noqa: SLF001 - no setting has it, nor the next two
+                http = client._endpoint.http_session  # noqa: SLF001 - there is no setting for this and the next two
                 http._pool_classes_by_scheme.update(POOLS)  # noqa: SLF001
                 client._endpoint.http_session = Bounded(http)  # noqa: SLF001
                 self._clients[service] = client
             return self._clients[service]
 
     def _require_pace(self, **_: Any) -> None:
-        """A thread may have waited for its start, or for credentials, after its turn had come."""
+        """Check the guard once more: the thread may have waited for its start, or for credentials."""
         if self._pace is not None:
             self._pace.require()
 
 
 def _no_address(service: str, endpoint: str) -> ProviderError:
-    """Nobody is asked: no client is made for such an address."""
+    """The error for an invalid endpoint, for which no client can be created."""
     message = f"{plain(endpoint)}, where {service} is to be, can be no host's address"
     step = "Ask an admin to correct the LLMConnection's endpoints: a host's name has letters, digits and dashes."
     return TryLater(Reason.PROVIDER_UNAVAILABLE, message, next_step=step)

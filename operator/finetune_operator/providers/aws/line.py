@@ -1,7 +1,7 @@
-"""What a call on AWS goes over, hung up when the call has used up its time.
+"""Aborts an AWS call whose time is used up, by shutting down its sockets.
 
-botocore's threads cannot be interrupted, and its time-outs are of silence alone: a thread that reads what drips would
-be lost to the connection's calls. Without its socket it ends.
+botocore's threads cannot be interrupted, and its timeouts only apply to silence: a thread that reads a slowly dripping
+answer would be blocked. Once its socket is shut down it ends.
 """
 
 import socket
@@ -16,11 +16,11 @@ _here = threading.local()
 
 
 class Late(Exception):
-    """The call's time was over before its request went out."""
+    """The call's time was used up before its request was sent."""
 
 
 class Line:
-    """One call's."""
+    """The sockets of one call."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -29,20 +29,20 @@ class Line:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What this thread sends goes over this line."""
+        """Register the sockets that this thread uses."""
         _here.line = self
         try:
             yield
         finally:
             _here.line = None
             with self._lock:
-                self._sockets.clear()  # the next call may be on them by now
+                self._sockets.clear()  # other calls may reuse them by now
 
     def take(self, over: socket.socket) -> None:
-        """A request goes out over this socket.
+        """Register the socket of a request.
 
         Raises:
-            Late: it must not.
+            Late: the call was aborted.
         """
         with self._lock:
             if self._hung_up:
@@ -50,16 +50,16 @@ class Line:
             self._sockets.append(over)
 
     def hang_up(self) -> None:
-        """From any thread: whatever is on its way ends, and nothing goes out any more."""
+        """Abort the call's requests, and refuse further ones; callable from any thread."""
         with self._lock:
             self._hung_up = True
             for one in self._sockets:
                 with suppress(OSError):
-                    socket.socket.shutdown(one, socket.SHUT_RDWR)  # one with TLS would say goodbye first, and wait
+                    socket.socket.shutdown(one, socket.SHUT_RDWR)  # an SSLSocket's own would wait for close_notify
 
 
 class _Held:
-    """A connection of botocore's that tells its thread's line of its socket."""
+    """A botocore connection that registers its socket with its thread's line."""
 
     sock: socket.socket | None
 
@@ -94,4 +94,4 @@ class _HttpsPool(AWSHTTPSConnectionPool):  # type: ignore[misc]  # botocore has 
 
 
 POOLS = {"http": _HttpPool, "https": _HttpsPool}
-"""As urllib3 has them by an address' scheme."""
+"""urllib3's connection pools by scheme."""

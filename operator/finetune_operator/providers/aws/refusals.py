@@ -1,4 +1,4 @@
-"""What AWS's refusals mean, or its silence, in our own terms: by codes, and by words where there are none. Pure."""
+"""Converts AWS's errors, by code, or by message where there is no specific code. Pure."""
 
 import re
 from datetime import UTC, datetime
@@ -36,18 +36,18 @@ _KEYS = frozenset(
 )
 _CLOCK = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
 _LATE = re.compile(r"signature (has )?expired|signature not yet current", re.IGNORECASE)
-"""In messages about signatures: the clocks differ, and the keys are good."""
+"""In messages about signatures: the clocks differ, but the keys are valid."""
 _ELSEWHERE = frozenset(
     {
         *("PermanentRedirect", "TemporaryRedirect", "301", "307", "308"),
         *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
     }
 )
-"""S3's ways to say that a bucket is in another region."""
+"""S3's codes for a bucket in another region."""
 _UNHEARD = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway", "407"})
-"""Refusals with a 4xx status that tell nothing of what was asked: it, or part of it, did not come through."""
+"""4xx errors because the request, or part of it, did not arrive."""
 _NO_ANSWER = frozenset({408, 424})
-"""Of a model that took too long, or broke: it may answer the next question."""
+"""Status when a model timed out or failed; it may answer the next question."""
 _DENIED = frozenset({"AccessDenied", "AccessDeniedException", "UnauthorizedOperation", "OptInRequired", "403"})
 _THROTTLED = frozenset(
     {
@@ -66,20 +66,20 @@ _ABSENT = frozenset({"ResourceNotFoundException", "ResourceNotFound", "NoSuchKey
 _MISSING = re.compile(
     "not found|(could not|cannot|unable to) find|does not exist|no such|identifier is invalid", re.IGNORECASE
 )
-"""In refusals: SageMaker has no code of its own for what is not there, and Bedrock does not always use its own."""
+"""In messages: SageMaker has no code for a missing object, and Bedrock does not always use its own."""
 _NO_NAME = "validation error detected"
-"""Of what is asked about: nothing can have such a name."""
+"""In messages of reads: nothing can have this name."""
 NO_OPERATION = "UnknownOperationException"
-"""What AWS says where a region does not have what is called."""
+"""AWS's code for an operation that the region does not have."""
 _CONFLICT = frozenset({"ConflictException", "ResourceInUse", "ResourceInUseException", "409"})
 _ROLE = re.compile(r"(could not|unable to|cannot) assume|iam:PassRole|trust (policy|relationship)", re.IGNORECASE)
-"""In messages about the role that a service is to take: AWS has no code for that."""
+"""In messages about the role that a service should assume: AWS has no code for this."""
 
 _OF_BUCKET = re.compile(
     r"bucket[^.]{0,80} (is in|not in|different|another|same) [^.]{0,20}region",
     re.IGNORECASE,
 )
-"""In messages about the place of the data, for which AWS has no code either."""
+"""In messages about the bucket's region, for which AWS has no code either."""
 
 _NO_DATA = "No S3 objects found"
 _NO_DATA_STEP = (
@@ -95,11 +95,11 @@ _NO_IDENTITY = (
 
 
 class NoBucket(TryLater):
-    """There is no such bucket, and so nothing in it. One that is in another region is there."""
+    """The bucket does not exist, so neither do objects in it; not for a bucket in another region."""
 
 
 def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> ProviderError:
-    """AWS's refusal, or its silence, in our own terms. Raise it `from None`: requests have signatures."""
+    """Convert an error. Raise the result `from None`: requests contain signatures."""
     if isinstance(error, boto.ClientError):
         return _refusal(error, service)
     kind = type(error).__name__
@@ -119,12 +119,12 @@ def _refusal(error: boto.ClientError, service: str) -> ProviderError:
 def _of_the_asker(  # noqa: PLR0911 - a table
     error: boto.ClientError, service: str, code: str, said: str
 ) -> TryLater | None:
-    """A no to whoever asks, or to the place: keys, clock, rights, role, bucket. None where it is another one."""
+    """Errors about the caller or location: keys, clock, permissions, role, bucket; None for others."""
     if code in _CLOCK or (code in _KEYS and _LATE.search(said)):
         message = f"{service} refuses the time of the operator's requests ({code}): its node's clock is wrong"
         return TryLater(Reason.PROVIDER_UNAVAILABLE, message, KEY_PAUSE_SECONDS)
     if code in _KEYS:
-        # Not AWS's own words: they may hold what was signed.
+        # Without AWS's message, which may contain the signed request.
         message = f"{service} does not accept the connection's keys ({code})"
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     if code == "NoSuchBucket":
@@ -150,7 +150,7 @@ def _of_the_asker(  # noqa: PLR0911 - a table
 def _of_what_was_asked(  # noqa: PLR0911 - a table
     error: boto.ClientError, service: str, code: str, said: str
 ) -> ProviderError:
-    """A no to what was asked, or to its time."""
+    """Errors about the request itself, or its timing."""
     status = _status(error)
     if code in _THROTTLED or status == 429:
         pause = _asked_pause(error) or THROTTLE_PAUSE_SECONDS
@@ -170,7 +170,7 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
     if status < 400:
         return moved(service, status, "")
     if _action(error).startswith("AssumeRole"):
-        # Asked by the SDK, before the service was: what the connection wants was never looked at.
+        # From the SDK's own call for credentials: the connection's request was never sent.
         message = f"the operator's pod gets no credentials at AWS ({code}): {said}"
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     step = _NO_DATA_STEP if _NO_DATA in said else None
@@ -179,7 +179,7 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
 
 
 def _refused(error: boto.ClientError, service: str, code: str) -> type[Refused]:
-    """Whether a refusal tells that what is asked about is not there: not of a wish that names what nobody has."""
+    """NotThere if the error says that the object does not exist, unless it is about a create's arguments."""
     wishes, asks = _action(error).startswith("Create"), _action(error).startswith(("Describe", "Get"))
     absent = code == NO_OPERATION or (_MISSING.search(_said(error)) and not wishes)
     absent = absent or (asks and _NO_NAME in _said(error))

@@ -1,6 +1,6 @@
-"""A place in S3 as an AWS connection has it: objects by their names below its prefix, written as they come.
+"""An AWS connection's S3 location: objects by name below its prefix, written as streams.
 
-A file is passed on in parts, of which one is held at a time, and is there when its last part is, or not at all.
+A file is uploaded in parts, of which one is buffered at a time, and appears once all are uploaded, or not at all.
 """
 
 from collections.abc import AsyncIterator
@@ -21,11 +21,11 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    looks_like_page,
+    is_html,
 )
 
 PART_BYTES = 8 * 1024 * 1024
-"""S3 takes parts from 5 MiB on, and 10,000 of them: files of up to 80 GB."""
+"""S3 accepts parts of at least 5 MiB, and 10,000 of them: this allows files of up to 80 GB."""
 
 DELETE_AT_ONCE = 1000
 
@@ -40,7 +40,7 @@ class S3Object:
 
 
 class Bucket:
-    """Objects of one place. All of it raises ProviderError's children."""
+    """Objects of one S3 location. Every method raises subclasses of ProviderError."""
 
     def __init__(self, aws: Aws, place: S3Location) -> None:
         self._aws = aws
@@ -52,12 +52,12 @@ class Bucket:
         return f"s3://{self._bucket}/{self._prefix}{name}"
 
     def name_of(self, uri: str) -> str | None:
-        """The name of what a URI means, where it is of this place."""
+        """The name of the object at a URI; None if it is in another location."""
         begins = self.uri("")
         return uri.removeprefix(begins) if uri.startswith(begins) else None
 
     async def check(self) -> None:
-        """Whether the bucket is there, and may be used; free of charge but for the request."""
+        """Raise if the bucket does not exist or may not be used; costs only the request."""
         try:
             await self._aws.call(STORE, "head_bucket", Bucket=self._bucket)
         except NotThere:
@@ -65,27 +65,27 @@ class Bucket:
             raise TryLater(Reason.BUCKET_NOT_FOUND, message, 60.0) from None
 
     async def objects(self, begins: str) -> list[S3Object]:
-        """Objects whose names begin so, in the order of their names."""
+        """Objects with this prefix, sorted by name."""
         found = await self._aws.pages(
             STORE, "list_objects_v2", "Contents", Bucket=self._bucket, Prefix=self._prefix + begins
         )
         return [S3Object(one["Key"].removeprefix(self._prefix), one["Size"]) for one in found]
 
     async def look(self, name: str) -> S3Object:
-        """One object.
+        """HEAD of one object.
 
         Raises:
-            NotThere: there is none.
+            NotThere: it does not exist.
         """
         found = await self._aws.call(STORE, "head_object", **self._at(name))
         return S3Object(name, found["ContentLength"])
 
     async def read(self, name: str, limit: int) -> bytes:
-        """The content, as far as `limit` bytes. None that is read here is a page for people.
+        """The content, up to `limit` bytes; never a web page.
 
         Raises:
-            NotThere: there is none.
-            Unreadable: a proxy answers, whose page would be taken for a report that has gone bad.
+            NotThere: it does not exist.
+            Unreadable: a proxy's page, which would otherwise be taken for a corrupt report.
         """
 
         def read(client: Any) -> bytes:
@@ -93,12 +93,12 @@ class Bucket:
                 return bytes(body.read(limit))
 
         content = await self._aws.run(STORE, read, size=limit)
-        if looks_like_page(content):
+        if is_html(content):
             raise Unreadable(f"s3 answers with a web page in the place of {name}")
         return content
 
     async def write(self, name: str, body: AsyncIterator[bytes]) -> None:
-        """Pass an object on as it comes. One that broke off is not there, and costs nothing."""
+        """Upload a streamed object. An interrupted upload leaves no object, and no billed parts."""
         parts = in_parts(body, PART_BYTES)
         first = await anext(parts, b"")
         second = await anext(parts, None)
@@ -113,23 +113,23 @@ class Bucket:
                 tags.append(await self._part(upload, len(tags) + 1, part))
             await self._aws.call(STORE, "complete_multipart_upload", MultipartUpload={"Parts": tags}, **upload)
         except BaseException:
-            with suppress(ProviderError):  # `end_uploads` ends what is left
+            with suppress(ProviderError):  # `end_uploads` aborts it later
                 await self._aws.call(STORE, "abort_multipart_upload", **upload)
             raise
 
     async def delete(self, name: str) -> None:
-        """Delete an object; one that is not there is no error."""
+        """Delete an object; no error if it does not exist."""
         await self._aws.call(STORE, "delete_object", **self._at(name))
 
     async def delete_all(self, begins: str) -> None:
-        """Delete everything whose name begins so, also parts of uploads that were never ended."""
+        """Delete everything with this prefix, including incomplete uploads."""
         await self.end_uploads(begins)
         keys = [{"Key": self._prefix + one.name} for one in await self.objects(begins)]
         for start in range(0, len(keys), DELETE_AT_ONCE):
             await self._delete_keys(keys[start : start + DELETE_AT_ONCE])
 
     async def end_uploads(self, begins: str) -> None:
-        """Give up uploads of objects whose names begin so: their parts are billed, and no list of objects has them."""
+        """Abort incomplete uploads with this prefix: their parts are billed, and not in the list of objects."""
         if not begins:
             raise ValueError("the whole place is nobody's to delete")
         found = await self._aws.pages(
@@ -141,7 +141,7 @@ class Bucket:
                 await self._aws.call(STORE, "abort_multipart_upload", **upload)
 
     async def _delete_keys(self, keys: list[dict[str, str]]) -> None:
-        """One call that says of each key what became of it: what it says of the first that stays counts for all."""
+        """Delete in one call, which reports each key; the first failure is raised for all."""
         asked = {"Objects": keys, "Quiet": True}
         answer = await self._aws.call(STORE, "delete_objects", Bucket=self._bucket, Delete=asked)
         refused = answer.get("Errors") or []
@@ -159,7 +159,7 @@ class Bucket:
 
 
 async def in_parts(body: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes]:
-    """The body in parts of `size` bytes, the last one shorter. Holds one part, and a chunk."""
+    """The body in parts of `size` bytes, the last one shorter. Buffers one part and a chunk."""
     part = bytearray()
     async for chunk in body:
         view = memoryview(chunk)
@@ -175,6 +175,6 @@ async def in_parts(body: AsyncIterator[bytes], size: int) -> AsyncIterator[bytes
 
 
 def place_of(uri: str) -> tuple[S3Location, str]:
-    """The bucket of an s3:// URI as a place, and the key: for what another place than the connection's holds."""
+    """The bucket of an s3:// URI as a location, and the key: for objects outside of the connection's location."""
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     return S3Location(bucket=bucket), key

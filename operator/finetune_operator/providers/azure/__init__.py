@@ -1,1 +1,1 @@
-"""Azure OpenAI: its data plane is OpenAI's, its deployments are made by ARM."""
+"""Azure OpenAI: its data plane is OpenAI's, its deployments are created through ARM."""

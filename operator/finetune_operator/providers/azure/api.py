@@ -1,4 +1,4 @@
-"""Azure OpenAI's data plane: OpenAI's API with a training type, shorter names, and tokens of Entra instead of a key."""
+"""Azure OpenAI's data plane: OpenAI's API with a training type, shorter names, and Entra tokens instead of a key."""
 
 import logging
 import re
@@ -24,20 +24,20 @@ logger = logging.getLogger(__name__)
 
 _OWN_ADDRESS = re.compile(r"([a-z0-9-]+)\.(openai|cognitiveservices|services\.ai)\.azure\.(com|us|cn)")
 TRAINING_TYPES = {"Standard": "Standard", "GlobalStandard": "GlobalStandard", "DeveloperTier": "developerTier"}
-"""Our words and Azure's."""
+"""Azure's training types by ours."""
 
 
 def resource_of(endpoint: str) -> str | None:
-    """The resource whose endpoint it is: its addresses begin with its name, which no other resource has.
+    """The resource of an endpoint, by the host's first label, which is unique.
 
-    None of a gateway's address, or a region's: nothing tells whose resource is behind it.
+    None for the address of a gateway or a region, which does not tell the resource.
     """
     found = _OWN_ADDRESS.fullmatch(urlsplit(endpoint).hostname or "")
     return f"Azure resource {found[1]}" if found else None
 
 
 def scope_of(endpoint: str) -> str:
-    """What tokens for an endpoint are asked for: the clouds of the US government and of China are ones of their own."""
+    """The token scope of an endpoint: the US government and China clouds have their own."""
     found = _OWN_ADDRESS.fullmatch(urlsplit(endpoint).hostname or "")
     return f"https://cognitiveservices.azure.{found[3] if found else 'com'}/.default"
 
@@ -67,14 +67,14 @@ class AzureOpenAIApi(OpenAIApi):
         await self._credential.close()
 
     def keep_pace(self, pace: Pace) -> None:
-        """Each request waits, those to ARM too."""
+        """Each request waits for the rate limiter, including those to ARM."""
         super().keep_pace(pace)
         self._deployments.keep_pace(pace)
 
     async def check(self) -> None:
-        """As OpenAI's; and whether ARM has the account, which would else show when a job has been paid for.
+        """As OpenAI's, and check that ARM has the account: otherwise the error would appear after a job was paid for.
 
-        Whether ARM may be asked is another question: tuning needs no right there.
+        A missing permission at ARM is no error, since tuning needs none.
         """
         await super().check()
         try:
@@ -86,32 +86,31 @@ class AzureOpenAIApi(OpenAIApi):
             logger.info("ARM cannot be asked about the account: %s", error.message)
 
     async def account(self) -> str | None:
-        """The resource whose endpoint it is, where that is one of Azure's own addresses."""
+        """The endpoint's resource, if it is one of Azure's own addresses."""
         return resource_of(self._endpoint)
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - see there
-        """All jobs since then: Azure may keep no labels, and a filter by them would hide what is there."""
+        """All jobs since then: Azure may drop labels, and then a filter by labels would return nothing."""
         return await self.jobs(since)
 
     def hosting(self) -> HostingApi:
-        """Deployments of the account, by ARM."""
+        """Deployments of the account, through ARM."""
         return self._deployments
 
     async def _wait(self) -> None:
-        """As OpenAI's; a new token comes before the turn, and not between that and the request."""
+        """As OpenAI's, but fetch a token first, so that this does not delay the request after its turn has come."""
         await self._token()
         await super()._wait()
 
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - the same for every job
-        """Without a training type Azure says that the base model cannot be tuned."""
+        """The training type, without which Azure says that the base model cannot be tuned."""
         return {"extra_body": {"trainingType": self._training_type}}
 
 
 def token_of(credential: Credential, scope: str) -> Callable[[], Awaitable[str]]:
-    """What the SDK calls for each request; azure-identity has its own cache.
+    """The function that the SDK calls for each request; azure-identity caches tokens.
 
-    The function raises ProviderError where Entra gives no token. Its own words stay away: they may hold parts of a
-    secret.
+    It raises ProviderError if Entra gives no token, without Entra's message, which may contain parts of a secret.
     """
 
     async def token() -> str:

@@ -1,4 +1,4 @@
-"""ARM's REST interface where one GET is all that is wanted of it; what its refusals mean."""
+"""Single GETs at ARM's REST API, and the conversion of its errors."""
 
 import re
 from collections.abc import Awaitable, Mapping
@@ -32,7 +32,7 @@ T = TypeVar("T")
 MANAGEMENT = "https://management.azure.com"
 CONFLICT_PAUSE_SECONDS = 20.0
 LONGEST_PATH = 512
-"""Of what status keeps."""
+"""Longest path that is recorded in status."""
 
 _ACTION = re.compile(r"action '([A-Za-z./]{1,128})'")
 _ADDRESS = (
@@ -59,11 +59,11 @@ _IN_THE_WAY = {
     "SubscriptionDisabled": ("the subscription is disabled", _SUBSCRIPTION),
     "ResourceGroupBeingDeleted": ("the resource group is being deleted", _SUBSCRIPTION),
 }
-"""What people have put in the way, by a part of ARM's code, whatever the status: said, with what to do about it."""
+"""Obstacles that an admin must remove, with message and next step, by a part of ARM's code, whatever the status."""
 
 
 class Forbidden(TryLater):
-    """403: the identity is good, and may not do this."""
+    """403: the identity is valid but lacks a permission."""
 
 
 class ArmRest:
@@ -71,8 +71,8 @@ class ArmRest:
 
     Args:
         base: ARM's address.
-        credential: what azure-identity has.
-        transport: sends them.
+        credential: of azure-identity.
+        transport: sends the requests.
     """
 
     def __init__(self, base: str | None, credential: Any, transport: InTurn | None = None) -> None:
@@ -89,7 +89,7 @@ class ArmRest:
         await self._client.close()
 
     def path_of(self, url: str) -> str | None:
-        """The path at ARM, with its query, of an address that ARM gave; None where it leads elsewhere."""
+        """Path and query of a URL that ARM returned; None if it leads elsewhere or is too long."""
         path = url.removeprefix(self._base)
         return path if path.startswith("/") and len(path) <= LONGEST_PATH else None
 
@@ -102,7 +102,7 @@ class ArmRest:
         return (await self.get_dated(path, params))[0]
 
     async def get_dated(self, path: str, params: Mapping[str, str]) -> tuple[dict[str, Any], datetime | None]:
-        """The JSON object at a path, and the time by ARM's own clock, where it tells that.
+        """The JSON object at a path, and ARM's `Date`, if it sends one.
 
         Raises:
             ProviderError: ARM refuses, or does not answer.
@@ -124,7 +124,7 @@ def _object(response: Any) -> dict[str, Any]:
     """The JSON object of an answer; one without a body is empty.
 
     Raises:
-        Unreadable: it has something else.
+        Unreadable: the body is something else.
     """
     try:
         found = response.json() if response.content else {}
@@ -136,7 +136,7 @@ def _object(response: Any) -> dict[str, Any]:
 
 
 async def ask(call: Awaitable[T], base: str = MANAGEMENT) -> T:
-    """The answer of a call on ARM, whose address is `base`.
+    """The answer of a call to ARM at `base`.
 
     Raises:
         ProviderError: ARM refuses, or does not answer.
@@ -153,7 +153,7 @@ async def ask(call: Awaitable[T], base: str = MANAGEMENT) -> T:
 
 
 def _with_field(error: ProviderError, base: str) -> ProviderError:
-    """With the field that has ARM's address, where that is somebody's own, and may be wrong."""
+    """Add the field of ARM's address to the error, if the address is configured and may be wrong."""
     no_such_service = UNKNOWN_SERVICE in error.message
     if base.rstrip("/") == MANAGEMENT or not (no_such_service or error.reason is Reason.PROVIDER_UNAVAILABLE):
         return error
@@ -171,7 +171,7 @@ def _refused(error: HttpResponseError) -> ProviderError:
         return Unreadable(f"ARM's address answers with a web page and status {status}")
     if isinstance(error, ResourceNotFoundError):
         return NotThere(Reason.PROVIDER_REFUSED, f"ARM has no such thing: {_said(error)}")
-    # ARM says 401 or 403; with any other status it is Entra that refused, before ARM was asked.
+    # ARM answers with 401 or 403; any other status means that Entra refused before ARM was called.
     if isinstance(error, ClientAuthenticationError) and status not in {401, 403}:
         return no_token(error, "ARM")
     if status in range(200, 300):
@@ -182,7 +182,7 @@ def _refused(error: HttpResponseError) -> ProviderError:
 
 
 def _is_page(error: HttpResponseError) -> bool:
-    """Whether it is a page for people, of a proxy: ARM says no in JSON."""
+    """Whether it is a proxy's HTML page: ARM's errors are JSON."""
     return error.error is None and "html" in str(_headers(error).get("content-type", "")).casefold()
 
 
@@ -192,7 +192,7 @@ def _headers(error: HttpResponseError) -> dict[str, str]:
 
 
 def _translated(error: HttpResponseError) -> ProviderError:
-    """ARM's refusals; a 409 is another operation on the account, of whomever."""
+    """Convert ARM's errors. A 409 means that another operation on the account is running."""
     status, code = error.status_code or 0, _code(error)
     said, pause = f"{code}: {_said(error)}", asked_pause(_headers(error), datetime.now(UTC))
     if status in {401, 403}:
@@ -209,13 +209,13 @@ def _translated(error: HttpResponseError) -> ProviderError:
         return TryLater(Reason.RATE_LIMITED, "ARM asks for patience", pause or 30.0)
     if "Quota" in code:
         return TryLater(Reason.QUOTA_EXCEEDED, f"the account has no room: {said}", 300.0)
-    if status >= 500 or status in {0, 407}:  # 407 is a proxy's: ARM has not heard of it
+    if status >= 500 or status in {0, 407}:  # 407 is from a proxy: the request did not reach ARM
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"ARM answers with status {status}", pause)
     return Refused(Reason.PROVIDER_REFUSED, f"ARM refuses ({status}): {said}")
 
 
 def _in_the_way(error: HttpResponseError) -> Forbidden | None:
-    """A refusal because of what people have put in the way; None where it is another one."""
+    """The error for an obstacle that an admin must remove; None for others."""
     code = _code(error)
     what, step = next((said for words, said in _IN_THE_WAY.items() if words in code), ("", ""))
     if not what:

@@ -1,4 +1,4 @@
-"""Deployments of an Azure OpenAI account by ARM: listed, made by name, deleted, and asked whether they answer."""
+"""Deployments of an Azure OpenAI account through ARM: lists, creates, deletes and probes them."""
 
 import re
 from dataclasses import replace
@@ -22,7 +22,7 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.azure.arm import MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
-from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable, require_end
+from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable, limit_pages
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.rate_limit import Pace
@@ -39,11 +39,11 @@ _STATES: dict[str, HostedState] = {
     "deleting": "Deleting",
 }
 _SKUS = {sku.casefold(): sku for sku in get_args(AzureServing.model_fields["sku"].annotation)}
-"""ARM's words have no case."""
+"""ARM's values are case-insensitive."""
 
 
 class AzureDeployments:
-    """The deployments of one account: one call each, never repeated here. PUT and DELETE by name do nothing twice."""
+    """The deployments of one account: one call each, without retries. PUT and DELETE by name are idempotent."""
 
     names_have_case = False
 
@@ -71,7 +71,7 @@ class AzureDeployments:
         await self._rest.close()
 
     def keep_pace(self, pace: Pace) -> None:
-        """Each request to ARM waits."""
+        """Each request to ARM waits for the rate limiter."""
         self._transport.turn = pace.wait
 
     async def list(self) -> list[Hosted]:
@@ -82,37 +82,37 @@ class AzureDeployments:
             links = set[str]()
             standing: Any = self._arm.deployments.list(*self._place, **self._options)
             pages = standing.by_page()
-            async for page in pages:  # one may be empty, and others follow
+            async for page in pages:  # an empty page may be followed by others
                 found |= {one.name: one for one in [shown(each) async for each in page]}
                 if pages.continuation_token in links:
-                    break  # a list may give one page for ever
+                    break  # the list repeats a page for ever
                 links.add(pages.continuation_token)
-                require_end(len(links), "ARM")
+                limit_pages(len(links), "ARM")
             return found
 
         return [*(await ask(read(), self._base)).values()]
 
     async def details(self, hosted: Hosted) -> Hosted:
-        """With why it failed, which the operation that made it alone tells; else the list tells all."""
+        """The deployment, with why it failed: only the operation that created it has this, the list has the rest."""
         why = await self._why(hosted.operation) if hosted.operation else ""
         return replace(hosted, state="Failed", failure=why) if why else hosted
 
     async def _why(self, operation: str) -> str:
-        """Why an operation has come to nothing; "" where it has not, or is forgotten as ARM does after some days."""
+        """Why an operation failed; "" if it did not, or ARM has dropped it, as it does after some days."""
         try:
             found = await self._rest.get(operation, {})
         except (NotThere, Unreadable, Forbidden):
             return ""
         except (Refused, TryLater) as error:
             if error.reason in {Reason.PROVIDER_REFUSED, Reason.QUOTA_EXCEEDED}:
-                return error.message  # one that is followed by a Location ends as the PUT would have
+                return error.message  # polling by Location ends with the error that the PUT would have had
             raise
         said, how = found.get("error") or {}, str(found.get("status") or "")
         words = plain(": ".join(str(said[part]) for part in ("code", "message") if said.get(part)))
         return words or how if _STATES.get(how.casefold()) == "Failed" else ""
 
     async def make(self, request: HostRequest) -> str | None:
-        """PUT a deployment. It is not waited for: the next look sees how far it is, and its operation why it failed."""
+        """PUT a deployment, without waiting: later lists show its state, and its operation why it failed."""
         followed: list[str] = []
 
         def note(answer: Any) -> None:
@@ -124,14 +124,14 @@ class AzureDeployments:
             try:
                 await begin(*self._place, request.name, wanted(request), polling=False, **options)
             except HttpResponseError as error:
-                if error.status_code != HTTPStatus.ACCEPTED:  # a rule of ARM's that the SDK lacks here
+                if error.status_code != HTTPStatus.ACCEPTED:  # allowed by ARM, but not known to the SDK here
                     raise
 
         await ask(put(), self._base)
         return self._rest.path_of(followed[-1]) if followed else None
 
     async def delete(self, hosted: Hosted) -> None:
-        """DELETE a deployment by its own spelling, which may not be ours; one that is not there is no error."""
+        """DELETE a deployment in ARM's spelling of its name; no error if it does not exist."""
         name = hosted.address or hosted.name
         try:
             call = self._arm.deployments.begin_delete(*self._place, name, polling=False, **self._options)
@@ -139,15 +139,15 @@ class AzureDeployments:
         except NotThere:
             return
         except Forbidden as error:
-            # What answers is none the worse for one that may not be deleted.
+            # Denied, so that a deployment that may not be deleted does not stop calls on others.
             raise Denied.because(error.failure(), error.retry_after) from None
 
     async def answers(self, hosted: Hosted) -> bool:
-        """Whether a deployment answers a question of one token: ARM says Succeeded some minutes before it does."""
+        """Whether a deployment answers a request for one token: ARM shows Succeeded some minutes before it does."""
         return await OpenAIModels(self._sdk).answers(hosted.address or hosted.name)
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
-        """When a deployment was last asked, by Azure Monitor."""
+        """The time of a deployment's last request, by Azure Monitor."""
         return await self._monitor.usage(hosted.address or hosted.name, since, now)
 
 
@@ -160,7 +160,7 @@ def account_path(settings: AzureOpenAI) -> str:
 
 
 def wanted(request: HostRequest) -> arm.Deployment:
-    """The deployment as ARM's PUT takes it. Pure."""
+    """The body of ARM's PUT. Pure."""
     serving = serving_of(request.template)
     name, version = named_base(request.model) if request.is_base else (request.model, "1")
     model = arm.DeploymentModel(format="OpenAI", name=name, version=version)
@@ -172,9 +172,9 @@ def wanted(request: HostRequest) -> arm.Deployment:
 
 
 def named_base(model: str) -> tuple[str, str | None]:
-    """A base model as ARM names it: gpt-4o-mini and 2024-07-18, or the version that Azure takes by itself.
+    """ARM's name and version of a base model: gpt-4o-mini and 2024-07-18, or None for Azure's default version.
 
-    What was tuned from another one is its version 1, as the base of a further job too.
+    A tuned model always has version 1, also as the base of another job.
     """
     if tuned_from(model):
         return model, "1"
@@ -183,12 +183,12 @@ def named_base(model: str) -> tuple[str, str | None]:
 
 
 def serving_of(template: DeploymentTemplate) -> AzureServing:
-    """SKU and capacity; those of the defaults where the template has no block."""
+    """SKU and capacity; the defaults if the template has no block."""
     return template.azure_open_ai or AzureServing()
 
 
 def shown(one: arm.Deployment) -> Hosted:
-    """A deployment as ARM shows it. Pure."""
+    """Convert a deployment from ARM. Pure."""
     model = one.properties.model if one.properties else None
     sku, capacity = (str(one.sku.name or ""), one.sku.capacity) if one.sku else ("", 1)
     sku = _SKUS.get(sku.casefold(), sku)
@@ -205,6 +205,6 @@ def shown(one: arm.Deployment) -> Hosted:
 
 
 def _state(one: arm.Deployment) -> HostedState:
-    """A state that nobody knows is one in which something happens."""
+    """The state; an unknown one counts as in progress."""
     state = one.properties.provisioning_state if one.properties else None
     return _STATES.get(str(getattr(state, "value", state)).casefold(), "Creating")

@@ -1,4 +1,4 @@
-"""Who the operator is at Entra ID, and what Entra's refusals mean: by their codes, since its words may hold secrets."""
+"""The operator's credential at Entra ID, and Entra's errors by code, since the messages may contain secrets."""
 
 import re
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from finetune_operator.providers.retry_after import asked_pause
 PAUSE_SECONDS = 60.0
 
 UNKNOWN_SERVICE = "AADSTS500011"
-"""The tenant knows nobody whom the token would be for: its address is wrong, or of another cloud."""
+"""The tenant does not know the token's audience: ARM's address is wrong, or of another cloud."""
 
 _CODE = re.compile(r"AADSTS(\d{4,8})")
 _MEANS = {
@@ -33,7 +33,7 @@ _MEANS = {
     "70021": "no federated credential of that application matches the service account of the operator's pod",
     "700213": "no federated credential of that application matches the service account of the operator's pod",
 }
-"""By Entra's number, as its documentation of AADSTS codes has them."""
+"""By number, from Entra's documentation of AADSTS codes."""
 
 _NO_WORKLOAD_IDENTITY = (
     "Ask an admin to set the annotation and the label that Azure's workload identity requires, in the chart's "
@@ -45,7 +45,7 @@ def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credentia
     """The operator's identity at Azure: a client with its secret, or the pod's own federated one.
 
     Raises:
-        TryLater: the pod has none, or what the Secret has can be no client's.
+        TryLater: the pod has none, or the Secret's values are malformed.
     """
     options: dict[str, Any] = {"transport": InTurn("Entra"), "retry_total": 0}
     if settings.authority_host is not None:
@@ -68,7 +68,7 @@ def _no_identity(settings: AzureOpenAI) -> TryLater:
 
 
 def untold(error: AzureError, what: str) -> ProviderError:
-    """Why there is no token: Entra refuses it, does not answer, or something else does. `what`: for whom."""
+    """The error for a missing token: Entra refuses, does not answer, or something else does. `what`: its purpose."""
     if isinstance(error, ClientAuthenticationError):
         return no_token(error, what)
     if isinstance(error, HttpResponseError):
@@ -77,7 +77,7 @@ def untold(error: AzureError, what: str) -> ProviderError:
 
 
 def no_token(error: AzureError, what: str) -> ProviderError:
-    """Entra's refusal to give a token, or that it cannot give one now. `what`: for whom."""
+    """The error if Entra gives no token, or not now. `what`: its purpose."""
     status, headers = _answer(error)
     pause = asked_pause(headers, datetime.now(UTC))
     if status == 429:
@@ -91,7 +91,7 @@ def no_token(error: AzureError, what: str) -> ProviderError:
 
 
 def _answer(error: AzureError) -> tuple[int, Mapping[str, str]]:
-    """Status and headers of the answer that an error is about; 0 where there was none."""
+    """Status and headers of an error's answer; 0 if there was none."""
     response = getattr(error, "response", None)
     headers = getattr(response, "headers", None) or {}
     return getattr(response, "status_code", 0), {str(name).casefold(): str(value) for name, value in headers.items()}

@@ -1,6 +1,6 @@
-"""When a deployment was last asked, by Azure Monitor's metrics of its account. One call, no state, no retries.
+"""The time of a deployment's last request, by Azure Monitor's metrics of its account. One call, no state, no retries.
 
-The metrics come by ARM's REST interface: one GET does not need an SDK of its own.
+The metrics are read through ARM's REST API: one GET does not justify another SDK.
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.deployment.idle import FINE, LAG, Figures, span
 from finetune_operator.providers.azure.arm import ArmRest
-from finetune_operator.providers.errors import ProviderError, Refused, of_figures
+from finetune_operator.providers.errors import ProviderError, Refused, metrics_unreadable
 from finetune_operator.providers.values import when
 
 API_VERSION = "2023-10-01"
@@ -19,17 +19,17 @@ METRIC = "AzureOpenAIRequests"
 DIMENSION = "ModelDeploymentName"
 
 TOLERANCE = timedelta(minutes=1)
-"""By how much its clock may differ from the one that it is asked by: less than a span of its figures."""
+"""Difference between Azure's clock and ours that is ignored: less than an interval of the metrics."""
 
 KEPT = timedelta(days=90)
-"""How long Azure keeps them: 93 days, less a margin."""
+"""Azure's retention: 93 days, less a margin."""
 
 
 class AzureMonitor:
     """The metrics of one account.
 
     Args:
-        arm: calls on ARM.
+        arm: calls to ARM.
         account: the account's resource identifier.
     """
 
@@ -38,7 +38,7 @@ class AzureMonitor:
         self._account = account
 
     async def usage(self, deployment: str, since: datetime, now: datetime) -> Figures:
-        """The last request to a deployment. Azure's clock may be any: it takes tokens, and no signatures of ours.
+        """The last request to a deployment. Azure's clock may differ: tokens, unlike signatures, do not reveal that.
 
         Raises:
             ProviderError: the metrics cannot be read.
@@ -55,11 +55,11 @@ class AzureMonitor:
         try:
             return await self._arm.get_dated(path, question(deployment, since, now))
         except ProviderError as error:
-            raise of_figures(error, "Azure Monitor", "the role Monitoring Reader") from None
+            raise metrics_unreadable(error, "Azure Monitor", "the role Monitoring Reader") from None
 
 
 def question(deployment: str, since: datetime, now: datetime) -> dict[str, str]:
-    """The query of one deployment's requests. Pure."""
+    """The query parameters for one deployment's requests. Pure."""
     begin, quoted = max(since, now - KEPT), deployment.replace("'", "''")
     return {
         "api-version": API_VERSION,
@@ -72,7 +72,7 @@ def question(deployment: str, since: datetime, now: datetime) -> dict[str, str]:
 
 
 def figures(answer: Mapping[str, Any], step: timedelta, now: datetime) -> Figures:
-    """The end of the last span of time that has a request. Pure.
+    """The end of the last interval that has a request. Pure.
 
     Raises:
         Refused: the answer has no such metric.
@@ -86,5 +86,5 @@ def figures(answer: Mapping[str, Any], step: timedelta, now: datetime) -> Figure
 
 
 def _is(said: str | None, word: str, *, unsaid: bool = False) -> bool:
-    """Whether Azure says that word, whose letters have no case; or nothing, where that means the same."""
+    """Compare case-insensitively; the result for a missing value is `unsaid`."""
     return said.casefold() == word.casefold() if said else unsaid

@@ -1,4 +1,4 @@
-"""How ARM and Entra are reached: the SDK's transport, which reads as far and as long as it can be their answer."""
+"""The SDK's HTTP transport for ARM and Entra, with limits on an answer's size and total time."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,7 +17,7 @@ CONNECT_SECONDS, CALL_SECONDS = 10, 30
 
 
 class _Bounded(aiohttp.ClientResponse):
-    """Is read as far as it can be ARM's: what comes compressed may be a thousand times as long."""
+    """Limits the size of an answer: a compressed one may expand a thousandfold."""
 
     async def read(self) -> bytes:
         """See aiohttp.ClientResponse."""
@@ -39,9 +39,9 @@ class _Bounded(aiohttp.ClientResponse):
 
 
 async def _read(response: Any) -> None:
-    """What the SDK would read later is read in time, too: nothing of ARM is long.
+    """Read the body within the time limit, although the SDK would stream it: ARM's answers are short.
 
-    Not by the SDK's own response, which refuses to be read again where the body is empty.
+    Not through the SDK's own response, which cannot be read again if the body is empty.
     """
     try:
         await response._internal_response.read()  # noqa: SLF001 - aiohttp's, which keeps what it has read
@@ -50,10 +50,10 @@ async def _read(response: Any) -> None:
 
 
 class InTurn(AioHttpTransport):
-    """Sends a request when it is its turn: it has its token by then, which Entra may have taken its time for.
+    """Waits for the rate limiter right before sending, when a slow token request is already done.
 
     Args:
-        who: is asked, as people know it.
+        who: the service's name for users.
     """
 
     turn: Callable[[], Awaitable[None]] | None = None
@@ -63,10 +63,10 @@ class InTurn(AioHttpTransport):
         self._who = who
 
     async def open(self) -> None:
-        """See AioHttpTransport, whose own session would hold an answer and what it is uncompressed, however long."""
+        """See AioHttpTransport, whose own session would buffer answers of any size, compressed and uncompressed."""
         if self.session is None and not self._has_been_opened:
             self.session = aiohttp.ClientSession(
-                trust_env=bool(getproxies()),  # it reads the environment at each request, and files, in a thread
+                trust_env=bool(getproxies()),  # reads the environment, and files in a thread, at each request
                 cookie_jar=aiohttp.DummyCookieJar(),
                 response_class=_Bounded,
             )
@@ -76,8 +76,8 @@ class InTurn(AioHttpTransport):
         """See AioHttpTransport.
 
         Raises:
-            Unreadable: a proxy answers. To the SDK its page is as good as no body, and a deletion done.
-            ServiceResponseTimeoutError: the answer takes too long on the whole.
+            Unreadable: a proxy's page, which the SDK would treat as an empty body, and a deletion as done.
+            ServiceResponseTimeoutError: the total time is used up.
         """
         if self.turn is not None:
             await self.turn()

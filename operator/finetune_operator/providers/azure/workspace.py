@@ -1,7 +1,7 @@
-"""Endpoint and account of Azure OpenAI by a connection of an AzureML workspace: two GETs at ARM, no key among them.
+"""Resolves endpoint and account of Azure OpenAI from an AzureML workspace's connection: two GETs at ARM, without keys.
 
-The workspace says which account it is, and ARM what the account's endpoint is: the operator's tokens go to no address
-that a workspace's editor has typed in.
+The workspace names the account, and ARM the account's endpoint, so that the operator's tokens are never sent to an
+address that an editor of the workspace typed in.
 """
 
 import re
@@ -16,7 +16,7 @@ from finetune_operator.providers.errors import NotThere, Refused
 WORKSPACES_VERSION, ACCOUNTS_VERSION = "2024-10-01", "2025-09-01"
 CATEGORIES = frozenset({"AzureOpenAI", "AIServices"})
 OPENAI_ENDPOINT = "OpenAI Language Model Instance API"
-"""What ARM calls the endpoint of Azure OpenAI where an account has several."""
+"""ARM's name of the Azure OpenAI endpoint of an account with several endpoints."""
 
 _ACCOUNT = re.compile(
     r"/subscriptions/([^/]+)/resourceGroups/([^/]+)/providers/Microsoft\.CognitiveServices/accounts/([^/]+)/?",
@@ -59,7 +59,7 @@ def account_of(connection: Mapping[str, Any], settings: AzureOpenAI, workspace: 
     """The account's resource identifier. Pure.
 
     Raises:
-        Refused: the connection is to something else, or does not say which account it is to.
+        Refused: the connection leads to something else, or does not name an account.
     """
     properties = connection.get("properties") or {}
     category, metadata = properties.get("category"), properties.get("metadata") or {}
@@ -76,7 +76,7 @@ def account_of(connection: Mapping[str, Any], settings: AzureOpenAI, workspace: 
 
 
 def resolved(account: str, found: Mapping[str, Any], workspace: AzureWorkspace) -> AzureResolved:
-    """What ARM says of the account. Pure.
+    """Endpoint and account from ARM's answer. Pure.
 
     Raises:
         Refused: it has no endpoint.

@@ -1,7 +1,7 @@
-"""AWS Bedrock's model customization: one call per method. What the answers mean is `wire.py`.
+"""AWS Bedrock's model customization: one call per method. `wire.py` interprets the answers.
 
-Data go in and results come out through the connection's place in S3. A job's name and its request token follow from the
-attempt: Bedrock makes one job for one token, however often it is asked, and a look-up by name lags behind nothing.
+Data and results are exchanged through the connection's S3 location. A job's name and request token follow from the
+attempt: Bedrock creates one job per token, and a lookup by name is consistent.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.bedrock import wire
 from finetune_operator.providers.bedrock.deployments import BedrockDeployments
 from finetune_operator.providers.bedrock.models import ANSWER_SECONDS, RUNTIME, BedrockModels
-from finetune_operator.providers.errors import Crowded, Denied, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import AtCapacity, Denied, NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.values import RESULTS_MAX_BYTES
 
@@ -41,12 +41,12 @@ class BedrockApi(AwsApi):
         self._models = BedrockModels(self._aws, settings.region)
 
     async def check(self) -> None:
-        """Ask for one job, and whether the bucket is there."""
+        """List one job, and check the bucket."""
         await self._aws.call(SERVICE, "list_model_customization_jobs", maxResults=1)
         await self._bucket.check()
 
     async def files(self, prefix: str) -> list[RemoteFile]:
-        """Objects below the connection's place: data, and results where they are not to be kept."""
+        """Objects in the connection's S3 location: data, and results unless these are kept."""
         found = await self._objects(prefix)
         keep = self._settings.results == "Keep"
         return [
@@ -68,13 +68,13 @@ class BedrockApi(AwsApi):
             if error.reason is not Reason.QUOTA_EXCEEDED or not (running := await self._running()):
                 raise
             message = f"{error.message} (customization jobs in progress there: {running})"
-            raise Crowded(message, error.retry_after) from None
+            raise AtCapacity(message, error.retry_after) from None
         return RemoteJob(id=made["jobArn"], state="Queued", created=request.key.created)
 
     async def _running(self) -> int:
-        """How many jobs of anybody run in the account: few may at once, and AWS's words do not tell which quota it is.
+        """How many jobs run in the account; 0 if it cannot be asked.
 
-        None as far as is known, where nobody tells.
+        Tells whether the quota of concurrent jobs is used up, since AWS's message does not name the quota.
         """
         key = "modelCustomizationJobSummaries"
         try:
@@ -84,7 +84,7 @@ class BedrockApi(AwsApi):
         return len(answer.get(key) or ())
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - the name tells
-        """By the name that no other attempt has."""
+        """Find by name, which is unique to the attempt."""
         try:
             return [wire.job(await self._shown(wire.job_name(key)))]
         except NotThere:
@@ -97,22 +97,22 @@ class BedrockApi(AwsApi):
         return [wire.listed(one) for one in found]
 
     async def job(self, job_id: str) -> RemoteJob:
-        """GetModelCustomizationJob. It goes on being called as it was asked for: an adopted one perhaps by its name."""
+        """GetModelCustomizationJob. The ID stays as given: an adopted job may have been given by name."""
         return replace(wire.job(await self._shown(job_id)), id=job_id)
 
     async def metrics(self, job: RemoteJob) -> Metrics:
-        """The two files that Bedrock writes to S3; without them nothing is known yet."""
+        """From the two files that Bedrock writes to S3; empty until they exist."""
         results = job.results or (await self.job(job.id)).results
         contents = await asyncio.gather(*(self._content(uri) for uri in results))
         training, validation = contents[0], contents[1] if len(contents) > 1 else b""
         return await asyncio.to_thread(wire.metrics, training, validation)  # they may be long
 
     async def cancel(self, job_id: str) -> None:
-        """StopModelCustomizationJob. Refused where the job has ended, or is being stopped: then that is so.
+        """StopModelCustomizationJob. A refusal because the job has ended, or is being stopped, counts as success.
 
         Raises:
             NotThere: there is no such job.
-            TryLater: it was not refused, and the job goes on: what has answered may be a proxy.
+            TryLater: accepted, but the job still runs: a proxy may have answered.
         """
         message = f"job {job_id} was to be stopped at Bedrock, and continues"
         why: ProviderError = TryLater(Reason.PROVIDER_BUSY, message, STOP_PAUSE_SECONDS)
@@ -136,10 +136,10 @@ class BedrockApi(AwsApi):
         return bool(shown["modelArn"])
 
     async def delete_model(self, model: str) -> None:
-        """The results of its job first, where they were kept: without the model nobody knows where they are."""
+        """Delete the job's results first, if these were kept: only the model says where they are."""
         try:
             shown = await self._aws.call(SERVICE, "get_custom_model", modelIdentifier=model)
-            # A model that was imported has none, and a job's may be left out.
+            # Imported models have none, and the field is optional.
             folder = self._bucket.name_of(str((shown.get("outputDataConfig") or {}).get("s3Uri")))
             if folder is not None and wire.is_of_results(f"{folder}/"):
                 await self._bucket.delete_all(f"{folder}/")
@@ -148,20 +148,20 @@ class BedrockApi(AwsApi):
             return
 
     def hosting(self) -> HostingApi:
-        """Deployments on demand, and provisioned throughput."""
+        """On-demand deployments and provisioned throughput."""
         return BedrockDeployments(self._aws)
 
     def answering(self) -> AnsweringApi:
-        """Converse, of deployments and of base models."""
+        """Converse, with deployments and base models."""
         return self._models
 
     async def _shown(self, name_or_arn: str) -> dict[str, Any]:
         return await self._aws.call(SERVICE, "get_model_customization_job", jobIdentifier=name_or_arn)
 
     async def _content(self, uri: str) -> bytes:
-        """An object's content, wherever it is: an adopted job may have another bucket. Empty while there is none.
+        """An object's content from any bucket, as an adopted job may have another one; empty if it does not exist.
 
-        Losses that may not be read cost no model, nor the other jobs' polling.
+        Losses that may not be read must neither fail the job nor the polling of others.
         """
         place, name = place_of(uri)
         try:

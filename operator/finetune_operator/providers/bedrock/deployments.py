@@ -1,6 +1,6 @@
-"""What serves tuned models at Bedrock: deployments on demand, billed by tokens; provisioned throughput, by the hour.
+"""Serving tuned models at Bedrock: on-demand deployments, billed by token, and provisioned throughput, by the hour.
 
-Both have names of ours, and are made once for a request's token.
+Both have names of ours, and creation is idempotent by the request's token.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
 ON_DEMAND = "create_custom_model_deployment"
 
 _LACKS = re.compile(f"{NO_OPERATION}|not (supported|available)", re.IGNORECASE)
-"""In a refusal: this region, or this model, has no deployments on demand."""
+"""In an error: the region or the model has no on-demand deployments."""
 
 HOURLY = (
     "There is nothing on demand for this region or model. Spell out throughput, which is billed by the hour: bedrock: "
@@ -37,7 +37,7 @@ _STATES: dict[str, HostedState] = {
     "Creating": "Creating",
     "Active": "Ready",
     "InService": "Ready",
-    "Updating": "Ready",  # it goes on answering
+    "Updating": "Ready",  # it continues to answer
     "Failed": "Failed",
     "Deleting": "Deleting",
 }
@@ -60,7 +60,7 @@ class BedrockDeployments:
         return [*map(deployment, on_demand), *map(throughput, provisioned)]
 
     async def _on_demand(self) -> Sequence[Wire]:
-        """None where the region has throughput alone: nothing can be made there either."""
+        """On-demand deployments; empty in a region that does not support them."""
         try:
             return await self._aws.pages(SERVICE, "list_custom_model_deployments", "modelDeploymentSummaries")
         except NotThere as error:
@@ -69,11 +69,11 @@ class BedrockDeployments:
             return []
 
     async def details(self, hosted: Hosted) -> Hosted:
-        """As it is: the list tells all."""
+        """Unchanged: the list has everything."""
         return hosted
 
     async def make(self, request: HostRequest) -> None:
-        """Create one of the two. It is not waited for: the next look sees how far it is."""
+        """Create one of the two, without waiting: later lists show its state."""
         operation, asked = creation(request)
         try:
             await self._aws.call(SERVICE, operation, **asked)
@@ -83,7 +83,7 @@ class BedrockDeployments:
             raise
 
     async def delete(self, hosted: Hosted) -> None:
-        """Delete it. Throughput within its commitment is refused, and billed until that ends."""
+        """Delete it. Throughput cannot be deleted within its commitment, and is billed until that ends."""
         operation, identifier = (
             ("delete_provisioned_model_throughput", "provisionedModelId")
             if hosted.sku
@@ -93,7 +93,7 @@ class BedrockDeployments:
             await self._aws.call(SERVICE, operation, **{identifier: hosted.address})
 
     async def answers(self, hosted: Hosted) -> bool:
-        """Whether it answers a question of one token by Converse: it may say that it is there before it does."""
+        """Whether it answers a request for one token by Converse: it may be shown as ready before it does."""
         question = [{"role": "user", "content": [{"text": "ok?"}]}]
         try:
             said = await self._aws.call(
@@ -108,12 +108,12 @@ class BedrockDeployments:
         return bool(said["output"])
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
-        """When it was last asked, by CloudWatch."""
+        """The time of its last request, by CloudWatch."""
         return await cloudwatch.usage(self._aws, "AWS/Bedrock", {"ModelId": hosted.address}, since, now)
 
 
 def creation(request: HostRequest) -> tuple[str, dict[str, Any]]:
-    """The operation and what it is asked. Pure."""
+    """The operation and its arguments. Pure."""
     serving = request.template.bedrock or BedrockServing()
     shared = {"clientRequestToken": request.token, "tags": [{"key": OWNER_TAG, "value": request.owner}]}
     if serving.type == "OnDemand":
@@ -127,7 +127,7 @@ def creation(request: HostRequest) -> tuple[str, dict[str, Any]]:
 
 
 def deployment(shown: Wire) -> Hosted:
-    """A deployment on demand, from a list's summary."""
+    """An on-demand deployment, from a list's summary."""
     return Hosted(
         name=shown["customModelDeploymentName"],
         state=_STATES.get(shown["status"], "Creating"),

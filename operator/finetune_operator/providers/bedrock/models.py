@@ -1,7 +1,7 @@
-"""Converse of Bedrock's runtime, for evaluations: one call per question. Messages quote nothing of it.
+"""Bedrock's Converse API, for evaluations: one call per question. Errors never quote it.
 
-A tuned model is asked by its deployment's ARN. A base model is asked on demand: by its own ID where Bedrock takes that,
-else by the inference profile that has it in the connection's part of the world.
+Tuned models are called by their deployment's ARN. Base models are called on demand: by ID if Bedrock accepts that, or
+else by the inference profile of the connection's geography.
 """
 
 import re
@@ -13,13 +13,13 @@ from finetune_operator.providers.errors import NotThere, Refused
 
 RUNTIME = "bedrock-runtime"
 ANSWER_SECONDS = 120.0
-"""For one answer: long ones are written word by word."""
+"""For one answer, as long ones take a while to generate."""
 
 _CONTEXT = re.compile(r"(.+:\d+):[^:]+")
-"""A model that can be tuned has its context's length at the end of its ID; nobody can ask it so."""
+"""The ID of a tunable model ends with its context length; Converse does not accept this form."""
 
 _WORLDS = {"ap": "apac"}
-"""Regions' first letters, where their inference profiles begin otherwise."""
+"""Prefixes of inference profiles that differ from the region's prefix."""
 
 
 class BedrockModels:
@@ -34,10 +34,10 @@ class BedrockModels:
         self._aws = aws
         self._region = region
         self._profiles: dict[str, str] = {}
-        """Of base models that are asked by a profile alone, by their ID."""
+        """Inference profiles of base models that can only be called by profile, by model ID."""
 
     async def answer(self, model: str, question: Question) -> Reply:
-        """Converse; a second time, by its profile, for a base model that is not asked by its ID."""
+        """Converse; repeated by inference profile for a base model that cannot be called by ID."""
         name = on_demand(model)
         asked = self._profiles.get(name, name)
         try:
@@ -59,20 +59,20 @@ class BedrockModels:
 
 
 def on_demand(model: str) -> str:
-    """What a model is asked by: a deployment's ARN as it is, a base model's ID without its context's length."""
+    """The ID to call a model by: a deployment's ARN unchanged, a base model's ID without its context length."""
     name = model.rpartition("/")[2] if ":foundation-model/" in model else model
     with_context = _CONTEXT.fullmatch(name)
     return with_context[1] if with_context and not name.startswith("arn:") else name
 
 
 def profile(name: str, region: str) -> str:
-    """The inference profile of a base model for a region's part of the world."""
+    """The inference profile of a base model for a region's geography."""
     world = "us-gov" if region.startswith("us-gov-") else region.partition("-")[0]
     return f"{_WORLDS.get(world, world)}.{name}"
 
 
 def conversation(question: Question) -> dict[str, Any]:
-    """The question as Converse takes it: what the system says stands beside the turns."""
+    """The question in Converse's format, with system messages apart from the turns."""
     system = [{"text": one.content} for one in question.messages if one.role == "system"]
     turns = [
         {"role": one.role, "content": [{"text": one.content}]} for one in question.messages if one.role != "system"
@@ -82,7 +82,7 @@ def conversation(question: Question) -> dict[str, Any]:
 
 
 def reply(answer: dict[str, Any]) -> Reply:
-    """Converse's answer; one without text is empty."""
+    """The reply from Converse's answer; empty if it has no text."""
     blocks, usage = answer["output"]["message"]["content"], answer.get("usage") or {}
     return Reply(
         text="".join(block.get("text", "") for block in blocks),

@@ -1,4 +1,4 @@
-"""Bedrock's customization jobs ↔ ours. Pure: dicts as boto3 gives and takes them; what is missing is no error."""
+"""Converts Bedrock's customization jobs. Pure: dicts as used by boto3; missing fields are no error."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ from finetune_operator.providers.values import Spread, Wire, csv_rows, number, p
 
 NAME_LIMIT = 63
 TOKEN_LETTERS = 12
-"""Of a model's name: enough to tell attempts apart."""
+"""Part of a model's name, long enough to tell attempts apart."""
 RESULTS = "results"
 
 _STATES: dict[str, RemoteState] = {
@@ -49,17 +49,17 @@ _PLACES = (
         "Bedrock could not read the data, or write its results, with the connection's roleARN",
     ),
 )
-"""In what words, why, and what is said instead of them."""
+"""Pattern of Bedrock's message, reason, and the message shown instead."""
 
 _FIELDS = (
     (re.compile("hyperparameter", re.IGNORECASE), "hyperparameters"),
     (re.compile("model ?identifier|support (fine-tuning|customization)", re.IGNORECASE), "baseModel"),
 )
-"""Of a job's spec, by Bedrock's words for it."""
+"""Fields of a job's spec, by patterns of Bedrock's message."""
 
 
 def of_the_wish(error: Refused) -> Refused:
-    """The refusal of a job that was asked for, with the job's own field."""
+    """The refusal of a job's creation, with the job's own field."""
     field = next((field for words, field in _FIELDS if words.search(error.message)), None)
     if field is None:
         return error
@@ -68,22 +68,22 @@ def of_the_wish(error: Refused) -> Refused:
 
 
 def job_name(key: JobKey) -> str:
-    """The attempt's name at Bedrock: readable, and nobody else's. Jobs cannot be deleted, so it is used up for ever."""
+    """The attempt's unique, readable name at Bedrock. Jobs cannot be deleted, so it can never be reused."""
     return f"{names.fit(f'{key.namespace}-{key.name}', NAME_LIMIT - len(key.token) - 1)}-{key.token}"
 
 
 def results_folder(key: JobKey) -> str:
-    """Below the connection's place; it begins as the names of the job's files do."""
+    """The results folder in the connection's S3 location, with the prefix of the job's files."""
     return f"{key.file_prefix}{key.attempt}-{RESULTS}"
 
 
 def is_of_results(name: str) -> bool:
-    """Whether an object is one that Bedrock wrote."""
+    """Whether an object was written by Bedrock."""
     return f"-{RESULTS}/" in name
 
 
 def creation(request: JobRequest, settings: Bedrock, uri: Callable[[str], str]) -> dict[str, Any]:
-    """What makes the job. `uri`: of a name below the connection's place."""
+    """The arguments that create the job. `uri`: converts a name in the connection's S3 location."""
     key, validation = request.key, request.file("validation")
     tags = [
         {"key": name, "value": value}
@@ -113,12 +113,12 @@ def creation(request: JobRequest, settings: Bedrock, uri: Callable[[str], str]) 
 
 
 def plain_name(name: str) -> str:
-    """A name as Bedrock takes it for models and deployments: no dash beside another."""
+    """A name that Bedrock accepts for models and deployments: without consecutive dashes."""
     return re.sub("-+", "-", name)
 
 
 def hyperparameters(spec: FineTuneJobSpec) -> dict[str, str]:
-    """What the base model's family takes of them, and has been asked for; the rest is Bedrock's own to choose."""
+    """The requested hyperparameters that the base model's family supports; Bedrock chooses the rest."""
     asked, family = spec.hyperparameters, family_of(spec.base_model)
     found = {"epochCount": str(int(asked.epochs))}
     if asked.learning_rate is not None:
@@ -132,7 +132,7 @@ def hyperparameters(spec: FineTuneJobSpec) -> dict[str, str]:
 
 
 def job(shown: Wire) -> RemoteJob:
-    """A job as GetModelCustomizationJob shows it."""
+    """A job from GetModelCustomizationJob."""
     state, note, model = _state(shown), _note(shown), shown.get("outputModelArn")
     nameless = state == "Succeeded" and not model
     if nameless:
@@ -156,7 +156,7 @@ def job(shown: Wire) -> RemoteJob:
 
 
 def listed(summary: Wire) -> RemoteJob:
-    """A job as ListModelCustomizationJobs shows it: without its failure and the places of its data."""
+    """A job from ListModelCustomizationJobs, which omits its failure and the locations of its data."""
     return RemoteJob(
         id=str(summary["jobArn"]),
         state=_state(summary),
@@ -169,7 +169,7 @@ def listed(summary: Wire) -> RemoteJob:
 
 
 def failure(shown: Wire) -> Failure:
-    """Why a job failed. Bedrock's words about the data stay there: they may quote a row."""
+    """Why a job failed, without Bedrock's messages about data, which may quote a row."""
     said = str(shown.get("failureMessage") or "")
     phase = next((name for name in _PHASES if _phase(shown, name) == "Failed"), "")
     if phase == "trainingDetails" or not phase:
@@ -187,7 +187,7 @@ def failure(shown: Wire) -> Failure:
 
 
 def metrics(training: bytes, validation: bytes) -> Metrics:
-    """From the two files of CSV; steps count from 1 here and from 0 there."""
+    """From the two CSV files; our steps count from 1, Bedrock's from 0."""
     train = _curve(training, "training_loss")
     last = train[-1].step if train else 0
     return Metrics(train, _curve(validation, "validation_loss"), last, last)

@@ -1,4 +1,4 @@
-"""Batch Jobs are made under names that are fixed: what is there already is ours, somebody else's, or on its way out."""
+"""Creates batch Jobs under fixed names: an existing object is ours, someone else's, or being deleted."""
 
 from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest, finalizers_of, labels_of, owners_of, wants_deletion
@@ -9,15 +9,15 @@ from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube, Resource
 
 _OF_DELETION = {"foregroundDeletion", "orphan"}
-"""Finalizers that Kubernetes' own collector takes off."""
+"""Finalizers that Kubernetes' garbage collector removes."""
 
 
 async def create_job(kube: Kube, manifest: Manifest) -> Manifest:
-    """The batch Job as it is there by then, made now or by an earlier call.
+    """Create the batch Job, or return the existing one of an earlier call.
 
     Raises:
         CannotMake: another Job has its name and stays.
-        Conflict: another Job has its name and is on its way out.
+        Conflict: another Job has its name and is being deleted.
     """
     try:
         return await kube.create_once(JOBS, manifest)
@@ -27,12 +27,12 @@ async def create_job(kube: Kube, manifest: Manifest) -> Manifest:
         if found is None:
             raise
         if (uid := _uid_of_owner(manifest)) is not None and _uid_of_owner(found) == uid:
-            return found  # its owner reference was taken off
+            return found  # ours, but its owner reference was removed
         raise taken(JOBS, found) from None
 
 
 def taken(resource: Resource, found: Manifest) -> CannotMake | Conflict:
-    """What to raise where an object of somebody else has the name; one that goes by itself is waited for."""
+    """The error for a name that belongs to another object: Conflict, to retry, if that object is being deleted."""
     name, kind = found["metadata"]["name"], resource.kind
     held = _held_by(found)
     if held:
@@ -49,13 +49,13 @@ def taken(resource: Resource, found: Manifest) -> CannotMake | Conflict:
 
 
 def goes_by_itself(child: Manifest) -> bool:
-    """Whether what is not ours goes without anybody's help: with the job or the model that had the name before."""
+    """Whether another owner's object is deleted without help: with the earlier job or model of the name."""
     ours = {FINE_TUNE_JOBS.kind, FINE_TUNED_MODELS.kind}
     return wants_deletion(child) or any(owner["kind"] in ours for owner in owners_of(child))
 
 
 def _held_by(child: Manifest) -> str:
-    """The finalizers that keep what is being deleted, but for those that Kubernetes takes off itself."""
+    """The finalizers that block its deletion, except those that Kubernetes removes itself."""
     if not wants_deletion(child):
         return ""
     return ", ".join(name for name in finalizers_of(child) if name not in _OF_DELETION)

@@ -1,6 +1,6 @@
-"""When a serving pod was last asked, by its own /metrics: this project's server, or vLLM.
+"""The time of a serving pod's last request, from its /metrics: this project's server or vLLM.
 
-The pods are reached by their addresses, as Prometheus reaches them: no right on the API is needed for it.
+The pods are scraped by IP address, as Prometheus does, so no API permission is needed.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,18 +26,18 @@ _LAST, _RUNNING, _WAITING = (
 )
 _VLLM_RUNNING, _VLLM_WAITING = "vllm:num_requests_running", "vllm:num_requests_waiting"
 _VLLM_COUNTS = ("vllm:request_success_total", "vllm:prompt_tokens_total")
-"""The second one moves for requests, too, whose client left: the first one does not in each release."""
+"""The second also counts requests whose client disconnected, which the first does not in every release."""
 
 
 class Unread(Exception):
-    """A server did not tell of its requests; the message says why."""
+    """A server's metrics could not be read; the message says why."""
 
 
 class PodMetrics:
-    """Asks serving pods.
+    """Scrapes serving pods.
 
     Args:
-        clock: now, with a time zone: all times that are told are by it.
+        clock: now, with a time zone; returned times follow this clock.
         port: that they serve on.
     """
 
@@ -46,10 +46,10 @@ class PodMetrics:
         self._port = port
 
     async def read(self, pod: Mapping[str, Any]) -> PodUse:
-        """What one pod tells.
+        """The use of one pod.
 
         Raises:
-            Unread: it did not.
+            Unread: its metrics cannot be read.
         """
         name, address = pod["metadata"]["name"], pod.get("status", {}).get("podIP")
         started = running_since(pod)
@@ -67,7 +67,7 @@ class PodMetrics:
 
 
 def _ahead(date: str | None, now: datetime) -> timedelta:
-    """How far the clock of a pod's node is ahead, by the Date of the pod's answer; nothing that is to be seen: 0."""
+    """How far the clock of a pod's node is ahead, by the answer's Date; 0 within the tolerance."""
     found = (http_date(date) or now) - now
     return found if abs(found) > TOLERANCE else timedelta()
 
@@ -86,15 +86,15 @@ async def _fetch(url: URL) -> tuple[str, str | None]:
 
 
 def use_of(text: str, started: datetime, ahead: timedelta = timedelta()) -> PodUse:
-    """What metrics in Prometheus' text format tell. Pure.
+    """Parse metrics in Prometheus' text format. Pure.
 
     Args:
         text: the metrics.
-        started: when the server did, by its node's clock.
-        ahead: how far that clock is ahead of the one by which times are told.
+        started: when the server started, by its node's clock.
+        ahead: how far that clock is ahead of ours.
 
     Raises:
-        ValueError: they are neither of the two servers'.
+        ValueError: the metrics are of neither server.
     """
     totals: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
@@ -119,7 +119,7 @@ def is_answering(pod: Mapping[str, Any]) -> bool:
 
 
 def running_since(pod: Mapping[str, Any]) -> datetime | None:
-    """When its server started; a server that was restarted knows nothing of before."""
+    """When its server last started; a restarted server has lost its earlier counts."""
     for container in pod.get("status", {}).get("containerStatuses") or ():
         running = (container.get("state") or {}).get("running")
         if container.get("name") == SERVER_CONTAINER and running and running.get("startedAt"):

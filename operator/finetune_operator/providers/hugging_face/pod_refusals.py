@@ -1,6 +1,6 @@
-"""What only Events say: why the Job controller could make no pod, and why a node does not bring one up.
+"""Causes that only Events tell: why the Job controller cannot create a pod, and why the kubelet cannot start one.
 
-One listing answers for all objects of a namespace: on a cluster that is busy many of them wait at once.
+One listing serves all objects of a namespace, since on a busy cluster many of them wait at once.
 """
 
 import asyncio
@@ -21,17 +21,17 @@ from finetune_operator.runtime.lru_cache import LRUCache
 GOOD_FOR = timedelta(seconds=10)
 GOOD_FOR_AT_MOST = timedelta(seconds=60)
 OF_THE_TIME = 30
-"""A listing is good for so many times as long as it took: the API server reads all Events of a namespace for it, and
-there are three of each job."""
+"""A listing is cached for this many times as long as it took: the API server reads all Events of a namespace for it,
+and there are three per job."""
 
 NAMESPACES = 1024
-"""Of so many it is remembered about whom Events have told."""
+"""For how many namespaces the objects that had Events are remembered."""
 
 START_IS_LATE = timedelta(seconds=10)
-"""A pod whose containers do not start within this may lack a volume, or its node something."""
+"""If a pod's containers take longer to start, a volume or something on its node may be missing."""
 
 NO_NODE_IS_LATE = timedelta(seconds=60)
-"""A scheduler that runs, and waits for nothing, has said something of a pod long before."""
+"""A scheduler that runs and waits for nothing has set a pod's condition long before."""
 
 OF_JOBS = "reason=FailedCreate"
 OF_PODS = "type=Warning,regarding.kind=Pod"
@@ -59,21 +59,21 @@ _REASONS = {
     "FailedSync": Reason.POD_NOT_STARTED,
     "NetworkNotReady": Reason.POD_NOT_STARTED,
 }
-"""Warnings of the kubelet, and of the controller that attaches volumes, that keep a pod's containers from starting.
-Others stand in the pod's status too, or keep nothing from starting."""
+"""Warnings of the kubelet and the attach-detach controller that keep a pod's containers from starting. Others are in
+the pod's status too, or keep nothing from starting."""
 
 _SEVERAL = "(combined from similar events): "
-"""Before the words of what has been said ten times about one object, with another name in each."""
+"""Prefix that Kubernetes adds after ten similar Events of one object."""
 
 _SUMMARY = "Unable to attach or mount volumes"
-"""How the kubelet sums up what it has said, or the controller that attaches, in better words before."""
+"""The kubelet's summary of its own and the attach-detach controller's more detailed Events."""
 
 
 News = Callable[[Mapping[str, Any]], None]
 
 
 def nobody_waits(_regarding: Mapping[str, Any]) -> None:
-    """Whoever waits for it looks often enough."""
+    """A `News` callback that does nothing, for callers that poll anyway."""
 
 
 class _Listed(NamedTuple):
@@ -83,14 +83,14 @@ class _Listed(NamedTuple):
 
 
 class Told:
-    """The most telling Event about each object: the newest one.
+    """The most informative and newest Event of each object.
 
     Args:
         kube: the API.
         clock: now, with a time zone.
-        selector: by fields, of the Events.
+        selector: field selector of the Events.
         known: reasons of Events that count; None for all.
-        news: told of each object, as Events name it, that a listing is the first one to tell of.
+        news: called with the Event's `regarding` for each object that appears in a listing for the first time.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Told:
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, obj: Manifest) -> tuple[str, str] | None:
-        """Reason and words when it was last tried, some seconds ago at most.
+        """Reason and note of the object's Event, cached for some seconds.
 
         Raises:
             KubeError: the events cannot be listed.
@@ -134,7 +134,7 @@ class Told:
         self._listed = {name: one for name, one in self._listed.items() if timedelta(0) <= now - one.at < one.good_for}
 
     async def _list(self, namespace: str, but: str) -> dict[str, tuple[str, str]]:
-        """What was told, by UID. Whoever is told of for the first time `but` one is news."""
+        """Reason and note by UID. Calls `news` for new objects, except the one with the UID `but`."""
         events = await self._kube.list(EVENTS, namespace, field_selector=self._selector)
         telling = [event for event in events if event.get("note") and self._counts(event)]
         telling.sort(key=_telling)
@@ -150,12 +150,12 @@ class Told:
 
 
 class NotBroughtUp:
-    """Why no container of a pod starts: a volume that is not there or cannot be mounted, a network that fails.
+    """Why no container of a pod starts: a volume that is missing or cannot be mounted, a network failure.
 
     Args:
         kube: the API.
         clock: now, with a time zone.
-        news: told of each pod, as Events name it, of which something is heard for the first time.
+        news: called with the Event's `regarding` for each pod that has Events for the first time.
     """
 
     def __init__(self, kube: Kube, clock: Callable[[], datetime], news: News = nobody_waits) -> None:
@@ -164,7 +164,7 @@ class NotBroughtUp:
         self._told = Told(kube, clock, OF_PODS, frozenset(_REASONS), news)
 
     async def of(self, pods: Sequence[Manifest], selector: str) -> Failure | None:
-        """What the first of the pods that is not brought up waits for; young pods are not asked about.
+        """What blocks the first pod that does not start; young pods are skipped.
 
         Args:
             pods: pods of one namespace, as the store has them.
@@ -183,15 +183,15 @@ class NotBroughtUp:
         return None
 
     async def _is_up(self, pod: Manifest, selector: str) -> bool:
-        """Whether volumes and network are there by now. The store does not keep this: it changes with every pod."""
+        """Whether volumes and network are ready by now. The store drops this condition, which changes in every pod."""
         now = await self._now(pod, selector)
         conditions = conditions_of(now)
         return not now or any((one["type"], one["status"]) == _UP for one in conditions)
 
     async def _unplaced(self, pod: Manifest, selector: str) -> Failure | None:
-        """That the scheduler has said nothing: it waits up to ten minutes for a volume before it does, or is away."""
+        """The failure if the scheduler has not reported a pod: it waits up to ten minutes for a volume, or is down."""
         lasted = self._clock() - moment(pod["metadata"]["creationTimestamp"])
-        if lasted <= NO_NODE_IS_LATE or any(containers(pod)):  # its kubelet has spoken of it
+        if lasted <= NO_NODE_IS_LATE or any(containers(pod)):  # the kubelet has reported its containers
             return None
         now = await self._now(pod, selector)
         conditions = conditions_of(now)
@@ -203,7 +203,7 @@ class NotBroughtUp:
         return Failure(reason=Reason.UNSCHEDULABLE, message=_NO_NODE + said, next_step=_NO_NODE_STEP)
 
     async def _said_of(self, namespace: str, claims: set[str | None]) -> str:
-        """What was said last of a claim that waits for its volume."""
+        """The latest Event of a claim that waits for its volume."""
         events = await self._kube.list(EVENTS, namespace, field_selector=OF_CLAIMS)
         events = [event for event in events if event["reason"] in _WAITS_FOR_VOLUME and event.get("note")]
         events = [event for event in events if (event.get("regarding") or {}).get("name") in claims]
@@ -211,26 +211,26 @@ class NotBroughtUp:
         return f"; claim {newest['regarding']['name']}: {newest['note']}" if newest else ""
 
     async def _now(self, pod: Manifest, selector: str) -> Manifest:
-        """The whole pod as the API has it; empty where it is gone."""
+        """The whole pod as the API has it; empty if it is gone."""
         listed = await self._kube.list(PODS, pod["metadata"]["namespace"], selector)
         return next((one for one in listed if one["metadata"]["uid"] == pod["metadata"]["uid"]), {})
 
 
 def _may_wait(pod: Manifest) -> bool:
-    """Whether its containers have not started, and a node has it."""
+    """Whether it is pending and not reported as unschedulable."""
     status = pod.get("status", {})
     placed = all(one["type"] != "PodScheduled" or one["status"] == "True" for one in status.get("conditions") or ())
     return status.get("phase") == "Pending" and placed
 
 
 def _failure(event: str, note: str) -> Failure:
-    """What is missing can be made; what is there and cannot be had is another matter."""
+    """Tell a missing object, which the user can create, from one that exists but is unavailable."""
     missing = event == "FailedMount" and ("not found" in note or "non-existent" in note)
     return starved(note) or Failure.because(Reason.CONTAINER_CONFIG_INVALID if missing else _REASONS[event], note)
 
 
 def _telling(event: Manifest) -> tuple[bool, str]:
-    """By how much it tells, then by when it was said last: what is said again and again is one Event."""
+    """Sort key: summaries before detailed Events, then by last occurrence, as repeated Events are merged into one."""
     series = (event.get("series") or {}).get("lastObservedTime")
     last = series or event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"]
     return not _said(event).startswith(_SUMMARY), str(last)

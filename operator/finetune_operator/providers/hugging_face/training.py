@@ -1,8 +1,8 @@
 """Training on this cluster: one batch/v1 Job per attempt, observed by its Job, its pods and its reports.
 
-On several nodes the Job is made by JobSet, of the JobSet that is made here. JobSets are not watched, so that the
-operator runs where there are none and need not be told when they come: what happens to one shows in its Job, and where
-it has none (yet) the API is asked.
+On several nodes this module creates a JobSet, and its controller creates the Job. JobSets are not watched, so that the
+operator also runs on clusters without JobSet, and needs no restart when it is installed. A JobSet's state is read from
+its Job, or from the API while it has none.
 """
 
 import logging
@@ -27,9 +27,9 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
 from finetune_api.uris import parse_artifact_uri
 from finetune_operator.decide.conditions import is_true, moment
-from finetune_operator.decide.job.attempt_end import telling
-from finetune_operator.decide.job.attempt_pods import is_live, kept_of_log
-from finetune_operator.decide.job.attempts import AWAITED
+from finetune_operator.decide.job.attempt_end import most_telling
+from finetune_operator.decide.job.attempt_pods import is_live, kept_log_tail
+from finetune_operator.decide.job.attempts import WAITING_FOR_POD
 from finetune_operator.decide.job.read_run import has_ended, read_run
 from finetune_operator.decide.job.run import Run, with_log
 from finetune_operator.decide.job.versions import compared_with
@@ -49,19 +49,19 @@ logger = logging.getLogger(__name__)
 
 
 POD_IS_LATE = timedelta(seconds=10)
-"""A Job without a pod after this has been refused one: its events say why."""
+"""If a Job has no pod after this, its creation was probably refused: the Job's Events say why."""
 
 NO_POD_FOR_LONG = timedelta(minutes=10)
-"""Among ten thousand Jobs one waits half as long for its pod."""
+"""Twice what a Job waits for its pod among ten thousand Jobs."""
 
 _NOBODY_MAKES_IT = (
-    f"{AWAITED}: its Job has had no pod for more than ten minutes, and no Event says why; ask an admin whether the Job "
-    "controller (kube-controller-manager) runs, or has many others to make, and, where `kubectl get pods` shows one, "
-    f"which policy has changed its labels, first of all {MANAGED_BY_LABEL}"
+    f"{WAITING_FOR_POD}: its Job has had no pod for more than ten minutes, and no Event says why; ask an admin whether "
+    "the Job controller (kube-controller-manager) runs, or has many others to make, and, where `kubectl get pods` "
+    f"shows one, which policy has changed its labels, first of all {MANAGED_BY_LABEL}"
 )
 
 BATCH_JOB_LABEL = "batch.kubernetes.io/job-name"
-"""By which the Job controller marks a Job's pods."""
+"""Set by the Job controller on a Job's pods."""
 
 LOG_LINES = 40
 LOG_BYTES = 4096
@@ -90,10 +90,10 @@ class HuggingFaceTraining:
         store: watched Jobs and pods.
         last_report: the newest report of a job's attempt, by the job's UID.
         service: DNS name of the report server.
-        report_ca: the CA certificate of the report server now, PEM.
+        report_ca: the report server's current CA certificate, PEM.
         clock: now, with a time zone.
-        seconds: seconds, never running backwards.
-        news: told of a Job or a pod, as Events name it, of which they say for the first time why it does not start.
+        seconds: a monotonic clock.
+        news: called with an Event's `regarding` when Events first say why a Job or pod does not start.
     """
 
     def __init__(
@@ -119,7 +119,7 @@ class HuggingFaceTraining:
         self._held = RefusedWrites(seconds)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
-        """A folder where the connection keeps its artifacts."""
+        """A folder in the connection's artifact location."""
         metadata = job["metadata"]
         return names.output_uri(
             parse_artifact_uri(_settings(connection).artifacts.uri),
@@ -130,12 +130,12 @@ class HuggingFaceTraining:
         )
 
     async def latest_attempt(self, job: Manifest, status: FineTuneJobStatus) -> int:
-        """The highest attempt after the first of which a batch Job is there, or a JobSet; 0 where there is none."""
+        """The highest attempt after the first that has a batch Job or a JobSet; 0 if there is none."""
         metadata = job["metadata"]
         namespace = metadata["namespace"]
         children = self._store.select(JOBS, later_attempts(namespace, names.fit(metadata["name"])))
         if status.provider is None and status.completion_time is None and _nodes(job) > 1:
-            try:  # one that has made no Job yet is in no store
+            try:  # JobSets are not watched, and this one may have no Job yet
                 children += await self._kube.list(JOB_SETS, namespace, f"{JOB_UID_LABEL}={metadata['uid']}")
             except NotFound:
                 logger.debug("there are no JobSets on this cluster")
@@ -145,7 +145,7 @@ class HuggingFaceTraining:
         return max((number for name, number in said if name in _made_for(job, number)), default=0)
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
-        """Job, pods and report of the attempt; for a failure that needs it, the end of the log."""
+        """The state by the attempt's Job, pods and report, with the end of the log if a failure needs it."""
         attempt = max(status.provider.attempt if status.provider else 0, 1)
         job_id = _attempt(job, attempt)
         recorded = status.provider is not None and status.provider.job_id == job_id
@@ -154,7 +154,7 @@ class HuggingFaceTraining:
         of_set = batch_job is None and recorded and under_way and _nodes(job) > 1
         if of_set and (job_set := await self._job_set(job, attempt)) and not _is_over(job_set):
             named = await self._kube.get(JOBS, _batch_job(job, attempt), job["metadata"]["namespace"])
-            batch_job = self._own(named, job_set["metadata"]["uid"])  # without labels only its owner tells whose it is
+            batch_job = self._own(named, job_set["metadata"]["uid"])  # its labels may be lost, its owner is not
             if batch_job is None:
                 return _without_job(job_id, named)
         run = await self._run_of(job, batch_job, attempt, under_way=under_way)
@@ -165,27 +165,27 @@ class HuggingFaceTraining:
         return replace(run, job_id=job_id, made_by=_made_by(batch_job), orphaned=orphaned, made_at=made_at)
 
     async def _is_orphaned(self, job: Manifest, name: str) -> bool:
-        """Whether what was made for an attempt has no owner any more. The job's watch may be ahead of those of Jobs."""
+        """Whether an attempt's Job or JobSet lost its owner. Asks the API, as the Jobs' watch may lag behind."""
         several, namespace = _nodes(job) > 1, job["metadata"]["namespace"]
         found = await (self._kube.get(JOB_SETS, name, namespace) if several else self._kube.get(JOBS, name, namespace))
         return found is not None and job["metadata"]["uid"] not in owner_uids(found)
 
     async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
-        """The same of another batch Job of the attempt, by its name; `recorded`: status says that it was started."""
+        """As `observe`, for another batch Job of the attempt; `recorded`: status says that it was started."""
         batch_job = await self._batch_job(job, name, ask=recorded)
         if batch_job is None and not recorded:
-            return Run("Absent")  # what was heard is of another Job of the attempt
+            return Run("Absent")  # the attempt's report is from another of its Jobs
         run = await self._run_of(job, batch_job, attempt, under_way=True)
         return replace(run, job_id=name, made_by=_made_by(batch_job)) if batch_job else run
 
     async def observe_alone(self, batch_job: Manifest) -> Run:
-        """The same of a batch Job of ours that belongs to no attempt and reports nothing."""
+        """As `observe`, for a batch Job of ours that belongs to no attempt and sends no reports."""
         return await self._run_of_pods(batch_job, None, under_way=True)
 
     async def _batch_job(self, job: Manifest, name: str, *, ask: bool) -> Manifest | None:
-        """A batch Job of the owner. That one is lost is not said on the word of a watch that is late: `ask`.
+        """A batch Job of the owner. `ask`: before it counts as lost ask the API, as the watch may lag behind.
 
-        Of one that has lost its labels no watch tells any more.
+        A Job that lost its labels is no longer watched, so the API is asked for it, too.
         """
         namespace, uid = job["metadata"]["namespace"], job["metadata"]["uid"]
         found = self._own(self._store.get(JOBS, name, namespace), uid)
@@ -195,7 +195,7 @@ class HuggingFaceTraining:
         return None if found is not None and await self._is_as_good_as_gone(found) else found
 
     async def _is_as_good_as_gone(self, batch_job: Manifest) -> bool:
-        """Whether somebody has deleted it, and but for a finalizer it were gone: such a Job makes no pods any more."""
+        """Whether it is being deleted and only a finalizer keeps it: such a Job creates no more pods."""
         if not wants_deletion(batch_job) or has_ended(batch_job):
             return False
         return not (self._pods_of(batch_job) or await self._listed_pods(batch_job))
@@ -205,14 +205,14 @@ class HuggingFaceTraining:
         return await self._run_of_pods(batch_job, report, under_way=under_way)
 
     async def _run_of_pods(self, batch_job: Manifest | None, report: Report | None, *, under_way: bool) -> Run:
-        """Job, pods and report; for a failure that needs it, the end of the log."""
+        """The state by Job, pods and report, with the end of the log if a failure needs it."""
         pods = self._pods_of(batch_job) if batch_job else []
         if batch_job and not pods and under_way and (has_ended(batch_job) or (report and not _held(batch_job))):
-            # How an attempt ended is in its pod: that it is gone is not said on the word of a watch that is late.
-            # One that was heard is there: without its labels no watch tells of it.
+            # The pod tells how an attempt ended, and the watch may lag behind: ask the API before it counts as gone.
+            # A pod that has reported exists, but is not watched if it lost its labels.
             pods = await self._listed_pods(batch_job)
         run = read_run(batch_job, pods, report, self._clock())
-        pod = telling(pods)
+        pod = most_telling(pods)
         if run.wants_log and pod is not None and under_way:
             return with_log(run, *await self._log_tail(pod))
         if run.state == "Queued" and pod is None and batch_job is not None:
@@ -222,11 +222,11 @@ class HuggingFaceTraining:
         return run
 
     def made_by(self, connection: LLMConnectionSpec) -> str:
-        """A digest of what the connection says of pods; empty where it is one to another provider."""
+        """A digest of the connection's pod settings; empty for a connection to another provider."""
         return training_job.made_by(connection.hugging_face) if connection.hugging_face else ""
 
     def has_live_pods(self, job: Manifest) -> bool:
-        """Any pod of any attempt that has not ended, or a Job of an earlier FineTuneJob of this name."""
+        """Whether a pod of any attempt runs, or a Job of an earlier FineTuneJob of this name is still being deleted."""
         namespace, label = job["metadata"]["namespace"], names.fit(job["metadata"]["name"])
         attempt = job.get("status", {}).get("provider", {}).get("attempt") or 1
         present = self._store.get(JOBS, _batch_job(job, attempt), namespace)
@@ -238,10 +238,10 @@ class HuggingFaceTraining:
     async def start(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
     ) -> str:
-        """Make the attempt's Job or JobSet. Its name is fixed by the attempt: a second call changes nothing.
+        """Create the attempt's Job or JobSet. Its name follows from the attempt, so a second call changes nothing.
 
         Raises:
-            CannotMake: there are no JobSets on this cluster, or a Job of somebody else has the name.
+            CannotMake: JobSet is not installed, or another owner's Job has the name.
         """
         number = status.provider.attempt if status.provider else 1
         recorded = status.provider.artifact_uri if status.provider else None
@@ -276,8 +276,8 @@ class HuggingFaceTraining:
     async def stop(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Delete the attempt's Job; its pod gets SIGTERM and writes a checkpoint.
 
-        And the Job of any other attempt that still has a pod: what a leader had sent before it was replaced may arrive
-        late, and make one again. Of a job that is Complete only what has one: the others are for people to look at.
+        Also deletes the Jobs of other attempts with live pods: for example, a late request of a previous leader may
+        have created one. If the FineTuneJob is Complete, Jobs without live pods are kept for inspection.
         """
         namespace, name = job["metadata"]["namespace"], job["metadata"]["name"]
         attempt = max(status.provider.attempt if status.provider else 0, 1)
@@ -293,22 +293,22 @@ class HuggingFaceTraining:
                 await self._end(batch_job)
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """Delete the batch Jobs of the attempts before this one, which are kept for people to look at."""
+        """Delete the batch Jobs of earlier attempts, which were kept for inspection."""
         for before in range(1, status.provider.attempt if status.provider else 0):
             await self.end_beside(job, _batch_job(job, before))
 
     async def end_beside(self, job: Manifest, name: str) -> None:
-        """Delete another batch Job of the owner, by its name."""
+        """Delete another batch Job of the owner by name."""
         metadata = job["metadata"]
         batch_job = self._own(self._store.get(JOBS, name, metadata["namespace"]), metadata["uid"])
         if batch_job is not None:
             await self._end(batch_job)
 
     async def _end(self, batch_job: Manifest) -> None:
-        """Delete a batch Job, by the JobSet that would make it again where there is one.
+        """Delete a batch Job, through its JobSet if it has one, which would otherwise recreate it.
 
         Raises:
-            KubeError: it was not deleted; until it may be tried again, what the server said the last time.
+            KubeError: it was not deleted; during the backoff, the server's last error.
         """
         uid, labels = batch_job["metadata"]["uid"], batch_job["metadata"].get("labels")
         self._held.check(uid, labels)
@@ -325,13 +325,13 @@ class HuggingFaceTraining:
             if owner["kind"] == JOB_SETS.kind:
                 await self._kube.delete(JOB_SETS, owner["name"], namespace, uid=owner["uid"])
                 if await self._kube.get(JOB_SETS, owner["name"], namespace) is None:
-                    return  # its Job goes with it, and the watch tells when
-                break  # a stranger's finalizer keeps it, and so all that it owns
+                    return  # its Job is deleted with it; the watch reports that
+                break  # a foreign finalizer keeps it, and so its children
         await self._kube.delete(JOBS, name, namespace, uid=metadata["uid"])
         self._store.remove(JOBS, namespace, name)
 
     async def _job_set(self, job: Manifest, attempt: int) -> Manifest | None:
-        """The JobSet of an attempt, as the API has it now; one that somebody has deleted makes no Job any more."""
+        """The JobSet of an attempt, from the API; None while it is being deleted, as it then creates no Job."""
         metadata = job["metadata"]
         found = self._own(
             await self._kube.get(JOB_SETS, _attempt(job, attempt), metadata["namespace"]), metadata["uid"]
@@ -351,9 +351,9 @@ class HuggingFaceTraining:
         return found
 
     async def _listed_pods(self, batch_job: Manifest) -> list[Manifest]:
-        """The Job's own pods as the API has them now: what a watch that is late tells of them afterwards is over.
+        """The Job's own pods, from the API; newer than those of a watch that lags behind.
 
-        Those without labels are not kept: nobody would tell of them.
+        Pods without our labels are not put into the store: the watch would never update them.
         """
         metadata = batch_job["metadata"]
         listed = await self._kube.list(PODS, metadata["namespace"], f"{BATCH_JOB_LABEL}={metadata['name']}")
@@ -363,20 +363,20 @@ class HuggingFaceTraining:
         return own
 
     def _own(self, child: Manifest | None, uid: str) -> Manifest | None:
-        """The child if it is of the owner with this UID; one of an earlier owner of the same name is on its way out."""
+        """The child if it belongs to the owner with this UID, and not to an earlier owner of the same name."""
         if child is None:
             return None
         owned = any(owner["uid"] == uid for owner in owners_of(child))
         return child if owned or labels_of(child).get(JOB_UID_LABEL) == uid else None
 
     def _pods_of(self, batch_job: Manifest) -> list[Manifest]:
-        """The Job's own pods; those of an earlier Job of the same name are on their way out."""
+        """The Job's own pods, without those of an earlier Job of the same name."""
         metadata = batch_job["metadata"]
         named = self._store.select(PODS, pods_of_job(metadata["namespace"], metadata["name"]))
         return [pod for pod in named if self._own(pod, metadata["uid"])]
 
     async def _log_tail(self, pod: Manifest) -> tuple[str, str]:
-        """The end of the trainer's log. Where nobody gives it, what its pod has kept of it, and why no more."""
+        """The end of the trainer's log. If it cannot be read, what the pod's status has of it, and the error."""
         metadata, unread = pod["metadata"], ""
         try:
             text = await self._kube.pod_log_tail(
@@ -384,11 +384,11 @@ class HuggingFaceTraining:
             )
         except KubeError as error:
             logger.warning("the log of pod %s cannot be read: %s", metadata["name"], error)
-            text, unread = kept_of_log(pod), error.message
+            text, unread = kept_log_tail(pod), error.message
         return redact(text), unread
 
     async def _with_obstacle(self, run: Run, pods: Sequence[Manifest], batch_job: Manifest) -> Run:
-        """With what only Events say of pods that do not start."""
+        """Add the failure that Events give for pods that do not start."""
         try:
             failure = await self._not_up.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
         except REFUSALS as refusal:
@@ -396,7 +396,7 @@ class HuggingFaceTraining:
         return replace(run, failure=failure)
 
     async def _without_pod(self, run: Run, batch_job: Manifest) -> Run:
-        """Why the Job controller could make no pod: quota, policy, a missing service account."""
+        """Add why the Job controller could not create a pod: quota, policy, a missing service account."""
         metadata = batch_job["metadata"]
         if held := _held(batch_job):
             return replace(run, note=f"Job {metadata['name']} is {held}")
@@ -417,7 +417,7 @@ def _made_by(batch_job: Manifest) -> str:
 
 
 def _held(batch_job: Manifest) -> str:
-    """What keeps it from having a pod at all: it is suspended, or somebody has changed it. Empty where nothing does."""
+    """Why it can have no pod at all: it is suspended, or its parallelism was set to 0. Empty if it can."""
     if batch_job["spec"].get("suspend"):
         queue = labels_of(batch_job).get(QUEUE_LABEL)
         step = " (kubectl describe workloads says why not yet)" if queue else ""
@@ -426,7 +426,7 @@ def _held(batch_job: Manifest) -> str:
 
 
 def _left_to(batch_job: Manifest) -> str:
-    """Who makes its pods where that is not Kubernetes' own Job controller. Empty where it is."""
+    """Which controller creates its pods, if it is not Kubernetes' own; else empty."""
     other, name = batch_job["spec"].get("managedBy"), batch_job["metadata"]["name"]
     if not other:
         return ""
@@ -435,12 +435,12 @@ def _left_to(batch_job: Manifest) -> str:
 
 
 def _unknown(refusal: KubeError) -> str:
-    """What is said where the Events that explain it may not be read."""
-    return f"{AWAITED}; why it does not is not known: {refusal.message}"
+    """The note when the Events that explain it cannot be read."""
+    return f"{WAITING_FOR_POD}; why it does not is not known: {refusal.message}"
 
 
 def _nodes(job: Manifest) -> int:
-    """Of a FineTuneJob, which says nothing of them where it wants one."""
+    """The number of nodes of a FineTuneJob; 1 if not set."""
     return int((job.get("spec", {}).get("resources") or {}).get("nodes", 1))
 
 
@@ -453,7 +453,7 @@ def _batch_job(job: Manifest, number: int) -> str:
 
 
 def _without_job(job_set: str, named: Manifest | None) -> Run:
-    """An attempt whose JobSet has made no Job; `named`: another one has its name."""
+    """The state while a JobSet has no Job yet; `named`: another owner's Job with the name."""
     run = Run("Queued", job_id=job_set, awaiting_pod=True)
     why = taken(JOBS, named) if named else None
     if isinstance(why, CannotMake):
@@ -462,13 +462,13 @@ def _without_job(job_set: str, named: Manifest | None) -> Run:
 
 
 def _is_over(job_set: Manifest) -> bool:
-    """Whether it makes no Job any more: where that is gone, so is the attempt."""
+    """Whether it has ended and creates no more Jobs: if its Job is gone, so is the attempt."""
     conditions = conditions_of(job_set)
     return any(one["type"] in {"Completed", "Failed"} and one["status"] == "True" for one in conditions)
 
 
 def _made_for(job: Manifest, number: int) -> tuple[str, str]:
-    """The names of all that is made for an attempt."""
+    """The names of an attempt's Job or JobSet, and of its batch Job."""
     return _attempt(job, number), _batch_job(job, number)
 
 

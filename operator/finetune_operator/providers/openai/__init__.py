@@ -1,1 +1,1 @@
-"""OpenAI and services with its API."""
+"""OpenAI and compatible services."""

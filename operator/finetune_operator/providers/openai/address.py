@@ -1,7 +1,6 @@
-"""At which address a service is likely to have OpenAI's API, where nothing of it is at the one that was written. Pure.
+"""Guesses the address of a service's OpenAI API if nothing like it is at the configured one. Pure.
 
-People write a host without `/v1`. Some services are right without a version, so this is no rule: it is thought of once
-nobody has answered as the API does.
+Users forget `/v1`. Some services have no version in the path, so the guess is only used once the address has failed.
 """
 
 import re
@@ -11,7 +10,7 @@ _VERSION = re.compile(r"/v\d[a-z0-9.]*(/|$)", re.IGNORECASE)
 
 
 def probably(base_url: str) -> str | None:
-    """Another address, which most services would have; None where the one that was written has a version in it."""
+    """The address with `/v1`, as most services have it; None if it already contains a version."""
     parts = urlsplit(base_url)
     if _VERSION.search(parts.path):
         return None

@@ -1,6 +1,6 @@
-"""OpenAI's fine-tuning API, and every service that has it: one call per method. What the answers mean is `wire.py`.
+"""The fine-tuning API of OpenAI and compatible services: one call per method. `wire.py` interprets the answers.
 
-The SDK repeats nothing here: a create that was answered with 500 may have been done, and only the look-up can tell.
+The SDK's retries are off: a create that failed with 500 may have been carried out, and only a lookup can tell.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from finetune_api.openai import is_openai
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.errors import (
-    Crowded,
+    AtCapacity,
     NotThere,
     Page,
     ProviderError,
@@ -28,7 +28,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    require_end,
+    limit_pages,
 )
 from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.openai import address, wire
@@ -49,7 +49,7 @@ UPLOAD_SILENCE_SECONDS = 60.0
 PAGE = 100
 EVENT_PAGES = 10
 LOOKS = 2
-"""How often a job is looked for in lists before it counts as gone."""
+"""How many lists must lack a job before it counts as gone."""
 
 CANCEL_PAUSE_SECONDS = 10.0
 DELETE_PAUSE_SECONDS = 10.0
@@ -60,7 +60,7 @@ class OpenAIApi:
 
     suffix_limit = 40
     models_answer = True
-    """Whether a tuned model is asked by its own name; where it needs a deployment, its silence is no news."""
+    """Whether tuned models are called by name. If they need a deployment, a model that does not answer may exist."""
 
     def __init__(self, sdk: openai.AsyncOpenAI) -> None:
         self._sdk = sdk
@@ -69,28 +69,28 @@ class OpenAIApi:
         self._base = str(sdk.base_url).rstrip("/")
         self._probably = address.probably(self._base)
         self._keeps_labels = is_openai(self._host)
-        """Whether jobs are known to be shown with the labels that they were made with."""
+        """Whether the service is known to return jobs' labels."""
 
     async def close(self) -> None:
         """Close the connections."""
         await self._sdk.close()
 
     def keep_pace(self, pace: Pace) -> None:
-        """Each request waits."""
+        """Each request waits for the rate limiter."""
         self._turn = pace.wait
 
     async def check(self) -> None:
-        """Ask for one job: the key is good, and fine-tuning is there."""
+        """List one job: this proves that the key is valid and the fine-tuning API exists."""
         _rows(await self._ask_root(self._sdk.fine_tuning.jobs.list(limit=1)))
 
     async def account(self) -> str | None:
-        """As OpenAI's answers tell it: the key's project or, of keys that have none, its organization."""
+        """From the headers of OpenAI's answers: the key's project or, if it has none, its organization."""
         answer = await self._ask(self._sdk.fine_tuning.jobs.with_raw_response.list(limit=1))
         found = ((what, answer.headers.get(f"openai-{what}")) for what in ("project", "organization"))
         return next((f"{what} {plain(name)[:64]}" for what, name in found if name), None)
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
-        """POST /files with a body that is passed on as it comes: the SDK's own `create` wants a whole file."""
+        """POST /files with a streamed body: the SDK's own `create` needs the whole file."""
         head, tail, content_type = _envelope(name)
         broken: list[Exception] = []
 
@@ -113,7 +113,7 @@ class OpenAIApi:
             )
         except Unknown:
             if broken:
-                raise broken[0] from None  # the sender's fault, and no trouble with the provider
+                raise broken[0] from None  # the sender failed, not the provider
             raise
         return wire.file(_fields(answer))
 
@@ -122,7 +122,7 @@ class OpenAIApi:
         return wire.file(_fields(await self._ask(self._sdk.files.retrieve(file_id))))
 
     async def files(self, prefix: str) -> list[RemoteFile]:
-        """GET /files, page by page. A service that lists none shows them one by one."""
+        """GET /files, page by page. A service without this list still returns single files."""
         found: list[RemoteFile] = []
         try:
             async for page in self._pages(self._sdk.files.list(purpose="fine-tune", limit=10 * PAGE)):
@@ -137,7 +137,7 @@ class OpenAIApi:
         await self._gone(deletion, lambda: self._sdk.files.retrieve(file_id), f"file {file_id}")
 
     async def end_uploads(self, prefix: str) -> None:
-        """An upload that broke off is none."""
+        """Nothing: incomplete uploads are not kept."""
 
     async def create(self, request: JobRequest) -> RemoteJob:
         """POST /fine_tuning/jobs, once."""
@@ -157,17 +157,17 @@ class OpenAIApi:
         except Barred as error:
             raise self._closed(error) from None
         except Throttled as error:
-            # Mostly for the jobs that run. Whoever asks for anything else is told so by itself.
+            # Usually because of running jobs. If other calls are throttled too, their own answers say so.
             message = f"{self._host} takes no more jobs now (429): {error.said}" if error.said else error.message
-            raise Crowded(message, error.retry_after, error.reason) from None
+            raise AtCapacity(message, error.retry_after, error.reason) from None
         except Refused as error:
             raise of_the_wish(error) from None
         return self._noted(wire.job(_fields(made)))
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
-        """By the job's labels. A service that knows no such filter gives all jobs, or refuses it: `is_of` chooses.
+        """Find by labels. A service without this filter returns all jobs or refuses it; the caller filters by `is_of`.
 
-        One that drops labels would hide behind the filter what is there: until it has shown some, all are looked at.
+        A service that drops labels would return nothing for the filter, so until it has returned some all are listed.
         """
         try:
             found = await self._jobs(since, {"uid": key.uid, "attempt": str(key.attempt)})
@@ -180,7 +180,7 @@ class OpenAIApi:
         return await self._jobs(since, None)
 
     async def _jobs(self, since: datetime, labels: dict[str, str] | None) -> list[RemoteJob]:
-        """Whole pages, up to where older ones follow: a service's clock may be wrong, and its order another one."""
+        """Whole pages, until older jobs follow in proper order: a service's clock or sorting may be wrong."""
         found: list[RemoteJob] = []
         async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE, metadata=labels or openai.omit)):
             found += [self._noted(wire.job(one)) for one in page]
@@ -197,7 +197,7 @@ class OpenAIApi:
         return wire.job(_fields(await self._ask(self._sdk.fine_tuning.jobs.retrieve(job_id))))
 
     async def metrics(self, job: RemoteJob) -> Metrics:
-        """The results file where there is one, else the newest events, else checkpoints; a service may have none."""
+        """From the results file, or else the newest events, or else checkpoints; a service may have none of these."""
         found = await self._if_told(self._recorded, job)
         if not found.train:
             found = await self._if_told(self._told, job)
@@ -206,7 +206,7 @@ class OpenAIApi:
         return await self._if_told(self._kept, job)
 
     async def _if_told(self, read: Callable[[RemoteJob], Awaitable[Metrics]], job: RemoteJob) -> Metrics:
-        """What one record of the losses has, unless the service does not have it, or shows it to others."""
+        """Read one source of losses; empty if the service does not have it, or denies it to this key."""
         try:
             return await read(job)
         except (Refused, Barred, Unreadable) as error:
@@ -214,7 +214,7 @@ class OpenAIApi:
             return Metrics()
 
     async def _recorded(self, job: RemoteJob) -> Metrics:
-        """From the results file, unless that cannot be read: it may be named before it is there, and costs no model."""
+        """From the results file; empty if it cannot be read. It may be named before it exists, and is dispensable."""
         if not job.results:
             return Metrics()
         try:
@@ -236,11 +236,11 @@ class OpenAIApi:
         return wire.metrics_of_checkpoints(found)
 
     async def cancel(self, job_id: str) -> None:
-        """POST /fine_tuning/jobs/ID/cancel. Refused where the job has ended: then that is so.
+        """POST /fine_tuning/jobs/ID/cancel. A refusal because the job has ended counts as success.
 
         Raises:
             NotThere: there is no such job.
-            TryLater: it was not refused, and the job has not ended: what has answered may be a proxy.
+            TryLater: accepted, but the job still runs: a proxy may have answered.
         """
         try:
             answer = _fields(await self._ask(self._sdk.fine_tuning.jobs.cancel(job_id)))
@@ -256,12 +256,12 @@ class OpenAIApi:
         raise TryLater(Reason.PROVIDER_BUSY, message, CANCEL_PAUSE_SECONDS)
 
     async def has_model(self, model: str) -> bool:
-        """GET /models/NAME, else the list; of a service that has neither the model itself is asked, for one token."""
+        """GET /models/NAME, or else the list, or else a request for one token from the model itself."""
         try:
             shown = _fields(await self._ask(self._sdk.models.retrieve(model)))
         except Refused:
             return await self._is_listed(model)
-        except Unreadable:  # a proxy's page, or how a service says that it has no such path: then another one tells
+        except Unreadable:  # a proxy's page, or the service does not have this path: try the list
             if not await self._is_listed(model):
                 raise
             return True
@@ -279,14 +279,14 @@ class OpenAIApi:
         return False
 
     async def delete_model(self, model: str) -> None:
-        """The results of its job first, which last as long as the model; then DELETE /models/NAME."""
+        """Delete its job's result files, which are kept as long as the model; then DELETE /models/NAME."""
         for file_id in await self._results_of(model):
             await self.delete_file(file_id)
         deletion = self._sdk.models.with_raw_response.delete(model)
         await self._gone(deletion, lambda: self._sdk.models.retrieve(model), f"model {model}")
 
     async def _results_of(self, model: str) -> tuple[str, ...]:
-        """Only the job knows them, and it is found by the model's name alone; one list may lack it."""
+        """The result files of the model's job, which is found by the model's name; a single list may lack it."""
         for _ in range(LOOKS):
             async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE)):
                 for made in map(wire.job, page):
@@ -295,7 +295,7 @@ class OpenAIApi:
         return ()
 
     def hosting(self) -> HostingApi | None:
-        """A tuned model is asked by its name."""
+        """None: tuned models are called by name."""
         return None
 
     def answering(self) -> AnsweringApi | None:
@@ -303,7 +303,7 @@ class OpenAIApi:
         return OpenAIModels(self._sdk)
 
     async def _events(self, job: RemoteJob) -> list[dict[str, Any]]:
-        """The newest page while a job runs: status keeps the earlier points. All of them, within reason, at its end."""
+        """The newest page while a job runs, as status keeps earlier points; up to EVENT_PAGES once it has ended."""
         events: list[dict[str, Any]] = []
         most = PAGE * (EVENT_PAGES if job.ended else 1)
         async for page in self._pages(self._sdk.fine_tuning.jobs.list_events(job.id, limit=PAGE)):
@@ -313,10 +313,10 @@ class OpenAIApi:
         return events
 
     async def _pages(self, first: Awaitable[Any]) -> AsyncIterator[list[dict[str, Any]]]:
-        """A list's pages, up to one that brings nothing new: a service may give the first one for ever."""
+        """A list's pages, until one has nothing new: some services return the first page for ever."""
         page, seen, count = await self._ask_root(first), set[str](), 0
         while True:
-            require_end(count := count + 1, self._host)
+            limit_pages(count := count + 1, self._host)
             here = _rows(page)
             new = {str(one.get("id")) for one in here} - seen
             if not new:
@@ -328,7 +328,7 @@ class OpenAIApi:
             page = await self._ask(page.get_next_page())
 
     async def _content(self, file_id: str) -> bytes:
-        """A file's content, as far as RESULTS_MAX_BYTES."""
+        """A file's content, up to RESULTS_MAX_BYTES."""
 
         async def read() -> bytes:
             content = bytearray()
@@ -343,10 +343,10 @@ class OpenAIApi:
         return await self._ask(read())
 
     async def _gone(self, deletion: Awaitable[Any], look: Callable[[], Awaitable[Any]], what: str) -> None:
-        """Delete, and read back where the answer does not say that it is done: it may be a proxy's.
+        """Delete, and read back unless the answer confirms the deletion: it may be a proxy's.
 
         Raises:
-            TryLater: it is still there.
+            TryLater: it still exists.
         """
         try:
             answer = await self._ask(deletion)
@@ -357,37 +357,37 @@ class OpenAIApi:
         try:
             there = _fields(await self._ask(look()))
         except Refused:
-            return  # gone, or nobody can tell
+            return  # gone, or it cannot be told
         if not wire.is_deleted(there):
             message = f"{what} was to be deleted at {self._host}, and is still there"
             raise TryLater(Reason.PROVIDER_BUSY, message, DELETE_PAUSE_SECONDS)
 
     def _suffix(self, request: JobRequest) -> str:
-        """With the attempt's mark, except at OpenAI: others may keep no labels, and show nothing else of an old job."""
+        """With the attempt's mark, except at OpenAI: elsewhere it may be all that identifies a job without labels."""
         mark = "" if is_openai(self._host) else request.key.mark
         return request.suffix[: self.suffix_limit - len(mark)].rstrip("-") + mark
 
     def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - for providers that take more
-        """Arguments of create that only a kindred provider has."""
+        """Additional arguments of create, for subclasses."""
         return {}
 
     def _closed(self, error: "Barred") -> ProviderError:
-        """OpenAI forbids new jobs to those whom it has closed fine-tuning for; their keys are good for all else."""
+        """The error if OpenAI has closed fine-tuning for an organization, whose key works for everything else."""
         if not is_openai(self._host) and "closed" not in error.code:
             return error
         return Refused(Reason.FINE_TUNING_CLOSED, f"the provider takes no new fine-tuning jobs: {error.said}")
 
     async def _wait(self) -> None:
-        """Until a call may go out.
+        """Wait for the rate limiter.
 
         Raises:
-            ProviderError: it may not.
+            ProviderError: the call must not be made.
         """
         if self._turn is not None:
             await self._turn()
 
     async def _ask_root(self, call: Awaitable[T]) -> T:
-        """As `_ask`, of what every service has: where that is not there, nor any models, the address may be wrong."""
+        """As `_ask`, for paths that every service has: if neither these nor models exist, the address may be wrong."""
         try:
             return await self._ask(call)
         except NotThere as error:
@@ -401,20 +401,20 @@ class OpenAIApi:
         except (NotThere, Unreadable):
             return False
         except ProviderError:
-            return True  # or nobody can tell
+            return True  # or it cannot be told
         return True
 
     def _misled(self, error: E) -> E:
         return self._with_hint(error) if isinstance(error, Page) else error
 
     def _with_hint(self, error: E) -> E:
-        """The error of an address at which no such API has answered, with another one that may have been meant."""
+        """Add the probable address to the error of an address without such an API."""
         if self._probably is not None:
             error.message += f"; baseURL is {self._base}, and most services have this API at {self._probably}"
         return error
 
     async def _ask(self, call: Awaitable[T]) -> T:
-        """The answer, or the error in our own terms; `from None`, as the SDK's errors carry the request's headers."""
+        """The answer, or the error converted; `from None`, as the SDK's errors contain the request's headers."""
         try:
             await self._wait()
             answer = await call
@@ -428,37 +428,37 @@ class OpenAIApi:
             raise unanswered(error, self._host) from None
         finally:
             if isinstance(call, Coroutine):
-                call.close()  # one that did not go out would be complained about; else it has ended
-        if isinstance(answer, str):  # the SDK's way to hand over what is not JSON
+                call.close()  # avoids the warning about a coroutine that was never awaited
+        if isinstance(answer, str):  # the SDK returns an answer that is not JSON as a string
             raise Unreadable(f"{self._host} answers with a text")
-        if answer is None or isinstance(answer, list | int | float):  # nor does it look at what JSON says
+        if answer is None or isinstance(answer, list | int | float):  # the SDK does not validate the JSON's type
             raise Unreadable(f"{self._host} answers with JSON that is not an object")
         return answer
 
 
 def labels(request: JobRequest) -> dict[str, str]:
-    """What the job carries at the provider, for look-ups and for people."""
+    """The job's labels at the provider, for lookups and for users."""
     key = request.key
     return {"uid": key.uid, "attempt": str(key.attempt), "namespace": key.namespace, "job": key.name}
 
 
 def _fields(answer: BaseModel) -> dict[str, Any]:
-    """An answer as it came. Of fields of another kind than documented Python would warn, with their values."""
+    """An answer's raw fields. Warnings are off, since those about unexpected types would quote values."""
     return answer.to_dict(warnings=False)
 
 
 def _rows(page: Any) -> list[dict[str, Any]]:
-    """What a page lists. Null is how services in Go write an empty list; a page without any list is none.
+    """The items of a page. Services written in Go send null for an empty list.
 
     Raises:
-        TypeError: it is none.
+        TypeError: the page has no list.
     """
     empty = page.data is None and "data" in page.model_fields_set
     return [] if empty else [_fields(one) for one in page.data]
 
 
 def _envelope(name: str) -> tuple[bytes, bytes, str]:
-    """What stands before and after a file in a multipart form, and the form's content type. `name` has no quotes."""
+    """Head and tail of a multipart form around a file, and its content type. `name` must have no quotes."""
     mark = f"finetune-{secrets.token_hex(16)}"
     head = (
         f'--{mark}\r\nContent-Disposition: form-data; name="purpose"\r\n\r\nfine-tune\r\n'

@@ -1,7 +1,4 @@
-"""How OpenAI's API, and every service that has it, is reached: the SDK's client, without what it does by itself.
-
-It repeats nothing, has short patience, and goes where it is told.
-"""
+"""The SDK's client for OpenAI and compatible services: without retries, with short timeouts and limited redirects."""
 
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -13,17 +10,17 @@ import httpx2
 import openai
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Page, TryLater, looks_like_page
+from finetune_operator.providers.errors import Page, TryLater, is_html
 from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, moved, too_long
 from finetune_operator.providers.timeouts import Limit
 from finetune_operator.providers.values import plain
 
 CALL_SECONDS = 20.0
 CONTENT = "/content"
-"""How the path of a file's content ends: many keep it in a store of another host."""
+"""End of the path of a file's content: many services redirect it to an object store on another host."""
 
 FORM = "Multipart/form-data"
-"""The type of a form to the SDK: with a small m it makes a form of its own, which cannot be streamed."""
+"""A form's content type for the SDK: in lower case it would build its own form, which cannot be streamed."""
 
 
 def client(
@@ -33,10 +30,10 @@ def client(
     organization: str | None = None,
     project: str | None = None,
 ) -> openai.AsyncOpenAI:
-    """The SDK's client, without its own retries and with short patience.
+    """The SDK's client, without its own retries and with short timeouts.
 
     Raises:
-        TryLater: the address is none that anybody could be asked at.
+        TryLater: the address is invalid.
     """
     try:
         httpx2.URL(base_url)
@@ -63,17 +60,14 @@ def _no_address(base_url: str) -> TryLater:
 
 
 class _Client(openai.DefaultAsyncHttpxClient):
-    """Reads answers as far as they can be this API's: what comes compressed may be a thousand times as long.
-
-    And no longer than such an answer takes.
-    """
+    """Limits the size and total time of answers: a compressed one may expand a thousandfold."""
 
     async def send(self, request: httpx2.Request, *, stream: bool = False, **options: Any) -> httpx2.Response:
         """See httpx2.AsyncClient.
 
         Raises:
-            Unreadable: the answer is too long, or a page.
-            httpx2.ReadTimeout: it takes too long on the whole.
+            Unreadable: the answer is too long, or not JSON.
+            httpx2.ReadTimeout: the total time is used up.
         """
         try:
             async with Limit(request.extensions["timeout"]["read"]) as limit:
@@ -81,7 +75,7 @@ class _Client(openai.DefaultAsyncHttpxClient):
                     request.stream = _Passed(request.stream, limit)
                 response = await super().send(request, stream=True, **options)
                 if stream and response.is_success:
-                    return response  # whoever asked for that reads no further, and no longer, than is good
+                    return response  # callers that stream limit size and time themselves
                 content = await _content(response, limit)
                 _require_no_page(response, content)
         except TimeoutError:
@@ -91,7 +85,7 @@ class _Client(openai.DefaultAsyncHttpxClient):
 
 
 class _Passed(httpx2.AsyncByteStream):
-    """A body that is sent as it comes, by the provider's time alone."""
+    """A streamed request body; only the provider's time counts towards the limit."""
 
     def __init__(self, body: Any, limit: Limit) -> None:
         self._body = body
@@ -115,35 +109,35 @@ async def _content(response: httpx2.Response, limit: Limit) -> bytes:
 
 
 def _require_no_page(response: httpx2.Response, content: bytes) -> None:
-    """A success without JSON is nobody's of this API: the SDK hands it on as a text, and falls over one for a list.
+    """Refuse a success without JSON: the SDK would return it as a string, and crash if it expects a list.
 
-    What has been deleted may be told in any words.
+    The answer to a DELETE may be anything.
 
     Raises:
-        Page: it is one.
+        Page: it is not JSON.
     """
     is_json = response.headers.get("content-type", "").partition(";")[0].strip().casefold().endswith("json")
     if response.is_success and content.strip() and not is_json and response.request.method != "DELETE":
-        what = "a web page" if looks_like_page(content) else "a page of text"
+        what = "a web page" if is_html(content) else "a page of text"
         raise Page(f"{response.request.url.netloc.decode()} answers with {what} and status {response.status_code}")
 
 
 _OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
-"""Headers that say how a body came."""
+"""Headers about a body's transfer, which no longer apply once it is read."""
 
 
 async def _in_small_letters(request: httpx2.Request) -> None:
-    """The form's type as it goes out: media types have no case (RFC 9110), yet many servers look for small letters."""
+    """Send a form's type in lower case: media types are case-insensitive (RFC 9110), but many servers expect that."""
     kind = request.headers.get("Content-Type", "")
     if kind.startswith(FORM):
         request.headers["Content-Type"] = FORM.lower() + kind.removeprefix(FORM)
 
 
 async def _lead_nowhere_else(response: httpx2.Response) -> None:
-    """What is asked for is followed to the same host alone, but for a file's content, whose store needs no key.
+    """Follow redirects to the same host only, except for a file's content, whose store needs no key.
 
-    Another host would be given data, and its answer be taken for the provider's. Of what a redirect leads elsewhere a
-    POST would be a GET there, and a file has passed by and is gone.
+    Another host would receive data, and its answer would be taken for the provider's. A redirected POST would become a
+    GET, and a streamed body cannot be sent again.
 
     Raises:
         TryLater: it leads elsewhere; nothing was done.

@@ -1,4 +1,4 @@
-"""Chat completions of OpenAI and its kind: one call per question, none repeated. Messages quote nothing of it."""
+"""Chat completions of OpenAI and compatible services: one call per question, no retries. Errors never quote it."""
 
 import re
 from datetime import UTC, datetime
@@ -20,13 +20,13 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    looks_like_page,
+    is_html,
 )
 from finetune_operator.providers.failed_calls import moved, unanswered
 from finetune_operator.providers.retry_after import asked_pause
 
 ANSWER_SECONDS = 120.0
-"""For one answer: long ones are written word by word."""
+"""For one answer, as long ones take a while to generate."""
 
 _CODE = re.compile(r"[a-z0-9_.]{1,64}")
 _QUOTA = ("quota", "billing")
@@ -34,7 +34,7 @@ _FAULT = frozenset({HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY})
 
 
 class Faulted(Refused):
-    """Something of the question is wrong: the model has read it."""
+    """The model received the question and rejects it as invalid."""
 
 
 class OpenAIModels:
@@ -45,7 +45,7 @@ class OpenAIModels:
         self._host = urlsplit(str(sdk.base_url)).netloc
 
     async def answer(self, model: str, question: Question) -> Reply:
-        """POST /chat/completions; a second time for a model that takes neither temperature nor max_tokens."""
+        """POST /chat/completions; repeated with other limits for models without temperature or max_tokens."""
         limits = {"max_tokens": question.max_tokens, "temperature": question.temperature}
         try:
             try:
@@ -58,14 +58,14 @@ class OpenAIModels:
             raise _translated(error, self._host) from None
         except (openai.APIError, httpx2.HTTPError) as error:
             if isinstance(error.__cause__, ProviderError):
-                raise error.__cause__ from None  # of our own client, which the SDK wraps
+                raise error.__cause__ from None  # raised by our own HTTP client and wrapped by the SDK
             raise unanswered(error, self._host) from None
         return _reply(said, self._host)
 
     async def answers(self, model: str) -> bool:
-        """Whether a model, or a deployment, answers a question of one token.
+        """Whether a model or a deployment answers a request for one token.
 
-        One that is asked too much for now is asked again; one that finds fault with the question has read it.
+        False while it is rate-limited, so that it is asked again. A rejected question counts as an answer.
         """
         question = Question(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
         try:
@@ -89,15 +89,15 @@ class OpenAIModels:
 
 
 def _reply(said: ChatCompletion, host: str) -> Reply:
-    """An answer whose choices are empty, or have no content, such as a refusal, is an empty one.
+    """The reply; empty if there are no choices or no content, as in a refusal.
 
     Raises:
-        Unreadable: it has none: who asks whether a model answers would take anything for its answer.
+        Unreadable: no `choices` field: otherwise any answer would prove that a model answers.
     """
     if said.choices is None:
         raise Unreadable(f"{host} answers without choices")
     text = said.choices[0].message.content if said.choices else None
-    usage = said.usage.to_dict(warnings=False) if said.usage else {}  # not all that have this API tell both
+    usage = said.usage.to_dict(warnings=False) if said.usage else {}  # some services omit one of the two counts
     return Reply(
         text=text or "",
         prompt_tokens=usage.get("prompt_tokens") or 0,
@@ -106,35 +106,35 @@ def _reply(said: ChatCompletion, host: str) -> Reply:
 
 
 def retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the provider asks for, within reason."""
+    """The pause in seconds that the provider asks for, clamped."""
     return asked_pause(error.response.headers, datetime.now(UTC))
 
 
 def is_quota(error: openai.APIStatusError) -> bool:
-    """Whether a refusal is one for money, or for what an account may have at once: by its code, or by its type."""
+    """Whether a refusal is about billing or an account's quota, by its code or type."""
     body = error.body if isinstance(error.body, dict) else {}
     told = f"{error.code or ''} {body.get('type') or ''}".casefold()
     return error.status_code < 500 and any(word in told for word in _QUOTA)
 
 
 def of_something_else(error: openai.APIStatusError, host: str) -> ProviderError | None:
-    """What is told where no such API has answered: a proxy by its page, or an address that leads to another one."""
+    """The error if something else than this API answered: a proxy's page or a redirect; else None."""
     status, body = error.status_code, error.body
     if status < 400:
         return moved(host, status, str(error.response.headers.get("location", "")))
-    if status < 500 and not isinstance(body, dict) and looks_like_page(error.response.content):
+    if status < 500 and not isinstance(body, dict) and is_html(error.response.content):
         return Page(f"{host} answers with a web page and status {status}")
     return None
 
 
 def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
-    """The provider's own words are left out: they may quote the question."""
+    """Convert the error without the provider's message, which may quote the question."""
     code = str(error.code or "")
     code = code if _CODE.fullmatch(code) else ""
     what, pause = f"status {error.status_code} {code}".rstrip(), retry_after(error)
     if (strange := of_something_else(error, host)) is not None:
         return strange
-    # Azure calls too many questions at once quotaExceeded: that is none of money, and passes by itself.
+    # Azure reports too many concurrent requests as quotaExceeded: not a billing quota, and transient.
     if error.status_code == HTTPStatus.PAYMENT_REQUIRED or (code and is_quota(error)):
         return TryLater(Reason.QUOTA_EXCEEDED, f"{host} answers no more ({what})", pause or 300.0)
     match error.status_code:

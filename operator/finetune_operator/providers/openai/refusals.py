@@ -1,4 +1,4 @@
-"""Refusals of OpenAI's API, and of services that have it, in our own terms. What models are asked is `models`'s."""
+"""Converts errors of OpenAI's API and compatible services. Those of chat completions are in `models`."""
 
 import re
 from http import HTTPStatus
@@ -9,11 +9,11 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
     BRING_AGAIN,
     RIGHTS_STEP,
-    Broken,
     Contested,
     NotThere,
     ProviderError,
     Refused,
+    ServerError,
     TryLater,
 )
 from finetune_operator.providers.failed_jobs import OTHER_BASE
@@ -25,13 +25,13 @@ KEY_PAUSE_SECONDS = 60.0
 FILE_PAUSE_SECONDS = 10.0
 
 _NO_BASE = re.compile(r"\bmodel\b.*\b(support|available|allowed)\b.*\bfine[- ]?tun", re.IGNORECASE)
-"""In the words of Azure, and of others that name no field."""
+"""The message of Azure and others, which name no field."""
 
 _NO_FILE = re.compile("no such file", re.IGNORECASE)
 
 
 class Barred(TryLater):
-    """403: the key is good, and may not do this."""
+    """403: the key is valid but lacks a permission."""
 
     def __init__(self, message: str, code: str, said: str) -> None:
         super().__init__(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS, next_step=RIGHTS_STEP)
@@ -40,7 +40,7 @@ class Barred(TryLater):
 
 
 class Throttled(TryLater):
-    """429: not now."""
+    """429: rate-limited."""
 
     def __init__(self, message: str, retry_after: float, said: str) -> None:
         super().__init__(Reason.RATE_LIMITED, message, retry_after)
@@ -48,7 +48,7 @@ class Throttled(TryLater):
 
 
 class Wrong(Refused):
-    """Something of what was asked is wrong."""
+    """The request is invalid."""
 
     def __init__(self, message: str, code: str, param: str) -> None:
         super().__init__(Reason.PROVIDER_REFUSED, message)
@@ -57,7 +57,7 @@ class Wrong(Refused):
 
 
 class Missing(Wrong, NotThere):
-    """Something that was named is not there."""
+    """An object named in the request does not exist."""
 
 
 _FIELDS = {
@@ -71,17 +71,17 @@ _FIELDS = {
     "beta": "preference.beta",
     "type": "preference",  # of method
 }
-"""Ours, by the last part of the name of theirs."""
+"""The job's field by the last part of the provider's field name."""
 
 
 def of_the_wish(error: Refused) -> Refused:
-    """The refusal of a job that was asked for, with the job's own field, and with what can be done about it."""
+    """The refusal of a job's creation, with the job's own field and a next step."""
     code, param = getattr(error, "code", ""), getattr(error, "param", "")
     field = "baseModel" if code.startswith("model_not") else _FIELDS.get(param.rpartition(".")[2])
     if field is None and _NO_BASE.search(error.message):
         field = "baseModel"
     named = f"spec.{field}: {error.message}" if field else error.message
-    # A file may only not show yet; of a model no waiting helps.
+    # A file may just not be visible yet; for a missing model waiting does not help.
     absent = isinstance(error, NotThere) and field != "baseModel"
     step = OTHER_BASE if field == "baseModel" else None
     if param in {"training_file", "validation_file"} or _NO_FILE.search(named):
@@ -90,11 +90,11 @@ def of_the_wish(error: Refused) -> Refused:
 
 
 _MISMATCHED = "mismatched_"
-"""Begins OpenAI's code for the key of another organization or project than the one that is named beside it."""
+"""Prefix of OpenAI's error code if the key belongs to another organization or project than the configured one."""
 
 
 def _of_the_key(code: str, host: str) -> TryLater:
-    """Not the provider's own words: they hold parts of the key."""
+    """The error for a bad key, without the provider's message, which contains parts of the key."""
     message, step = f"{host} does not accept the API key (401)", None
     what = code.removeprefix(_MISMATCHED)
     if code.startswith(_MISMATCHED) and what in {"organization", "project"}:
@@ -104,7 +104,7 @@ def _of_the_key(code: str, host: str) -> TryLater:
 
 
 def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
-    """What a refusal means. `host`: whose it is, for people."""
+    """Convert an error. `host`: the provider's name for users."""
     told, pause = _said(error), retry_after(error)
     code, param, words = told.code, told.param, f": {told.words}" if told.words else ""
     if (strange := of_something_else(error, host)) is not None:
@@ -127,14 +127,14 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
         case 409:
             return Contested(Reason.PROVIDER_BUSY, f"{host} says that something else is under way (409){words}", pause)
         case status if (status >= 500 and status != HTTPStatus.NOT_IMPLEMENTED) or status in {407, 408}:
-            return Broken(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
+            return ServerError(Reason.PROVIDER_UNAVAILABLE, f"{host} answers with status {status}", pause)
         case 400 if "not ready" in words:
             return TryLater(Reason.PROVIDER_UNAVAILABLE, f"{host} still looks at the files", FILE_PAUSE_SECONDS)
     return Wrong(f"{host} refuses ({f'{error.status_code} {code}'.rstrip()}){words}", code, param)
 
 
 def _said(error: openai.APIStatusError) -> Said:
-    """What the provider said: of an answer the SDK keeps what it takes for the error, and loses what is beside that."""
+    """The provider's message. Parsed from the raw answer, as the SDK keeps only its `error` field."""
     try:
         return said(error.response.json())
     except (ValueError, RecursionError):

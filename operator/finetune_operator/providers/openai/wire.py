@@ -1,7 +1,6 @@
-"""OpenAI's fine-tuning objects → ours, and a job's method → theirs. Pure: dicts as the SDK gives and takes them.
+"""Converts OpenAI's fine-tuning objects to ours, and a job's method to theirs. Pure: dicts as used by the SDK.
 
-What is missing is no error. Services with OpenAI's API leave fields out and add states; a state that nobody knows is
-one that goes on.
+Missing fields are no error, as compatible services omit fields and add states. An unknown state counts as running.
 """
 
 import base64
@@ -60,7 +59,7 @@ _QUOTA = re.compile("quota|billing", re.IGNORECASE)
 """In a code."""
 _DATA = re.compile(r"invalid_?(training|validation)_?file|invalid_n_examples|invalid_?file", re.IGNORECASE)
 _ERRORS = ("error", "error_message", "failure_reason", "status_message")
-"""Where a job has why it failed."""
+"""Fields with the reason for a job's failure."""
 _READ_LIMIT = 16 * 1024
 _STEP = re.compile(r"^Step (\d+)/(\d+)")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/=\s]*")
@@ -93,17 +92,17 @@ def job(wire: Wire) -> RemoteJob:
 
 
 def has_ended(wire: Wire) -> bool:
-    """Whether what has answered says that its job has ended; an answer that is no job says nothing."""
+    """Whether an answer says that its job has ended; False for an answer that is not a job."""
     return _state(wire) not in {"Queued", "Active"} and bool(wire.get("status"))
 
 
 def _word(status: str) -> str:
-    """A state as OpenAI would spell it: some have it in capitals, with dashes, or after the name of its kind."""
+    """A state in OpenAI's spelling: others use capitals, dashes or a `JOB_STATE_` prefix."""
     return re.sub(r"[\s-]+", "_", status.strip().casefold()).removeprefix("job_state_")
 
 
 def _state(wire: Wire) -> RemoteState:
-    """What a job's word for its state means. Of an unknown one the fields tell: a running job has no end."""
+    """A job's state. An unknown one is derived from other fields: a job without an end is running."""
     known = _STATES.get(_word(str(wire.get("status") or "queued")))
     if known is not None or when(wire.get("finished_at")) is None:
         return known or "Active"
@@ -113,13 +112,13 @@ def _state(wire: Wire) -> RemoteState:
 
 
 def goes_back_beyond(jobs: Sequence[RemoteJob], since: datetime) -> bool:
-    """Whether a list, as far as it was read, is seen to begin with the newest, and has come to older ones than that."""
+    """Whether a list is sorted newest first as far as it was read, and has reached jobs older than `since`."""
     times = [job.created for job in jobs if job.dated]
     return bool(times) and times[-1] < since and times[-1] < times[0] and times == sorted(times, reverse=True)
 
 
 def says_deleted(status: int, content: bytes) -> bool:
-    """Whether an answer to a deletion says that it is done: 204 has no body, and says all."""
+    """Whether an answer confirms a deletion: status 204, or the field `deleted`."""
     try:
         return status == HTTPStatus.NO_CONTENT or bool(_fields(json.loads(content)).get("deleted"))
     except ValueError:
@@ -127,7 +126,7 @@ def says_deleted(status: int, content: bytes) -> bool:
 
 
 def is_deleted(wire: Wire) -> bool:
-    """Whether what is still shown is told to be on its way out."""
+    """Whether an object that is still returned is marked as deleted or being deleted."""
     return str(wire.get("status") or "").casefold() in {"deleted", "deleting"}
 
 
@@ -136,15 +135,15 @@ def _fields(value: Any) -> Wire:
 
 
 def _list(value: Any) -> Sequence[Any]:
-    """A list; of one, where it is a name or an object instead."""
+    """The list; a single name or object becomes a list of one."""
     return value if isinstance(value, list | tuple) else (value,) if isinstance(value, str | Mapping) else ()
 
 
 def _id(wire: Wire) -> str:
-    """By which name it is asked for.
+    """The object's ID.
 
     Raises:
-        LookupError: it has none, and an answer without one does not tell what was made.
+        LookupError: it has none, so the answer does not say what was created.
     """
     if wire["id"] in {None, ""}:
         raise LookupError
@@ -152,13 +151,13 @@ def _id(wire: Wire) -> str:
 
 
 def _model(told: Any) -> str | None:
-    """The tuned model's name; None where what is told is none that a request could have."""
+    """The tuned model's name; None if the value cannot be a name."""
     name = _fields(told).get("id") or _fields(told).get("name") or told
     return (name.strip() or None) if isinstance(name, str) else None
 
 
 def method(spec: FineTuneJobSpec) -> dict[str, Any]:
-    """How a job is to learn: from answers, or from pairs of a better and a worse one."""
+    """The method of a job's request: supervised, or DPO for preference pairs."""
     asked = spec.hyperparameters
     hyperparameters: dict[str, Any] = {"n_epochs": int(asked.epochs), "batch_size": asked.batch_size}
     if asked.learning_rate_multiplier is not None:
@@ -169,7 +168,7 @@ def method(spec: FineTuneJobSpec) -> dict[str, Any]:
 
 
 def failure(error: Any) -> Failure:
-    """Why a job failed. The provider's words about the data stay there: they may quote a row."""
+    """Why a job failed, without the provider's messages about data, which may quote a row."""
     told, all_of_it = said(error), str(error)[:_READ_LIMIT]
     code, param = told.code, told.param
     if _DATA.search(code) or param in {"training_file", "validation_file"}:
@@ -187,7 +186,7 @@ def failure(error: Any) -> Failure:
 
 
 def file(wire: Wire) -> RemoteFile:
-    """A file. OpenAI has given up its status; Azure refuses a job for a file that it has not looked at yet."""
+    """A file. OpenAI deprecated its status, but Azure refuses jobs whose files are not processed yet."""
     status = str(wire.get("status") or "").casefold()
     return RemoteFile(
         id=_id(wire),
@@ -215,13 +214,13 @@ def metrics_of_events(events: Iterable[Wire]) -> Metrics:
 
 
 def metrics_of_checkpoints(checkpoints: Iterable[Wire]) -> Metrics:
-    """From checkpoints, where a provider has no better record."""
+    """From checkpoints, if the provider has no better record."""
     rows = [{**_fields(one.get("metrics")), "step": one.get("step_number")} for one in checkpoints]
     return _metrics_of_rows(rows)
 
 
 def metrics_of_results(content: bytes) -> Metrics:
-    """From the results file: CSV, which OpenAI sends as base64 and others as it is."""
+    """From the results file: CSV, which OpenAI encodes as Base64."""
     return _metrics_of_rows(csv_rows(whole_lines(_decoded(content), read=len(content))))
 
 
@@ -241,7 +240,7 @@ def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
 
 
 def _decoded(content: bytes) -> bytes:
-    """What base64 holds, in lines or not, as far as it was read."""
+    """Decode Base64, possibly truncated or in lines; other content is returned unchanged."""
     if not _BASE64.fullmatch(content[:256]):
         return content
     packed = b"".join(content.split())
@@ -252,14 +251,14 @@ def _decoded(content: bytes) -> bytes:
 
 
 _TRAIN, _VALIDATION = ("train_", "training_", ""), ("valid_", "full_valid_", "validation_", "eval_")
-"""How the names of columns begin, OpenAI's and Azure's first.
+"""Prefixes of column names, OpenAI's and Azure's first.
 
-Of pairs, too, only losses are documented; rewards are taken where they are sent."""
+For preference pairs, too, only losses are documented; rewards are read if present."""
 _MEASURES = ("loss", "reward_accuracy", "reward_margin")
 
 
 def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
-    """One point; none for a cell that is empty or holds the -1 that stands for nothing."""
+    """One point; none if the cell is empty or has the placeholder -1."""
     value, accuracy, margin = (number(_first(row, *(f"{start}{what}" for start in of))) for what in _MEASURES)
     if value is None or value < 0:
         return []
@@ -267,7 +266,7 @@ def _point(step: int, row: Wire, *of: str) -> list[LossPoint]:
 
 
 def _has_loss(row: Wire, of: Sequence[str]) -> bool:
-    """Whether a row has a point of a curve: points are made of those alone that are kept."""
+    """Whether a row has a point of a curve; `_point` is called only for sampled rows."""
     value = number(_first(row, *(f"{start}loss" for start in of)))
     return value is not None and value >= 0
 

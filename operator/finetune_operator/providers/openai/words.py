@@ -1,12 +1,12 @@
-"""What is wrong, in the words of a service with OpenAI's API, in whatever shape it says it. Pure; nothing of the data.
+"""Extracts messages from errors of services with OpenAI's API, in all their formats, without quoting data. Pure.
 
     {"error": {"message": "…", "code": "…", "param": "…"}}      OpenAI, Azure
-    {"detail": [{"loc": […], "msg": "…", "input": ROW}]}        FastAPI, of what it has not taken: where, and why
+    {"detail": [{"loc": […], "msg": "…", "input": ROW}]}        FastAPI, for invalid requests
     [{"error": {"message": "…", "status": "…"}}]                Google
-    {"message": ["…"], "error": "Bad Request"}, "…", …          others: texts, lists, one in another, JSON in a text
+    {"message": ["…"], "error": "Bad Request"}, "…", …          others: strings, lists, nested, JSON in a string
 
-Rule: fields that are known to say something are read, and no others. What a text quotes is left out where it may be a
-row: objects, texts of several words, and what stands behind the colon of a line's number.
+Only fields known to contain messages are read. Quoted parts that may be a row are removed: objects, strings of several
+words, and the text after a line number and colon.
 """
 
 import json
@@ -18,7 +18,7 @@ from typing import Any
 from finetune_operator.providers.values import plain
 
 _SAYS = ("message", "msg", "detail", "error_description", "description", "error", "title", "reason")
-"""Where a service says it; the first that holds any words counts."""
+"""Fields with a message; the first that is not empty counts."""
 _SAYS_MORE = ("errors", "details")
 _DEPTH, _MOST = 8, 3
 _READ_LIMIT = 16 * 1024
@@ -26,13 +26,13 @@ _WORD_LIMIT = 64
 
 _ERROR = re.compile(r"""["'](?:error["']\s*:\s*[{]|loc["']\s*:\s*[(\[])""")
 _MESSAGE = re.compile(r"""["'](?:message|msg)["']\s*:\s*(["'])(.*?)(?<!\\)\1""", re.DOTALL)
-"""In an object that is no JSON: that it tells an error, and which."""
+"""Detect an error, and find its message, in an object that is not JSON."""
 
 _PLACE = re.compile(r"[A-Za-z_][\w-]{0,63}", re.ASCII)
 _PARTS_OF_REQUESTS = frozenset({"body", "query", "path", "header"})
 
 LINE = re.compile(r"\b(lines?|examples?|rows?|records?) #?(\d+)\b", re.IGNORECASE)
-"""Which row is meant, in a provider's words."""
+"""A reference to a row in a provider's message."""
 
 _BEHIND_A_LINE = re.compile(rf"({LINE.pattern}[^:=\n]{{0,80}})[:=].*", re.IGNORECASE | re.DOTALL)
 _OBJECT = re.compile(r"""[{]\s*\\*["'].*[}][\])]*|[{]\s*\\*["'].*""", re.DOTALL)
@@ -42,16 +42,16 @@ _QUOTED = re.compile(r"""(?<!\w)(["'`])(.*?)(\1(?!\w)|$)""", re.DOTALL)
 
 @dataclass(frozen=True)
 class Said:
-    """What an error says. All of it is one line, short, and without secrets."""
+    """An error's message, code and field: each on one line, short, and without secrets."""
 
     words: str = ""
     code: str = ""
     param: str = ""
-    """Which field of a request is wrong, by its name there."""
+    """The provider's name of the invalid field."""
 
 
 def said(told: Any) -> Said:
-    """What an answer says is wrong, whatever it is."""
+    """Extract the error from an answer of any format."""
     found = _read(told, _DEPTH)
     return Said(plain(found.words), *(plain(one)[:_WORD_LIMIT] for one in (found.code, found.param)))
 
@@ -83,7 +83,7 @@ def _together(parts: Sequence[Said]) -> Said:
 
 
 def _of_text(text: str, depth: int) -> Said:
-    """A text, and what an object in it says: gateways put the whole answer of what is behind them there."""
+    """From a string that may contain JSON: gateways embed the backend's whole answer."""
     text = text[:_READ_LIMIT].strip()
     for begins, ends in (("{", "}"), ("[", "]")):
         start = text.find(begins)
@@ -95,7 +95,7 @@ def _of_text(text: str, depth: int) -> Said:
 
 
 def _object(text: str) -> Any:
-    """The error that JSON in a text tells, or Python's notation of it; None for all else: a row has messages, too."""
+    """An error object in a string, in JSON or Python notation; None for others, as a row has `messages` as well."""
     try:
         found = json.loads(text)
     except (ValueError, RecursionError):
@@ -117,26 +117,26 @@ def _is_error(found: Any) -> bool:
 
 
 def _without_data(text: str) -> str:
-    """A sentence without what it quotes of a row."""
+    """Remove quoted parts that may be of a row."""
     text = _BEHIND_A_LINE.sub(r"\1", _INPUT.sub("", _OBJECT.sub("{…}", text)))
     return _QUOTED.sub(_shown, text).strip()
 
 
 def _shown(quoted: re.Match[str]) -> str:
-    """Names stay: they have no white space in them, and an end."""
+    """Keep quoted names: short, closed and without white space."""
     mark, text, end = quoted[1], quoted[2], quoted[3]
     is_name = end and len(text) <= _WORD_LIMIT and not re.search(r"\s", text)
     return quoted[0] if is_name else f"{mark}…{mark}"
 
 
 def _place(loc: Any) -> str:
-    """Which field is meant, of a list of names and numbers: those of a request's parts say nothing."""
+    """The field of FastAPI's `loc`, without the leading part of the request such as `body`."""
     parts = [str(one) for one in loc if isinstance(one, str | int)] if isinstance(loc, list | tuple) else []
     named = [one for one in parts if one.isdigit() or _PLACE.fullmatch(one)]
     return ".".join(named[1:] if named[:1] and named[0] in _PARTS_OF_REQUESTS else named)
 
 
 def _word(told: Any) -> str:
-    """A code, or a field's name: no number that an answer's status has already."""
+    """A code or a field's name; not a number that repeats the HTTP status."""
     is_number = isinstance(told, int) and not isinstance(told, bool) and not 100 <= told < 600
     return str(told) if is_number or isinstance(told, str) else ""

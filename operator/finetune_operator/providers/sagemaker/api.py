@@ -1,6 +1,6 @@
-"""Training jobs at SageMaker with our own trainer: one call per method. What answers mean is `wire.py`.
+"""Training jobs at SageMaker with this project's trainer: one call per method. `wire.py` interprets the answers.
 
-Data, checkpoints and artifact are in S3. So is the report: no container reaches the operator.
+Data, checkpoints, artifact and report are in S3: the container cannot reach the operator.
 """
 
 import re
@@ -24,7 +24,7 @@ from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.aws.api import AwsApi
 from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
-from finetune_operator.providers.errors import Crowded, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.errors import AtCapacity, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.sagemaker import wire
 from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached
@@ -48,12 +48,12 @@ class SageMakerApi(AwsApi):
         return Aws(session, settings.endpoints.by_service() if settings.endpoints else None)
 
     async def check(self) -> None:
-        """Ask for one job and for the bucket: the keys are good for both."""
+        """List one job and check the bucket: this proves that the keys are valid for both."""
         await self._ask("list_training_jobs", MaxResults=1)
         await self._bucket.check()
 
     async def files(self, prefix: str) -> list[RemoteFile]:
-        """Objects whose names begin so; those in a folder count as one."""
+        """Objects with this prefix; a folder counts as one file."""
         sizes: dict[str, int] = {}
         for one in await self._objects(prefix):
             folder, slash, _ = one.name.partition("/")
@@ -61,11 +61,11 @@ class SageMakerApi(AwsApi):
         return [RemoteFile(id=name, name=name, bytes=size) for name, size in sizes.items()]
 
     async def delete_file(self, file_id: str) -> None:
-        """Delete an object, or all of a folder."""
+        """Delete an object, or a whole folder."""
         await (self._bucket.delete_all if file_id.endswith("/") else self._bucket.delete)(file_id)
 
     async def create(self, request: JobRequest) -> RemoteJob:
-        """Write what the container is told, then CreateTrainingJob, once: its name is taken once."""
+        """Write the container's job file, then CreateTrainingJob; idempotent, as the name can be used only once."""
         settings = self._settings
         told = wire.container_job(request, settings, self._bucket)
         base = cached(self._aws, settings, request.spec.base_model)
@@ -73,31 +73,31 @@ class SageMakerApi(AwsApi):
         try:
             await self._bucket.write(wire.job_file(request.key), _once(orjson.dumps(told.wire())))
         except Unknown as error:
-            raise TryLater.because(error.failure(), 30.0) from None  # no job was asked for
+            raise TryLater.because(error.failure(), 30.0) from None  # no job was requested
         name = wire.job_name(request.key)
         try:
             await self._ask("create_training_job", **wire.training_job(request, settings, self._bucket, models))
         except TryLater as error:
             if error.reason is Reason.QUOTA_EXCEEDED and wire.has_room_later(error.message):
-                raise Crowded(error.message, error.retry_after) from None
+                raise AtCapacity(error.message, error.retry_after) from None
             if error.reason is not Reason.PROVIDER_BUSY:
                 raise
             return await self._ours(name, request)
         except Refused as error:
             asked = instance_type(request.spec, settings)
             raise wire.of_the_instances(error, "spec.resources.instanceType", asked) from None
-        # It may not be shown yet, so it is not looked at: of the create nothing is unknown.
+        # Not read back: it may not be visible yet, and the create has certainly succeeded.
         return RemoteJob(id=name, state="Queued", created=request.key.created)
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:  # noqa: ARG002 - a name says it all
-        """The one job that has the attempt's name."""
+        """The job with the attempt's name."""
         try:
             return [await self.job(wire.job_name(key))]
         except NotThere:
             return []
 
     async def jobs(self, since: datetime) -> list[RemoteJob]:
-        """ListTrainingJobs of those under way. One that has ended is asked for by its name: a list says too little."""
+        """ListTrainingJobs, running ones only. Ended jobs are described by name, since the list lacks details."""
         found = await self._aws.pages(
             SERVICE,
             "list_training_jobs",
@@ -110,13 +110,13 @@ class SageMakerApi(AwsApi):
         return [wire.job_of(one) for one in found if wire.is_named_by_us(one["TrainingJobName"])]
 
     async def job(self, job_id: str) -> RemoteJob:
-        """DescribeTrainingJob. It goes on being called as it was asked for: an adopted one perhaps by its ARN."""
+        """DescribeTrainingJob. The ID stays as given: an adopted job may have been given by its ARN."""
         return replace(wire.job_of(await self._described(job_id)), id=job_id)
 
     async def metrics(self, job: RemoteJob) -> Metrics:
-        """The trainer's own report, from among the checkpoints or, once it is done, from beside the artifact.
+        """From the trainer's report, which is among the checkpoints, and beside the artifact once the job is done.
 
-        A job that others have made may have none: then its model alone is looked for, once it is done.
+        A job not created by this operator may have none; once done, it is judged by its model alone.
         """
         if not job.labels and not job.partial:
             return await self._of_others(job)
@@ -129,11 +129,11 @@ class SageMakerApi(AwsApi):
         return _metrics(report)
 
     async def cancel(self, job_id: str) -> None:
-        """StopTrainingJob; the trainer writes a checkpoint first. One that has ended is no error.
+        """StopTrainingJob; the trainer writes a checkpoint first. No error if the job has ended.
 
         Raises:
             NotThere: there is no such job.
-            TryLater: it has not ended yet. Until then it may write to S3, where the next attempt or nobody should.
+            TryLater: it has not ended yet, and may still write to S3.
         """
         status = (await self._described(job_id))["TrainingJobStatus"]
         if status == "InProgress":
@@ -143,7 +143,7 @@ class SageMakerApi(AwsApi):
             raise TryLater(Reason.PROVIDER_BUSY, message, STOPPING_PAUSE_SECONDS)
 
     async def has_model(self, model: str) -> bool:
-        """Whether a model's files are in S3: by its manifest or configuration, or by its archive."""
+        """Whether a model's files are in S3: its manifest or configuration, or its archive."""
         place, key = place_of(model)
         names = (key,) if key.endswith(ARCHIVE) else tuple(f"{key}/{file}" for file in (MANIFEST, ADAPTER, WHOLE))
         for name in names:
@@ -153,7 +153,7 @@ class SageMakerApi(AwsApi):
         return False
 
     async def delete_model(self, model: str) -> None:
-        """Delete what a training job has left in S3, by the URI of its artifact."""
+        """Delete a training job's output in S3, by the URI of its artifact."""
         place, key = place_of(model)
         found = re.fullmatch(rf"(?P<job>(.*/)?{wire.MODELS}{wire.NAME_PREFIX}[^/]+-\d+/)output/model/[^/]+", key)
         if found is None:
@@ -165,12 +165,12 @@ class SageMakerApi(AwsApi):
         return self._endpoints
 
     def answering(self) -> None:
-        """No model answers without an endpoint."""
+        """None: models answer only through endpoints."""
 
     async def _within_reach(self, request: JobRequest) -> str | None:
-        """The active version's folder, if it is where the connection's role may read: else the job would fail for it.
+        """The active version's folder, if the connection's role can read it: otherwise the job would fail.
 
-        An archive would have to be unpacked there, and what another connection has made is another account's.
+        Excludes archives, which the job would have to unpack, and versions of other connections, and so accounts.
         """
         active = request.active
         uri = active.uri if active else None
@@ -181,7 +181,7 @@ class SageMakerApi(AwsApi):
         return f"{uri}/" if await self.has_model(uri) else None
 
     async def _ours(self, name: str, request: JobRequest) -> RemoteJob:
-        """The job that has the name: an earlier call of ours made it, whose answer was lost."""
+        """The job that already has the name: created by an earlier call of ours whose answer was lost."""
         try:
             found = await self.job(name)
         except NotThere:
@@ -192,10 +192,10 @@ class SageMakerApi(AwsApi):
         return found
 
     async def _described(self, name: str) -> dict[str, Any]:
-        """By the name alone; of an ARN the rest has to be that of the job, too.
+        """Describe a job by its name; if given as an ARN, the rest of it must match, too.
 
         Raises:
-            NotThere: there is none of this name, or it is another account's or region's that is meant.
+            NotThere: there is none with this name, or the ARN is of another account or region.
         """
         shown = await self._ask("describe_training_job", TrainingJobName=wire.name_of(name))
         if not wire.is_meant(name, shown):
@@ -206,7 +206,7 @@ class SageMakerApi(AwsApi):
         """A report in S3.
 
         Raises:
-            NotThere: there is none that this release can read.
+            NotThere: there is none, or this release cannot read it.
         """
         raw = await bucket.read(name, REPORT_MAX_BYTES)
         try:
@@ -215,7 +215,7 @@ class SageMakerApi(AwsApi):
             raise NotThere(Reason.PROVIDER_REFUSED, f"{name} is not a report") from None
 
     async def _finished(self, job: RemoteJob) -> Report:
-        """The last report of a job that is done; one that says Failed where its artifact is not whole."""
+        """The last report of a completed job; changed to Failed if its artifact is incomplete."""
         report: Report | None = None
         place, key = place_of(str(job.model))
         bucket, folder = Bucket(self._aws, place), key.removesuffix(ARTIFACT_FOLDER)
@@ -231,7 +231,7 @@ class SageMakerApi(AwsApi):
         return _failed(report, Failure(reason=Reason.ARTIFACT_FAILED, message=message, next_step=step))
 
     async def _incomplete(self, bucket: Bucket, folder: str, report: Report) -> str | None:
-        """What of the artifact is missing or differs, by its manifest; contents are looked at when it is served."""
+        """What is missing or differs from the artifact's manifest; contents are verified when it is served."""
         there = {one.name.removeprefix(folder): one.bytes for one in await bucket.objects(folder)}
         digest, wrong = await checked(bucket, folder, there)
         if report.result is None or digest != report.result.artifact.sha256:
@@ -239,9 +239,9 @@ class SageMakerApi(AwsApi):
         return wrong
 
     async def _of_others(self, job: RemoteJob) -> Metrics:
-        """How a job goes that was not made by this operator, and what it has left once it is done.
+        """Progress and result of a job that was not created by this operator.
 
-        What keeps its place in S3 from being read is that job's trouble, and not that of all of the connection.
+        If its location in S3 cannot be read, only this job fails, and not the connection's other calls.
         """
         report = await self._report_at(job)
         if job.state != "Succeeded":
@@ -272,7 +272,7 @@ class SageMakerApi(AwsApi):
             return None
 
     def _require_base(self, artifact: ArtifactRef) -> None:
-        """An adapter needs its base model, and a server fetches that by the name in the adapter, or from the cache."""
+        """Check that an adapter's base model can be found: by a hub name in the adapter, or in the model cache."""
         if artifact.kind == "Adapter" and artifact.base_model is None and self._settings.model_cache is None:
             said = "the adapter names no base model of a hub, so the connection's sageMaker.modelCache has to have it"
             raise Refused(Reason.MODEL_NOT_IN_CACHE, f"spec.adopt: {said}")
@@ -297,7 +297,7 @@ def _failed(report: Report | None, failure: Failure) -> Report:
 
 
 def _silent() -> Report:
-    """Of a trainer that has said nothing. Whose it is stands in the job."""
+    """An empty report for a job without one; its names are not used."""
     return Report(namespace="-", name="-", uid="-", attempt=1, phase="Running")
 
 

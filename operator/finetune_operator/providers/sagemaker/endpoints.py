@@ -1,6 +1,6 @@
-"""Endpoints of SageMaker: a model, a configuration and an endpoint of one name, of which the endpoint is billed.
+"""SageMaker endpoints: a model, a configuration and an endpoint with one name; only the endpoint is billed.
 
-Made in this order and deleted in the other: what is left of one without an endpoint is Partial, and costs nothing.
+They are created in this order and deleted in reverse. A rest without an endpoint is Partial and costs nothing.
 """
 
 import builtins
@@ -32,7 +32,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    looks_like_page,
+    is_html,
 )
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.sagemaker.wire import of_the_instances, vpc
@@ -43,7 +43,7 @@ VARIANT = "AllTraffic"
 PAGE = {"PageSize": 100}
 BUSY_PAUSE_SECONDS = 20.0
 REPLY_MAX_BYTES = 64 * 1024
-"""More than an answer of one token has."""
+"""More than an answer of one token needs."""
 STARTUP_SECONDS = 1800
 """How long a container may take to load its model."""
 
@@ -57,7 +57,7 @@ _STATES: dict[str, HostedState] = {
     "UpdateRollbackFailed": "Failed",
     "Deleting": "Deleting",
 }
-"""A state that nobody knows is one in which something happens."""
+"""Unknown states count as Creating."""
 
 
 class SageMakerEndpoints:
@@ -70,7 +70,7 @@ class SageMakerEndpoints:
         self._aws = aws
 
     async def list(self) -> builtins.list[Hosted]:
-        """All endpoints of the account, and what is left of those that were."""
+        """All endpoints of the account, and models and configurations left from deleted ones."""
         endpoints = await self._pages("list_endpoints", "Endpoints")
         found = {one["EndpointName"]: await self._hosted(one) for one in endpoints}
         for operation, key, name in (
@@ -82,7 +82,7 @@ class SageMakerEndpoints:
         return list(found.values())
 
     async def details(self, hosted: Hosted) -> Hosted:
-        """With the place of its weights, its instances and their number."""
+        """The endpoint with the location of its weights, its instance type and count."""
         try:
             endpoint = await self._ask("describe_endpoint", EndpointName=hosted.name)
         except NotThere:
@@ -91,7 +91,7 @@ class SageMakerEndpoints:
         try:
             asked = (await self._ask("describe_endpoint_config", EndpointConfigName=config))["ProductionVariants"]
         except NotThere:
-            # What it was given lives on in it; of a configuration that is not ours nothing more can be known.
+            # The endpoint works on without its configuration; a foreign one can no longer be read.
             return hosted if config == hosted.name else replace(hosted, model=f"endpoint configuration {config}")
         sku = " and ".join(sorted({one["InstanceType"] for one in asked if one.get("InstanceType")}))
         units = instances(endpoint.get("ProductionVariants") or (), asked)
@@ -99,7 +99,7 @@ class SageMakerEndpoints:
         return replace(hosted, model=model, sku=sku, units=units, terms=in_words(sku, units) if sku else "")
 
     async def _weights_of(self, variant: dict[str, Any], ours: str) -> str:
-        """Where the weights of a variant lie, or else what it is; "" where our model of it is gone."""
+        """The location of a variant's weights, or else a description of it; "" if our own model of it is gone."""
         if "ModelName" not in variant:
             return "inference components"
         name = str(variant["ModelName"])
@@ -109,7 +109,7 @@ class SageMakerEndpoints:
             return "" if name == ours else f"model {name}"
 
     async def make(self, request: HostRequest) -> None:
-        """Model, configuration and endpoint. The endpoint's name is taken once, and it alone is billed."""
+        """Create model, configuration and endpoint; idempotent, as the endpoint's name can be used only once."""
         if await self._status(request.name) is not None:
             return
         base = cached(self._aws, self._settings, request.base_model)
@@ -129,9 +129,9 @@ class SageMakerEndpoints:
                 raise
 
     async def delete(self, hosted: Hosted) -> None:
-        """The endpoint first; once a list shows none, its configuration and its model.
+        """Delete the endpoint first; once a list no longer shows it, its configuration and model.
 
-        One read that does not find it is no proof: its parts would go, and it would stand.
+        A single read that misses it is no proof: its parts would be deleted while it still runs.
         """
         name = hosted.name
         status = await self._status(name)
@@ -145,7 +145,7 @@ class SageMakerEndpoints:
             await self._gone("delete_endpoint", EndpointName=name)
 
     async def answers(self, hosted: Hosted) -> bool:
-        """Whether it answers a question of one token."""
+        """Whether it answers a request for one token."""
         name = hosted.name
         question = {"model": name, "max_tokens": 1, "messages": [{"role": "user", "content": "ok?"}]}
         asked = {"EndpointName": name, "ContentType": "application/json", "Body": orjson.dumps(question)}
@@ -160,14 +160,14 @@ class SageMakerEndpoints:
             return False
         except Refused as error:
             raise Unknown(Reason.PROVIDER_UNAVAILABLE, f"endpoint {name} does not answer: {error.message}") from None
-        if looks_like_page(said):
+        if is_html(said):
             raise Unreadable(f"{RUNTIME} answers with a web page")
         if not _is_completion(said):
             raise Unreadable(f"{RUNTIME} answers with something else")
         return True
 
     async def usage(self, hosted: Hosted, since: datetime, now: datetime) -> Figures:
-        """When any of its variants was last asked, by CloudWatch."""
+        """The time of the last request to any of its variants, by CloudWatch."""
         described = await self._ask("describe_endpoint", EndpointName=hosted.name)
         found = []
         for variant in described.get("ProductionVariants") or [{"VariantName": VARIANT}]:
@@ -183,22 +183,22 @@ class SageMakerEndpoints:
             return Hosted(name, state, created_at=one.get("CreationTime"))
         try:
             described = await self._ask("describe_endpoint", EndpointName=name)
-        except (Denied, NotThere):  # it may be a stranger's
+        except (Denied, NotThere):  # it may belong to someone else
             return Hosted(name, state)
         return Hosted(name, state, failure=redact(str(described.get("FailureReason") or ""))[:500])
 
     async def _status(self, name: str) -> str | None:
-        """SageMaker's word for the endpoint's state; None where there is none."""
+        """SageMaker's state of the endpoint; None if it does not exist."""
         try:
             return str((await self._ask("describe_endpoint", EndpointName=name))["EndpointStatus"])
         except NotThere:
             return None
 
     async def _ensure(self, create: str, **arguments: Any) -> None:
-        """Create a model or a configuration by this operation, its name being the first argument.
+        """Create a model or a configuration with this operation; its name is the first argument.
 
-        What an earlier call has left may be of other settings: then it goes first. Else it stays, for an endpoint that
-        does not show yet may stand on it.
+        An existing one from an earlier call is replaced if its settings differ. Otherwise it is kept, since an endpoint
+        that is not visible yet may use it.
         """
         kind = create.removeprefix("create_")
         try:
@@ -212,7 +212,7 @@ class SageMakerEndpoints:
                 await self._ask(create, **arguments)
 
     async def _is_as(self, kind: str, name: dict[str, str], wanted: dict[str, Any]) -> bool:
-        """Whether it was made with these settings, as far as the operator may look; tags are not shown."""
+        """Whether it has these settings, apart from tags, which are not returned; False if it cannot be read."""
         try:
             there = await self._ask(f"describe_{kind}", **name)
         except (Denied, NotThere):
@@ -233,7 +233,7 @@ class SageMakerEndpoints:
 
 
 def model(request: HostRequest, settings: SageMaker, base_model: str | None) -> dict[str, Any]:
-    """What CreateModel takes beside the name. Pure. `base_model`: URI of the adapter's base, where a cache has it."""
+    """CreateModel's arguments besides the name. Pure. `base_model`: URI of the adapter's base, if in a cache."""
     container: dict[str, Any] = {
         "Image": settings.trainer_image,
         "ModelDataSource": _weights(request.model),
@@ -251,9 +251,9 @@ def model(request: HostRequest, settings: SageMaker, base_model: str | None) -> 
 
 
 def instances(running: Sequence[dict[str, Any]], asked: Sequence[dict[str, Any]]) -> int:
-    """How many stand, as DescribeEndpoint tells, or else as its configuration asks for; 0 once it is scaled so. Pure.
+    """The number of instances by DescribeEndpoint, or else by its configuration; may be scaled to 0. Pure.
 
-    A variant without servers has none of them, and is one.
+    A serverless variant has no instance count and counts as 1.
     """
     initial = {one["VariantName"]: one.get("InitialInstanceCount", 1) for one in asked}
     standing = {one["VariantName"]: one.get("CurrentInstanceCount") for one in running}
@@ -261,7 +261,7 @@ def instances(running: Sequence[dict[str, Any]], asked: Sequence[dict[str, Any]]
 
 
 def weights(described: dict[str, Any]) -> str:
-    """Where the weights of DescribeModel's model lie, as artifacts are written; "" where it is not one model. Pure."""
+    """The URI of the weights in DescribeModel's answer, in artifacts' form; "" if it is not a single model. Pure."""
     container = described.get("PrimaryContainer") or {}
     source = container.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri")
     return str(source or container.get("ModelDataUrl") or "").rstrip("/")
@@ -276,7 +276,7 @@ def _flags(request: HostRequest, settings: SageMaker, base_model: str | None) ->
 
 
 def _weights(model: str) -> dict[str, Any]:
-    """A folder; of a job that was made elsewhere perhaps the archive that it has left, which SageMaker unpacks."""
+    """The data source of a folder, or of an archive, as adopted jobs may leave, which SageMaker unpacks."""
     if not model.endswith(ARCHIVE):
         return _files(f"{model}/")
     return {"S3DataSource": {"S3Uri": model, "S3DataType": "S3Object", "CompressionType": "Gzip"}}
@@ -287,10 +287,10 @@ def _files(uri: str) -> dict[str, Any]:
 
 
 def configuration(request: HostRequest) -> dict[str, Any]:
-    """What CreateEndpointConfig takes beside the name. Pure.
+    """CreateEndpointConfig's arguments besides the name. Pure.
 
     Raises:
-        Refused: the deployment does not say which instances are paid for.
+        Refused: the deployment does not say which instance type to pay for.
     """
     serving = request.template.sage_maker
     if serving is None:
@@ -308,19 +308,19 @@ def configuration(request: HostRequest) -> dict[str, Any]:
 
 
 def tags(request: HostRequest) -> list[dict[str, str]]:
-    """Whose it is."""
+    """The owner's tag."""
     return [{"Key": OWNER_TAG, "Value": request.owner}]
 
 
 def cached(aws: Aws, settings: SageMaker, base_model: str | None) -> str | None:
-    """URI of a base model's folder in the connection's cache; None where it has none, or no base model is needed."""
+    """URI of a base model's folder in the connection's cache; None without a cache or a base model."""
     if settings.model_cache is None or base_model is None:
         return None
     return Bucket(aws, settings.model_cache).uri(f"{base_model}/")
 
 
 def _is_completion(said: bytes) -> bool:
-    """Whether a container has answered a question as our server does."""
+    """Whether an answer has the format of our server's completions."""
     try:
         found = orjson.loads(said)
     except ValueError:
@@ -329,5 +329,5 @@ def _is_completion(said: bytes) -> bool:
 
 
 def _is_taken(error: ProviderError) -> bool:
-    """Whether a name is taken: SageMaker says that in words for some of its things, and by a code for others."""
+    """Whether the name exists already: SageMaker says so in the message for some objects, by a code for others."""
     return "already exist" in error.message or "ResourceInUse" in error.message

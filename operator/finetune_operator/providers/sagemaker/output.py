@@ -1,9 +1,9 @@
-"""What a training job that others have made has left in S3: where its model is, and of what kind. No weights are read.
+"""Finds the model in the S3 output of an adopted training job, and its kind, without reading weights.
 
     s3://…/output/model/          CompressionType NONE: a folder, with the model in it or in one folder below it
-    s3://…/output/model.tar.gz    else: an archive, which is read as it comes, as far as it takes to know
+    s3://…/output/model.tar.gz    otherwise: an archive, which is streamed until the model is identified
 
-The model is what `finetune-trainer serve` takes: safetensors, as an adapter of peft's or as transformers saves a model.
+Supported is what `finetune-trainer serve` loads: safetensors, as a peft adapter or a transformers model.
 """
 
 import hashlib
@@ -28,11 +28,11 @@ from finetune_operator.providers.errors import Denied, NotThere, ProviderError, 
 CONFIG_MAX_BYTES = 1024 * 1024
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024
 LOOKED_INTO_BYTES = 4 * 1024**3
-"""Of an archive's content: what begins later is not looked for."""
+"""How much of an archive's content is searched."""
 MOST_FILES = 5_000
-"""Of an archive, up to where its model is known: whoever trains there writes it, into the memory of all."""
+"""How many of an archive's files are searched: it is untrusted, and their names are kept in memory."""
 CONFIGS_MAX_BYTES = 16 * 1024 * 1024
-"""Of all configurations in an archive together."""
+"""Maximum size of all configurations in an archive together."""
 
 ADAPTER, WHOLE = "adapter_config.json", "config.json"
 ADAPTER_WEIGHTS, WEIGHTS = "adapter_model.safetensors", ".safetensors"
@@ -50,17 +50,17 @@ _STEP = "Adopt a job that leaves safetensors: an adapter with adapter_config.jso
 
 @dataclass
 class Files:
-    """Sizes of files by their names within the output, and contents of configurations."""
+    """Sizes of files by name within the output, and contents of configurations."""
 
     sizes: dict[str, int] = field(default_factory=dict)
     configs: dict[str, bytes] = field(default_factory=dict)
 
     def roots(self) -> list[str]:
-        """Folders that hold a model, as prefixes: "" is the output itself."""
+        """Folders with a model, as prefixes: "" is the output itself."""
         return sorted({name[: -len(_base(name))] for name in self.configs if _base(name) in {ADAPTER, WHOLE}})
 
     def below(self, root: str) -> "Files":
-        """What a folder holds."""
+        """The files in a folder."""
         return Files(
             {name.removeprefix(root): size for name, size in self.sizes.items() if name.startswith(root)},
             {name.removeprefix(root): text for name, text in self.configs.items() if name.startswith(root)},
@@ -72,11 +72,11 @@ async def adopted(aws: Aws, uri: str) -> ArtifactRef:
 
     Args:
         aws: with keys that may read it.
-        uri: as DescribeTrainingJob has it in ModelArtifacts.
+        uri: ModelArtifacts of DescribeTrainingJob.
 
     Raises:
-        Refused: it holds no model that can be served.
-        ProviderError: S3 does not give it.
+        Refused: it has no model that can be served.
+        ProviderError: S3 cannot be read.
     """
     return await (_archive(aws, uri) if uri.endswith(ARCHIVE) else _folder(aws, uri.rstrip("/")))
 
@@ -100,12 +100,12 @@ async def _folder(aws: Aws, uri: str) -> ArtifactRef:
 
 
 async def checked(bucket: Bucket, folder: str, sizes: Mapping[str, int]) -> tuple[str, str | None]:
-    """SHA-256 of a folder's manifest, and what of its files is missing or cut short; contents are looked at later.
+    """SHA-256 of a folder's manifest, and which file is missing or truncated; contents are verified later.
 
     Args:
         bucket: where it is.
         folder: its name there, with the slash.
-        sizes: of the files that are there.
+        sizes: of the existing files.
     """
     manifest = await bucket.read(f"{folder}{MANIFEST}", MANIFEST_MAX_BYTES)
     wrong = next((file for file, size in _promised(manifest).items() if sizes.get(file) != size), None)
@@ -127,7 +127,7 @@ async def _archive(aws: Aws, uri: str) -> ArtifactRef:
 
 
 def _promised(manifest: bytes) -> dict[str, int]:
-    """Sizes of files as a manifest of our trainer's has them; others' files of that name promise nothing."""
+    """Sizes of files in our trainer's manifest; empty for a foreign file of that name."""
     try:
         return {name: int(entry["bytes"]) for name, entry in orjson.loads(manifest)["files"].items()}
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -135,12 +135,12 @@ def _promised(manifest: bytes) -> dict[str, int]:
 
 
 def is_of_its_place(error: ProviderError) -> bool:
-    """Whether an error is about what others' job has left, or about where, and none of the connection's own."""
+    """Whether an error is about an adopted job's output or its location, and not about the connection."""
     return isinstance(error, Refused | Denied) or error.reason is Reason.BUCKET_NOT_FOUND
 
 
 def failure_of(error: ProviderError) -> Failure:
-    """Why the output of others' job makes no version: it is theirs to mend, or their bucket's."""
+    """The failure if an adopted job's output gives no version, with a step to fix the output or its bucket."""
     message, step = error.message, _STEP
     if error.reason is Reason.CREDENTIALS_INVALID:
         step = "Let the operator's identity list and read the job's output in S3, then set spec.retryNonce."
@@ -151,10 +151,10 @@ def failure_of(error: ProviderError) -> Failure:
 
 
 def looked_into(body: Any, uri: str) -> Files:
-    """Names and configurations of an archive, up to where its model is known. Holds a block of it at a time.
+    """Read names and configurations of a streamed archive until its model is identified. Buffers one block.
 
     Raises:
-        Refused: it is no archive, or its model begins too late in it.
+        Refused: it is not an archive, or its model is too far inside.
     """
     found = Files()
     try:
@@ -174,7 +174,7 @@ def looked_into(body: Any, uri: str) -> Files:
 
 
 class _Member(tarfile.TarInfo):
-    """A head of an archive. tarfile reads a long name whole, however long its own head says it is."""
+    """An archive's header with a limit on long names, which tarfile would read into memory at any length."""
 
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
@@ -201,14 +201,14 @@ def _files_of(archive: tarfile.TarFile, uri: str) -> Iterator[tarfile.TarInfo]:
 
 
 def _is_known(files: Files) -> bool:
-    """Whether what else an archive holds would change nothing."""
+    """Whether the model is identified, so that the rest of an archive need not be read."""
     if ADAPTER in files.configs:
         return ADAPTER_WEIGHTS in files.sizes
     return WHOLE in files.configs and any(_is_weights(name) for name in files.sizes)
 
 
 def _root(roots: list[str], uri: str) -> str:
-    """Where the model is: at the top, or in the only folder that holds one."""
+    """The model's folder: the top, or the only folder with a model."""
     if "" in roots:
         return ""
     if len(roots) == 1:
@@ -220,10 +220,10 @@ def _root(roots: list[str], uri: str) -> str:
 
 
 def described(files: Files, uri: str) -> ArtifactRef:
-    """A folder's model. Pure.
+    """The model in a folder. Pure.
 
     Raises:
-        Refused: it is none that can be served.
+        Refused: it cannot be served.
     """
     name = ADAPTER if ADAPTER in files.configs else WHOLE
     config = _parsed(files.configs[name], f"{uri}: {name}")

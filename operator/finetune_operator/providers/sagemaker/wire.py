@@ -1,6 +1,6 @@
-"""Training jobs of SageMaker ↔ ours. Pure: dicts as boto3 takes and gives them.
+"""Converts SageMaker's training jobs. Pure: dicts as used by boto3.
 
-Where things are, below the connection's place in S3:
+Layout of the connection's S3 location:
 
     finetune-UID-ATTEMPT-train-DIGEST.jsonl …   data, and the job beside them        until the job has ended
     finetune-UID-checkpoints/                   checkpoints and report.json, of all attempts   until then
@@ -48,7 +48,7 @@ _AT_WORK = frozenset({"Training", "Uploading", "Stopping", "Interrupted", "Resta
 _QUOTA = re.compile(
     r"is (?P<limit>\d+) \w+, with current utilization of \d+ \w+ and a request delta of (?P<asked>\d+)\b"
 )
-"""In SageMaker's words about a quota: how much there may be at once, and how much more was asked for."""
+"""In SageMaker's quota messages: the limit, and how much more was requested."""
 
 _NOTES = {
     "Starting": "SageMaker starts an instance",
@@ -74,32 +74,32 @@ _KILLED = 137
 _OWN_NAME = re.compile(rf"{NAME_PREFIX}.+-\d+")
 _TRAIN_LOSS = re.compile(r"((train|training)[:_/ -]*)?loss", re.IGNORECASE)
 _EVAL_LOSS = re.compile(r"(eval|evaluation|val|valid|validation)[:_/ -]*loss", re.IGNORECASE)
-"""Names of metrics as MetricDefinitions have them in common recipes: train:loss, eval_loss, validation:loss."""
+"""Metric names in the MetricDefinitions of common recipes: train:loss, eval_loss, validation:loss."""
 
 
 def job_name(key: JobKey) -> str:
-    """Name of an attempt's training job: SageMaker takes it once, and so it guards the create call."""
+    """Name of an attempt's training job. SageMaker accepts a name only once, which makes creation idempotent."""
     return f"{key.file_prefix}{key.attempt}"
 
 
 def attempt_of(name: str) -> tuple[str, int]:
-    """How all names of the FineTuneJob begin that a training job is of, and the attempt's number."""
+    """The name prefix of a training job's FineTuneJob, and the attempt's number."""
     prefix, dash, attempt = name.rpartition("-")
     return prefix + dash, int(attempt) if attempt.isdecimal() else 0
 
 
 def job_file(key: JobKey) -> str:
-    """The object that the job's channel brings."""
+    """The object of the job channel."""
     return f"{key.file_prefix}{key.attempt}-job.json"
 
 
 def checkpoints(file_prefix: str) -> str:
-    """Folder of checkpoints and progress, of all attempts."""
+    """Folder of all attempts' checkpoints and progress report."""
     return f"{file_prefix}checkpoints/"
 
 
 def model_folder(name: str) -> str:
-    """What SageMaker uploads of a training job's /opt/ml/model."""
+    """Folder to which SageMaker uploads a training job's /opt/ml/model."""
     return f"{MODELS}{name}/output/model/"
 
 
@@ -109,12 +109,12 @@ def artifact_folder(name: str) -> str:
 
 
 def progress_report(file_prefix: str) -> str:
-    """The report of a job under way."""
+    """The report of a running job."""
     return f"{checkpoints(file_prefix)}{REPORT_FILE}"
 
 
 def container_job(request: JobRequest, settings: SageMaker, bucket: Bucket) -> ContainerJob:
-    """What the container is told. The spec goes along whole, without what only the operator needs."""
+    """The container's job file, with the whole spec."""
     key = request.key
     return ContainerJob(
         namespace=key.namespace,
@@ -135,7 +135,7 @@ def _compared(request: JobRequest) -> ActiveVersionRef | None:
 
 
 def of_the_instances(error: Refused, field: str, asked: str) -> Refused:
-    """The refusal of an instance type, with the field of ours, and without the hundreds of types that there are."""
+    """The refusal of an instance type, with our field, and without SageMaker's list of hundreds of types."""
     if not _INSTANCES.search(error.message):
         return error
     said = _ALL_OF_THEM.sub("is not one that SageMaker offers for this", error.message)
@@ -143,19 +143,19 @@ def of_the_instances(error: Refused, field: str, asked: str) -> Refused:
 
 
 def has_room_later(refusal: str) -> bool:
-    """Whether a quota of instances that run at once has room for a training job, when others have ended."""
+    """Whether a quota of concurrent instances is large enough for the job once others have ended."""
     found = _QUOTA.search(refusal)
     return found is not None and int(found["asked"]) <= int(found["limit"])
 
 
 @dataclass(frozen=True)
 class Models:
-    """URIs of folders of models that a job is brought, each ending with a slash."""
+    """URIs of the model folders that a job's channels provide, each ending with a slash."""
 
     base: str | None = None
-    """The base model, where the connection has a cache."""
+    """The base model, if the connection has a cache."""
     active: str | None = None
-    """The version that the tuned model is compared with, where the connection's role can read it."""
+    """The version to compare the tuned model with, if the connection's role can read it."""
 
 
 def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, models: Models) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def training_job(request: JobRequest, settings: SageMaker, bucket: Bucket, model
 
 
 def labels(key: JobKey) -> dict[str, str]:
-    """What a training job carries, for look-ups and for people."""
+    """A training job's labels, for lookups and for users."""
     return dict(zip(_LABELS, (key.uid, str(key.attempt), key.namespace, key.name), strict=True))
 
 
@@ -219,7 +219,7 @@ def _stopping(request: JobRequest, settings: SageMaker) -> dict[str, int]:
 
 
 def job_of(wire: Wire) -> RemoteJob:
-    """A training job, from its description or its line in a list, which says less."""
+    """A training job, from its description or its summary in a list, which has less."""
     name, status, secondary = str(wire["TrainingJobName"]), wire["TrainingJobStatus"], wire.get("SecondaryStatus", "")
     output = str(wire.get("OutputDataConfig", {}).get("S3OutputPath", "")).rstrip("/")
     state: RemoteState = _ENDED.get(status, "Active" if secondary in _AT_WORK else "Queued")
@@ -243,7 +243,7 @@ def job_of(wire: Wire) -> RemoteJob:
 
 
 def _labels_of(wire: Wire, name: str) -> dict[str, str]:
-    """What a job of ours says of itself; where its hyperparameters are not shown, what its name says."""
+    """The labels of a job of ours, from its hyperparameters, or from its name if these are not returned."""
     said = wire.get("HyperParameters")
     if said is None and is_named_by_us(name):
         prefix, attempt = attempt_of(name)
@@ -253,22 +253,22 @@ def _labels_of(wire: Wire, name: str) -> dict[str, str]:
 
 
 def name_of(name_or_arn: str) -> str:
-    """A training job's name, by which alone it can be asked about."""
+    """A training job's name, the only form that the API accepts."""
     return name_or_arn.rpartition("/")[2]
 
 
 def is_meant(name_or_arn: str, wire: Wire) -> bool:
-    """Whether a description is of the job that has this name, or this ARN, whose letters have no case."""
+    """Whether a description matches this name, or this ARN, which is compared case-insensitively."""
     return ":" not in name_or_arn or name_or_arn.casefold() == str(wire.get("TrainingJobArn")).casefold()
 
 
 def is_named_by_us(name: str) -> bool:
-    """Whether it is a name of the kind that our own jobs have."""
+    """Whether the name has the format of our own jobs."""
     return _OWN_NAME.fullmatch(name) is not None
 
 
 def result_of(wire: Wire, artifact: ArtifactRef, report: Report | None) -> TrainingResult:
-    """What a job that others have made came to: by the trainer's report where one is there, else by its metrics."""
+    """The result of an adopted job: from the trainer's report if there is one, or else from its metrics."""
     if report is not None and report.result is not None:
         return report.result.model_copy(update={"artifact": artifact})
     found = {str(one.get("MetricName")): one.get("Value") for one in wire.get("FinalMetricDataList") or ()}
@@ -287,7 +287,7 @@ def _metric(found: Mapping[str, Any], names: re.Pattern[str]) -> float | None:
 
 
 def _overrun(secondary: str, name: str) -> Failure | None:
-    """SageMaker calls a job stopped that took too long."""
+    """The failure of a job that exceeded a time limit, which SageMaker reports as stopped."""
     if secondary == "MaxRuntimeExceeded":
         message = f"training job {name} ran longer than spec.activeDeadlineSeconds, or the connection's maximum"
         return Failure.because(Reason.DEADLINE_EXCEEDED, message)
@@ -298,13 +298,13 @@ def _overrun(secondary: str, name: str) -> Failure | None:
 
 
 def failure_of(said: str) -> Failure:
-    """Why a job failed, from FailureReason, and what can be done about it at SageMaker."""
+    """Why a job failed, from FailureReason, with a next step for SageMaker."""
     found = _failure_of(said)
     return found.model_copy(update={"next_step": _STEPS.get(found.reason, found.next_step)})
 
 
 def _failure_of(said: str) -> Failure:
-    """By the kind, and for our own container by the failure file and the exit code."""
+    """By the kind of error, and for our own container by the failure file and the exit code."""
     kind, _, rest = said.partition(":")
     text = redact(rest.strip())[:MESSAGE_LIMIT]
     if kind == "CapacityError" or "InsufficientCapacity" in said[:200].replace(" ", ""):
@@ -318,7 +318,7 @@ def _failure_of(said: str) -> Failure:
 
 _OF_CLIENT: tuple[tuple[str, Reason, str], ...] = (
     (r"disk space|no space left", Reason.ARTIFACT_FAILED, "the instance's disk is full: "),
-    (r"with more memory", Reason.INSUFFICIENT_MEMORY, ""),  # the same instance would meet it again
+    (r"with more memory", Reason.INSUFFICIENT_MEMORY, ""),  # it would happen again on the same instance
     (r"algorithm container|\bECR\b|repository|registry", Reason.IMAGE_PULL_FAILED, ""),
     (
         r"access ?denied|not authorized|forbidden|403",
@@ -333,7 +333,7 @@ _OF_CLIENT: tuple[tuple[str, Reason, str], ...] = (
     (r"no such bucket|NoSuchBucket|bucket .*does not exist", Reason.BUCKET_NOT_FOUND, ""),
     (r"\b(image|manifest)\b", Reason.IMAGE_PULL_FAILED, ""),
 )
-"""In what words, why, and what is said before them."""
+"""Pattern of SageMaker's message, reason, and a prefix for the message."""
 
 _MORE_MEMORY = "Apply the job under a new name with a larger resources.instanceType, or a lower microBatchSize."
 _STEPS = {
@@ -351,11 +351,11 @@ _STEPS = {
     Reason.CODE_FAILED: "Read the training job's log in CloudWatch, correct the code in its ConfigMap and set "
     "spec.retryNonce. `finetune-trainer run --code` runs it without a cluster.",
 }
-"""What there is to be done about it there, where it is not what is to be done on the cluster."""
+"""Next steps that differ from those on the cluster."""
 
 
 def _client_failure(text: str) -> Failure:
-    """What SageMaker could not do with what it was given, before or after the container ran."""
+    """The failure if SageMaker could not use its inputs or settings, before or after the container ran."""
     for pattern, reason, what in _OF_CLIENT:
         if re.search(pattern, text, re.IGNORECASE):
             return Failure.because(reason, f"{what}{text}")
@@ -363,7 +363,7 @@ def _client_failure(text: str) -> Failure:
 
 
 def _trainer_failure(text: str) -> Failure:
-    """The trainer's own words where it could leave some, else what its exit code means."""
+    """The trainer's own failure message if it left one, or else the meaning of its exit code."""
     code = _EXIT_CODE.search(text)
     number = int(code[1]) if code else None
     quoted = _QUOTED.search(text)

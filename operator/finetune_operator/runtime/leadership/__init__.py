@@ -1,1 +1,1 @@
-"""Which replica leads: the Lease, the thread that renews it, the label that the report Service selects."""
+"""Leader election: the Lease, the thread that renews it, the label that the report Service selects."""

@@ -1,6 +1,6 @@
-"""The label by which the report Service finds the leader: on the pod of who leads, for as long as it leads.
+"""The label by which the report Service selects the leader's pod, for as long as it leads.
 
-Whoever takes it off, or keeps it from being put on for a while, would else have all reports lost until a restart.
+Set again every half minute: otherwise, once removed or refused for a while, all reports would be lost until a restart.
 """
 
 import asyncio
@@ -15,17 +15,17 @@ from finetune_operator.runtime.repeats import Repeats
 LABEL = "finetune.dev/leader"
 RETRY_SECONDS = 2.0
 KEPT_SECONDS = 30.0
-"""Between two looks at what is well, or is refused: the API server takes what changes nothing without a write."""
+"""Pause after success or refusal: a patch that changes nothing causes no write at the API server."""
 
 logger = logging.getLogger(__name__)
 
 
 class LeaderLabel:
-    """Of one pod.
+    """The label of one pod.
 
     Args:
-        kube: unguarded: a follower takes the label off.
-        guarded: that of the leader.
+        kube: unguarded: a follower removes the label.
+        guarded: for the leader.
         namespace: of the pod.
         pod: its name.
     """
@@ -38,7 +38,7 @@ class LeaderLabel:
         self._refusals = Repeats(time.monotonic)
 
     async def keep(self, leads: asyncio.Event) -> None:
-        """Keep it on from `leads` on. Until then it goes: an earlier process of this pod has left it."""
+        """Keep it set once `leads` is set. Before that remove one that an earlier process of this pod left."""
         while not leads.is_set() and (again := await self._mark(leading=False)):  # noqa: ASYNC110 - as below
             await asyncio.sleep(again)
         await leads.wait()
@@ -47,7 +47,7 @@ class LeaderLabel:
                 await asyncio.sleep(again)
 
     async def _mark(self, *, leading: bool) -> float | None:
-        """Put it on or off; seconds until that is to be done again, or None where it is not.
+        """Set or remove it; returns the seconds until the next try, or None if none is needed.
 
         Outside of a cluster there is no pod to label.
         """
@@ -63,6 +63,6 @@ class LeaderLabel:
         return KEPT_SECONDS if leading else None
 
     def _tell(self, error: KubeError) -> None:
-        """Not at each try: it is asked for again and again."""
+        """Log only new failures, as it is retried again and again."""
         if self._refusals.is_news(str(error)):
             logger.warning("pod %s/%s cannot be labelled: %s", self._namespace, self._pod, error)

@@ -1,12 +1,12 @@
 """Leadership of one replica by a coordination.k8s.io Lease, with the rules of client-go's leader election.
 
     follower ──(no Lease, released, or not renewed for its duration as watched by our own clock)──▶ leader
-    leader ──(another holder, no successful renewal for `renew_deadline`, or a Lease of an older state than it has
-    written: etcd was put back)──▶ lost, for good: the process ends
+    leader ──(another holder, no successful renewal for `renew_deadline`, or a Lease older than the one it has
+    written: etcd was restored)──▶ lost for good: the process ends
 
-The clocks of machines are never compared: whether a Lease has ended is judged by how long *we* have seen it unchanged.
+Clocks of machines are never compared: a Lease has expired when *we* have seen it unchanged for its duration.
 `is_held` needs no request: a leader that was frozen knows on waking, before its first write, that its time is over.
-What it cannot do: call back a request that is on the wire already; that is what resourceVersions are for.
+A request that has been sent cannot be called back; resourceVersions are for those.
 """
 
 import asyncio
@@ -28,24 +28,24 @@ from finetune_operator.runtime.uptime import Clock, uptime
 logger = logging.getLogger(__name__)
 
 DURATIONS_OF_SILENCE = 4
-"""A Lease that was not renewed for so many of our own durations is held by somebody who is gone, or has longer ones."""
+"""After this many of our own durations without renewal, the holder is gone or uses a longer duration."""
 
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A Lease's spec as it was last seen to change, and when that was by our own clock."""
+    """A Lease's spec, and when it was first seen like this, by our own clock."""
 
     spec: dict[str, Any]
     at: float
 
 
 def observe(before: Observed | None, spec: dict[str, Any], now: float) -> Observed:
-    """Keeps the time of the first sight as long as the spec stays the same."""
+    """The observation; its time is kept as long as the spec stays the same."""
     return before if before is not None and before.spec == spec else Observed(spec, now)
 
 
 def may_take(observed: Observed, identity: str, now: float) -> bool:
-    """Whether `identity` may write itself into the Lease: it is its own, released, or has not been renewed in time."""
+    """Whether `identity` may take the Lease: it holds it already, or it was released or not renewed in time."""
     holder = observed.spec.get("holderIdentity")
     return (
         not holder or holder == identity or now >= observed.at + float(observed.spec.get("leaseDurationSeconds") or 0)
@@ -53,9 +53,9 @@ def may_take(observed: Observed, identity: str, now: float) -> bool:
 
 
 def outlasts(observed: Observed, duration: int, now: float) -> str | None:
-    """That a Lease is not renewed, and yet holds for far longer than one of `duration` would; None where it does not.
+    """A message if a Lease is not renewed and yet valid for far longer than `duration`; else None.
 
-    Nobody can tell a holder that is slow from one that is gone: whoever wrote so long a time is taken at his word.
+    A slow holder cannot be told from one that is gone, so the duration that the holder wrote counts.
     """
     holder, lasts = observed.spec.get("holderIdentity"), float(observed.spec.get("leaseDurationSeconds") or 0)
     silent = now - observed.at
@@ -81,7 +81,7 @@ def claim(spec: dict[str, Any], identity: str, duration: int, now: datetime) -> 
 
 
 def unique_identity(pod_name: str) -> str:
-    """The pod's name for people, and a part that no other process has: a frozen process must not share its name."""
+    """The pod's name, for people, and a unique part: a frozen process must not share its successor's identity."""
     return f"{pod_name}_{uuid.uuid4().hex[:12]}"
 
 
@@ -91,7 +91,7 @@ def micro_time(moment: datetime) -> str:
 
 
 class Leadership:
-    """Competes for a Lease and keeps it. Used once: what is lost is not won again.
+    """Competes for a Lease and keeps it. Used once: leadership that was lost is not regained.
 
     Args:
         kube: unguarded, as a follower has to write the Lease too.
@@ -126,7 +126,7 @@ class Leadership:
         self._task: asyncio.Task[None] | None = None
 
     def is_held(self) -> bool:
-        """Whether this replica leads now, as far as can be told without asking."""
+        """Whether this replica leads now, as far as it knows without a request."""
         return (
             self._renewed_at is not None
             and not self._gone.is_set()
@@ -159,7 +159,7 @@ class Leadership:
         await self._gone.wait()
 
     async def release(self) -> None:
-        """Stops renewing and gives the Lease up, so that another replica need not wait for its end. Never raises."""
+        """Stops renewing and releases the Lease, so that others need not wait for it to expire. Never raises."""
         held = self.is_held()
         await self._stop()
         if not held or self._observed is None:
@@ -177,7 +177,7 @@ class Leadership:
             logger.info("%s released Lease %s/%s", self._identity, self._namespace, self._name)
 
     def _tell(self, error: KubeError) -> None:
-        """By its kind: no two answers need be word for word the same."""
+        """Log new failures only. Compared by status and reason, as messages may differ each time."""
         if self._troubles.is_news(f"{error.status} {error.reason}"):
             logger.warning(
                 "Lease %s/%s can be neither taken nor kept; it is tried again every %g s: %s",
@@ -185,7 +185,7 @@ class Leadership:
             )  # fmt: skip
 
     def _tell_of_silence(self) -> None:
-        """Once, that a holder is silent for longer than ours would be waited for."""
+        """Warn once if a holder has been silent for longer than our own duration would allow."""
         if self._observed is None or self._observed is self._told_of:
             return
         if (why := outlasts(self._observed, self._times.duration, self._clock())) is not None:
@@ -233,9 +233,9 @@ class Leadership:
             logger.error("%s leads no more: Lease %s/%s %s", self._identity, self._namespace, self._name, why)
 
     async def _try_in_time(self) -> bool:
-        """`_try` for a follower: an answer that comes later than a leader may be silent for makes nobody lead.
+        """`_try` for a follower: an answer later than `renew_deadline` does not count.
 
-        On a connection that is half-open none comes; the next attempt has another one.
+        A half-open connection never brings one; the next attempt uses another connection.
         """
         try:
             async with asyncio.timeout(self._times.renew_deadline):
@@ -245,12 +245,12 @@ class Leadership:
             return False
 
     async def _try(self) -> bool:
-        """One attempt to take or renew the Lease; False when another holds it or the API server cannot be asked."""
-        before = self._clock()  # not after: the request may have been written long before its answer came
+        """One attempt to take or renew the Lease; False if another holds it or the API server cannot be asked."""
+        before = self._clock()  # not after: the Lease may have been written long before the answer came
         try:
             written = await self._renew() or await self._take()
         except Conflict:
-            return False  # another replica was quicker; the next attempt sees its name
+            return False  # another replica was faster; the next attempt sees its name
         except KubeError as error:
             self._tell(error)
             return False
@@ -264,10 +264,10 @@ class Leadership:
         return True
 
     async def _renew(self) -> Manifest | None:
-        """Write onto the version that was written last, unread: a busy server has one question to answer, not two.
+        """Write onto the version that was written last, without reading: one request less for a busy server.
 
         Returns:
-            The Lease; None where there is no such version any more.
+            The Lease; None if that version is no longer the current one.
         """
         if self._written is None:
             return None
@@ -278,7 +278,7 @@ class Leadership:
             return None
 
     async def _take(self) -> Manifest | None:
-        """Read the Lease, and write it where that may be; None where another holds it."""
+        """Read the Lease, and write it if allowed; None if another replica holds it."""
         lease = await self._kube.get(LEASES, self._name, self._namespace)
         self._observed = observe(self._observed, (lease or {}).get("spec") or {}, self._clock())
         if lease is not None and (self._is_older(lease) or not self._may_write()):
@@ -290,15 +290,15 @@ class Leadership:
         return await self._write(lease, claim(spec, self._identity, self._times.duration, datetime.now(UTC)))
 
     def _is_older(self, lease: Manifest) -> bool:
-        """Whether the server is behind what this leader has written: all that it knows may be of a future that is none.
+        """Whether the server's state is older than this leader's last write: all that this process knows may be undone.
 
-        A Lease that was deleted, and made anew, has a later version.
+        A Lease that was deleted and created again has a later version.
         """
         self._went_back = self._went_back or (self._renewed_at is not None and 0 < version_of(lease) < self._version)
         return self._went_back
 
     def _may_write(self) -> bool:
-        """A follower may take what is free or has ended; a leader may only renew what still bears its name."""
+        """A follower may take a free or expired Lease; a leader may only renew one that still has its name."""
         if self._observed is None:
             return False
         if self._renewed_at is not None:

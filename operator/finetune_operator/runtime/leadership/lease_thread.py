@@ -1,10 +1,10 @@
-"""Leadership on a thread of its own, with its own event loop and connection: work that is late does not lose the Lease.
+"""Leadership on its own thread, with its own event loop and connection: slow work does not lose the Lease.
 
     reconcilers' loop ── is_held, assert_held ──▶ Leadership ◀── renews ── the thread's loop
                       ◀────────── acquired, lost ──────────
 
-What holds is what `lease` says: the guard goes by the clock, so a process that was frozen writes no more, on whichever
-thread, whether or not this one has run again. That the reconcilers' loop itself is stuck the liveness probe finds.
+The rules are those of `lease`: the guard compares times, so a process that was frozen writes no more, on either thread,
+whether or not this one has run again. The liveness probe detects a reconcilers' loop that is stuck.
 """
 
 import asyncio
@@ -22,14 +22,14 @@ END_SECONDS = 10.0
 
 
 class LeaseThread:
-    """A Leadership, to be asked from another event loop than the one that it lives in."""
+    """A Leadership that can be used from another event loop than its own."""
 
     def __init__(self, leadership: Leadership, loop: asyncio.AbstractEventLoop) -> None:
         self._leadership = leadership
         self._loop = loop
 
     def is_held(self) -> bool:
-        """Whether this replica leads now, as far as can be told without asking."""
+        """Whether this replica leads now, as far as it knows without a request."""
         return self._leadership.is_held()
 
     def assert_held(self) -> None:
@@ -49,12 +49,12 @@ class LeaseThread:
         await self._there(self._leadership.lost())
 
     async def release(self) -> None:
-        """Gives the Lease up, so that another replica need not wait for its end. Never raises."""
+        """Releases the Lease, so that other replicas need not wait for it to expire. Never raises."""
         await self._there(self._leadership.release())
 
     def end(self, ended: asyncio.Event) -> None:
         """Lets the thread end."""
-        with suppress(RuntimeError):  # it has ended already
+        with suppress(RuntimeError):  # it has already ended
             self._loop.call_soon_threadsafe(ended.set)
 
     async def _there(self, what: Coroutine[Any, Any, None]) -> None:

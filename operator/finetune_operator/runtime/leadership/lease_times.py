@@ -1,9 +1,9 @@
-"""How long a Lease holds, and how its holder and those who wait for it keep time. Pure."""
+"""The times of a Lease: how long it is valid, and when its holder and its followers act. Pure."""
 
 from dataclasses import dataclass
 
 JITTER = 1.2
-"""A follower waits up to this many times `retry`, so that followers do not march."""
+"""A follower waits up to this many times `retry`, so that followers do not act in step."""
 
 
 def rise(retry: float, renew_deadline: float, duration: float) -> bool:
@@ -21,7 +21,7 @@ class LeaseTimes:
         retry: between attempts.
 
     Raises:
-        ValueError: they do not rise.
+        ValueError: they are not in ascending order.
     """
 
     duration: int = 15

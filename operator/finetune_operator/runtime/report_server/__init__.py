@@ -1,1 +1,1 @@
-"""The HTTPS server for pods: takes reports, passes uploads and questions on to providers. Knows no kinds."""
+"""The HTTPS server for pods: accepts reports, passes uploads and questions on to providers. Knows no kinds."""

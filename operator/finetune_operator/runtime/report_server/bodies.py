@@ -1,4 +1,4 @@
-"""Bodies of requests, read no further than a limit and no longer than a deadline. Knows no routes."""
+"""Reads request bodies, up to a size limit and a deadline. Knows no routes."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ BODY_SECONDS = 10.0
 
 
 def check_head(request: web.Request, limit: int, what: str) -> None:
-    """What can be refused before anything is read.
+    """Check what can be refused before the body is read.
 
     Raises:
         Refusal: the body is too long, or compressed: a small one could become a large one.
@@ -25,7 +25,7 @@ async def read_body(request: web.Request, limit: int, what: str) -> bytes:
     """The body.
 
     Raises:
-        Refusal: it is longer than `limit` bytes, breaks off, or does not come within BODY_SECONDS.
+        Refusal: it is longer than `limit` bytes, is incomplete, or does not arrive within BODY_SECONDS.
     """
     body = bytearray()
     try:
@@ -42,7 +42,7 @@ async def read_body(request: web.Request, limit: int, what: str) -> bytes:
 
 
 def broken_off() -> Refusal:
-    """Its sender is gone, a pod that was ended, say: nobody reads this, and it is no fault of ours."""
+    """Not our fault: the sender is gone, for example a pod that was terminated. Nobody reads this answer."""
     return Refusal(400, "the body broke off", close=True)
 
 

@@ -1,12 +1,11 @@
-"""Questions that pods have for models at providers outside of the cluster: taken in, passed on, answered.
+"""Accepts questions of pods to models at providers outside of the cluster, and answers them.
 
     POST /v1/answers/…/chat/completions, bearer token ─▶ leader? ─▶ size? ─▶ token review ─▶ body ─▶ Question
                                                           503        413        401         408/413   400
                                           ─▶ authorise ─▶ accept(asker, question)
                                                 403        200, 402, 404, 409, 422, 429, 503
 
-Nothing of a question or an answer is kept, logged, or in what is said about it. What becomes of one is `accept`'s
-matter.
+Questions and answers are not stored, logged, or quoted in errors. `accept` decides what happens to them.
 """
 
 from typing import Protocol
@@ -25,7 +24,7 @@ ROUTE = f"{ANSWERS_PATH}/{{namespace}}/{{name}}/{{uid}}/{{attempt}}/{COMPLETIONS
 
 
 class Answering(Protocol):
-    """Who may ask, and what is answered."""
+    """Authorises and answers questions."""
 
     def authorise(self, identity: TokenIdentity, asker: Asker) -> str | None:
         """The reason to refuse any question of this identity, or None."""
@@ -35,7 +34,7 @@ class Answering(Protocol):
 
 
 def handler(identify: Identify, answering: Answering) -> Handler:
-    """Takes one question, which is authorised before it is read; raises Refusal."""
+    """A handler for one question, which is authorised before it is read; raises Refusal."""
 
     async def take(request: web.Request) -> web.Response:
         check_head(request, QUESTION_MAX_BYTES, "question")
@@ -64,7 +63,7 @@ def _question(body: bytes) -> Question:
 
 
 def _unreadable(error: ValidationError) -> Refusal:
-    """The fields that are wrong; never what stood in them, nor names that the sender has made up."""
+    """Names the invalid fields; quotes neither their values nor field names that the sender made up."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     known = [str(p["loc"][0]) for p in problems if p["loc"] and p["type"] != "extra_forbidden"]
     named = ", ".join(sorted(set(known))) or "the body"

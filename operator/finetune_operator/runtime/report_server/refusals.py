@@ -1,4 +1,4 @@
-"""What the report server answers when it does not take something: one sentence, and when to come back."""
+"""The report server's answer when it refuses something: one sentence, and when to retry."""
 
 import math
 
@@ -9,13 +9,13 @@ _PROBLEMS_NAMED = 10
 
 
 class Refusal(Exception):
-    """An answer other than that all is well.
+    """An error answer.
 
     Args:
         status: HTTP status.
-        sentence: for people; never what stood in the request.
-        retry_after: seconds after which to come back.
-        close: whether the connection is closed: what is still on its way is not read.
+        sentence: for people; never quotes the request.
+        retry_after: seconds after which to retry.
+        close: whether to close the connection, so that the rest of the request is not read.
     """
 
     def __init__(self, status: int, sentence: str, retry_after: float | None = None, close: bool = False) -> None:
@@ -38,7 +38,7 @@ class Refusal(Exception):
 
 
 def invalid_fields(error: ValidationError) -> str:
-    """The fields that are wrong; never what stood in them."""
+    """The invalid fields and what is wrong; never quotes their values."""
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     named = [f"{'.'.join(str(place) for place in p['loc']) or 'body'}: {p['msg']}" for p in problems]
     return "; ".join(named[:_PROBLEMS_NAMED])

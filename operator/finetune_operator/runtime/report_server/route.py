@@ -1,4 +1,4 @@
-"""What every route of the report server does around its own work: the leader alone, so many at once, all counted."""
+"""What all routes of the report server have in common: leader only, a limit of concurrent requests, metrics."""
 
 import logging
 import time
@@ -21,14 +21,14 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.Response]]
 
 Identify = Callable[[web.Request], Awaitable[TokenIdentity]]
-"""Who sends a request; raises Refusal."""
+"""Returns the sender of a request; raises Refusal."""
 
 Authorise = Callable[[TokenIdentity, AttemptRef], str | None]
-"""The reason to refuse what this identity says for an attempt, or None."""
+"""The reason to refuse what this identity sends for an attempt, or None."""
 
 
 class Outlived(str):
-    """A reason to refuse that stays: the attempt is over. Whoever is told so need not try again."""
+    """A permanent reason to refuse: the attempt is over, so there is no point in retrying."""
 
     __slots__ = ()
 
@@ -37,11 +37,11 @@ class Route:
     """Answers one kind of request.
 
     Args:
-        what: what is sent, in a word.
-        handle: takes it; raises Refusal.
-        is_leader: whether this replica leads: it alone writes, and asks providers.
-        at_once: requests that are worked on at once.
-        pause: seconds after which those beyond that may come back: no more of them in as long than find a place.
+        what: what is sent, in one word.
+        handle: handles it; raises Refusal.
+        is_leader: whether this replica leads: only the leader writes, and calls providers.
+        at_once: maximum number of concurrent requests.
+        pause: Retry-After for further ones, longer if there are many: no more return per pause than there are places.
         answers: counts by HTTP code.
     """
 
@@ -65,8 +65,8 @@ class Route:
         self._answers = answers
 
     async def answer(self, request: web.Request) -> web.Response:
-        """One request."""
-        status = 500  # what aiohttp answers, and logs, when something unforeseen is raised here
+        """Answer one request."""
+        status = 500  # what aiohttp answers, and logs, after an unexpected exception
         try:
             response = await self._response(request)
             status = response.status
@@ -98,7 +98,7 @@ class Route:
 
 
 def require_allowed(reason: str | None, identity: TokenIdentity, what: str, *, outlived: int = 403) -> None:
-    """Let nothing pass that there is a reason to refuse; `outlived` is the status where that reason stays.
+    """Raise if there is a reason to refuse; `outlived` is the HTTP status if that reason is permanent.
 
     Raises:
         Refusal: with that reason.

@@ -1,11 +1,11 @@
-"""The HTTPS server that training pods report to: who they are, how often, how much, in which shape.
+"""The HTTPS server that training pods report to: checks identity, rate, size and format.
 
     POST /v1/reports, bearer token ─▶ leader? ─▶ size? ─▶ token review ─▶ rate ─▶ body ─▶ Report ─▶ authorise ─▶ accept
                                        503        413        401          429    408/413   400     403/410      202
 
-410 is for a pod that has outlived its attempt: it need not hold its node any longer to tell of its end. What a pod may
-report on is `authorise`'s matter, what becomes of a report is `accept`'s. Bodies and tokens are never logged, nor sent
-back: an answer names the field that is wrong, not what stood in it.
+410 is for a pod that has outlived its attempt: it need not keep its node only to report its end. `authorise` decides
+what a pod may report on, `accept` what happens to a report. Bodies and tokens are never logged or sent back: an error
+names the invalid field, not its value.
 """
 
 import asyncio
@@ -40,13 +40,13 @@ _PODS_REMEMBERED = 16384
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Takers:
-    """Who takes what pods send.
+    """The handlers of what pods send.
 
     Args:
         authorise: the reason to refuse what this identity sends, or None.
-        accept: what is done with a report.
-        upload: what is done with a file for a provider; None where there are none.
-        answering: who may ask models at providers, and what is answered; None where there are none.
+        accept: handles a report.
+        upload: handles a file for a provider; None if there are no providers.
+        answering: authorises and answers questions to models at providers; None if there are no providers.
     """
 
     authorise: Authorise
@@ -56,14 +56,14 @@ class Takers:
 
 
 class ReportServer(Listener):
-    """Takes reports over HTTPS.
+    """Accepts reports over HTTPS.
 
     Args:
         settings: port, rates, limits.
-        tls: the serving certificate; reloading it in place is enough.
-        takers: who takes what is sent.
+        tls: the serving certificate; it may be reloaded in place.
+        takers: handlers of what is sent.
         review: Kube.review_token.
-        is_leader: reports are taken by the leader alone, as it alone writes.
+        is_leader: only the leader accepts reports, as only it writes.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class ReportServer(Listener):
         return app
 
     async def _take(self, request: web.Request) -> web.Response:
-        """One report. Raises Refusal."""
+        """Handle one report. Raises Refusal."""
         with metrics.REPORT_SECONDS.time():
             check_head(request, REPORT_MAX_BYTES, "report")
             identity = await self._identify(request)

@@ -1,6 +1,6 @@
-"""Who sends a report: bearer tokens asked about at the API server, remembered for a short while, asked about sparingly.
+"""Authenticates senders of reports: bearer tokens are reviewed by the API server, with a short cache and a rate limit.
 
-Tokens are kept as hashes only and are never logged. Says who a token belongs to, not what its owner may do.
+Tokens are stored only as hashes and never logged. This says who a token belongs to, not what its owner may do.
 """
 
 import asyncio
@@ -18,14 +18,14 @@ from finetune_operator.runtime.uptime import Clock
 VALID_SECONDS = 60.0
 INVALID_SECONDS = 10.0
 REMEMBERED = 4096
-UNKNOWN_PER_SECOND = 2.0  # tokens that were not seen before, per address
+UNKNOWN_PER_SECOND = 2.0  # tokens that are not in the cache, per address
 UNKNOWN_AT_ONCE = 10.0
 _MAX_LENGTH = 7 * 1024
 _JWT = re.compile(r"[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}\.[A-Za-z0-9_-]{4,}")
 
 
 class TooManyUnknownTokens(Exception):
-    """One address sends new tokens faster than they are looked up for it."""
+    """One address sends new tokens faster than the rate limit of reviews allows."""
 
     def __init__(self, retry_after: float) -> None:
         super().__init__("too many unknown tokens")
@@ -39,11 +39,11 @@ class _Verdict:
 
 
 class TokenReviewer:
-    """Answers who a token belongs to.
+    """Finds the owners of tokens.
 
     Args:
         review: asks the API server, for example Kube.review_token.
-        audience: that the token has to be meant for.
+        audience: the audience that tokens must have.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class TokenReviewer:
         self._asking: dict[str, asyncio.Future[TokenIdentity | None]] = {}
 
     async def identify(self, token: str, address: str) -> TokenIdentity | None:
-        """The owner of the token, or None where it is no valid token for the audience.
+        """The owner of the token, or None if it is not valid for the audience.
 
         Raises:
             TooManyUnknownTokens: `address` has to wait.
@@ -75,11 +75,11 @@ class TokenReviewer:
             metrics.TOKEN_REVIEWS.labels("cached").inc()
             return known.identity
         if digest not in self._asking:
-            # One that was good a minute ago is no stranger: behind a proxy all pods may have one address.
+            # A recently valid token is not limited: behind a proxy all pods may have one address.
             if known is None or known.identity is None:
                 self._throttle(address)
             self._asking[digest] = asyncio.ensure_future(self._ask(token, digest))
-        # Shielded: one client that hangs up must not take the answer from the others.
+        # Shielded: one client that disconnects must not cancel the review for the others.
         return await asyncio.shield(self._asking[digest])
 
     async def _ask(self, token: str, digest: str) -> TokenIdentity | None:

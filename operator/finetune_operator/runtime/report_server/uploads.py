@@ -1,9 +1,9 @@
-"""Files that pods send for providers outside of the cluster: taken in as a stream and handed on as one.
+"""Files that pods send for providers outside of the cluster: received and passed on as a stream.
 
     PUT /v1/uploads?…, bearer token ─▶ leader? ─▶ length, target ─▶ token review ─▶ authorise ─▶ accept(target, …)
                                         503        411/413/400        401          403, 429       200, 424, 503
 
-Nothing is kept: memory holds a chunk at a time. What becomes of the file is `accept`'s matter.
+Nothing is stored: memory holds one chunk at a time. `accept` decides what happens to the file.
 """
 
 import asyncio
@@ -21,10 +21,10 @@ from finetune_operator.runtime.report_server.refusals import Refusal, invalid_fi
 from finetune_operator.runtime.report_server.route import Authorise, Handler, Identify, require_allowed
 
 SILENCE_SECONDS = 60.0
-"""A body that brings nothing for this long is given up."""
+"""A body without data for this long is aborted."""
 
 LEAST_PER_SECOND = 256 * 1024
-"""Bytes that a body has to bring for each second that it is waited for beyond that: others wait for its place."""
+"""Minimum rate of a body beyond that time, in bytes per second: others wait for its place."""
 
 PAUSE_SECONDS = 10
 
@@ -34,7 +34,7 @@ AcceptUpload = Callable[[UploadTarget, int, AsyncIterator[bytes]], Awaitable[Pro
 
 
 def handler(identify: Identify, authorise: Authorise, accept: AcceptUpload) -> Handler:
-    """Takes one upload, which `accept` gets as target, size in bytes and body; both raise Refusal."""
+    """A handler for one upload; `accept` gets target, size in bytes and body. Both raise Refusal."""
     sending: set[str] = set()
 
     async def take(request: web.Request) -> web.Response:
@@ -50,10 +50,10 @@ def handler(identify: Identify, authorise: Authorise, accept: AcceptUpload) -> H
 
 @contextmanager
 def _alone(pod: str, sending: set[str]) -> Iterator[None]:
-    """One file of a pod at a time: the places are for all.
+    """Allow one file per pod at a time, as places are shared by all.
 
     Raises:
-        Refusal: it is sending one; or the end of that one's connection has not been seen yet.
+        Refusal: the pod is sending one, or the end of its last connection has not been noticed yet.
     """
     if pod in sending:
         raise Refusal(429, "this pod is sending another file", retry_after=PAUSE_SECONDS, close=True)
@@ -65,7 +65,7 @@ def _alone(pod: str, sending: set[str]) -> Iterator[None]:
 
 
 def _size(request: web.Request) -> int:
-    """The length that the head gives: a provider has to be told it before the body."""
+    """The Content-Length: providers need it before the body."""
     if request.content_length is None:
         raise Refusal(411, "an upload says how long it is", close=True)
     if request.content_length > UPLOAD_MAX_BYTES:
@@ -81,10 +81,10 @@ def _target(request: web.Request) -> UploadTarget:
 
 
 async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
-    """The body as it comes. Only the time that its sender takes counts, not what becomes of it.
+    """The body as it arrives. Only the time spent waiting for the sender counts, not that of the receiver.
 
     Raises:
-        Refusal: it stands still, is too slow on the whole, or breaks off.
+        Refusal: it stalls, is too slow on average, or is incomplete.
     """
     clock = asyncio.get_running_loop().time
     patience = SILENCE_SECONDS

@@ -98,6 +98,16 @@ def test_a_server_gets_the_verified_weights_before_it_starts(engine: Any) -> Non
     restricted(pod_of(made))
 
 
+def test_what_runs_before_a_server_is_within_the_limits_that_the_server_is_within() -> None:
+    """A LimitRange that takes the server takes the pod; and both have the room one after the other."""
+    own = {"requests": {"memory": "300Mi"}, "limits": {"memory": "500Mi", "nvidia.com/gpu": "1"}}
+    made = deployment(
+        served("vLLM", {"artifacts": STORE}, artifact=in_store().artifact), huggingFace={"resources": own}
+    )
+    plain = {"requests": {"memory": "300Mi"}, "limits": {"memory": "500Mi"}}
+    assert [one["resources"] for one in pod_of(made)["initContainers"]] == [plain, plain]
+
+
 def test_a_server_of_weights_on_a_claim_fetches_nothing() -> None:
     assert "initContainers" not in pod_of(deployment(served(local={"artifacts": STORE})))
 

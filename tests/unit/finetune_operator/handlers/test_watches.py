@@ -212,7 +212,7 @@ async def test_watches_that_end_at_once_are_not_begun_without_a_pause(serve: Cal
 
 
 async def test_other_work_gets_its_turn_while_a_listing_is_told(streams: Callable[..., None]) -> None:
-    listed = 10 * watches.IN_A_ROW
+    listed = 10 * watches.YIELD_EVERY
     streams([{"type": None, "object": pod(f"pod-{number}")} for number in range(listed)])
     telling, turns = asyncio.create_task(told(1 + listed)), 0
     while not telling.done():
@@ -298,7 +298,7 @@ async def test_a_namespace_that_stays_shut_is_not_told_of_at_each_try(
     """It is tried twice a minute, for as long as the chart's values name what is gone."""
     kinds = itertools.cycle((PODS, JOBS))
 
-    async def refused(_: Any, __: Any, ___: Any, namespace: str | None) -> None:
+    async def refused(_: Any, __: Any, namespace: str | None) -> None:
         if namespace == "a":
             raise watches._Shut(f"{next(kinds).plural}: 403 no")
         await asyncio.Event().wait()
@@ -306,7 +306,7 @@ async def test_a_namespace_that_stays_shut_is_not_told_of_at_each_try(
     async def at_once(_: float, sleep: Any = asyncio.sleep) -> None:
         await sleep(0)
 
-    monkeypatch.setattr(watches, "_watch_kinds", refused)
+    monkeypatch.setattr(watches._Watches, "of_kinds", refused)
     monkeypatch.setattr(asyncio, "sleep", at_once)
     listener = Namespaces()
     watching = asyncio.create_task(watches.watch_all(make_settings(Settings()), listener))

@@ -4,9 +4,9 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.capacity import PAUSE_SECONDS, Room
-from finetune_operator.providers.errors import Crowded, TryLater
+from finetune_operator.providers.errors import AtCapacity, TryLater
 
-FULL = Crowded("as many as may be", None, Reason.RATE_LIMITED)
+FULL = AtCapacity("as many as may be", None, Reason.RATE_LIMITED)
 
 
 def asks(room: Room, kind: str, answer: Exception | None = None) -> float | None:
@@ -16,7 +16,7 @@ def asks(room: Room, kind: str, answer: Exception | None = None) -> float | None
         with room.taken(kind):
             if answer is not None:
                 raise answer
-    except Crowded as error:
+    except AtCapacity as error:
         return (error.retry_after or 0.0) if (error.message, error.reason) == (FULL.message, FULL.reason) else -1.0
     return None
 
@@ -24,7 +24,7 @@ def asks(room: Room, kind: str, answer: Exception | None = None) -> float | None
 def test_one_asks_and_the_others_come_after_it_one_by_one() -> None:
     now = [0.0]
     room = Room(lambda: now[0])
-    with pytest.raises(Crowded), room.taken("gpt"):
+    with pytest.raises(AtCapacity), room.taken("gpt"):
         raise FULL
     again = [asks(room, "gpt") for _ in range(100)]
     assert [seconds for seconds in again if not PAUSE_SECONDS <= (seconds or 0.0) <= PAUSE_SECONDS + 10] == []

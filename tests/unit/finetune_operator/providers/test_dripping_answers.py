@@ -18,7 +18,7 @@ from finetune_operator.providers import timeouts
 from finetune_operator.providers.azure.api import token_of
 from finetune_operator.providers.azure.entra import credential_of
 from finetune_operator.providers.connection_secret import AZURE_KEYS
-from finetune_operator.providers.errors import ProviderError, TryLater, Unknown, understood
+from finetune_operator.providers.errors import ProviderError, TryLater, Unknown, parsing_answer
 from tests.simulators.certificates import make
 from tests.unit.finetune_operator.providers.strange import (
     BY_HEAD,
@@ -101,7 +101,7 @@ async def ask_all(provider: str, url: str, sure: set[str]) -> None:
     api = PROVIDERS[provider](url)
 
     async def ask(what: str, call: Call) -> None:
-        with pytest.raises((Unknown, TryLater)) if what in sure else suppress(ProviderError), understood():
+        with pytest.raises((Unknown, TryLater)) if what in sure else suppress(ProviderError), parsing_answer():
             print(what, await call(api, provider))
 
     try:

@@ -8,7 +8,7 @@ import pytest
 from aiohttp import web
 
 from finetune_operator.providers import errors
-from finetune_operator.providers.errors import Unreadable, understood
+from finetune_operator.providers.errors import Unreadable, parsing_answer
 from tests.unit.finetune_operator.decide.given import NOW
 from tests.unit.finetune_operator.providers.strange import HOSTED, PROVIDERS, READS, Call, listening
 
@@ -57,7 +57,7 @@ async def test_a_list_without_end_is_read_to_an_end_and_is_no_list(provider: str
 
     async with listening(lambda request: web.json_response(page(next(numbers), request))) as strange:
         api = PROVIDERS[provider](strange.url)
-        with pytest.raises(Unreadable, match="gives a list without end"), understood():
+        with pytest.raises(Unreadable, match="gives a list without end"), parsing_answer():
             print(await calls[what](api, provider))
         assert len(strange.asked) <= 2 * (PAGES + 1)  # Bedrock has two lists of deployments
         await api.close()

@@ -18,7 +18,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey
 from finetune_operator.providers.bedrock import wire as bedrock_wire
 from finetune_operator.providers.bedrock.api import BedrockApi
-from finetune_operator.providers.errors import Refused, TryLater, Unreadable, understood
+from finetune_operator.providers.errors import Refused, TryLater, Unreadable, parsing_answer
 from finetune_operator.providers.openai import wire
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
@@ -289,10 +289,10 @@ async def test_an_address_is_the_same_whatever_slashes_it_ends_in(answering, pat
 async def test_what_is_no_answer_of_the_api_is_neither_an_empty_list_nor_a_model(answering, said):
     """For an empty list a job that is there would be made again."""
     api = answering(lambda _: web.json_response(said))
-    with pytest.raises(Unreadable), understood():
+    with pytest.raises(Unreadable), parsing_answer():
         await api.jobs(NOON)
     if not isinstance(said, dict):
-        with pytest.raises(Unreadable), understood():
+        with pytest.raises(Unreadable), parsing_answer():
             await api.has_model("ft:gpt")
     await api.close()
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.asking import Question
-from finetune_operator.providers.errors import Unreadable, understood
+from finetune_operator.providers.errors import Unreadable, parsing_answer
 from finetune_operator.providers.openai.models import OpenAIModels
 
 QUESTION = Question.model_validate(
@@ -33,7 +33,7 @@ async def test_an_answer_is_its_text_and_a_refusal_an_empty_one() -> None:
 
 
 async def test_an_answer_of_another_shape_is_quoted_nowhere(caplog: pytest.LogCaptureFixture) -> None:
-    with pytest.raises(Unreadable) as unread, understood():
+    with pytest.raises(Unreadable) as unread, parsing_answer():
         await models([TEXT]).answer("m", QUESTION)
     assert "Ann" not in caplog.text + str(unread.value)
     assert "ValidationError" in caplog.text

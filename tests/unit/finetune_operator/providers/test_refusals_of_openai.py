@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Broken, Contested, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.errors import Contested, NotThere, ProviderError, Refused, ServerError, TryLater
 from finetune_operator.providers.openai.refusals import of_the_wish, translated
 
 HOST = "api.openai.com"
@@ -61,9 +61,15 @@ REFUSALS: dict[str, tuple[openai.APIStatusError, type[ProviderError], Reason, st
     "too large": (error(413, said("Maximum content size limit exceeded")), Refused, P, "content size", None),
     "not implemented": (error(501, said("no dpo")), Refused, P, "no dpo", None),
     "conflict": (error(409, said("another one")), Contested, Reason.PROVIDER_BUSY, "another one", None),
-    "overloaded": (error(503, said("overloaded")), Broken, Reason.PROVIDER_UNAVAILABLE, "503", None),
-    "a proxy that asks who asks": (error(407, {}), Broken, Reason.PROVIDER_UNAVAILABLE, "407", None),
-    "overloaded with a pause": (error(529, said(), retry_after="40"), Broken, Reason.PROVIDER_UNAVAILABLE, "529", 40),
+    "overloaded": (error(503, said("overloaded")), ServerError, Reason.PROVIDER_UNAVAILABLE, "503", None),
+    "a proxy that asks who asks": (error(407, {}), ServerError, Reason.PROVIDER_UNAVAILABLE, "407", None),
+    "overloaded with a pause": (
+        error(529, said(), retry_after="40"),
+        ServerError,
+        Reason.PROVIDER_UNAVAILABLE,
+        "529",
+        40,
+    ),
     "key": (error(401, said("Incorrect API key sk-xyz")), TryLater, Reason.CREDENTIALS_INVALID, "(401)", 60),
     "key of another organization": (
         error(401, said("OpenAI-Organization header should match", "mismatched_organization")),

@@ -19,7 +19,7 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
     Unreadable,
-    understood,
+    parsing_answer,
 )
 from tests.unit.finetune_operator.providers.strange import (
     BY_HEAD,
@@ -99,7 +99,7 @@ async def test_an_odd_answer_to_whatever_is_asked_is_an_error_of_the_provider_if
     async with listening(ODD[name]) as strange:
         api = PROVIDERS[provider](strange.url)
         for call in calls(provider).values():
-            with suppress(ProviderError), understood():
+            with suppress(ProviderError), parsing_answer():
                 await call(api, provider)
         await api.close()
 
@@ -114,7 +114,7 @@ async def test_what_is_no_answer_is_neither_nothing_nor_a_refusal(provider: str,
         for what, call in calls(provider).items():
             sure = what in READS.keys() | CHANGES.keys() | {"list"} and (provider, what) not in BY_HEAD
             sure = sure or (what in DELETIONS and name in BY_PROXIES)
-            with pytest.raises((TryLater, Unknown)) if sure else suppress(ProviderError), understood():
+            with pytest.raises((TryLater, Unknown)) if sure else suppress(ProviderError), parsing_answer():
                 print(what, await call(api, provider))
         await api.close()
 
@@ -123,7 +123,7 @@ async def test_what_is_no_answer_is_neither_nothing_nor_a_refusal(provider: str,
 async def test_a_model_at_bedrock_that_was_not_looked_at_stays(name: str) -> None:
     async with listening(NONE[name]) as strange:
         api = PROVIDERS["bedrock"](strange.url)
-        with pytest.raises(Unreadable), understood():
+        with pytest.raises(Unreadable), parsing_answer():
             await DATA["delete_model"](api, "bedrock")
         assert {method for method, _, _ in strange.asked} == {"GET"}
         await api.close()
@@ -141,7 +141,7 @@ async def test_neither_key_nor_data_follow_a_redirect_to_another_host(provider: 
         async with listening(lead) as strange:
             api = PROVIDERS[provider](strange.url)
             for call in calls(provider).values():
-                with suppress(ProviderError), understood():
+                with suppress(ProviderError), parsing_answer():
                     await call(api, provider)
             await api.close()
             assert strange.asked
@@ -199,7 +199,7 @@ async def test_what_is_compressed_a_thousandfold_is_not_held(provider: str, bomb
         api = PROVIDERS[provider](strange.url)
         tracemalloc.start()
         try:
-            with pytest.raises(Unknown), understood():
+            with pytest.raises(Unknown), parsing_answer():
                 await (HOSTED["list"] if provider == "azure" else READS["jobs"])(api, provider)
             peak = tracemalloc.get_traced_memory()[1]
         finally:
@@ -226,7 +226,7 @@ async def test_of_an_answer_without_end_no_more_is_held_than_could_be_one(provid
         for call in [READS["jobs"], *([] if provider == "openai" else [HOSTED["list"]])]:
             tracemalloc.start()
             try:
-                with pytest.raises(Unknown), understood():
+                with pytest.raises(Unknown), parsing_answer():
                     await call(api, provider)
                 peak = tracemalloc.get_traced_memory()[1]
             finally:
@@ -250,7 +250,7 @@ async def test_an_object_without_what_is_listed_is_no_list(provider: str, inside
     async with listening(says(f"{{{others if inside else ''}}}")) as strange:
         api = PROVIDERS[provider](strange.url)
         for what in ("check", "jobs", "list"):
-            with pytest.raises(Unreadable), understood():
+            with pytest.raises(Unreadable), parsing_answer():
                 print(what, await known[what](api, provider))
         await api.close()
 
@@ -261,7 +261,7 @@ async def test_what_the_model_of_a_service_lets_it_leave_out_it_may_if_it_is_kno
 ) -> None:
     async with listening(says("{}", headers=OF_AWS)) as strange:
         api = PROVIDERS[provider](strange.url)
-        with nullcontext() if empty else pytest.raises(Unreadable), understood():
+        with nullcontext() if empty else pytest.raises(Unreadable), parsing_answer():
             assert await READS["jobs"](api, provider) == []
         await api.close()
 
@@ -270,7 +270,7 @@ async def test_what_the_model_of_a_service_lets_it_leave_out_it_may_if_it_is_kno
 async def test_xml_that_is_no_page_of_a_bucket_is_no_empty_bucket(said: str) -> None:
     async with listening(says(said, "application/xml")) as strange:
         api = PROVIDERS["bedrock"](strange.url)
-        with pytest.raises(Unreadable), understood():
+        with pytest.raises(Unreadable), parsing_answer():
             await READS["files"](api, "bedrock")
         await api.close()
 
@@ -280,7 +280,7 @@ async def test_xml_that_is_no_page_of_a_bucket_is_no_empty_bucket(said: str) -> 
 async def test_a_deployment_answers_when_it_gives_an_answer_and_not_by_200_alone(provider: str, said: str) -> None:
     async with listening(says(said)) as strange:
         api = PROVIDERS[provider](strange.url)
-        with pytest.raises(Unreadable), understood():
+        with pytest.raises(Unreadable), parsing_answer():
             print(await HOSTED["answers"](api, provider))
         await api.close()
 

@@ -42,6 +42,26 @@ async def test_what_somebody_changed_once_is_put_right_at_once_and_told() -> Non
     assert PUT_RIGHT in cluster.told
 
 
+async def test_a_variable_that_somebody_adds_stays_and_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By server-side apply it is not ours to take out; what was there when the operator came is no news."""
+    cluster, put = await serving(), FakeKube.put
+
+    def added(kube: FakeKube, resource: Resource, body: Manifest) -> Manifest:
+        if resource is DEPLOYMENTS:
+            body = deepcopy(body)
+            body["spec"]["template"]["spec"]["containers"][0]["env"] = [{"name": "DEBUG", "value": "1"}]
+        return put(kube, resource, body)
+
+    monkeypatch.setattr(FakeKube, "put", added)
+    cluster.kube.change(DEPLOYMENTS, "sentiment")
+    await cluster.settle()
+    cluster.restart()
+    await cluster.observer.list_all()
+    await cluster.settle()
+    assert [told for told in cluster.told if told[2] in {"Altered", "PutRight"}] == [(*PUT_RIGHT[:2], "Altered")]
+    assert "containers[0].env" in cluster.notes[-1]
+
+
 async def test_a_label_that_somebody_adds_to_a_services_selector_is_put_right() -> None:
     """It chooses none of the pods any more, which are as well as before."""
     cluster = await serving()

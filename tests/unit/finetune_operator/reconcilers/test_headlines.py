@@ -4,7 +4,14 @@ from typing import Any
 
 import pytest
 
-from finetune_api.job_status import LITTLE_KEPT, NOTHING_LEARNT, TOKENIZER_LEFT_OUT, TOO_LONG, FineTuneJobStatus
+from finetune_api.job_status import (
+    EXPERTS_LEFT,
+    LITTLE_KEPT,
+    NOTHING_LEARNT,
+    TOKENIZER_LEFT_OUT,
+    TOO_LONG,
+    FineTuneJobStatus,
+)
 from finetune_api.reasons import Reason
 from finetune_operator.reconcilers.job import headline
 from tests.unit.finetune_operator.decide.given import provider
@@ -96,10 +103,10 @@ def test_a_version_in_doubt_is_told_as_one() -> None:
     rounded = made | {"warnings": [f"{LITTLE_KEPT}: 0.8%"]}
     found = headline(status(phase="Running"), status(**done, result=rounded))
     assert found == ("Warning", "Succeeded", f"version 3 is registered, but {LITTLE_KEPT}: 0.8%")
-    for begin in (TOKENIZER_LEFT_OUT, TOO_LONG):
+    for begin in (EXPERTS_LEFT, TOKENIZER_LEFT_OUT, TOO_LONG):
         other = made | {"warnings": [f"{begin}: it has 2 tokens more"]}
         assert (headline(status(phase="Running"), status(**done, result=other)) or ("", ""))[1] == "Succeeded"
-    unmeasured = made | {"evaluationFailure": failure(Reason.OUT_OF_MEMORY)}
+    unmeasured = made | {"evaluationFailure": failure(Reason.OUT_OF_MEMORY), "warnings": [EXPERTS_LEFT]}
     found = headline(status(phase="Running"), status(**done, result=unmeasured))
     assert found == ("Warning", "OutOfMemory", "version 3 is registered, and is not measured: m")
 

@@ -35,16 +35,23 @@ from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB, MODEL, Cl
 LOCAL = Key(CONNECTIONS.kind, "", "local")
 
 
+HOSTED = {"name": "d", "connection": "bedrock"}
+
+
 def known() -> Store:
-    """Two jobs of one model and connection, a deployment of it and one of another model."""
+    """Two jobs of one model and connection, deployments of it, of another model, and of what is elsewhere."""
     store = make_store()
     for name in ("one", LONG_NAME):
         spec = {"connectionRef": {"name": "local"}, "modelRef": {"name": "m"}}
         store.put(FINE_TUNE_JOBS, {"metadata": {"name": name, "namespace": "team-a"}, "spec": spec})
     store.put(FINE_TUNE_JOBS, {"metadata": {"name": "other", "namespace": "team-b"}, "spec": {}})
-    for name, model in (("m", "m"), ("side", "other")):
+    for name, model, hosted in (("m", "m", []), ("side", "other", []), ("far", "x", [HOSTED])):
         metadata = {"name": name, "namespace": "team-a"}
-        store.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "spec": {"modelRef": {"name": model}}})
+        spec, status = {"modelRef": {"name": model}}, {"hosted": hosted}
+        store.put(MODEL_DEPLOYMENTS, {"metadata": metadata, "spec": spec, "status": status})
+    for name, connection in (("m", "local"), ("other", "azure")):
+        status = {"versions": [{"version": 1, "connection": connection}]}
+        store.put(FINE_TUNED_MODELS, {"metadata": {"name": name, "namespace": "team-a"}, "status": status})
     nobody = {"type": "Ready", "status": "True", "reason": "Ready", "message": NOBODY}
     store.put(CONNECTIONS, {"metadata": {"name": "unused"}, "status": {"conditions": [nobody]}})
     return store
@@ -68,9 +75,17 @@ JOBS_OF_A = {("FineTuneJob", "team-a", "one"), ("FineTuneJob", "team-a", LONG_NA
         (
             CONNECTIONS,
             {"metadata": {"name": "local"}},
-            JOBS_OF_A
-            | {("LLMConnection", "", "local")}
-            | {("ModelDeployment", "team-a", "m"), ("ModelDeployment", "team-a", "side")},
+            JOBS_OF_A | {("LLMConnection", "", "local"), ("ModelDeployment", "team-a", "m")},
+        ),
+        (
+            CONNECTIONS,
+            {"metadata": {"name": "azure"}},
+            {("LLMConnection", "", "azure"), ("ModelDeployment", "team-a", "side")},
+        ),
+        (
+            CONNECTIONS,
+            {"metadata": {"name": "bedrock"}},
+            {("LLMConnection", "", "bedrock"), ("ModelDeployment", "team-a", "far")},
         ),
         (FINE_TUNED_MODELS, obj("m"), {("FineTunedModel", "team-a", "m"), ("ModelDeployment", "team-a", "m")}),
         (
@@ -461,6 +476,8 @@ def saying(kind: str, reason: str, *more: str, status: str = "True") -> dict[str
         (saying("Stalled", "ConnectionNotFound"), "ConnectionNotFound"),
         (saying("Stalled", "TrainerSilent"), "TrainerSilent"),
         (saying("Reconciling", "Unschedulable"), "Unschedulable"),
+        (saying("Reconciling", "PodRejected"), "Unschedulable"),
+        (saying("Stalled", "PodRejected"), "PodRejected"),
         (saying("Reconciling", "Running"), None),
         (saying("Stalled", "Ready", status="False"), None),
         (saying("Stalled", "DatasetInvalid", "Failed"), None),

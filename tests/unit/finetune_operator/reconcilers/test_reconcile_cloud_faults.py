@@ -136,7 +136,7 @@ async def test_a_connection_that_is_restricted_in_mid_life_ends_no_job_and_takes
     cluster.kube.change(CONNECTIONS, "openai", None, spec={**spec, **RESTRICTED[name]})
     await cluster.settle()
     cluster.add_cloud_job("sentiment-2")
-    await cluster.settle()
+    await cluster.pass_time(60)
     assert cluster.status(JOB._replace(name="sentiment-2"))["phase"] == "Failed"
     await cluster.pass_time(3600)
     assert (cluster.status()["phase"], provider.count(CREATE)) == ("Succeeded", 1)

@@ -169,10 +169,10 @@ async def test_a_namespace_that_ends_is_not_held_up() -> None:
     assert ADDRESS not in cluster.kube.objects
 
 
-async def at_provider(start: Any) -> CloudCluster:
+async def at_provider(start: Any, spec: dict[str, str] = DELETES) -> CloudCluster:
     provider = simulator()
     cluster = await with_cloud_job(provider, start(provider))
-    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": DELETES})
+    cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
     await cluster.settle()
     await cluster.check()
     await cluster.settle()
@@ -186,6 +186,20 @@ async def test_models_at_a_provider_go_too(start) -> None:
     await delete(cluster)
     await cluster.wait(10)
     assert (ADDRESS not in cluster.kube.objects, list(cluster.provider.models.tuned)) == (True, [])
+
+
+async def test_a_model_that_leaves_its_weights_at_a_provider_names_them_when_it_has_gone(start) -> None:
+    """What is billed by the month would else be known to nobody; a copy of the model still knows it."""
+    cluster = await at_provider(start, {})
+    (left,) = cluster.provider.models.tuned
+    model = cluster.kube.objects[ADDRESS]
+    cluster.kube.put(FINE_TUNED_MODELS, {**model, "metadata": model["metadata"] | {"name": "copy", "uid": "copy"}})
+    await cluster.settle()
+    cluster.notes.clear()
+    for name, told in (("copy", []), ("sentiment", [left])):
+        cluster.kube.drop(FINE_TUNED_MODELS, name)
+        await cluster.settle()
+        assert [note.rpartition(": ")[2] for note in cluster.notes if note.startswith("its weights stay")] == told
 
 
 async def test_models_at_a_provider_whose_key_is_gone_are_said_and_can_be_left(start) -> None:

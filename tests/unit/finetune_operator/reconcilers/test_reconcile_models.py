@@ -40,8 +40,10 @@ async def test_a_server_whose_secret_is_missing_says_so() -> None:
     event = {"metadata": {"name": "a", "namespace": "team-a"}, "regarding": regarding, "note": NO_SECRET}
     cluster.kube.put(EVENTS, {**event, "type": "Warning", "reason": "FailedMount"})
     await cluster.settle()
-    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying"
     await cluster.wait(15)
+    assert cluster.condition("Ready", DEPLOYMENT)["message"].endswith(f"; a pod waits: {NO_SECRET}")
+    assert cluster.status(DEPLOYMENT)["phase"] == "Deploying", "it may come a little later"
+    await cluster.wait(60)
     condition = cluster.condition("Stalled", DEPLOYMENT)
     assert (condition["status"], condition["reason"]) == ("True", "ContainerConfigInvalid")
     assert 'cannot be served: secret "sentiment-key" not found' in condition["message"]

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.cloud_job.small_pods import in_its_words
+from finetune_operator.decide.cloud_job.small_pods import worded_for_small_pod
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, PODS
@@ -127,4 +127,4 @@ async def test_who_refuses_or_does_not_place_such_a_pod_is_told_with_its_own_tem
 )
 def test_a_pods_own_next_step_names_the_template_once_and_no_field_that_its_job_lacks(step: str, said: str) -> None:
     failure = Failure(reason=Reason.STORE_UNAVAILABLE, message="it does not answer", next_step=step)
-    assert in_its_words(failure).next_step == said
+    assert worded_for_small_pod(failure).next_step == said

@@ -8,7 +8,7 @@ import fake_api
 import pytest
 
 from finetune_operator.runtime import events, metrics
-from finetune_operator.runtime.events import Occurrence, Recorder
+from finetune_operator.runtime.events import Recorder
 from finetune_operator.runtime.kube import Kube
 from finetune_operator.runtime.probes import ProbeServer
 
@@ -17,7 +17,11 @@ JOB = {
     "kind": "FineTuneJob",
     "metadata": {"name": "sentiment-1", "namespace": "team", "uid": "u1"},
 }
-DONE = Occurrence("Normal", "Succeeded", "version 3 is there", "Register")
+DONE = ("Normal", "Succeeded", "version 3 is there")
+
+
+def noted(note):
+    return "Normal", "Succeeded", note
 
 
 class Clock:
@@ -30,7 +34,7 @@ class Clock:
 async def test_an_event_has_the_shape_that_the_api_wants(tmp_path):
     async with fake_api.serve(tmp_path) as (api, kube):
         api.answer({"kind": "Event"}, status=201)
-        await events.record(kube, JOB, "Warning", "DatasetInvalid", "train.jsonl line 17", "Check")
+        await Recorder(kube, "pod").post(JOB, "Warning", "DatasetInvalid", "train.jsonl line 17")
     (seen,) = api.seen
     assert seen.path == "/apis/events.k8s.io/v1/namespaces/team/events"
     assert seen.body["regarding"] == {
@@ -40,7 +44,7 @@ async def test_an_event_has_the_shape_that_the_api_wants(tmp_path):
         "namespace": "team",
         "uid": "u1",
     }
-    assert (seen.body["type"], seen.body["reason"], seen.body["action"]) == ("Warning", "DatasetInvalid", "Check")
+    assert (seen.body["type"], seen.body["reason"], seen.body["action"]) == ("Warning", "DatasetInvalid", "Reconcile")
     assert seen.body["eventTime"].endswith("Z")
     assert seen.body["reportingInstance"]
     assert seen.body["metadata"]["name"].startswith("sentiment-1.")
@@ -49,21 +53,21 @@ async def test_an_event_has_the_shape_that_the_api_wants(tmp_path):
 @pytest.mark.parametrize(
     ("second", "after", "posts"),
     [
-        ((JOB, DONE), 599, 1),
-        ((JOB, DONE), 600, 2),
-        ((JOB, DONE._replace(note="version 4 is there")), 1, 2),
-        ((JOB, DONE._replace(reason="Activated")), 1, 2),
-        ((JOB | {"metadata": JOB["metadata"] | {"uid": "u2"}}, DONE), 1, 2),
+        ((JOB, *DONE), 599, 1),
+        ((JOB, *DONE), 600, 2),
+        ((JOB, *noted("version 4 is there")), 1, 2),
+        ((JOB, "Normal", "Activated", "version 3 is there"), 1, 2),
+        ((JOB | {"metadata": JOB["metadata"] | {"uid": "u2"}}, *DONE), 1, 2),
     ],
 )
 async def test_the_same_event_is_posted_once_in_ten_minutes(tmp_path, second, after, posts):
     clock = Clock()
-    recorder = Recorder("pod", clock)
     async with fake_api.serve(tmp_path) as (api, kube):
+        recorder = Recorder(kube, "pod", clock)
         api.answer({"kind": "Event"}, status=201)
-        await recorder.post(kube, JOB, DONE)
+        await recorder.post(JOB, *DONE)
         clock.now += after
-        await recorder.post(kube, *second)
+        await recorder.post(*second)
     assert len(api.seen) == posts
 
 
@@ -72,7 +76,7 @@ async def test_two_processes_that_tell_the_same_have_one_event(tmp_path):
     async with fake_api.serve(tmp_path) as (api, kube):
         api.answer({"kind": "Event"}, status=201).refuse(409, "AlreadyExists", "there is one")
         for pod in ("pod", "another"):
-            await Recorder(pod, Clock()).post(kube, JOB, DONE)
+            await Recorder(kube, pod, Clock()).post(JOB, *DONE)
     assert len({seen.body["metadata"]["name"] for seen in api.seen}) == 1
 
 
@@ -81,35 +85,35 @@ async def test_an_event_is_dated_by_the_api_servers_clock(tmp_path, monkeypatch)
     monkeypatch.setattr(Kube, "now", lambda _: datetime(2026, 11, 21, 12, tzinfo=UTC))
     async with fake_api.serve(tmp_path) as (api, kube):
         api.answer({"kind": "Event"}, status=201)
-        await Recorder("pod", Clock()).post(kube, JOB, DONE)
+        await Recorder(kube, "pod", Clock()).post(JOB, *DONE)
     assert api.seen[0].body["eventTime"] == "2026-11-21T12:00:00.000000Z"
 
 
 async def test_a_failure_is_logged_not_raised_and_the_event_may_be_posted_again(tmp_path, caplog):
-    recorder = Recorder("pod", Clock())
     async with fake_api.serve(tmp_path) as (api, kube):
+        recorder = Recorder(kube, "pod", Clock())
         api.refuse(403, "Forbidden", "namespace team is being terminated").answer({"kind": "Event"}, status=201)
-        await recorder.post(kube, JOB, DONE)
-        await recorder.post(kube, JOB, DONE)
+        await recorder.post(JOB, *DONE)
+        await recorder.post(JOB, *DONE)
     assert len(api.seen) == 2
     assert "being terminated" in caplog.text
 
 
 async def test_notes_are_cut_to_the_apis_limit_and_redacted(tmp_path):
-    recorder = Recorder("pod", Clock())
     async with fake_api.serve(tmp_path) as (api, kube):
+        recorder = Recorder(kube, "pod", Clock())
         api.answer({"kind": "Event"}, status=201)
-        await recorder.post(kube, JOB, DONE._replace(note="api_key=abcdefgh " + "ä" * 2000))
+        await recorder.post(JOB, *noted("api_key=abcdefgh " + "ä" * 2000))
     note = api.seen[0].body["note"]
     assert len(note.encode()) <= 1024
     assert "abcdefgh" not in note
 
 
 async def test_a_note_ends_in_no_half_of_a_command(tmp_path):
-    recorder = Recorder("pod", Clock())
     async with fake_api.serve(tmp_path) as (api, kube):
+        recorder = Recorder(kube, "pod", Clock())
         api.answer({"kind": "Event"}, status=201)
-        await recorder.post(kube, JOB, DONE._replace(note=f"{'a' * 900}: `jq -c '{'.[]|' * 50}' FILE > ROWS.jsonl`"))
+        await recorder.post(JOB, *noted(f"{'a' * 900}: `jq -c '{'.[]|' * 50}' FILE > ROWS.jsonl`"))
     assert api.seen[0].body["note"] == f"{'a' * 900}:..."
 
 
@@ -121,7 +125,7 @@ async def test_events_of_cluster_scoped_objects_go_to_the_default_namespace(tmp_
     }
     async with fake_api.serve(tmp_path) as (api, kube):
         api.answer({"kind": "Event"}, status=201)
-        await Recorder("pod", Clock()).post(kube, connection, DONE)
+        await Recorder(kube, "pod", Clock()).post(connection, *DONE)
     assert api.seen[0].body["metadata"]["namespace"] == "default"
     assert len(api.seen[0].body["metadata"]["name"]) <= 253
     assert "namespace" not in api.seen[0].body["regarding"]
@@ -129,42 +133,42 @@ async def test_events_of_cluster_scoped_objects_go_to_the_default_namespace(tmp_
 
 async def test_what_is_remembered_is_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(events, "REMEMBERED", 10)
-    recorder = Recorder("pod", Clock())
     async with fake_api.serve(tmp_path) as (api, kube):
+        recorder = Recorder(kube, "pod", Clock())
         api.answer({"kind": "Event"}, status=201)
         for number in range(30):
-            await recorder.post(kube, JOB, DONE._replace(note=str(number)))
+            await recorder.post(JOB, *noted(str(number)))
     assert len(recorder._posted) == 10
 
 
 async def test_what_may_be_posted_again_is_forgotten_though_there_is_room(tmp_path):
     clock = Clock()
-    recorder = Recorder("pod", clock)
     async with fake_api.serve(tmp_path) as (api, kube):
+        recorder = Recorder(kube, "pod", clock)
         api.answer({"kind": "Event"}, status=201)
         for number in range(5):
-            await recorder.post(kube, JOB, DONE._replace(note=str(number)))
+            await recorder.post(JOB, *noted(str(number)))
         clock.now += events.REPEAT_SECONDS
-        await recorder.post(kube, JOB, DONE._replace(note="last"))
+        await recorder.post(JOB, *noted("last"))
     assert len(recorder._posted) == 1
 
 
 async def test_a_flood_of_normal_events_is_cut_off_for_its_namespace_and_warnings_never_are(tmp_path):
     clock = Clock()
-    recorder = Recorder("pod", clock)
     dropped = metrics.EVENTS.labels("dropped")
     before = dropped._value.get()
     elsewhere = JOB | {"metadata": JOB["metadata"] | {"namespace": "other"}}
     async with fake_api.serve(tmp_path) as (api, kube):
+        recorder = Recorder(kube, "pod", clock)
         api.answer({"kind": "Event"}, status=201)
         for number in range(events.NORMAL_AT_ONCE + 10):
-            await recorder.post(kube, JOB, DONE._replace(note=str(number)))
+            await recorder.post(JOB, *noted(str(number)))
         assert len(api.seen) == events.NORMAL_AT_ONCE
         assert dropped._value.get() == before + 10
-        await recorder.post(kube, JOB, DONE._replace(type="Warning", reason="OutOfMemory"))
-        await recorder.post(kube, elsewhere, DONE)
+        await recorder.post(JOB, "Warning", "OutOfMemory", "version 3 is there")
+        await recorder.post(elsewhere, *DONE)
         clock.now += 1
-        await recorder.post(kube, JOB, DONE._replace(note="a second later"))
+        await recorder.post(JOB, *noted("a second later"))
     assert len(api.seen) == events.NORMAL_AT_ONCE + 3
 
 

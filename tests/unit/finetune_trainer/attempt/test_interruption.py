@@ -101,7 +101,7 @@ def test_a_second_ctrl_c_stops_deferred_work_where_a_person_sits(tmp_path, capfd
     def work(interruption):
         with interruption.deferred():
             terminate(signal.SIGINT)
-            assert interruption.asked
+            assert interruption.is_requested
             terminate(signal.SIGINT)
             pytest.fail("it went on")
 
@@ -117,7 +117,7 @@ def test_in_a_pod_deferred_work_ends_by_itself_however_often_it_is_asked(tmp_pat
         with interruption.deferred():
             for _ in range(3):
                 terminate(number)
-                steps.append(interruption.asked)
+                steps.append(interruption.is_requested)
         interruption.check()
 
     assert ends(work, tmp_path, Interruption()) == STOPPED
@@ -127,8 +127,8 @@ def test_in_a_pod_deferred_work_ends_by_itself_however_often_it_is_asked(tmp_pat
 def test_only_the_first_signal_raises():
     interruption = Interruption("Stopping soon.")
     with pytest.raises(Interrupted):
-        interruption.ask()
-    interruption.ask(insist=True)
+        interruption.request()
+    interruption.request(insist=True)
 
 
 @pytest.mark.alike

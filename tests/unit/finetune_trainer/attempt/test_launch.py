@@ -129,6 +129,6 @@ def test_an_agent_that_is_stopped_while_it_waits_for_others_has_done_what_its_fi
 
 def test_only_rank_0_reports_to_the_operator(job, monkeypatch):
     reporting = TrainerJob.model_validate(job.wire() | {"report": {"url": "https://operator/v1/reports"}})
-    assert launch.told_to_report(reporting).report is not None
+    assert launch.job_for_reporter(reporting).report is not None
     monkeypatch.setenv("RANK", "1")
-    assert launch.told_to_report(reporting).report is None
+    assert launch.job_for_reporter(reporting).report is None

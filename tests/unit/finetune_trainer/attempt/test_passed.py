@@ -38,7 +38,7 @@ def test_it_adds_no_step_to_its_successors_record(older):
 
     def update(**fields):
         original(**fields)
-        if fields.get("progress") and fields["progress"].step == 3 and not interruption.asked:
+        if fields.get("progress") and fields["progress"].step == 3 and not interruption.is_requested:
             pass_by(older)
             Metrics(Path(older.output) / "metrics.jsonl").keep_until(2)
 

@@ -400,7 +400,7 @@ def error_of(call):
     ],
 )
 def test_why_a_tracker_cannot_be_reached_is_said_and_no_address(call, why):
-    said = trackers._said(error_of(call))
+    said = trackers._cause(error_of(call))
     assert said == f"it does not answer as it should (MlflowException): {why}"
 
 
@@ -457,4 +457,4 @@ NO_SERVER = "trackers.mlflow.trackingURI leads to no server of MLflow: write wha
 )
 def test_why_mlflow_does_not_take_a_run_is_told_in_words(error, keyed, why):
     begins = f"it does not answer as it should ({type(error).__name__})"
-    assert trackers._said(error, keyed=keyed) == (f"{begins}: {why}" if why else begins)
+    assert trackers._cause(error, keyed=keyed) == (f"{begins}: {why}" if why else begins)

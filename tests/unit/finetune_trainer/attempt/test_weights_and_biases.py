@@ -116,7 +116,7 @@ def test_why_its_server_does_not_take_a_run_is_said(server, tiny_model, tmp_path
     asked = job(tmp_path, tiny_model, server).model_copy(update={"uid": tmp_path.name})  # its client knows the others
     with pytest.raises(Exception, match=r"run|key") as raised:
         weights_and_biases.integration(asked)
-    assert trackers._said(raised.value).endswith(why)
+    assert trackers._cause(raised.value).endswith(why)
 
 
 @pytest.mark.parametrize(
@@ -129,7 +129,7 @@ def test_why_its_server_does_not_take_a_run_is_said(server, tiny_model, tmp_path
 )
 def test_why_its_server_is_not_heard_is_said_and_no_address(its_words, why):
     errors = importlib.import_module("wandb.errors")
-    said = trackers._said(
+    said = trackers._cause(
         errors.CommError(f"Failed to get resume status: POST http://wandb.invalid/graphql {its_words}")
     )
     assert said == f"it does not answer as it should (CommError): {why}"

@@ -63,10 +63,10 @@ def gradients(world: World, batch_size: int) -> dict[str, torch.Tensor]:
 
 def leave_gradients(folder: Path) -> None:
     world = join()
-    world.form()
+    world.connect()
     for batch_size in (len(ROWS), 1):
         save_file(gradients(world, batch_size), folder / f"{batch_size}-{world.rank}.safetensors")
-    world.part()
+    world.disconnect()
 
 
 @pytest.mark.parametrize("size", [2, 3])
@@ -144,10 +144,10 @@ def test_a_rank_that_finds_no_store_was_interrupted_and_has_not_crashed(monkeypa
 def hear_late() -> None:
     """What rank 0 tells last is heard by the other when rank 0 has long had nothing left to do."""
     world = join(2)
-    with world.formed():
+    with world.connected():
         if not world.is_first:
             time.sleep(0.5)
-        assert world.tell("last", lambda: "word") == "word"
+        assert world.broadcast("last", lambda: "word") == "word"
 
 
 def test_rank_0_does_not_leave_before_all_have_heard_what_it_told():
@@ -157,14 +157,14 @@ def test_rank_0_does_not_leave_before_all_have_heard_what_it_told():
 def hear_twice() -> None:
     """Rank 0 is long in the second work of one name: the others must not take the first one's answer for it."""
     world = join(2)
-    with world.formed():
-        assert world.tell("count", lambda: 1) == 1
+    with world.connected():
+        assert world.broadcast("count", lambda: 1) == 1
 
         def slowly() -> int:
             time.sleep(0.5)
             return 2
 
-        assert world.tell("count", slowly) == 2
+        assert world.broadcast("count", slowly) == 2
 
 
 def test_what_is_told_a_second_time_by_the_same_name_is_the_second_answer():
@@ -184,7 +184,7 @@ def read_late(folder: Path) -> None:
         return summed
 
     World.sums = slowly
-    with world.formed():
+    with world.connected():
         pass
     assert read.exists()
 

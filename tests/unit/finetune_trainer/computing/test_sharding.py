@@ -19,7 +19,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer.computing.adapted_linear import fuse
 from finetune_trainer.computing.ranks import join
-from finetune_trainer.computing.sharding import gather, gathered, is_sharded, spread
+from finetune_trainer.computing.sharding import gather, gathered, is_sharded, shard
 from finetune_trainer.errors import TrainerError
 from tests.unit.finetune_trainer.computing import ranks
 
@@ -66,11 +66,11 @@ def leave_gradients(folder: Path) -> None:
     """Two ranks: the first has two passes, the second one and a second that counts for nothing."""
     world = join()
     passes = [(IDS[0], 1), (IDS[1], 1)] if world.is_first else [(IDS[2], 1), (IDS[2], 0)]
-    with world.formed():
+    with world.connected():
         for name, way in WAYS.items():
             dtype = way.get("dtype", torch.float32)
             model, whole = built(**way, empty=True), built(**way) if world.is_first else None
-            spread(model, whole, "cpu", dtype)
+            shard(model, whole, "cpu", dtype)
             assert is_sharded(model)
             assert whole is None or not any(value.numel() for value in whole.parameters())
             for ids, weight in passes:
@@ -175,5 +175,5 @@ def test_a_model_without_repeated_layers_is_not_shared_out():
             "finetune_trainer.computing.sharding.distributed", SimpleNamespace(group=SimpleNamespace(WORLD=None))
         )
         with pytest.raises(TrainerError, match="no repeated layers") as refusal:
-            spread(model, None, "cpu", torch.float32)
+            shard(model, None, "cpu", torch.float32)
     assert refusal.value.reason == Reason.INSUFFICIENT_MEMORY

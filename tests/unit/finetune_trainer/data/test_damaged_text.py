@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_trainer.data import damaged_text
-from finetune_trainer.data.row_warnings import of_every_row, of_texts
+from finetune_trainer.data.row_warnings import every_row_warnings, text_warnings
 from finetune_trainer.data.rows import Position, Row, Rows, Turn
 
 RUSSIAN, JAPANESE, CHINESE = "Привет, что нового?", "日本語テキスト", "这是我的书"
@@ -17,7 +17,7 @@ CODE = (
 )  # fmt: skip
 FORMULAS = (
     r"$x \neq y$ and $\nu \times \tau$", r"\tanh x \to \theta \text{ok}", "a \\\\\nb \\\\\nc", r"$\nabla$. \noindent x",
-    r"\thanks{a}. \title{b} \tiny",
+    r"\thanks{a}. \title{b} \tiny", r"\begin{aligned} m &= 1\\n &= 2 \end{aligned}",
 )  # fmt: skip
 PATHS = (
     "C:\\dir\\", "a\\\\", r"C:\new\temp", r"DOMAIN\nancy", r"\\server\new\time", r"\\server\new. \\server\top",
@@ -62,6 +62,7 @@ def test_a_dialogue_is_no_text_in_quotes(text):
     [
         (damaged_text.has_written_breaks, r"Line one\nline two\tend"),
         (damaged_text.has_written_breaks, r"First.\nthen that"),
+        (damaged_text.has_written_breaks, r"First.\\nThen that"),
         (damaged_text.has_written_breaks, r"to do\n* this"),
         (damaged_text.has_written_breaks, r"| a |\n| b |"),
         (damaged_text.has_written_breaks, r"of C\\D\n- a"),
@@ -95,7 +96,7 @@ def test_a_damaged_text_is_told(told, text):
 @pytest.mark.parametrize("text", [r"One\nTwo", "a\\\nb", "yes,\\", r'"a\\b"', "Gr&uuml;n", "a\n<image>", "<image>\na"])
 def test_one_of_many_rows_is_told_wherever_it_stands_among_them(text):
     texts, answers = ["a", text, "b"], ["x", "y", "z"]
-    together, by_one = of_texts(), of_texts()
+    together, by_one = text_warnings(), text_warnings()
     for look in together:
         look.add(Rows(range(3), ("user", "assistant"), (texts, answers)))
     for look in by_one:
@@ -145,10 +146,10 @@ def test_utf_8_that_was_read_in_an_old_encoding_is_told(text, codec):
     ],
 )
 def test_what_all_rows_have_is_told_where_few_of_them_may_have_it(asked, answer, said):
-    looks = of_every_row()
+    looks = every_row_warnings()
     for number in map(str, range(3)):
         turns = Turn("user", asked.replace("{0}", number)), Turn("assistant", answer.replace("{0}", number))
         for look in looks:
             look.add(Row(Position(line=2), turns))
-    found = [look.what for look in looks if look.is_so]
+    found = [look.what for look in looks if look.holds]
     assert [said in one for one in found] == [True] if said else found == []

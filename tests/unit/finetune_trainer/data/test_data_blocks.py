@@ -30,7 +30,7 @@ from tests.unit.finetune_trainer.data.edits import EDITS, edited
 DATA = "finetune_trainer.data"
 CAREFULLY = {
     f"{DATA}.files.lines.Lines.ahead": lambda _: b"",
-    f"{DATA}.files.json_array.whole_elements": lambda *_: None,
+    f"{DATA}.files.json_array.complete_elements": lambda *_: None,
     f"{DATA}.files.parquet._columns": lambda _: None,
     f"{DATA}.columns._plain": lambda *_: None,
 }

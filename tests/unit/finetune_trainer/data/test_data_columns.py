@@ -167,6 +167,11 @@ OTHER = {"messages": [{**USER, "content": "another"}, ANSWER]}
         ({"messages": [USER, {**ANSWER, "value": "z"}]}, "messages", "message 2 has content and value, which say diff"),
         ({"messages": [USER, {**ANSWER, "content": "", "value": "z"}]}, "messages", "message 2 has content and value"),
         ({"messages": [{**USER, **GEMINI, "content": "z"}, ANSWER]}, "messages", "message 1 has content and parts"),
+        (
+            {"prompt": [{"type": "text", "text": "a", "content": "z"}]},
+            "prompt",
+            "prompt has a part of type text that s",
+        ),
         ({"prompt": [{**USER, "from": "gpt"}], "completion": "b"}, "prompt", "message 1 has role and from"),
     ],
 )

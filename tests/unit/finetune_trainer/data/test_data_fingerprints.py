@@ -25,7 +25,7 @@ def line(number: int) -> Position:
 @pytest.mark.parametrize(("part", "unlike"), [(1 << 21, 3000), (7, 3000), (7, 3)])
 def test_duplicates_and_shared_rows_are_those_of_a_plain_count(monkeypatch, part, unlike):
     """However much of a bucket is in memory at once: where most rows are alike, one has most of them."""
-    monkeypatch.setattr(fingerprints_module, "_MOST_OF_A_BUCKET", part)
+    monkeypatch.setattr(fingerprints_module, "_MAX_PART", part)
     random.seed(0)
     texts = [[str(random.randrange(unlike)) for _ in range(size)] for size in (4000, 1000, 500)]
     with Fingerprints(3) as fingerprints:
@@ -127,7 +127,7 @@ def test_what_is_no_contradiction(other):
 
 
 def test_one_question_of_all_rows_is_looked_at_in_bounded_memory(monkeypatch):
-    monkeypatch.setattr(fingerprints_module, "_MOST_OF_A_BUCKET", 1000)
+    monkeypatch.setattr(fingerprints_module, "_MAX_PART", 1000)
     with Fingerprints(1, questions=True) as fingerprints:
         answers = [str(number) for number in range(30_000)]
         places = [line(number).packed() for number in range(1, 30_001)]
@@ -181,7 +181,7 @@ def test_rows_of_another_form_are_not_alike_however_they_are_written(one, other)
 
 
 def test_most_rows_of_one_key_are_looked_at_in_bounded_memory_and_then_nothing_is_said(monkeypatch):
-    monkeypatch.setattr(fingerprints_module, "_MOST_OF_A_BUCKET", 2)
+    monkeypatch.setattr(fingerprints_module, "_MAX_PART", 2)
     with Fingerprints(2, folded=True) as fingerprints:
         for number, text in enumerate(["A", "A ", "a"], 1):
             fingerprints.add(0, row(text, line(number)))
@@ -202,7 +202,7 @@ def test_however_many_rows_and_splits_few_files_are_open(monkeypatch):
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3 * 5
 
 
-@pytest.mark.parametrize("rows", [1, fingerprints_module._UNSORTED])
+@pytest.mark.parametrize("rows", [1, fingerprints_module._RUN_ROWS])
 def test_no_room_for_temporary_files_is_said_in_words(check, monkeypatch, rows):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

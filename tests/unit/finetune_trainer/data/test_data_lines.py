@@ -17,7 +17,7 @@ def looked_at(data: bytes, buffer: int, turns: list[bool]) -> list[tuple[int, by
     lines = Lines(io.BufferedReader(io.BytesIO(data), buffer))
     found: list[tuple[int, bytes]] = []
     turn = 0
-    while lines.more():
+    while lines.has_more():
         together = turns[turn % len(turns)]
         turn += 1
         ahead = lines.ahead()
@@ -46,7 +46,7 @@ def test_looking_ahead_leaves_out_and_repeats_no_line(texts, buffer, turns, ends
 def test_only_the_last_line_is_ever_alone(buffer):
     lines = Lines(io.BufferedReader(io.BytesIO(b"123456789\n" * 50), buffer))
     alone = 0
-    while lines.more():
+    while lines.has_more():
         ahead = lines.ahead()
         alone += not ahead
         if ahead:

@@ -399,8 +399,8 @@ def test_columns_that_no_job_asks_for_may_have_one_name(tmp_path):
 def hashed(request, monkeypatch):
     """How files are hashed: both ways, the first of small ones."""
     if request.param == "by another thread":
-        monkeypatch.setattr(source, "PIECE", 100)
-        monkeypatch.setattr(background, "PIECE", 100)
+        monkeypatch.setattr(source, "PIECE_BYTES", 100)
+        monkeypatch.setattr(background, "PIECE_BYTES", 100)
 
 
 @pytest.mark.usefixtures("hashed")
@@ -420,7 +420,7 @@ def test_rows_that_are_added_while_a_file_is_read_are_noticed_later(tmp_path):
 @pytest.mark.parametrize("name", ["t.jsonl", "t.parquet"])
 def test_a_large_file_that_is_written_anew_while_it_is_read_is_refused(name, tmp_path, monkeypatch):
     """Its rows may be of other bytes than its hash, which another thread makes."""
-    monkeypatch.setattr(source, "PIECE", 100)
+    monkeypatch.setattr(source, "PIECE_BYTES", 100)
     path = tmp_path / name
     path.write_bytes(LINES if name == "t.jsonl" else PARQUET)
     with split_file(path) as file:
@@ -434,8 +434,8 @@ def test_a_large_file_that_is_written_anew_while_it_is_read_is_refused(name, tmp
 
 
 def test_a_large_file_that_is_refused_by_its_name_is_hashed_no_further(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "PIECE", 100)
-    monkeypatch.setattr(background.Hashed, "close", closed := Mock())
+    monkeypatch.setattr(source, "PIECE_BYTES", 100)
+    monkeypatch.setattr(background.BackgroundHash, "close", closed := Mock())
     path = tmp_path / "t.xlsx"
     path.write_bytes(LINES * 100)
     with pytest.raises(TrainerError) as refused:  # which keeps what was opened, as the verdict on a split does

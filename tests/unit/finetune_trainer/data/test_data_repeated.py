@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from finetune_trainer.data.files.duplicate_keys import are_told_apart, repeated_name
+from finetune_trainer.data.files.duplicate_keys import has_unique_names, repeated_name
 
 TEXT = st.sampled_from(["a", "b", "", '"', "\\", '\\"', '":', "{", "ä", "\n"])
 
@@ -40,7 +40,7 @@ def has_twice(value) -> bool:
 @given(VALUE)
 def test_a_name_that_stands_twice_is_found_however_deep(value):
     text = written(value).encode()
-    assert are_told_apart(text, [msgspec.json.decode(text)]) is not has_twice(value)
+    assert has_unique_names(text, [msgspec.json.decode(text)]) is not has_twice(value)
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from transformers import AutoTokenizer
 
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, TemplateRefusedError, Turn, encode
 from finetune_trainer.data.encode import (
-    NOTE_AGAIN,
     NOTE_EOS,
     NOTE_NO_EOS,
     NOTE_PREFIX,
+    NOTE_REPEATED,
     NOTE_TEXT,
     NOTE_THOUGHT,
     NOTE_TURNS,
@@ -136,7 +136,7 @@ def test_earlier_answers_that_the_template_rewrites_carry_no_loss_and_are_noted(
     ("left_out", "notes"),
     [
         ("{% if message.role != 'system' %}{{ message.content }}{% endif %}", {NOTE_TEXT.format("system")}),
-        ("{{ message.content }}<|im_end|>{{ message.content }}", {NOTE_AGAIN}),
+        ("{{ message.content }}<|im_end|>{{ message.content }}", {NOTE_REPEATED}),
         ("{{ message.content | upper }}", {NOTE_TEXT.format(role) for role in ("system", "user", "assistant")}),
         ("{{ message.content | trim }}", set()),
     ],

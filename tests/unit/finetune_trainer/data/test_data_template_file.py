@@ -105,13 +105,13 @@ def test_templates_beside_the_tokenizer_need_a_default(folder):
     ],
 )
 def test_loops_without_end_are_ended(folder, monkeypatch, endless):
-    monkeypatch.setattr(chat_template, "MOST_PASSES", 10_000)
+    monkeypatch.setattr(chat_template, "MAX_ITERATIONS", 10_000)
     with pytest.raises(TrainerError, match="its loops take more than 10,000 passes for one conversation"):
         ChatTokenizer.from_folder(folder(endless + CHATML))
 
 
 def test_passes_are_counted_by_conversation(monkeypatch):
-    monkeypatch.setattr(chat_template, "MOST_PASSES", 3)
+    monkeypatch.setattr(chat_template, "MAX_ITERATIONS", 3)
     for _ in range(5):
         assert chat_template.render(CHATML, TWO, {}, add_generation_prompt=False)
     with pytest.raises(TemplateRefusedError, match="more than 3 passes"):

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_trainer.data.row_limit import beyond, made_for
+from finetune_trainer.data.row_limit import beyond_context, context_length
 
 LLAMA = {"model_type": "llama", "max_position_embeddings": 2048}
 YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 2048}
@@ -28,16 +28,16 @@ CASES: dict[str, tuple[dict[str, Any], int | None]] = {
 @pytest.mark.parametrize("name", CASES)
 def test_a_model_was_made_for_as_many_tokens_as_its_configuration_says(name: str) -> None:
     config, known = CASES[name]
-    assert made_for(config) == known
+    assert context_length(config) == known
 
 
 @pytest.mark.parametrize(
     ("longest", "limit", "said"), [(2049, 4096, "2,049"), (9000, 4096, "4,096"), (9000, 2048, None), (2048, 4096, None)]
 )
 def test_rows_that_are_learnt_from_beyond_that_are_told(longest: int, limit: int, said: str | None) -> None:
-    told = beyond(longest, limit, made_for(LLAMA))
+    told = beyond_context(longest, limit, context_length(LLAMA))
     assert told is None if said is None else told is not None and f"has {said} tokens" in told
 
 
 def test_of_a_model_that_was_made_for_any_length_nothing_is_said() -> None:
-    assert beyond(10**6, 10**6, None) is None
+    assert beyond_context(10**6, 10**6, None) is None

@@ -11,6 +11,7 @@ from finetune_trainer.evaluation import generate
 from finetune_trainer.evaluation.generate import generated, minds_padding
 from finetune_trainer.models import base_model
 from finetune_trainer.models.generation import end_of_answer, plain_generation
+from tests.unit.finetune_trainer.computing.small_models import make_model
 
 
 @pytest.fixture(scope="module")
@@ -133,6 +134,18 @@ def test_a_model_that_passes_over_the_mask_of_padding_is_asked_by_prompts_of_one
     asked = model, GenerationConfig(eos_token_id=1, pad_token_id=0)
     alone, _ = ask(asked, prompts, max_new_tokens=4, token_budget=1)
     assert ask(asked, prompts, max_new_tokens=4, token_budget=120) == (alone, 3)
+
+
+def test_prompts_that_reach_where_a_model_rotates_otherwise_are_asked_by_one_length():
+    from transformers import GenerationConfig
+
+    rope = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 12}
+    rope |= {"factor": 4.0, "short_factor": [1.0] * 4, "long_factor": [2.0, 9.0, 20.0, 30.0]}
+    model = make_model("llama", rope_parameters=rope, max_position_embeddings=48)
+    prompts = [[5 + place] * length for place, length in enumerate((3, 20, 5, 20, 10, 4))]
+    asked = model, GenerationConfig(eos_token_id=1, pad_token_id=0)
+    alone, _ = ask(asked, prompts, max_new_tokens=4, token_budget=1)
+    assert ask(asked, prompts, max_new_tokens=4, token_budget=200) == (alone, 3)
 
 
 def test_an_answer_stops_before_the_token_that_ends_it(asked):

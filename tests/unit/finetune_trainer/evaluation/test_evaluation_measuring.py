@@ -217,7 +217,7 @@ def test_an_interrupted_evaluation_asks_nobody_twice_and_ends_the_same(
         def stopping(self, *args):
             kept(self, *args)
             if len(asked) == stopped_after:
-                interruption.ask()
+                interruption.request()
 
         patch.setattr(measuring.Measuring, "_keep", stopping)
         with pytest.raises(Interrupted):
@@ -243,7 +243,7 @@ def test_a_newer_attempt_is_not_written_over(tiny_model, tmp_path):
 
     bench, interruption = Bench(tmp_path, tiny_model), Interruption()
     Path(bench.job.output).mkdir(parents=True)
-    interruption.stop_when_passed(Fence(Path(bench.job.output), 1))
+    interruption.stop_when_superseded(Fence(Path(bench.job.output), 1))
     Fence(Path(bench.job.output), 2).take()
     with pytest.raises(Interrupted):
         bench.measure(interruption)

@@ -10,7 +10,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.attempt.fence import StoreFence
 from finetune_trainer.attempt.interruption import Interrupted
 from finetune_trainer.output import keeping
-from finetune_trainer.output.keeping import StoreKeeping, followed, kept
+from finetune_trainer.output.keeping import StoredOutput, output_of_other_rank, output_of_rank_0
 from finetune_trainer.storage import store
 from finetune_trainer.storage.artifact_store import fetch
 from finetune_trainer.storage.durable import read_manifest
@@ -74,7 +74,7 @@ def test_a_job_leaves_its_artifact_in_the_store_and_nothing_else(template, bucke
 @pytest.mark.alike
 def test_an_interrupted_attempt_is_gone_on_with_on_another_node(template, any_bucket, undisturbed, tmp_path):
     first = attempt(template, any_bucket, "moved", tmp_path, 1)
-    code, report = run(first, at_step(6, lambda interruption: interruption.ask()))
+    code, report = run(first, at_step(6, lambda interruption: interruption.request()))
     assert code == ExitCode.INTERRUPTED
     assert report.progress.saved_step >= 6, "what the last upload has brought there counts"
     steps = []
@@ -91,11 +91,11 @@ def test_an_interrupted_attempt_is_gone_on_with_on_another_node(template, any_bu
 
 def test_on_several_nodes_each_pod_has_the_checkpoint_and_one_rank_brings_it(template, bucket, tmp_path):
     first = attempt(template, bucket, "nodes", tmp_path, 1)
-    assert run(first, at_step(6, lambda interruption: interruption.ask()))[0] == ExitCode.INTERRUPTED
+    assert run(first, at_step(6, lambda interruption: interruption.request()))[0] == ExitCode.INTERRUPTED
     before = set(bucket.names("nodes"))
     for rank, comes in {1: False, 2: True, 3: False}.items():
         job = attempt(template, bucket, "nodes", tmp_path / str(rank), 2).model_copy(update={"ranks_per_node": 2})
-        with followed(job, rank) as keeping:
+        with output_of_other_rank(job, rank) as keeping:
             assert keeping.job is job
             assert bool(list(Path(job.output).rglob("checkpoints/*/manifest.json"))) is comes
     assert set(bucket.names("nodes")) == before, "only rank 0 writes there"
@@ -112,7 +112,7 @@ def test_a_killed_attempt_is_gone_on_with_from_what_had_reached_the_store(
 
     first = attempt(template, bucket, "killed", tmp_path, 1)
     with monkeypatch.context() as dying:
-        dying.setattr(StoreKeeping, "end", lambda self: self._stop.set())
+        dying.setattr(StoredOutput, "end", lambda self: self._stop.set())
         with pytest.raises(Killed):
             run(first, at_step(9, die_once_kept))
     code, report = run(attempt(template, bucket, "killed", tmp_path, 2))
@@ -135,13 +135,13 @@ def test_an_attempt_that_was_given_up_stops_and_writes_nothing_more(template, bu
     code, _ = run(older, at_step(5, lambda _: StoreFence(Store(bucket.ref("fenced")), 2).take()))
     assert code == ExitCode.INTERRUPTED
     assert not [name for name in bucket.names("fenced") if "model-" in name]
-    with pytest.raises(Interrupted), kept(older):
+    with pytest.raises(Interrupted), output_of_rank_0(older):
         pytest.fail("it began again")
 
 
 def test_an_artifact_is_not_published_by_an_attempt_that_was_given_up(template, bucket, tmp_path):
     older = attempt(template, bucket, "late", tmp_path, 1)
-    with kept(older) as keeping_it:
+    with output_of_rank_0(older) as keeping_it:
         StoreFence(Store(bucket.ref("late")), 2).take()
         with pytest.raises(Interrupted):
             keeping_it.publish(None)

@@ -48,7 +48,7 @@ def finished(output: Path):
 
 READ = {
     fence.FILE: lambda output: Fence(output, 1).take(),
-    fence.HOLDER: lambda output: Fence(output, 1).is_passed(),
+    fence.HOLDER: lambda output: Fence(output, 1).is_superseded(),
     metrics.FILE: lambda output: Metrics(output / metrics.FILE),
     moment.FILE: lambda output: moment.of_run(output, ALONE),
     f"checkpoints/{shortage.FILE}": lambda output: Lesson.read(output / "checkpoints"),

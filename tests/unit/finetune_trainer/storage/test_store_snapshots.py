@@ -21,10 +21,10 @@ def test_an_older_attempt_learns_of_a_newer_one(any_bucket):
     kept = Store(any_bucket.ref("fence"))
     first, second = StoreFence(kept, 1), StoreFence(kept, 2)
     assert first.take()
-    assert not first.is_passed()
+    assert not first.is_superseded()
     assert second.take()
-    assert first.is_passed()
-    assert not second.is_passed()
+    assert first.is_superseded()
+    assert not second.is_superseded()
     assert not first.take()
     assert second.take(), "again is fine"
 
@@ -34,9 +34,9 @@ def test_of_two_pods_of_one_attempt_the_later_has_the_store(any_bucket):
     kept = Store(any_bucket.ref("twins"))
     first, second = StoreFence(kept, 1), StoreFence(kept, 1)
     assert first.take()
-    assert not first.is_passed()
+    assert not first.is_superseded()
     assert second.take()
-    assert (first.is_passed(), second.is_passed()) == (True, False)
+    assert (first.is_superseded(), second.is_superseded()) == (True, False)
 
 
 @pytest.fixture

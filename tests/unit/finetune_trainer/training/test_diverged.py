@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import pytest
 
 from finetune_api.job import Hyperparameters
-from finetune_api.job_status import TOO_LONG
+from finetune_api.job_status import EXPERTS_LEFT, TOO_LONG, ArtifactRef, TrainingResult
+from finetune_trainer import train
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.training.diverged import (
     doubt_of_few,
@@ -194,3 +195,18 @@ def test_a_training_that_has_moved_no_weight_says_so(rate, norm, clip, said):
 def test_a_small_step_is_a_step(rate, norm, factor):
     assert nothing_learnt(steps(rate, norm, 9), Hyperparameters(), factor) is None
     assert nothing_learnt([], Hyperparameters()) is None
+
+
+@pytest.mark.parametrize(
+    ("told", "more", "warnings"),
+    [
+        (None, ["it rose"], ["it rose"]),
+        (["too long"], ["it rose"], ["too long"]),
+        ([EXPERTS_LEFT], ["it rose"], ["it rose", EXPERTS_LEFT]),
+        (["too long", EXPERTS_LEFT], ["it rose"], ["too long", EXPERTS_LEFT]),
+        ([EXPERTS_LEFT], None, [EXPERTS_LEFT]),
+    ],
+)
+def test_one_doubt_is_told_and_before_what_adapters_do_not_reach(told, more, warnings):
+    result = TrainingResult(artifact=ArtifactRef(), steps=1, warnings=told)
+    assert train._with(result, more).warnings == warnings

@@ -96,9 +96,8 @@ EXPERTS = TEXT | {"num_key_value_heads": 2, "num_experts": 4, "num_experts_per_t
     ("kind", "fields"),
     [
         ("qwen3_moe", EXPERTS),
-        ("mixtral", EXPERTS | {"num_local_experts": 4}),
+        *((kind, EXPERTS | {"num_local_experts": 4}) for kind in ("mixtral", "gpt_oss", "granitemoe")),
         ("glm4_moe", EXPERTS | {"n_routed_experts": 4, "n_shared_experts": 1, "first_k_dense_replace": 1}),
-        ("gpt_oss", EXPERTS | {"num_local_experts": 4}),
     ],
 )
 def test_experts_stay_as_they_are_which_is_said_and_the_adapter_loads_with_plain_peft(kind, fields, tmp_path, caplog):
@@ -107,7 +106,7 @@ def test_experts_stay_as_they_are_which_is_said_and_the_adapter_loads_with_plain
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, **fields))
     with caplog.at_level("INFO", logger="finetune_trainer.models.adapters"):
         tuned = with_adapters(model, LoRA(r=4), NAME)
-    assert "adapters are on k_proj, o_proj, q_proj, v_proj; the experts, " in caplog.text
+    assert "adapters are on k_proj, o_proj, q_proj, v_proj; the experts stay as they are, " in caplog.text
     adapted = {name for name, module in tuned.named_modules() if hasattr(module, "lora_A")}
     assert len(adapted) == 8
     assert all("self_attn" in name for name in adapted)

@@ -97,7 +97,7 @@ def leave_moment(folder: Path) -> None:
     output = folder / f"node-{world.rank}"
     (folder / str(world.rank)).write_text(moment.of_run(output, world).isoformat())
     assert (output / moment.FILE).exists() == world.is_first
-    with world.formed():
+    with world.connected():
         pass  # rank 0 has the store: it leaves when the other one has read
 
 

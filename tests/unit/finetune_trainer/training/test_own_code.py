@@ -53,7 +53,7 @@ def in_this_process(monkeypatch):
         try:
             runpy.run_path(str(code), run_name="__main__")
         finally:
-            recipe.context().leave_signals()
+            recipe.context().restore_handlers()
             recipe.context.cache_clear()
         return subprocess.Popen(["true"], start_new_session=True)
 
@@ -445,14 +445,14 @@ def test_a_signal_while_the_code_is_started_leaves_no_process(tiny_model, tmp_pa
 
     def start(*_):
         started.append(subprocess.Popen(["sleep", "600"], start_new_session=True))
-        interruption.ask()
+        interruption.request()
         return started[0]
 
     monkeypatch.setattr(own_code, "_start", start)
     where = {"base_model": "", "data": {}, "output": "", "checkpoints": "", "reports": str(tmp_path)}
     told = own_code.CodeContext(job=job, trainer=os.getpid(), **where)
     assert own_code._run(Path("train.py"), told, tmp_path, hearing(job, Reporter(job)), interruption) == -signal.SIGTERM
-    assert interruption.asked
+    assert interruption.is_requested
 
 
 def hearing(job, reporter):

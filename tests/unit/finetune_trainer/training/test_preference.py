@@ -267,6 +267,8 @@ def test_a_pair_is_as_long_as_both_documents_and_as_wide_as_the_longer_one_twice
         (Cut(13, packed=True), [8, 8, 6]),
         (Cut(18), [10, 16]),
         (Cut(30), [30]),
+        (Cut(30, rope_switch=4), [10, 16]),
+        (Cut(30, packed=True, rope_switch=4), [8, 14]),
         (Cut(None, 2), [20, 8]),
     ],
 )

@@ -11,7 +11,7 @@ from tokenizers import normalizers
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.check import cached_tokenizer
 from finetune_trainer.data import IGNORED, ChatTokenizer, Position, Row, Tally, Turn, encode
-from finetune_trainer.data.encode import NOTE_UNREAD, NOTE_UNSAID
+from finetune_trainer.data.encode import NOTE_LOST_IN_ANSWERS, NOTE_LOST_IN_PROMPTS
 from finetune_trainer.data.verdict import check_dataset
 from finetune_trainer.evaluation import measuring
 from finetune_trainer.training.passes import Cut, labelled, loss_sum, padded, passes_of
@@ -119,7 +119,13 @@ def test_characters_that_the_tokenizer_reads_as_others_are_not_lost(cache):
 @pytest.mark.parametrize(
     ("name", "notes"),
     [
-        (T5, {NOTE_UNREAD.format("2 characters (天 气)"), NOTE_UNSAID.format("2 characters (U+000A {)")}),
+        (
+            T5,
+            {
+                NOTE_LOST_IN_PROMPTS.format("2 characters (天 气)"),
+                NOTE_LOST_IN_ANSWERS.format("2 characters (U+000A {)"),
+            },
+        ),
         (BART, set()),
     ],
 )

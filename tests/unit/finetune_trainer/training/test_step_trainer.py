@@ -1,11 +1,13 @@
 """What a step learns does not depend on how it is cut into passes; losses are means over tokens, not over batches."""
 
+import contextlib
 from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from finetune_trainer.computing.attention import kept_apart, rope_switch_length
 from finetune_trainer.computing.ranks import World
 from finetune_trainer.data import IGNORED
 from finetune_trainer.training.batches import Plan
@@ -13,6 +15,7 @@ from finetune_trainer.training.intervals import Intervals, intervals_of
 from finetune_trainer.training.passes import Cut, labelled, loss_sum, packed, padded, passes_of
 from finetune_trainer.training.steps import PASSES, Steps
 from finetune_trainer.training.token_store import MappedTokens, TokenStore
+from tests.unit.finetune_trainer.computing.small_models import make_model
 
 ROWS = [
     ([5, 6, 7, 8, 9, 10], [IGNORED, IGNORED, IGNORED, 8, 9, 10]),
@@ -66,6 +69,20 @@ def test_trap_06_gradients_do_not_depend_on_how_a_step_is_cut(model, store, cut)
     whole = gradients(model, store, Cut(None, 4))
     for expected, got in zip(whole, gradients(model, store, cut), strict=True):
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("rotated", ["longrope", "dynamic"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_rows_on_both_sides_of_where_a_model_rotates_otherwise_share_no_pass(rotated, packed, store):
+    rope = {"rope_type": rotated, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4}
+    rope |= {"short_factor": [1.0] * 2, "long_factor": [2.0, 9.0]} if rotated == "longrope" else {}
+    net = make_model("llama", num_attention_heads=8, max_position_embeddings=4, rope_parameters=rope)
+    assert (rope_switch_length(net), rope_switch_length(make_model("llama"))) == (4, None)
+    alone = gradients(net, store, Cut(None, 1))
+    with kept_apart(net) if packed else contextlib.nullcontext():
+        together = gradients(net, store, Cut(100, packed=packed, rope_switch=rope_switch_length(net)))
+    for expected, got in zip(alone, together, strict=True):
+        torch.testing.assert_close(got, expected, rtol=1e-3, atol=1e-5)
 
 
 def test_the_loss_is_that_of_transformers_row_by_row(model, store):

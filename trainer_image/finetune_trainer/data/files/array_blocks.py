@@ -1,4 +1,4 @@
-"""Many elements of a JSON array at once: the objects, and the line that each begins on."""
+"""Fast path for many elements of a JSON array: the objects, and the line on which each begins."""
 
 import re
 from collections.abc import Sequence
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from finetune_trainer.data.files.duplicate_keys import are_told_apart
+from finetune_trainer.data.files.duplicate_keys import has_unique_names
 from finetune_trainer.data.files.json_lines import objects
 
 _split = msgspec.json.Decoder(list[msgspec.Raw]).decode
@@ -16,18 +16,18 @@ _COMMA = re.compile(rb"\s*+,\s*+")
 
 
 class Elements(NamedTuple):
-    """Elements that stand one after the other, each of them an object."""
+    """Consecutive elements that are all objects."""
 
     rows: list[dict[str, Any]]
     breaks: Sequence[int]
-    """How many line breaks stand between the first byte and that of each element."""
+    """Number of line breaks from the first byte to each element."""
 
 
-def whole_elements(block: bytes, at: int) -> tuple[int, int] | None:
-    """Where the first element that is not yet passed begins, and where the last one does that begins like it.
+def complete_elements(block: bytes, at: int) -> tuple[int, int] | None:
+    """Where the next element begins, and where the last one in the block begins that starts like it.
 
-    Rows of one file name the same column first, so the last is the one that the block's end cuts, or near to it. None
-    where no other begins like the first.
+    Rows of one file name the same column first, so the last one found is the element that the block's end cuts, or one
+    near it. None if no other element starts like the first.
     """
     first = _BEGIN.match(block, at)
     last = block.rfind(first[1], first.end()) if first else -1
@@ -35,10 +35,10 @@ def whole_elements(block: bytes, at: int) -> tuple[int, int] | None:
 
 
 def elements(text: bytes) -> Elements | None:
-    """The elements of text that ends with the comma behind the last of them; None where not all are plainly objects.
+    """The elements of a text that ends with the comma after the last one; None unless all are plainly objects.
 
-    Where the text, up to that comma and between brackets, is a whole array, it is cut where its elements end: what
-    follows cannot change how JSON is read.
+    If the text without that comma, in brackets, is a complete array, then it was cut between elements: what follows
+    cannot change how JSON is parsed.
     """
     text = text.rstrip()
     if not text.endswith(b","):
@@ -49,12 +49,12 @@ def elements(text: bytes) -> Elements | None:
     except (msgspec.DecodeError, RecursionError):
         return None
     rows = objects(found)
-    breaks = _breaks(text, found) if rows and are_told_apart(text, rows) else None
+    breaks = _breaks(text, found) if rows and has_unique_names(text, rows) else None
     return Elements(rows, breaks) if rows and breaks is not None else None
 
 
 def _breaks(text: bytes, found: list[msgspec.Raw]) -> Sequence[int] | None:
-    """Line breaks before each element; None where the same does not stand between all of them."""
+    """Line breaks before each element; None if the text between the elements varies."""
     if b"\n" not in text:
         return [0] * len(found)
     comma = _COMMA.match(text, len(found[0]))

@@ -1,4 +1,4 @@
-"""Commands that write a table of text anew, as CSV has it: other quotes, spaces and escapes than it knows. Pure."""
+"""Commands that rewrite a table as standard CSV, without other quotes, spaces and escapes. Pure."""
 
 import json
 
@@ -9,7 +9,7 @@ UNQUOTED = (
 
 
 def unescaped(separator: str) -> str:
-    """What to do where backslashes stand before separators and ends of lines within texts."""
+    """The next step if separators and line ends within texts are escaped by backslashes."""
     return (
         "Export the table without escapes, as CSV or JSON; or `python3 -c 'import csv, io, re, sys; "
         r'csv.field_size_limit(1 << 30); mean = {"n": "\n", "t": "\t", "r": "\r", "0": "", "N": ""}; '
@@ -24,20 +24,20 @@ def unescaped(separator: str) -> str:
 
 
 def without_spaces(separator: str) -> str:
-    """What to do where a space stands before quotes."""
-    how = anew(separator, "skipinitialspace=True")
+    """The next step if there is a space before quotes."""
+    how = rewritten(separator, "skipinitialspace=True")
     return f"Quotes must directly follow the separator: {how} takes the spaces between them away."
 
 
 def with_plain_quotes(separator: str) -> str:
-    """What to do where typographic quotes stand around cells; those within texts are left."""
+    """The next step if cells are in typographic quotes; those within texts are kept."""
     mark = json.dumps(separator)[1:-1]
     how = rf's/\(^\|{mark}\)\(“\|„\)/\1"/g; s/\(”\|“\)\({mark}\|\r*$\)/"\2/g'
     return f"`sed '{how}' FILE > ROWS.csv` writes plain quotes around cells, where a word processor has put others."
 
 
-def anew(separator: str, option: str) -> str:
-    """The command that writes a table anew which is read with an option of Python's reader."""
+def rewritten(separator: str, option: str) -> str:
+    """A command that reads a table with an option of Python's csv.reader and writes it as standard CSV."""
     return (
         "`python3 -c 'import csv, sys; csv.field_size_limit(1 << 30); csv.writer(sys.stdout, "
         'lineterminator="\\n").writerows(csv.reader(open("FILE", newline="", encoding="utf-8-sig"), '

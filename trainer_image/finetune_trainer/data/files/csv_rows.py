@@ -1,7 +1,7 @@
-"""CSV as RFC 4180 has it → rows: quotes that may span lines, and a header with the columns' names.
+"""CSV as in RFC 4180 → rows: quoted cells may span lines, and a header has the columns' names.
 
-Cells are separated by commas, or by what else gives the header the columns that the job needs: Excel writes semicolons
-where the comma is part of numbers, and a first line `sep=;` which says so.
+Cells are separated by commas, or by whatever other separator gives the header the required columns: Excel writes
+semicolons where the comma is the decimal mark, and optionally a first line `sep=;`.
 """
 
 import csv
@@ -13,81 +13,81 @@ from itertools import compress, islice
 from typing import NamedTuple
 
 from finetune_trainer.data.blocks import Block, Table
-from finetune_trainer.data.files.csv_blocks import Found, rows_together
-from finetune_trainer.data.files.csv_commands import UNQUOTED, anew, with_plain_quotes, without_spaces
+from finetune_trainer.data.files.csv_blocks import Found, read_rows
+from finetune_trainer.data.files.csv_commands import UNQUOTED, rewritten, with_plain_quotes, without_spaces
 from finetune_trainer.data.files.lines import TOO_LONG, Line, Lines, other_than_utf8
 from finetune_trainer.data.files.source import AS_UTF8, WITH_LINE_FEEDS, broken_file
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, line_places
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
-"""What may stand between cells, as people say it."""
+"""Separators of cells, with their names in messages."""
 
 SEPARATED_BY = "separated by "
-"""Beginning of what is said of others."""
+"""Start of the description of other separators."""
 
 NO_UTF8 = f"the row is {other_than_utf8(b'')}"
-"""Problem of a row in another encoding."""
+"""Problem of a row that is not UTF-8."""
 
 SPACE_BEFORE_QUOTE = ": there is a space before a quote, which then does not quote"
-"""End of what is said of rows whose cells are told apart wrongly for that."""
+"""End of the problem of rows that are split wrongly because of it."""
 
 TYPOGRAPHIC = ": cells are in typographic quotes, which CSV does not know"
-"""End of the same for quotes that a word processor has put there."""
+"""The same for quotes of a word processor."""
 
 ESCAPED = ": there is a backslash before a separator or the end of a line, as databases escape those"
-"""End of the same of a row that is parted within a text, or begins with the rest of one."""
+"""The same for a row that was split within a text, or starts with the rest of one."""
 
 BY_OTHERS = ": it has as many by "
-"""Beginning of what else is said of rows that another separator cuts as the header is cut."""
+"""Start of a hint for rows that another separator splits into as many cells as the header has."""
 
 ROW_NUMBER = ": the first is its number"
-"""End of what is said of rows that have one cell more than the header, which has no name for their numbers."""
+"""End of the problem of rows with one more cell than the header, which has no name for row numbers."""
 
 TO_REMOVE = ": remove the line"
-"""End of what is said of lines that are no rows."""
+"""End of the problem of lines that are not rows."""
 
-_END = re.compile(r"\\\.|\([0-9]+ rows?( affected)?\)|[0-9]+ rows? selected\.?")
+_FOOTER = re.compile(r"\\\.|\([0-9]+ rows?( affected)?\)|[0-9]+ rows? selected\.?")
 """What COPY, psql, sqlcmd and sqlplus write below a table."""
 
 _HEADER_LINES = 256
-"""Most lines of a header with quotes: to find out by which separator it is read, they are read by each."""
+"""Maximum lines of a header with quotes; they are parsed with each separator."""
 
 _TITLE_LINES = 16
-"""Most lines in which a header is looked for where it is not the first."""
+"""Maximum lines in which to look for a header that is not the first line."""
 
 _BREAK = frozenset("\r\n")
-_OF_NO_DATABASE = re.compile(r"(?<!\\)(?:\\\\)*\\[^\W0bnrtNZ]")
-"""A backslash that is of LaTeX, a pattern or a path: then those before n and t are no escapes, either."""
+_OTHER_ESCAPE = re.compile(r"(?<!\\)(?:\\\\)*\\[^\W0bnrtNZ]")
+"""A backslash of LaTeX, a pattern or a path: then those before n and t are not escapes either."""
 
-_SAID = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
-"""Excel's own first line, which says what separates the cells."""
+_SEP_LINE = re.compile(rb'"?sep=([!#-/:-@[-`{-~\t])"?\r?\n')
+"""Excel's first line that names the separator."""
 
 
 _JSON = re.compile(rb"""(\xef\xbb\xbf)?[{\[](\s*+(["'{}\[\]]|\Z)|[ \t\r]*+\n)""")
-"""How objects and lists begin: names of columns may have brackets around them."""
+"""Start of JSON objects and lists; mere brackets may be part of column names."""
 
 
 class Header(NamedTuple):
-    """What the first row says."""
+    """The contents of the header row."""
 
     names: list[str]
     separator: str
 
 
 class EmptyRows:
-    """How many rows without anything in them were passed over, and where the first of them stands."""
+    """Counts skipped empty rows, and keeps the position of the first."""
 
     def __init__(self) -> None:
         self.count = 0
         self.first: Position | None = None
 
     def add(self, position: Position) -> None:
-        """One more."""
+        """Count one row."""
         self.count += 1
         self.first = self.first or position
 
     def add_lines(self, lines: Sequence[int]) -> None:
-        """Some more, or none, each on a line of its own."""
+        """Count rows on these lines, possibly none."""
         self.count += len(lines)
         if lines:
             self.first = self.first or Position(line=lines[0])
@@ -97,25 +97,25 @@ def read_csv(
     stream: io.BufferedReader,
     file_name: str,
     wanted: Collection[str] = (),
-    tell_header: Callable[[Header], None] = lambda _: None,
+    on_header: Callable[[Header], None] = lambda _: None,
     empty: EmptyRows | None = None,
     *,
     separator: str = ",",
     serves: Callable[[Collection[str]], bool] = lambda _: False,
 ) -> Iterator[Record | Block]:
-    """Every row below the header, by itself or in a block. All cells are text.
+    """Every row below the header, as a Record or in a Block. All cells are text.
 
-    Blank lines are passed over, and rows of empty cells, as spreadsheets write their empty rows. A row's line is the
-    one on which it begins. `tell_header` gets the header before the first row.
+    Blank lines are skipped, and rows of empty cells, which spreadsheets write for their empty rows. A row's line is the
+    one on which it begins.
 
     Args:
         stream: The file.
         file_name: For messages.
-        wanted: Names of columns of which none may stand in the header twice.
-        tell_header: Called once.
-        empty: Counts the rows of which all cells are empty.
-        separator: Of cells, where the header fits no better with another one.
-        serves: Whether columns with such names are what the job needs.
+        wanted: Column names that the header may not contain twice.
+        on_header: Called once with the header, before the first row.
+        empty: Counts the rows whose cells are all empty.
+        separator: Of cells, unless the header fits another one better.
+        serves: Whether columns with these names satisfy the job.
 
     Raises:
         TrainerError: DatasetInvalid, the header cannot be used.
@@ -125,28 +125,28 @@ def read_csv(
         raise broken_file(file_name, "begins like JSON, not like CSV", step)
     csv.field_size_limit(ROW_LIMIT)
     source = Lines(stream)
-    header, begun = _header(source, file_name, wanted, separator, serves)
-    tell_header(header)
-    telling = next((name for name in reversed(header.names) if name in wanted), "".join(header.names[-1:]))
+    header, read_lines = _header(source, file_name, wanted, separator, serves)
+    on_header(header)
+    repeat_column = next((name for name in reversed(header.names) if name in wanted), "".join(header.names[-1:]))
     empty = empty or EmptyRows()
-    one_by_one = _records(_rows(_RowLines(_popped(begun, source), header.separator)), header, empty)
-    while begun and (row := next(one_by_one, None)):
+    one_by_one = _records(_rows(_RowLines(_drained(read_lines, source), header.separator)), header, empty)
+    while read_lines and (row := next(one_by_one, None)):
         yield row
-    yield from _in_blocks(source, header, telling, one_by_one, empty)
+    yield from _in_blocks(source, header, repeat_column, one_by_one, empty)
 
 
 def _in_blocks(
-    source: Lines, header: Header, telling: str, one_by_one: Iterator[Record], empty: EmptyRows
+    source: Lines, header: Header, repeat_column: str, one_by_one: Iterator[Record], empty: EmptyRows
 ) -> Iterator[Record | Block]:
-    """What is left of the file: rows that can be read together in blocks, and the others between them one by one."""
-    while source.more():
+    """The rest of the file: blocks of rows that can be read together, and single rows between them."""
+    while source.has_more():
         ahead, first = source.ahead(), source.number + 1
-        if hollow := _hollow_lines(ahead, header.separator):
-            empty.add_lines([number for number, line in enumerate(hollow, first) if line.strip(b"\r")])
-            source.skip(len(hollow), are_all=len(hollow) == ahead.count(b"\n"))
+        if empty_lines := _leading_empty_lines(ahead, header.separator):
+            empty.add_lines([number for number, line in enumerate(empty_lines, first) if line.strip(b"\r")])
+            source.skip(len(empty_lines), are_all=len(empty_lines) == ahead.count(b"\n"))
             continue
-        found, columns = _together(ahead, *header, telling)
-        if not found.ends and (parted := _without_hollow_rows(ahead, first, header, telling)):
+        found, columns = _in_bulk(ahead, *header, repeat_column)
+        if not found.ends and (parted := _without_empty_rows(ahead, first, header, repeat_column)):
             table, rows = parted
             yield table
             empty.add_lines(rows)
@@ -162,51 +162,53 @@ def _in_blocks(
             yield row
 
 
-def _hollow_lines(ahead: bytes, separator: str) -> list[bytes]:
-    """The lines at its beginning that are blank, or separators alone: spreadsheets end with a million of them."""
-    found = _hollow(separator).match(ahead)
+def _leading_empty_lines(ahead: bytes, separator: str) -> list[bytes]:
+    """The leading lines that are blank or only separators: spreadsheets may end with a million of them."""
+    found = _empty_lines_pattern(separator).match(ahead)
     return found[0].split(b"\n")[:-1] if found else []
 
 
-def _without_hollow_rows(ahead: bytes, first: int, header: Header, telling: str) -> tuple[Table, list[int]] | None:
-    """The rows as one table, and the lines of those between them that are separators alone; None where it is not so.
+def _without_empty_rows(ahead: bytes, first: int, header: Header, repeat_column: str) -> tuple[Table, list[int]] | None:
+    """The rows as one table, and the lines of separator-only rows among them; None if there are none.
 
-    In quotes such a line may be a part of a cell.
+    Not for text with quotes, where such a line may be part of a cell.
     """
     if b'"' in ahead:
         return None
     lines, mark = ahead.split(b"\n")[:-1], header.separator.encode()
-    full = [bool(line.removesuffix(b"\r").strip(mark)) for line in lines]
-    rows = [number for number, line in enumerate(lines, first) if not full[number - first] and line.strip(b"\r")]
+    has_text = [bool(line.removesuffix(b"\r").strip(mark)) for line in lines]
+    rows = [number for number, line in enumerate(lines, first) if not has_text[number - first] and line.strip(b"\r")]
     if not rows:
         return None
-    found, columns = _together(b"\n".join([*compress(lines, full), b""]), *header, telling)
-    return (Table(list(compress(line_places(first, len(lines)), full)), columns), rows) if found.are_all else None
+    found, columns = _in_bulk(b"\n".join([*compress(lines, has_text), b""]), *header, repeat_column)
+    return (Table(list(compress(line_places(first, len(lines)), has_text)), columns), rows) if found.are_all else None
 
 
 @cache
-def _hollow(separator: str) -> re.Pattern[bytes]:
+def _empty_lines_pattern(separator: str) -> re.Pattern[bytes]:
     return re.compile(rb"(?:[%b]*+\r?+\n)+" % re.escape(separator.encode()))
 
 
-def _together(ahead: bytes, names: list[str], separator: str, telling: str) -> tuple[Found, dict[str, Sequence[str]]]:
-    """The rows at its beginning that are read together, and their columns.
+def _in_bulk(
+    ahead: bytes, names: list[str], separator: str, repeat_column: str
+) -> tuple[Found, dict[str, Sequence[str]]]:
+    """The leading rows that can be read together, and their columns.
 
-    None where the header may stand among them again, by the column that is `telling`, or a row may be empty: then each
-    is looked at.
+    None if the header may be repeated among them (judged by the column `repeat_column`) or a row may be empty: such
+    rows are checked one by one.
     """
-    found = rows_together(ahead, len(names), separator)
+    found = read_rows(ahead, len(names), separator)
     columns = dict(zip(names, found.columns, strict=True)) if found.ends else {}
-    header_again = {telling, telling.lower(), telling.upper(), telling.title()}
-    if not header_again.isdisjoint(columns.get(telling, ())) or all("" in cells for cells in columns.values()):
+    header_again = {repeat_column, repeat_column.lower(), repeat_column.upper(), repeat_column.title()}
+    if not header_again.isdisjoint(columns.get(repeat_column, ())) or all("" in cells for cells in columns.values()):
         return Found(), {}
     return found, columns
 
 
-def _popped(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
-    """Lines that were read before, as long as there are any, and then further ones."""
-    while begun:
-        yield begun.pop(0)
+def _drained(read_lines: list[Line], source: Iterator[Line]) -> Iterator[Line]:
+    """The lines already read, then further ones."""
+    while read_lines:
+        yield read_lines.pop(0)
     yield from source
 
 
@@ -227,23 +229,23 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
     if len(cells) == len(names):
         return Record(position, dict(zip(names, cells, strict=True)))
     why = _why(cells, len(names), header.separator, position.line or 0)
-    return Record(position, None, f"{len(cells)} cell{_s(cells)} where the header has {len(names)}{why}")
+    return Record(position, None, f"{len(cells)} cell{_plural(cells)} where the header has {len(names)}{why}")
 
 
 def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
-    """What is known of a row that has another number of cells than the header, as the end of what is said of it."""
-    whole = separator.join(cells)  # of others those that texts rarely have first
+    """The likely reason why a row has another number of cells than the header, as the end of its problem."""
+    whole = separator.join(cells)  # separators that are rare in texts are tried first
     others = (mark for mark in reversed(SEPARATORS) if mark != separator and whole.count(mark) == wanted - 1 > 0)
     other = next(others, "")
     known = (
         (any(cell.startswith(' "') for cell in cells) and cells[-1].endswith('"'), SPACE_BEFORE_QUOTE),
         (any(cell.startswith(("“", "„")) for cell in cells) and cells[-1].endswith(("”", "“")), TYPOGRAPHIC),
-        (any(map(_ends_escaped, cells)) and not any(map(_OF_NO_DATABASE.search, cells)), ESCAPED),
+        (any(map(_ends_escaped, cells)) and not any(map(_OTHER_ESCAPE.search, cells)), ESCAPED),
         (len(cells) == wanted + 1 and cells[0] in (str(line - 2), str(line - 1)), ROW_NUMBER),
-        (len(cells) == 1 and _END.fullmatch(cells[0]) is not None, f": databases write it below a table{TO_REMOVE}"),
+        (len(cells) == 1 and _FOOTER.fullmatch(cells[0]) is not None, f": databases write it below a table{TO_REMOVE}"),
         (other, f"{BY_OTHERS}{SEPARATORS.get(other)}"),
     )
-    return next((words for is_so, words in known if is_so), "")
+    return next((hint for applies, hint in known if applies), "")
 
 
 def _ends_escaped(cell: str) -> bool:
@@ -254,7 +256,7 @@ def _is_name(cell: str, name: str) -> bool:
     return cell.strip(' "\ufeff\x1a').casefold() == name.casefold()
 
 
-def _s(cells: list[str]) -> str:
+def _plural(cells: list[str]) -> str:
     return "" if len(cells) == 1 else "s"
 
 
@@ -265,18 +267,18 @@ def _header(
     separator: str,
     serves: Callable[[Collection[str]], bool],
 ) -> tuple[Header, list[Line]]:
-    """The header, and lines behind it that were read to find it."""
-    said, first = _first_line(source)
-    usual = said or separator
-    begun = [first] if first else []
-    found = {mark: _names(begun, source, mark) for mark in ((said,) if said else (separator, *SEPARATORS))}
+    """The header, and the lines after it that were read to find it."""
+    declared, first = _first_line(source)
+    usual = declared or separator
+    read_lines = [first] if first else []
+    found = {mark: _names(read_lines, source, mark) for mark in ((declared,) if declared else (separator, *SEPARATORS))}
     mark = _separator({mark: names for mark, (names, _) in found.items()}, usual, serves, file_name)
     names, lines = found[mark]
     if isinstance(names, Record):
         known = {NO_UTF8: AS_UTF8, _LONE_RETURN: WITH_LINE_FEEDS}.get(names.problem or "")
         step = {"next_step": known} if known else {}
         raise broken_file(file_name, f"the header cannot be read: {names.problem}", **step)
-    is_one = len(names) == 1 and _BREAK.isdisjoint(names[0])  # csv takes no line with a break within
+    is_one = len(names) == 1 and _BREAK.isdisjoint(names[0])  # csv accepts no line with a line break inside
     within = (next(csv.reader(names, delimiter=one), []) for one in SEPARATORS if is_one)
     if not serves(names) and any(map(serves, within)):
         raise broken_file(file_name, "each of its lines stands in quotes as a whole", UNQUOTED)
@@ -285,12 +287,12 @@ def _header(
             file_name, "there is a space before its quotes, which then do not quote", without_spaces(mark)
         )
     if not serves(names) and serves([name.strip("'") for name in names]):
-        how = anew(mark, r'quotechar="\x27"')
+        how = rewritten(mark, r'quotechar="\x27"')
         raise broken_file(file_name, "its cells are in single quotes", f"CSV has double ones: {how} writes those.")
     if not serves(names) and serves([name.strip("“”„") for name in names]):
         raise broken_file(file_name, "its cells are in typographic quotes", with_plain_quotes(mark))
     if not serves(names) and (other := _other_mark(names, serves)):
-        what, how = f"its cells are separated by {other!r}", f"{anew(other, 'strict=True')} writes commas."
+        what, how = f"its cells are separated by {other!r}", f"{rewritten(other, 'strict=True')} writes commas."
         raise broken_file(file_name, what, how)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header is on line {below}, below lines that are not part of the table"
@@ -299,15 +301,16 @@ def _header(
     twice = next((name for name in wanted if names.count(name) > 1), None)
     if twice is not None:
         raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
-    return Header(names, mark), begun[lines:]
+    return Header(names, mark), read_lines[lines:]
 
 
 def _separator(
     found: Mapping[str, list[str] | Record], usual: str, serves: Callable[[Collection[str]], bool], file_name: str
 ) -> str:
-    """What separates cells: the one that gives the columns which the job needs. Several do with one column alone.
+    """The separator: the one that gives the required columns. Several of them do if there is only one column.
 
-    Where none does the file is of no use as it is, and its columns can be named by the only one that finds several.
+    If none does, the file cannot be used as it is; the only separator that finds several columns is used to report
+    them.
     """
     names = {mark: cells for mark, cells in found.items() if isinstance(cells, list)}
     serving = [mark for mark, cells in names.items() if serves(cells)]
@@ -321,13 +324,18 @@ def _separator(
 
 
 def _other_mark(names: list[str], serves: Callable[[Collection[str]], bool]) -> str | None:
-    """The character that parts the only cell of a header into the columns which the job needs; no quote is one."""
+    """The character that splits the header's only cell into the required columns; quotes do not count.
+
+    Or a control character between cells, as Hive writes it: it never occurs in text.
+    """
+    if control := next((one for one in "\x01\x1e\x1f" if any(one in name for name in names)), None):
+        return control
     marks = (mark for mark in dict.fromkeys("".join(names)) if not (mark.isalnum() or mark in "_- '\"`"))
     return next((mark for mark in marks if len(names) == 1 and serves(names[0].split(mark))), None)
 
 
 def _header_below(source: Lines, serves: Callable[[Collection[str]], bool]) -> int | None:
-    """The line, one of the next few, that has the columns which the first one has not."""
+    """The first of the next few lines that has the required columns, which the first line lacks."""
     for number, line in enumerate(source.ahead().splitlines()[:_TITLE_LINES], source.number + 1):
         for mark in SEPARATORS:
             cells = line.decode(errors="replace").split(mark)
@@ -337,34 +345,34 @@ def _header_below(source: Lines, serves: Callable[[Collection[str]], bool]) -> i
 
 
 def _first_line(source: Lines) -> tuple[str | None, Line | None]:
-    """What Excel says that cells are separated by, and the first line that is not blank."""
-    said: str | None = None
+    """The separator in Excel's first line, if present, and the first line that is not blank."""
+    declared: str | None = None
     for line in source:
-        found = _SAID.fullmatch(line.text or b"") if line.number == 1 else None
+        found = _SEP_LINE.fullmatch(line.text or b"") if line.number == 1 else None
         if found:
-            said = found[1].decode()
+            declared = found[1].decode()
         elif line.text is None or line.text.strip(b"\r\n"):
-            return said, line
-    return said, None
+            return declared, line
+    return declared, None
 
 
-def _names(begun: list[Line], source: Lines, separator: str) -> tuple[list[str] | Record, int]:
-    """The cells of the first row without spaces around them, and how many lines it has; none where there is no row.
+def _names(read_lines: list[Line], source: Lines, separator: str) -> tuple[list[str] | Record, int]:
+    """The stripped cells of the first row and its number of lines; no cells if there is no row.
 
-    Lines beyond those that were read before are added to them.
+    Further lines read for this are appended to `read_lines`.
     """
-    lines = _RowLines(_again(begun, source), separator)
+    lines = _RowLines(_replayed(read_lines, source), separator)
     row = _row(csv.reader(lines, strict=True, delimiter=separator), lines)
     if row is None or isinstance(row, Record):
         return row or [], lines.count
     return [name.strip() for name in row[1]], lines.count
 
 
-def _again(begun: list[Line], source: Iterator[Line]) -> Iterator[Line]:
-    """Lines that were read, and then further ones, which are kept with them, as many as a header may have."""
-    yield from begun
-    for line in islice(source, _HEADER_LINES - len(begun)):
-        begun.append(line)
+def _replayed(read_lines: list[Line], source: Iterator[Line]) -> Iterator[Line]:
+    """The lines already read, then further ones, which are appended to them, up to the limit of a header."""
+    yield from read_lines
+    for line in islice(source, _HEADER_LINES - len(read_lines)):
+        read_lines.append(line)
         yield line
 
 
@@ -380,7 +388,7 @@ def _rows(source: "_RowLines") -> Iterator[_Row]:
 
 
 def _row(reader: Iterator[list[str]], source: "_RowLines") -> _Row | None:
-    """The next row that is not blank, or what is wrong with it; None at the end."""
+    """The next row that is not blank, or its problem; None at the end."""
     cells: list[str] = []
     problem = None
     while not cells and not problem:
@@ -406,19 +414,19 @@ _LONE_RETURN = "a line ends with a lone carriage return; end lines with a line f
 OTHER_QUOTES = (
     "the quotes are not as CSV has them: within a quoted cell a quote is doubled, and a separator follows the cell"
 )
-"""What is said of rows whose quotes part no cells."""
+"""Problem of rows with misplaced quotes."""
 
 OTHERS_IN_QUOTES = "quoted cells are not separated as the header's are"
-"""Beginning of what is said of them where another separator stands between quotes."""
+"""Start of the same problem if another separator is between the quotes."""
 
 
 def _in_words(error: csv.Error) -> str:
-    said = str(error)
-    if "unexpected end" in said:
+    message = str(error)
+    if "unexpected end" in message:
         return "a quote is opened and never closed"
-    if "new-line" in said:
+    if "new-line" in message:
         return _LONE_RETURN
-    if "field larger" in said:
+    if "field larger" in message:
         return f"a cell is {TOO_LONG}; a quote may not be closed"
     return OTHER_QUOTES
 
@@ -428,7 +436,7 @@ class _TooLongError(Exception):
 
 
 class _RowLines:
-    """Lines as text for csv.reader, which asks for as many as a row needs."""
+    """Feeds csv.reader with lines as text, as many as a row needs."""
 
     def __init__(self, source: Iterator[Line], separator: str) -> None:
         self._source = source
@@ -436,24 +444,24 @@ class _RowLines:
         self._size = 0
         self._quotes = 0
         self.first = 0
-        """Number of the line at which the present row begins."""
+        """Line on which the current row begins."""
         self.count = 0
-        """Lines of all rows so far."""
+        """Number of lines of all rows so far."""
         self.too_long = False
-        """Whether the present row is, and not all of it was read."""
+        """Whether the current row is too long, and was not read completely."""
         self.text = ""
         """The last line."""
         self.problem: str | None = None
-        """Why the bytes of the present row are no text."""
+        """Why the bytes of the current row are not text."""
 
     def begin(self) -> None:
-        """A new row begins."""
+        """Start a new row."""
         self._size = self._quotes = self.first = 0
         self.too_long = False
         self.problem = None
 
     def skip_row(self) -> None:
-        """Pass over what is left of a row that is too long: up to a line at whose end every quote is closed."""
+        """Skip the rest of a row that is too long: up to a line at whose end all quotes are closed."""
         while self._quotes % 2 and (line := next(self._source, None)):
             self._count(line)
 

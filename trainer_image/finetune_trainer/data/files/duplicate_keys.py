@@ -1,6 +1,6 @@
-"""Objects of JSON in which a name stands twice. Decoders keep its last value, unsaid; such a row says two things.
+"""Detects names that occur twice in a JSON object. Decoders silently keep the last value, but such a row is ambiguous.
 
-Counting quotes tells whether there is any, in a tenth of the time that a decoder needs which shows all names.
+Counting quotes detects them in a tenth of the time that a decoder with a hook for names needs.
 """
 
 import json
@@ -10,15 +10,15 @@ from itertools import chain
 from typing import Any
 
 
-def are_told_apart(
+def has_unique_names(
     text: bytes | bytearray, values: Sequence[Any], *, quotes: int | None = None, parts: int | None = None
 ) -> bool:
-    """Whether no object of some JSON has a name twice; `values` is what was decoded of it.
+    """Whether no object in some JSON text has a name twice; `values` is the decoded text.
 
-    Who knows it says how many `quotes` it has, and how many names and texts (`parts`) the values have.
+    Callers that know them pass the number of `quotes` in the text and of names and strings (`parts`) in the values.
 
-    Two quotes that are no escapes stand around each name and each text. So a name that was dropped leaves quotes over,
-    as escapes do too, which are looked for only then.
+    Each name and string has two unescaped quotes. So a name that was dropped leaves surplus quotes. Escaped ones do so
+    too; they are only looked for then.
     """
     known = 2 * (_names_and_texts(values) if parts is None else parts)
     if (text.count(b'"') if quotes is None else quotes) == known:
@@ -27,7 +27,7 @@ def are_told_apart(
 
 
 def _names_and_texts(values: Sequence[Any]) -> int:
-    """How many there are, level by level: within objects and lists too."""
+    """The number of names and strings at all levels of nesting."""
     count = 0
     while values:
         types = list(map(type, values))
@@ -43,12 +43,12 @@ def _names_and_texts(values: Sequence[Any]) -> int:
 
 
 def repeated_name(text: bytes | bytearray) -> str:
-    """The name that stands twice in the outermost object; an empty one where only objects within have such."""
+    """The duplicate name in the outermost object; "" if only nested objects have one."""
     found = [""]
 
-    def look(pairs: list[tuple[str, Any]]) -> None:
+    def note_names(pairs: list[tuple[str, Any]]) -> None:
         (name, count), *_ = Counter(name for name, _ in pairs).most_common(1) or [("", 0)]
         found.append(name if count > 1 else "")
 
-    json.loads(text, object_pairs_hook=look, parse_int=str, parse_float=str)
+    json.loads(text, object_pairs_hook=note_names, parse_int=str, parse_float=str)
     return found[-1]

@@ -1,4 +1,4 @@
-"""JSON Lines → rows: one object a line. Blank lines are passed over; a bad line does not end the file."""
+"""JSON Lines → rows: one object per line. Blank lines are skipped; an invalid line does not end the file."""
 
 import io
 import re
@@ -10,8 +10,8 @@ from typing import Any
 import msgspec
 
 from finetune_trainer.data.blocks import Block, Objects, Table
-from finetune_trainer.data.files.duplicate_keys import are_told_apart, repeated_name
-from finetune_trainer.data.files.lines import BOM, END_OF_DOS, TOO_LONG, Line, Lines, other_than_utf8
+from finetune_trainer.data.files.duplicate_keys import has_unique_names, repeated_name
+from finetune_trainer.data.files.lines import BOM, CTRL_Z, TOO_LONG, Line, Lines, other_than_utf8
 from finetune_trainer.data.rows import ORDINARY_NAME, Position, Record, line_places
 
 _COMMENTS = (b"//", b"/*")
@@ -19,44 +19,44 @@ _BREAKS_OFF = "is not valid JSON: it breaks off"
 LINE_BREAKS_OFF = f"the line {_BREAKS_OFF}"
 """Problem of a line that ends within an object."""
 NO_OBJECT = "is not a JSON object"
-"""End of what is said of text that is JSON and no row."""
+"""End of the problem of text that is valid JSON but not a row."""
 LINE_TOO_LONG = f"the line is {TOO_LONG}"
 
 _decoder = msgspec.json.Decoder()
-_of_texts = msgspec.json.Decoder(dict[str, str])
-_NO_MARKS = bytes(set(range(256)) - set(b'{}",\n'))
-"""All bytes that say nothing of where objects begin and end: what is left of lines is counted in no time."""
-_MOST_NAMES = 32
-_MOST_KINDS = 16
-"""Of rows in one file for which a decoder is made."""
+_text_decoder = msgspec.json.Decoder(dict[str, str])
+_NOT_STRUCTURE = bytes(set(range(256)) - set(b'{}",\n'))
+"""All bytes that do not matter for where objects begin and end; deleting them is very fast."""
+_MAX_NAMES = 32
+_MAX_KINDS = 16
+"""Maximum number of different row types in one file for which a decoder is made."""
 _BYTE = re.compile(r"\(byte (\d+)\)")
-_HALF_CHARACTER = re.compile(rb"\\u[dD][89a-fA-F]")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _TRAILS = "trailing characters"
 _GOES_ON = "expected ',' or '}'"
 BEFORE_OBJECT = "there is something before the object"
-"""What is said of lines that have one behind a time, a number or a name, as logs have it."""
+"""Problem of lines that have a time, a number or a name before the object, as logs do."""
 DOUBLED = "backslashes are doubled, as COPY of Postgres doubles them"
 OF_CALLS = "there is a call such as ObjectId(...) where JSON has a value"
 _CALL = re.compile(rb"(new +)?[A-Za-z]\w*\(")
 _TYPOGRAPHIC = ("\N{LEFT DOUBLE QUOTATION MARK}".encode(), "\N{RIGHT DOUBLE QUOTATION MARK}".encode())
-_OF_PYTHON = re.compile(rb"(None|True|False)\b")
-_NO_JSON_NUMBER = re.compile(rb"NaN|Inf")
+_PYTHON_LITERAL = re.compile(rb"(None|True|False)\b")
+_NOT_JSON_NUMBER = re.compile(rb"NaN|Inf")
 
 
 def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
-    """Every line that is not blank, by itself or in a block."""
-    source, alike = Lines(stream), _Alike()
-    while source.more():
+    """Every line that is not blank, as a Record or in a Block."""
+    source, column_decoder = Lines(stream), _ColumnDecoder()
+    while source.has_more():
         ahead = source.ahead()
-        marks = ahead.translate(None, _NO_MARKS)
+        marks = ahead.translate(None, _NOT_STRUCTURE)
         count = marks.count(b"\n")
         one_each = _one_a_line(marks, count)
-        if one_each and (columns := alike.columns(ahead, count, quotes=marks.count(b'"'))):
+        if one_each and (columns := column_decoder.columns(ahead, count, quotes=marks.count(b'"'))):
             yield Table(line_places(source.number + 1, count), columns)
             source.skip(count, are_all=True)
         elif one_each and (rows := _objects(ahead, marks, count)):
             yield Objects(line_places(source.number + 1, count), rows)
-            alike.learn(rows[0])
+            column_decoder.learn(rows[0])
             source.skip(count, are_all=True)
         elif ahead.isspace():
             source.skip(count, are_all=True)
@@ -65,19 +65,19 @@ def read_json_lines(stream: io.BufferedReader) -> Iterator[Record | Block]:
 
 
 def _one_a_line(marks: bytes, count: int) -> bool:
-    """Whether lines hold one object each, where there are as many objects as lines, and none is broken.
+    """Whether each line holds one object, provided that there are `count` valid objects.
 
-    `marks` is all of the lines that says where objects begin and end. In no JSON are `}`, a line break and `{`
-    neighbours there, for a comma stands between two objects; and no string has a line break at all. So where every
-    break stands so, none is within an object, and there are as many objects as lines only where each line has one.
+    `marks` are the lines reduced to the bytes that tell where objects begin and end. Valid JSON never has `}`, a line
+    break and `{` in sequence there: two objects have a comma between them, and strings contain no line breaks. So if
+    every line break is in such a sequence, none is within an object, and as many objects as lines means one per line.
     """
     return marks.startswith(b"{") and marks.endswith(b"}\n") and marks.count(b"}\n{") == count - 1
 
 
-class _Alike:
-    """Rows with the same names and nothing but text: read into their columns, in three quarters of the time.
+class _ColumnDecoder:
+    """Decodes rows that have the same names and only text straight into columns, in three quarters of the time.
 
-    The names are those of the row that was read last as an object; where a row has others, nothing is read.
+    The names are those of the last row that was read as an object; rows with other names are not decoded.
     """
 
     def __init__(self) -> None:
@@ -86,9 +86,9 @@ class _Alike:
         self._kinds = 0
 
     def learn(self, row: Mapping[str, Any]) -> None:
-        """Read rows like this one from here on."""
+        """Decode rows like this one from now on."""
         self._decoder, self._names = None, list(row)
-        if not 0 < len(row) <= _MOST_NAMES or self._kinds == _MOST_KINDS or set(map(type, row.values())) != {str}:
+        if not 0 < len(row) <= _MAX_NAMES or self._kinds == _MAX_KINDS or set(map(type, row.values())) != {str}:
             return
         self._kinds += 1
         places = {f"column_{place}": name for place, name in enumerate(row)}
@@ -96,12 +96,12 @@ class _Alike:
             row_type = msgspec.defstruct(
                 "Row", [(place, str) for place in places], rename=places, forbid_unknown_fields=True, gc=False
             )
-        except ValueError:  # it takes no quotes and backslashes in names
+        except ValueError:  # names with quotes or backslashes are not supported
             return
         self._decoder = msgspec.json.Decoder(row_type)
 
     def columns(self, lines: bytes, count: int, *, quotes: int) -> Mapping[str, Sequence[str]] | None:
-        """What each of the lines has in each column; None where any is not like the row that was learnt from."""
+        """The values of each column; None if any row differs from the one learnt from."""
         if self._decoder is None:
             return None
         try:
@@ -109,33 +109,33 @@ class _Alike:
         except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
             return None
         parts = 2 * count * len(self._names)  # names and texts
-        if len(rows) != count or not are_told_apart(lines, (), quotes=quotes, parts=parts):
+        if len(rows) != count or not has_unique_names(lines, (), quotes=quotes, parts=parts):
             return None
         return {name: list(map(attrgetter(f"column_{place}"), rows)) for place, name in enumerate(self._names)}
 
 
 def _objects(lines: bytes, marks: bytes, count: int) -> list[dict[str, Any]]:
-    """The objects of lines that hold one each; nothing where that is not so, or any is broken."""
+    """The objects of lines that hold one each; none if any line does not, or is invalid."""
     try:
         found, parts = _decoded(lines)
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
         return []
     if len(found) != count or set(map(type, found)) != {dict}:
         return []
-    return found if are_told_apart(lines, found, quotes=marks.count(b'"'), parts=parts) else []
+    return found if has_unique_names(lines, found, quotes=marks.count(b'"'), parts=parts) else []
 
 
 def _decoded(lines: bytes) -> tuple[list[Any], int | None]:
-    """What some lines are, and of objects that hold nothing but text how many names and texts that is: two each."""
+    """The decoded lines and, if all are objects of text only, the number of their names and texts: two per field."""
     try:
-        found = _of_texts.decode_lines(lines)
+        found = _text_decoder.decode_lines(lines)
     except msgspec.ValidationError:
         return _decoder.decode_lines(lines), None
     return found, 2 * sum(map(len, found))
 
 
 def objects(texts: Iterable[Any]) -> list[dict[str, Any]]:
-    """The objects that some texts are, one each; nothing where any is something else."""
+    """The decoded objects, one per text; none if any text is something else."""
     try:
         found = list(map(_decoder.decode, texts))
     except (UnicodeDecodeError, msgspec.DecodeError, RecursionError):
@@ -151,74 +151,77 @@ def _one_by_one(lines: Iterator[Line]) -> Iterator[Record]:
             yield json_record(Position(line=number), text, "line")
 
 
-def json_record(position: Position, text: bytes | bytearray, called: str) -> Record:
-    """The object that `text` is, or what is wrong with it. `called` is what messages call the text."""
+def json_record(position: Position, text: bytes | bytearray, name: str) -> Record:
+    """The object in `text`, or what is wrong with it. `name` is the name of the text in messages."""
     try:
         fields = _decoder.decode(text)
-        twice = None if are_told_apart(text, [fields]) else repeated_name(text)
+        twice = None if has_unique_names(text, [fields]) else repeated_name(text)
     except UnicodeDecodeError:
-        problem = f"the {called} is {other_than_utf8(text)}"
+        problem = f"the {name} is {other_than_utf8(text)}"
     except msgspec.DecodeError as error:
-        problem = f"the {called} {_not_json(str(error), text)}"
+        problem = f"the {name} {_not_json(str(error), text)}"
     except RecursionError:
-        problem = f"the {called} is nested too deeply"
+        problem = f"the {name} is nested too deeply"
     else:
         if isinstance(fields, dict) and twice is None:
             return Record(position, fields)
-        problem = f"the {called} {NO_OBJECT}" if twice is None else f"the {called} has {_twice(twice)}"
+        problem = f"the {name} {NO_OBJECT}" if twice is None else f"the {name} has {_duplicate_name(twice)}"
     return Record(position, None, problem)
 
 
-def _twice(name: str) -> str:
-    """Names of columns are shown as elsewhere; what objects within the row have for names may be data."""
+def _duplicate_name(name: str) -> str:
+    """Column names are shown as in other messages; names in nested objects may be data."""
     column = f"the column {name}" if ORDINARY_NAME.fullmatch(name) else "a name"
     return f"{column} twice in one object, and only the last would be read: write it once"
 
 
-def _not_json(said: str, text: bytes | bytearray) -> str:
-    """The decoder's finding without its words: only what it is and where."""
-    if "out of range" in said:
+def _not_json(error: str, text: bytes | bytearray) -> str:
+    """The decoder's error without its text: only the kind and the position."""
+    if "out of range" in error:
         return "has a number that is too large"
-    found = _BYTE.search(said)
-    if "surrogate" in said or (found is None and _HALF_CHARACTER.search(text)):
+    found = _BYTE.search(error)
+    if "surrogate" in error or (found is None and _SURROGATE.search(text)):
         return "is not valid JSON: a \\u escape is half of a character"
     if found is None:
         return _BREAKS_OFF
-    place = int(found[1]) - (_TRAILS in said)  # of what follows it has read the first byte
-    if _NO_JSON_NUMBER.match(text, place):
+    place = int(found[1]) - (_TRAILS in error)  # for trailing characters the decoder has read one byte too many
+    if _NOT_JSON_NUMBER.match(text, place):
         return "has NaN or Infinity, which JSON does not know: write null"
-    return f"is not valid JSON at byte {place + 1}{_why(said, text, place)}"
+    return f"is not valid JSON at byte {place + 1}{_why(error, text, place)}"
 
 
-def _why(said: str, text: bytes | bytearray, place: int) -> str:
-    """What is known of texts that often stand where JSON should."""
+def _why(error: str, text: bytes | bytearray, place: int) -> str:
+    """The likely cause, from what often occurs in place of JSON."""
     begun, before, behind = text.lstrip(), text[:place].rstrip(b" \t"), text[place:].strip()
-    trails = _TRAILS in said
+    trails = _TRAILS in error
     known = (
         (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
-        (_OF_PYTHON.match(text, place) is not None, "None, True and False are Python's: JSON has null, true, false"),
+        (
+            _PYTHON_LITERAL.match(text, place) is not None,
+            "None, True and False are Python's: JSON has null, true, false",
+        ),
         (_CALL.match(text, place) is not None, OF_CALLS),
         (begun.startswith(BOM), "there is a byte order mark before the object"),
-        (begun.startswith(END_OF_DOS), "there is the end of a DOS file (Ctrl-Z) before the object: remove it"),
+        (begun.startswith(CTRL_Z), "there is the end of a DOS file (Ctrl-Z) before the object: remove it"),
         (b"\0" in text, "a NUL byte is in it"),
-        (_GOES_ON in said and before.endswith(rb'\\"') and _is_letter(behind[:1]), DOUBLED),
+        (_GOES_ON in error and before.endswith(rb'\\"') and _is_letter(behind[:1]), DOUBLED),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),
-        ("escape" in said, "a backslash that is part of text is written twice"),
+        ("escape" in error, "a backslash that is part of text is written twice"),
         (any(mark in text[place : place + 3] for mark in _TYPOGRAPHIC), "its quotes are typographic ones"),
-        ("trailing comma" in said, "there is a comma before a closing bracket"),
+        ("trailing comma" in error, "there is a comma before a closing bracket"),
         (begun.startswith((b"#", *_COMMENTS)) or behind.startswith(_COMMENTS), "JSON has no comments"),
         (trails and behind.startswith(b"#"), "JSON has no comments"),
         (begun[:1] not in b'{"' and place <= text.find(b"{") and begun.rstrip().endswith(b"}"), BEFORE_OBJECT),
-        ("keys must be" in said, "names must be in double quotes"),
-        (_GOES_ON in said and before.endswith(b'"') and _is_letter(behind[:1]), r"a quote within text is written \""),
+        ("keys must be" in error, "names must be in double quotes"),
+        (_GOES_ON in error and before.endswith(b'"') and _is_letter(behind[:1]), r"a quote within text is written \""),
         (trails and before.endswith(b"\r"), "lines end with a lone carriage return, not with a line feed"),
         (trails and behind == b",", "a comma follows its end"),
         (trails and behind.startswith(b"{"), "another object follows its end"),
         (trails, "something follows its end"),
     )
-    return next((f": {words}" for is_so, words in known if is_so), "")
+    return next((f": {hint}" for applies, hint in known if applies), "")
 
 
 def _is_letter(byte: bytes | bytearray) -> bool:
-    """Whether a word may begin with it, in any script."""
+    """Whether a word in any script may begin with it."""
     return byte.isalnum() or byte >= b"\x80"

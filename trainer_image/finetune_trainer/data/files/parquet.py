@@ -1,6 +1,6 @@
-"""Parquet → rows, one small batch at a time, only the columns that are asked for.
+"""Parquet → rows, in small batches, only the required columns.
 
-Parquet is read from its end, so it needs a file: a mounted one as it is, anything else by way of a temporary file.
+Parquet is read from its end, so it needs a file: a mounted one directly, anything else through a temporary copy.
 Memory is bounded by the pages of the columns that are read, not by rows or row groups.
 """
 
@@ -18,27 +18,27 @@ import pyarrow.parquet as pq
 
 from finetune_api.reasons import Reason
 from finetune_trainer.data.blocks import Block, Table
-from finetune_trainer.data.files.background import ahead
+from finetune_trainer.data.files.background import prefetched
 from finetune_trainer.data.files.lines import TOO_LONG
 from finetune_trainer.data.files.source import broken_file
 from finetune_trainer.data.rows import ROW_LIMIT, Position, Record, group_places
 from finetune_trainer.errors import TrainerError
 
-_BATCH_ROWS, _MOST_ROWS = 256, 512
-"""Of a block: as many, where they are short, and no more."""
+_BATCH_ROWS, _MAX_ROWS = 256, 512
+"""Rows of a block: the target if rows are short, and the maximum."""
 _AHEAD_ROWS, _AHEAD_BYTES = 4096, 1024 * 1024
-"""Of a batch that another thread decodes: to wait for one takes as long as to look at hundreds of rows."""
+"""Size of a batch that another thread decodes: waiting for one takes as long as checking hundreds of rows."""
 _BATCH_BYTES = 64 * 1024 * 1024
 _BLOCK_BYTES = 128 * 1024
 _SMALL_GROUP = 16 * 1024 * 1024
-_LOOKED_AT = 64  # columns
+_FIRST_ROW_COLUMNS = 64  # columns of the first row
 
 
 class ParquetRows:
     """The rows of an open Parquet file.
 
-    Of the footer only plain numbers are looked at: pyarrow ends the whole process where what the footer says of a
-    column is broken or encrypted and is asked for. Its readers raise an error instead.
+    Only plain numbers of the footer are used: pyarrow aborts the whole process when asked for column metadata that is
+    corrupt or encrypted. Its readers raise an error instead.
     """
 
     def __init__(self, file: Any, file_name: str) -> None:
@@ -48,18 +48,18 @@ class ParquetRows:
             self.columns: list[str] = list(self._parquet.schema_arrow.names)
             """Names of all columns."""
             kinds = zip(self.columns, self._parquet.schema_arrow.types, strict=True)
-            self.of_objects = frozenset(name for name, kind in kinds if pa.types.is_struct(kind))
-            """Names of those that hold objects."""
-        except MemoryError:  # Arrow's own is an ArrowException, too: the file may be as it should be
+            self.object_columns = frozenset(name for name, kind in kinds if pa.types.is_struct(kind))
+            """Names of the columns that hold objects."""
+        except MemoryError:  # Arrow's own is also an ArrowException; it says nothing about the file
             raise
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             raise broken_file(file_name, "is not a Parquet file, or its end is missing") from error
         self._group: Any = self._parquet.metadata.row_group
 
     def first_row(self) -> dict[str, Any]:
-        """What the first columns of text have in the first row; nothing where it cannot be read."""
+        """The first text columns of the first row; {} if it cannot be read."""
         kinds = zip(self.columns, self._parquet.schema_arrow.types, strict=True)
-        of_text = [name for name, kind in kinds if _is_text(kind)][:_LOOKED_AT]
+        of_text = [name for name, kind in kinds if _is_text(kind)][:_FIRST_ROW_COLUMNS]
         try:
             batch = next(self._parquet.iter_batches(1, [0], of_text, use_threads=False), None) if of_text else None
             rows = [] if batch is None or batch.nbytes > ROW_LIMIT else batch.slice(0, 1).to_pylist()
@@ -68,10 +68,10 @@ class ParquetRows:
         return next(iter(rows), {})
 
     def blocks(self, wanted: Collection[str]) -> Iterator[Record | Block]:
-        """Every row, by itself or in a block, with those of the wanted columns that are there.
+        """Every row, as a Record or in a Block, with those of the wanted columns that exist.
 
         Raises:
-            TrainerError: DatasetInvalid, a page is broken or encrypted, or two columns have a wanted name.
+            TrainerError: DatasetInvalid, a page is corrupt or encrypted, or two columns have the same wanted name.
         """
         present = [name for name in self.columns if name in wanted]
         twice = next((name for name in present if present.count(name) > 1), None)
@@ -90,20 +90,20 @@ class ParquetRows:
         return (group_places(group, self._group(group).num_rows) for group in groups)
 
     def _read(self, groups: list[int], columns: list[str], rows: int, passed: int = 0) -> Iterator[Record | Block]:
-        """Row groups, one behind the other, in batches of `rows`: a reader for each would cost as much as 20 rows.
+        """Read consecutive row groups in batches of `rows`: one reader per group would cost as much as 20 rows.
 
-        `passed`: rows of the first group that are not given once more.
+        `passed`: rows of the first group to skip, because they were already yielded.
         """
         places = _Places(self._places(groups))
         places.take(passed)
-        batches = _together(_behind(passed, self._batches(groups, columns, rows)))
+        batches = _merged(_skipping(passed, self._batches(groups, columns, rows)))
         while True:
             try:
                 batch = next(batches, None)
             except MemoryError:
                 raise
             except (pa.ArrowException, OSError) as error:
-                yield from self._up_to_the_broken(groups, columns, rows, next(iter(places.take(1)), None), error)
+                yield from self._rows_before_error(groups, columns, rows, next(iter(places.take(1)), None), error)
                 return
             taken = places.take(1 if batch is None else batch.num_rows)
             if len(taken) != (0 if batch is None else batch.num_rows):
@@ -113,48 +113,48 @@ class ParquetRows:
             yield from _blocks(batch, taken)
 
     def _batches(self, groups: list[int], columns: list[str], rows: int) -> Iterator[pa.RecordBatch]:
-        """Batches of a block's rows at most; larger ones are decoded ahead as long as they take what the footer says.
+        """Batches of at most a block's rows. Larger ones are decoded ahead, while they are as large as the footer says.
 
-        A word of a dictionary is stored once, and read as often as it stands there.
+        They may be larger because a dictionary value is stored once, and decoded as often as it occurs.
 
         Raises:
-            pa.ArrowException: what comes next is to be read by fewer rows, or cannot be read.
+            pa.ArrowException: the next rows need smaller batches, or cannot be read.
         """
         read = partial(self._parquet.iter_batches, row_groups=groups, columns=columns, use_threads=False)
-        if rows <= _MOST_ROWS:
+        if rows <= _MAX_ROWS:
             yield from read(rows)
             return
-        deque(_as_said(islice(read(_MOST_ROWS), 1), rows), 0)
-        for batch in ahead(_as_said(read(rows), rows)):
-            yield from (batch.slice(at, _MOST_ROWS) for at in range(0, batch.num_rows, _MOST_ROWS))
+        deque(_while_as_expected(islice(read(_MAX_ROWS), 1), rows), 0)
+        for batch in prefetched(_while_as_expected(read(rows), rows)):
+            yield from (batch.slice(at, _MAX_ROWS) for at in range(0, batch.num_rows, _MAX_ROWS))
 
-    def _up_to_the_broken(
+    def _rows_before_error(
         self, groups: list[int], columns: list[str], rows: int, place: int | None, error: Exception
     ) -> Iterator[Record | Block]:
-        """What can be read from `place` on, where a batch begins that may break in one of several row groups.
+        """The rows from `place` on, where a batch begins that fails in one of several row groups.
 
-        Read by few rows, none of them is lost, and long ones take no more memory than they must.
+        Small batches lose no row before the corrupt page, and long rows take no more memory than necessary.
         """
         last = groups[-1]
         at = Position(row_group=last, row=self._group(last).num_rows) if place is None else Position.unpacked(place)
-        if len(groups) == 1 and rows <= _MOST_ROWS:
+        if len(groups) == 1 and rows <= _MAX_ROWS:
             if "decrypt" in str(error).lower():
                 raise broken_file(self._file_name, "is an encrypted Parquet file", "Write it without encryption.")
             raise broken_file(self._file_name, f"row group {last} is broken after row {at.row}") from error
         for group in (one for one in groups if one >= (at.row_group or 0)):
             passed = (at.row or 0) if group == at.row_group else 0
-            yield from self._read([group], columns, min(rows, _MOST_ROWS), passed)
+            yield from self._read([group], columns, min(rows, _MAX_ROWS), passed)
 
 
 class _Places:
-    """Places of the rows of several groups, taken one part after the other: mostly of one group, and then a range."""
+    """Positions of the rows of several groups, taken part by part: a range if the part is within one group."""
 
     def __init__(self, groups: Iterator[Sequence[int]]) -> None:
         self._groups = groups
         self._left: Sequence[int] = ()
 
     def take(self, count: int) -> Sequence[int]:
-        """The next places, fewer only at the end."""
+        """The next `count` positions, fewer only at the end."""
         taken, self._left = self._left[:count], self._left[count:]
         while len(taken) < count and (group := next(self._groups, None)) is not None:
             missing = count - len(taken)
@@ -163,26 +163,26 @@ class _Places:
         return taken
 
 
-def _as_said(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
-    """The batches up to the first whose rows take more memory than was reckoned with for `rows` of them."""
+def _while_as_expected(batches: Iterator[pa.RecordBatch], rows: int) -> Iterator[pa.RecordBatch]:
+    """The batches up to the first whose rows take far more memory than assumed for batches of `rows`."""
     for batch in batches:
         yield batch
         if batch.nbytes * rows > 2 * _AHEAD_BYTES * batch.num_rows:
             raise pa.ArrowInvalid("rows are longer than the end of the file says")
 
 
-def _behind(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """The batches without their first rows."""
+def _skipping(rows: int, batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """The batches without the first `rows` rows."""
     for batch in batches:
         if rows < batch.num_rows:
             yield batch.slice(rows)
         rows = max(0, rows - batch.num_rows)
 
 
-def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """Some small batches as one: a block of six rows takes as long to look at as one of fifty.
+def _merged(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """Merges small batches: a block of six rows takes as long to check as one of fifty.
 
-    What came before an error is given before it.
+    Batches before an error are yielded before it is raised.
     """
     waiting, rows, size, broken = list[pa.RecordBatch](), 0, 0, None
     try:
@@ -204,19 +204,19 @@ def _together(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
 def batch_rows(group: Any) -> int:
     """Rows of a row group that may be in memory at once.
 
-    A row takes the average, but in a small group it may take all of it: each row may then be the same word of a
-    dictionary, which is stored once and read as often as it stands there. What is unknown is read row by row.
+    A row is assumed to have the average size, but in a small group the size of the whole group: each row may be the
+    same dictionary value, stored once and decoded as often as it occurs. If the size is unknown, rows are read singly.
     """
     size = group.total_byte_size
     a_row, most = (size, _BATCH_ROWS) if size <= _SMALL_GROUP else (size // max(group.num_rows, 1), _AHEAD_ROWS)
     if a_row <= 0:
         return 1
-    many = 1 << (_AHEAD_BYTES // a_row).bit_length() >> 1  # groups that are alike are read by one reader
-    return int(max(1, min(most, _BATCH_BYTES // a_row, max(many, _MOST_ROWS))))
+    many = 1 << (_AHEAD_BYTES // a_row).bit_length() >> 1  # rounded, so that similar groups share one reader
+    return int(max(1, min(most, _BATCH_BYTES // a_row, max(many, _MAX_ROWS))))
 
 
 def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | Block]:
-    """The batch's rows in blocks, none of which has more text than one row may have; by themselves where need be."""
+    """The batch's rows in blocks that each have no more text than a row may have; as single records if necessary."""
     half = len(places) // 2
     fits = batch.nbytes <= ROW_LIMIT
     if half and not fits:
@@ -231,7 +231,7 @@ def _blocks(batch: pa.RecordBatch, places: Sequence[int]) -> Iterator[Record | B
 
 
 def _columns(batch: pa.RecordBatch) -> dict[str, list[Any]] | None:
-    """The columns as Python has them; None where one could hold more text than bytes, or what Python has not."""
+    """The columns as Python values; None if one could have more text than bytes, or values unknown to Python."""
     if not all(_is_text(kind) for kind in batch.schema.types):
         return None
     try:
@@ -260,7 +260,7 @@ def _record(batch: pa.RecordBatch, index: int, position: Position) -> Record:
 
 
 def _value(scalar: pa.Scalar) -> Any:
-    """As Python has it; the scalar itself where Python has no such value (a date in the year 20,000): it is no text."""
+    """The Python value; the scalar itself if Python has none (a date in the year 20,000): it is not text."""
     try:
         return scalar.as_py()
     except (UnicodeDecodeError, MemoryError):
@@ -270,7 +270,7 @@ def _value(scalar: pa.Scalar) -> Any:
 
 
 def _characters(value: Any) -> int:
-    """Characters of all text in a value."""
+    """Number of characters of all text in a value."""
     if isinstance(value, str):
         return len(value)
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
@@ -279,10 +279,10 @@ def _characters(value: Any) -> int:
 
 @contextmanager
 def spooled(stream: IO[bytes], file_name: str) -> Iterator[IO[bytes]]:
-    """The stream as a temporary file that can be read from its end.
+    """The stream as a temporary file, which can be read from its end.
 
     Raises:
-        TrainerError: ArtifactFailed, no room for it.
+        TrainerError: ArtifactFailed, there is no space for it.
     """
     with ExitStack() as stack:
         try:

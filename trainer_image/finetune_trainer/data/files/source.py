@@ -1,7 +1,7 @@
-"""A dataset URI → its bytes as they are stored, read once from front to back, counted and hashed on the way.
+"""A dataset URI → its bytes as stored, read once from start to end, counted and hashed on the way.
 
 Volumes and ConfigMaps are mounted paths; everything else goes through fsspec with credentials from the environment.
-It knows nothing about formats or compression.
+Knows nothing about formats or compression.
 """
 
 import difflib
@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 
 from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SITE_HELP, Uri
-from finetune_trainer.data.files.background import PIECE, Hashed
+from finetune_trainer.data.files.background import PIECE_BYTES, BackgroundHash
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
 from finetune_trainer.storage.s3_words import in_words, refusal_of
@@ -34,10 +34,10 @@ from finetune_trainer.storage.store_errors import (
     trouble_of,
 )
 
-_BLOCK = 4 * 1024 * 1024  # read ahead from a store
+_BLOCK = 4 * 1024 * 1024  # read-ahead from a store
 BUFFER = 1 << 17
-"""Of a stream: rows are looked at by buffers, and what is made of one should stay in the processor's cache."""
-_MOST_KEYS = 5
+"""Buffer size of a stream: rows are processed buffer by buffer, and the results should fit into the CPU cache."""
+_MAX_KEYS = 5
 
 _ONE_FILE = (
     "Name one file of rows in the uri. Several become one by `cat` (JSON Lines), or by "
@@ -59,7 +59,7 @@ _LOCAL_STEP = {
     Reason.STORE_UNAVAILABLE: "Check the disk.",
 }
 _IN_A_STORE = "Check the uri: bucket or container, and path, in the same upper and lower case"
-_NOT_THERE = {
+_NOT_FOUND_STEPS = {
     "s3": f"{_IN_A_STORE}; of a compatible store also AWS_ENDPOINT_URL, which names no bucket.",
     "gs": f"{_IN_A_STORE}.",
     "abfs": f"{_IN_A_STORE}; and the name of the storage account.",
@@ -67,7 +67,7 @@ _NOT_THERE = {
     "https": "Check the uri: open it in a browser that is signed in nowhere.",
 }
 _STORES = ("abfs", "gs", "s3")
-"""Those in which a folder is only what names begin with: it can be opened, and is empty or has no size."""
+"""Stores in which a folder is only a prefix of names: it can be opened, and is empty or has no size."""
 _AZURE_KEYS = (
     "Put AZURE_STORAGE_CONNECTION_STRING as Azure shows it into the Secret, or AZURE_STORAGE_ACCOUNT_NAME with a key, "
     "a SAS token or a client (docs/guides/tune.md lists them)."
@@ -83,13 +83,13 @@ _S3_ENDPOINTS = ("AWS_ENDPOINT_URL_S3", "AWS_ENDPOINT_URL")
 
 
 class Source:
-    """An open dataset file. `stream` gives its bytes; `sha256` and `size` are known once it was read to its end.
+    """An open dataset file. `stream` gives its bytes; `sha256` and `size` are known once it is read to the end.
 
-    Errors of the store become TrainerError wherever they happen: when opened, and in the middle of reading.
+    Errors of the store become TrainerError wherever they happen: when opening, and while reading.
     """
 
     def __init__(self, uri: Uri, *, air_gapped: bool, patient: bool = False) -> None:
-        """`patient`: a store that does not answer is asked again for a while, as nobody is there to do it."""
+        """`patient`: keep retrying a store that does not respond, because no user is present to do it."""
         self.uri = uri
         stored = _open(uri, air_gapped=air_gapped, patience=PATIENCE_SECONDS if patient else 0.0)
         self._opened = None if self.local_path is None else os.fstat(stored.fileno())
@@ -98,35 +98,35 @@ class Source:
 
     @property
     def local_path(self) -> Path | None:
-        """Where the file is mounted; None where it comes over the network."""
+        """Where the file is mounted; None if it comes over the network."""
         mounted = self.uri.mounted_path()
         return None if mounted is None else Path(mounted)
 
     @property
     def size(self) -> int | None:
-        """Bytes of the file as stored."""
+        """Bytes of the file as stored; None until it is read to the end."""
         return self._raw.count if self._raw.finished else None
 
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of the file as stored, in hexadecimal; as long as it is open.
+        """SHA-256 of the file as stored, in hexadecimal; only while the file is open.
 
         Raises:
-            TrainerError: DatasetInvalid, a file was written to, and its hash may be that of other bytes.
+            TrainerError: DatasetInvalid, the file was modified, so that the hash may be of other bytes.
         """
         return self._raw.sha256() if self._raw.finished else None
 
     def drain(self) -> None:
-        """Read what is left, for size and hash alone."""
-        guarded(self.uri, self._raw.pass_over)
+        """Read the rest, only for size and hash."""
+        guarded(self.uri, self._raw.skip_hashed)
         while self.stream.read(1 << 18):
             pass
 
     def require_same(self) -> None:
-        """Go on only with a mounted file that is still the one which was opened, for what was read of it by its path.
+        """Raise if a mounted file is no longer the one that was opened; for readers that open it by its path.
 
         Raises:
-            TrainerError: DatasetInvalid, it was replaced or written to.
+            TrainerError: DatasetInvalid, it was replaced or modified.
         """
         if self._opened is None or self.local_path is None:
             return
@@ -141,69 +141,71 @@ class Source:
         self.stream.close()
 
 
-class Filled(io.RawIOBase):
-    """Raw bytes of which every read is full but the last: what a first look shows depends on no packet's size."""
+class FullReads(io.RawIOBase):
+    """Raw bytes whose reads are all full except the last: what `peek` shows does not depend on packet sizes."""
 
-    def some(self, view: memoryview) -> int:
-        """Put some bytes into the view; how many, none only at the end."""
+    def read_some(self, view: memoryview) -> int:
+        """Put some bytes into the view. Returns their number, 0 only at the end."""
         raise NotImplementedError
 
     def readable(self) -> bool:
-        """Always."""
+        """Always True."""
         return True
 
     def readinto(self, buffer: Any) -> int:
-        """As many bytes as the buffer holds, where there are so many."""
+        """Fill the buffer, unless the stream ends before."""
         view, filled = memoryview(buffer).cast("B"), 0
-        while filled < len(view) and (size := self.some(view[filled:])):
+        while filled < len(view) and (size := self.read_some(view[filled:])):
             filled += size
         return filled
 
 
-class _StoredBytes(Filled):
-    """What the store gives, counted and hashed; its errors are already those of the trainer."""
+class _StoredBytes(FullReads):
+    """The stored bytes, counted and hashed; errors of the store are converted to TrainerError."""
 
     def __init__(self, uri: Uri, stored: io.RawIOBase, opened: os.stat_result | None) -> None:
         self._uri = uri
         self._stored = stored
         self._opened = opened
-        self._least = 0 if opened is None else opened.st_size
-        """Bytes that there were at the beginning: where fewer come, somebody has written the file anew meanwhile."""
+        self._initial_size = 0 if opened is None else opened.st_size
+        """Size at opening: if fewer bytes arrive, the file was rewritten meanwhile."""
         self._digest = hashlib.sha256()
-        self._beside = Hashed(stored.fileno(), self._least) if self._least > PIECE else None
-        """Of a large mounted file, instead: another thread reads it, too."""
+        self._background_hash = (
+            BackgroundHash(stored.fileno(), self._initial_size) if self._initial_size > PIECE_BYTES else None
+        )
+        """For a large mounted file, instead of the digest: a second thread that reads and hashes it."""
         self.count = 0
         self.finished = False
 
-    def some(self, view: memoryview) -> int:
-        if self.finished and self._uri.mounted_path() is None:  # HTTP's client warns of it, with a stack
+    def read_some(self, view: memoryview) -> int:
+        if self.finished and self._uri.mounted_path() is None:  # the HTTP client logs a warning with a stack trace
             return 0
         size: int = guarded(self._uri, lambda: self._stored.readinto(view))
-        if self._beside is None:
+        if self._background_hash is None:
             self._digest.update(view[:size])
         self.count += size
         self.finished = self.finished or not size
-        if self.finished and (self.count < self._least or guarded(self._uri, self._is_another)):
+        if self.finished and (self.count < self._initial_size or guarded(self._uri, self._was_replaced)):
             raise _changed(self._uri)
         return size
 
-    def pass_over(self) -> None:
-        """Leave out what another thread hashes."""
-        if self._beside is not None and self.count < self._least:
-            self.count = self._stored.seek(self._least)
+    def skip_hashed(self) -> None:
+        """Skip what the second thread hashes."""
+        if self._background_hash is not None and self.count < self._initial_size:
+            self.count = self._stored.seek(self._initial_size)
 
     def sha256(self) -> str:
-        """Of what was read, in hexadecimal."""
-        if self._beside is None or self._opened is None:
+        """The hash of what was read, in hexadecimal."""
+        if self._background_hash is None or self._opened is None:
             return self._digest.hexdigest()
-        found: str = guarded(self._uri, partial(self._beside.of, self.count))
+        found: str = guarded(self._uri, partial(self._background_hash.of, self.count))
         now, then = guarded(self._uri, partial(os.fstat, self._stored.fileno())), self._opened
         if now.st_size <= then.st_size and (now.st_size, now.st_mtime_ns) != (then.st_size, then.st_mtime_ns):
-            raise _changed(self._uri)  # else rows were added: they are read here and there
+            raise _changed(self._uri)  # a file that only grew is fine: both threads read the added rows
         return found
 
-    def _is_another(self) -> bool:
-        """Whether its name is that of another object now. S3 says so itself: it is asked for what was opened."""
+    def _was_replaced(self) -> bool:
+        """Whether its name refers to another object now. Not for S3, which refuses such a read (If-Match)."""
         if self._uri.scheme not in ("abfs", "gs"):
             return False
         stored: Any = self._stored
@@ -212,14 +214,14 @@ class _StoredBytes(Filled):
 
     def close(self) -> None:
         if not self.closed:
-            if self._beside is not None:
-                self._beside.close()
+            if self._background_hash is not None:
+                self._background_hash.close()
             self._stored.close()
         super().close()
 
 
 def broken_file(file_name: str, what: str, next_step: str = "Write and upload the file again.") -> TrainerError:
-    """A file that cannot be read to its end."""
+    """The error for a file that cannot be read to its end."""
     return TrainerError(Reason.DATASET_INVALID, f"{file_name}: {what}", next_step)
 
 
@@ -229,7 +231,7 @@ def _changed(uri: Uri) -> TrainerError:
 
 
 def guarded(uri: Uri, action: Callable[[], Any]) -> Any:
-    """Do what touches a store; whatever goes wrong there becomes a TrainerError."""
+    """Run an action on a store; whatever it raises becomes a TrainerError."""
     try:
         return action()
     except Exception as error:
@@ -252,7 +254,7 @@ def _open(uri: Uri, *, air_gapped: bool, patience: float) -> io.RawIOBase:
 
 
 def _open_mounted(path: Path) -> io.RawIOBase:
-    """Only a regular file: a pipe or a device might never end, or never begin."""
+    """Opens regular files only: a pipe or a device might never end, or block forever."""
     if not path.is_dir() and path.exists() and not path.is_file():
         message = f"{path.name} is a pipe or a device, not a file"
         raise TrainerError(Reason.DATASET_NOT_FOUND, message, "Name one file of rows in the uri.")
@@ -280,12 +282,12 @@ def _open_remote(uri: Uri) -> io.RawIOBase:
 
 
 def _https_client() -> dict[str, Any]:
-    """With the proxy of the site, where its environment variables name one; the stores' libraries look themselves."""
-    return {"trust_env": True, "trace_configs": [_within_tls()]}
+    """Uses the site's proxy from the environment variables; the libraries of the other stores do so themselves."""
+    return {"trust_env": True, "trace_configs": [_refuse_redirects_without_tls()]}
 
 
 def _s3_client() -> dict[str, Any]:
-    """With the region as AWS's other tools read it; botocore itself reads AWS_DEFAULT_REGION, and the profile."""
+    """Uses the region from AWS_REGION, as AWS's other tools do; botocore reads only AWS_DEFAULT_REGION and profiles."""
     return {"region_name": region} if (region := os.environ.get("AWS_REGION")) else {}
 
 
@@ -293,23 +295,23 @@ _CLIENTS: dict[str, Callable[[], dict[str, Any]]] = {"https": _https_client, "s3
 
 
 @cache
-def _within_tls() -> Any:
-    """Stops a client that is sent on to an address without TLS: anybody on the way could change the rows."""
+def _refuse_redirects_without_tls() -> Any:
+    """Refuses redirects to an address without TLS: anyone on the network could modify the rows."""
     import aiohttp
 
-    async def look(_session: Any, _context: Any, told: Any) -> None:
+    async def check(_session: Any, _context: Any, told: Any) -> None:
         place = urljoin(str(told.url), told.response.headers.get("Location", ""))
         if not place.startswith("https://"):
             message = f"{told.url.host} sends on to an address without TLS, from which no data are read"
             raise TrainerError(Reason.ACCESS_DENIED, message, "Name the https address of the file itself.")
 
     trace = aiohttp.TraceConfig()
-    trace.on_request_redirect.append(look)
+    trace.on_request_redirect.append(check)
     return trace
 
 
 def store_error(uri: Uri, error: Exception) -> TrainerError:
-    """What a store's exception means. Its own text is not shown: it may hold signed addresses or keys."""
+    """The meaning of a store's exception. Its own text is not shown: it may contain signed addresses or keys."""
     known = next((one for one in chain(error) if isinstance(one, TrainerError)), None)
     if known is not None:
         return known
@@ -318,31 +320,31 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         place = str(Path(f"/{uri.path}").parent)
     if uri.scheme == "hf":
         place = "/".join((place, *uri.path.split("/")[:2]))  # of datasets/OWNER/NAME
-    if (told := _of_file(uri, place, error) or _of_keys(uri, place, error)) is not None:
+    if (told := _file_error(uri, place, error) or _credentials_error(uri, place, error)) is not None:
         return told
     status = status_of(error)
-    said = f" ({type(error).__name__}{f', status {status}' if status else ''})"
+    detail = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:
-        said = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
+        detail = f" ({error.strerror})" if isinstance(error, OSError) and error.strerror else ""
     refused = refusal_of(error) if uri.scheme == "s3" else None
     reason = reason_of(error) if refused is None else refused.reason
     trouble = trouble_of(error)
     step = _step(uri, reason, error) if refused is None else refused.step
     if refused is not None:
-        said = f": {refused.why}"
+        detail = f": {refused.why}"
     if trouble == UNTRUSTED:
         reason, step = Reason.STORE_UNAVAILABLE, TRUST_STEP
     message = {
-        Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{said}{_instead(uri)}",
-        Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{said}",
-    }.get(reason, f"{name}: {place} does not answer as it should{f': {trouble}' if trouble else said}")
+        Reason.DATASET_NOT_FOUND: f"{name} is not in {place}{detail}{_near_miss(uri)}",
+        Reason.ACCESS_DENIED: f"{name}: {place} does not let it be read{detail}",
+    }.get(reason, f"{name}: {place} does not answer as it should{f': {trouble}' if trouble else detail}")
     return TrainerError(reason, message, step)
 
 
-def _of_file(uri: Uri, place: str, error: Exception) -> TrainerError | None:
-    """What is plainly a matter of the file, or of this machine."""
+def _file_error(uri: Uri, place: str, error: Exception) -> TrainerError | None:
+    """Errors that are plainly due to the file, or to this machine."""
     name = uri.file_name
-    if any(type(one).__name__ == "FileExpired" for one in chain(error)):  # of s3fs
+    if any(type(one).__name__ == "FileExpired" for one in chain(error)):  # from s3fs
         return _changed(uri)
     if isinstance(error, IsADirectoryError):
         return TrainerError(Reason.DATASET_NOT_FOUND, f"{name}: {place}/… is a folder, not a file", _ONE_FILE)
@@ -357,24 +359,24 @@ def _of_file(uri: Uri, place: str, error: Exception) -> TrainerError | None:
     return None
 
 
-def _of_keys(uri: Uri, place: str, error: Exception) -> TrainerError | None:
-    """What is plainly a matter of keys before the store has been asked."""
+def _credentials_error(uri: Uri, place: str, error: Exception) -> TrainerError | None:
+    """Errors that are plainly due to credentials, before the store is even asked."""
     status = status_of(error)
     if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
         message = f"{uri.file_name}: the proxy before {place} requires a user and a password"
         return TrainerError(Reason.ACCESS_DENIED, message, _TO_PROXY)
-    if uri.scheme == "abfs" and status is None and isinstance(error, ValueError):  # of its library: no keys
+    if uri.scheme == "abfs" and status is None and isinstance(error, ValueError):  # from its library: no keys
         message = f"{uri.file_name}: {place} has no keys, or an invalid connection string"
         return TrainerError(Reason.ACCESS_DENIED, message, _AZURE_KEYS)
     if any(isinstance(one, NoTokenError) for one in chain(error)):
-        said = "Azure gives no token for it (ClientAuthenticationError)"
-        message = f"{uri.file_name}: {place} does not let it be read: {said}"
+        detail = "Azure gives no token for it (ClientAuthenticationError)"
+        message = f"{uri.file_name}: {place} does not let it be read: {detail}"
         return TrainerError(Reason.ACCESS_DENIED, message, f"{_AZURE_KEYS} {_AZURE_IDENTITY}")
     return None
 
 
 def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
-    """What to do, where more is known than the reason itself tells."""
+    """The next step, if more specific than the reason's default."""
     if reason == Reason.DATASET_NOT_FOUND and any(mark in uri.file_name for mark in "*?{["):
         return f"Patterns are not read as such. {_ONE_FILE}"
     if reason == Reason.ACCESS_DENIED and lacks_keys(error):
@@ -384,26 +386,26 @@ def _step(uri: Uri, reason: Reason, error: Exception) -> str | None:
         return f"{endpoint} is not a URL: it begins with https:// or http://."
     if reason == Reason.ACCESS_DENIED and uri.scheme == "s3" and _PAYER not in os.environ:
         return _READER_PAYS
-    if reason == Reason.DATASET_NOT_FOUND and uri.scheme in _NOT_THERE:
-        return _NOT_THERE[uri.scheme]
+    if reason == Reason.DATASET_NOT_FOUND and uri.scheme in _NOT_FOUND_STEPS:
+        return _NOT_FOUND_STEPS[uri.scheme]
     return _LOCAL_STEP.get(reason) if uri.scheme == LOCAL_SCHEME else None
 
 
 def _is_mounted(uri: Uri) -> bool:
-    """Whether the volume or ConfigMap is there at all: in a pod it always is, on a laptop never."""
+    """Whether the volume or ConfigMap is mounted at all: always in a pod, never on a laptop."""
     mounted = uri.mounted_path()
     if mounted is None or uri.scheme == LOCAL_SCHEME:
         return True
     return Path(mounted.removesuffix(uri.path)).is_dir()
 
 
-def _instead(uri: Uri) -> str:
-    """What is wrong with the path of a mounted file: a folder that is not there, or one letter of the file's name."""
+def _near_miss(uri: Uri) -> str:
+    """What is wrong with the path of a mounted file: the missing folder, or the most similar file name."""
     mounted = uri.mounted_path()
     if mounted is None:
         return ""
     if (folder := _first_missing(uri, mounted)) is not None:
-        shorter = None if uri.scheme == LOCAL_SCHEME else _shorter(uri, mounted)
+        shorter = None if uri.scheme == LOCAL_SCHEME else _existing_suffix(uri, mounted)
         return f"; there is no folder {folder}" + (f"; there is {shorter}" if shorter else "")
     try:
         names = [path.name for path in Path(mounted).parent.iterdir() if path.name != uri.file_name]
@@ -416,11 +418,11 @@ def _instead(uri: Uri) -> str:
     if best:
         return f"; there is {found[best[0]]}"
     keys = sorted(name for name in names if not name.startswith("..")) if uri.scheme == "configmap" else []
-    return f"; there {'is' if len(keys) == 1 else 'are'} {', '.join(keys[:_MOST_KEYS])}" if keys else ""
+    return f"; there {'is' if len(keys) == 1 else 'are'} {', '.join(keys[:_MAX_KEYS])}" if keys else ""
 
 
-def _shorter(uri: Uri, mounted: str) -> str | None:
-    """The end of the path that is a file: its beginning repeats the claim's name, or where a pod has it mounted."""
+def _existing_suffix(uri: Uri, mounted: str) -> str | None:
+    """A suffix of the path that exists: its beginning repeats the claim's name, or the mount path in a pod."""
     root, parts = Path(mounted.removesuffix(uri.path)), Path(uri.path).parts
     ends = (Path(*parts[skipped:]) for skipped in range(1, len(parts)))
     try:
@@ -430,7 +432,7 @@ def _shorter(uri: Uri, mounted: str) -> str | None:
 
 
 def _first_missing(uri: Uri, mounted: str) -> str | None:
-    """The first folder of the path that is not there, as the URI spells it; None where all are."""
+    """The first missing folder of the path, as spelled in the URI; None if none is missing."""
     root = Path(mounted.removesuffix(uri.path))
     try:
         return next(
@@ -441,5 +443,5 @@ def _first_missing(uri: Uri, mounted: str) -> str | None:
 
 
 def _stem(name: str) -> str:
-    """Without endings, which many files of one folder have in common."""
+    """The name without extensions, which many files of one folder share."""
     return name.lower().partition(".")[0]

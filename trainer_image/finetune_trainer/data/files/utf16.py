@@ -1,30 +1,30 @@
-"""Text in UTF-16 as UTF-8, where its first bytes say so: as Excel's Unicode text, or without a mark."""
+"""Converts UTF-16 to UTF-8, if its first bytes show it: as in Excel's Unicode text, or without a byte order mark."""
 
 import codecs
 import io
 import re
 
-from finetune_trainer.data.files.source import BUFFER, Filled, broken_file
+from finetune_trainer.data.files.source import BUFFER, FullReads, broken_file
 
 _BEGINNINGS = {
     "UTF-16": re.compile(rb"\xff\xfe(?!\0\0)|\xfe\xff"),
     "UTF-16LE": re.compile(rb"([\t\n\r -~]\0){2}"),
     "UTF-16BE": re.compile(rb"(\0[\t\n\r -~]){2}"),
 }
-"""By the name of the encoding: its byte order mark, and not that of UTF-32, or two characters of ASCII."""
+"""By encoding: its byte order mark (that of UTF-32 excluded), or two ASCII characters."""
 
 
 def utf16_of(start: bytes) -> str | None:
-    """Which UTF-16 a file is in; None where it is in none."""
+    """The UTF-16 encoding of a file; None if it has another one."""
     return next((name for name, begins in _BEGINNINGS.items() if begins.match(start)), None)
 
 
 def as_utf8(stream: io.BufferedReader, encoding: str, file_name: str) -> io.BufferedReader:
-    """The same text. What is no whole character becomes no UTF-8 either, so that its row is found."""
+    """The text as UTF-8. A lone surrogate becomes invalid UTF-8, so that its row is reported."""
     return io.BufferedReader(_Recoded(stream, encoding, file_name), buffer_size=BUFFER)
 
 
-class _Recoded(Filled):
+class _Recoded(FullReads):
     def __init__(self, stream: io.BufferedReader, encoding: str, file_name: str) -> None:
         self._stream = stream
         self._encoding = encoding
@@ -32,7 +32,7 @@ class _Recoded(Filled):
         self._decoder = codecs.getincrementaldecoder(encoding)(errors="surrogatepass")
         self._ready = b""
 
-    def some(self, view: memoryview) -> int:
+    def read_some(self, view: memoryview) -> int:
         block = b"more"
         while block and not self._ready:
             block = self._stream.read1(BUFFER)

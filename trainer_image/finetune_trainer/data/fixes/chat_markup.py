@@ -1,7 +1,7 @@
-"""Conversations that stand in one column as text, their turns told apart by marks: known by the marks of the first.
+"""Conversations in one column as text with marks between the turns, recognized by the marks in the first row.
 
-As training scripts want them that know no chat template: rows need no chat format of their own here, so that they are
-made messages again by a command.
+Training scripts without chat templates need that format. Here rows have no chat format of their own, so a command
+turns the texts back into messages.
 """
 
 import re
@@ -15,7 +15,7 @@ _OURS = "Assistant|ASSISTANT|AI|Bot|Response|Answer|A"
 _THEIRS = "Human|User|HUMAN|USER|Instruction|Question|Q"
 _ENDS = r"<\\|im_end\\|>|<\\|eot_id\\|>|<end_of_turn>|<\\|end\\|>|</s>|(?=<\\|\\w+\\|>\\n)|$"
 _LONG = 100_000
-"""Letters of a text that are looked at."""
+"""Maximum characters of a text to inspect."""
 
 _OF_INST = (
     r'capture("\\[INST\\]\\s*(<<SYS>>\\s*(?<system>(?s:.*?))\\s*<</SYS>>\\s*)?(?<user>(?s:.*?))\\s*\\[/INST\\]\\s*'
@@ -38,21 +38,21 @@ _OF_NAMES = (
 
 
 class _Format(NamedTuple):
-    """Marks of conversations: a text has a question's, and behind it, where that is asked for, an answer's.
+    """Marks of a conversation format: a text must have that of a question and, if required, that of an answer after it.
 
-    They are looked for one after the other, so that no text takes more than one look: the pattern of both would begin
-    anew at each question of a text without answers.
+    The two are searched one after the other, so that a text is scanned only once: a pattern of both would start over at
+    each question of a text without answers.
     """
 
     question: re.Pattern[str]
     answer: re.Pattern[str]
     marks: str
-    """As messages call them."""
+    """Their name in messages."""
     program: str
-    """Of jq: a text to messages."""
+    """The jq program that turns a text into messages."""
 
     def is_of(self, text: str) -> bool:
-        """Whether the text has them."""
+        """Whether the text has the marks."""
         asked = self.question.search(text)
         return asked is not None and self.answer.search(text, asked.end()) is not None
 
@@ -79,30 +79,30 @@ class Marked(NamedTuple):
 
     column: str
     marks: str
-    """As messages call them."""
+    """Their name in messages."""
     program: str
-    """Of jq: a text to messages."""
+    """The jq program that turns a text into messages."""
 
     @property
     def said(self) -> str:
-        """What is there, for messages."""
+        """What was found, for messages."""
         return f"column {self.column} holds conversations as text, marked by {self.marks}"
 
     def step(self, file_format: str) -> str:
-        """How rows come of it."""
+        """The next step."""
         how = by_jq(file_format, f"{{messages: [{field(self.column)} | {self.program}]}}")
         return f"Write messages, and no marks: `{how}` makes them of such texts."
 
 
 def marked(fields: Mapping[str, Any]) -> Marked | None:
-    """The column of a row that holds a conversation as text; None where none does."""
+    """The column of a row that holds a conversation as text; None if there is none."""
     texts = ((name, text[:_LONG]) for name, text in fields.items() if isinstance(text, str) and may_be_shown(name))
     found = ((name, one) for name, text in texts for one in _FORMATS if one.is_of(text))
     return next((Marked(name, one.marks, one.program) for name, one in found), None)
 
 
 def in_chat_format(texts: Iterable[str]) -> str | None:
-    """The marks of a chat that stand in one of some texts already; None where there are none."""
+    """The marks of a chat format in one of some texts; None if there are none."""
     return next((marks for text in texts for pattern, marks in _OF_MODELS if pattern.search(text[:_LONG])), None)
 
 
@@ -112,4 +112,4 @@ _OF_MODELS = (
     *((re.compile(rf"{re.escape(mark)}\s*\Z"), mark) for mark in ("<|endoftext|>", "</s>")),
     (re.compile(r"\n(#++ *Response|Assistant|ASSISTANT|AI|Bot):\s*\Z"), "Assistant: after its question"),
 )
-"""Marks of chat formats, which chat templates write."""
+"""Marks that chat templates write themselves."""

@@ -1,6 +1,6 @@
-"""Columns that a job asks for and a file has not: which, what is there instead, and which of those was probably meant.
+"""Columns that a job asks for and a file lacks: which ones, the file's columns instead, and which were probably meant.
 
-Names of columns only. Where the first line of a CSV file may be data, it is not repeated.
+Deals with column names only. If the first line of a CSV file may be data, it is not shown.
 """
 
 import difflib
@@ -28,7 +28,7 @@ _WORDS = {
     "rejected": "non_preferred_output dispreferred rejected_response loser",
 }
 _USUAL_NAMES = {part: tuple(words.split()) for part, words in _WORDS.items()}
-"""What others call these columns, the most usual first."""
+"""Other common names of these columns, the most common first."""
 _SYSTEM_NAMES = ("system_prompt", "system_message")
 _OTHER_USUAL_NAMES = ("id", "index", "title", "category", "rejected", "score", "date", "comment", "review", "tweet")
 _OF_NEIGHBOURS = (
@@ -49,13 +49,13 @@ _LEFT_OUT = {
         *("split", "datasplit", "set", "partition", "fold", "istest", "istrain", "isval", "isvalidation"),
     ),
 }
-"""What comes of it that columns with some plain names are not read."""
+"""Consequence of not reading a column, by its name."""
 
 _SENTENCE = re.compile(r"(\S+ ){3}|[0-9]{6}")
-"""What names of columns hardly have in them, and data that stand in their place do."""
+"""Unlikely in column names, but likely in data in their place."""
 _Q_AND_A = frozenset({"q", "a"})
 _ABOUT = re.compile(r"[a-z][_ -](id|idx|hash|model|length|tokens|(avg_?)?(rating|score)s?)$", re.IGNORECASE)
-"""Ends of names of columns that say something of another one, and hold no text to learn: prompt_id, rejected_rating."""
+"""Ends of column names that describe another column and hold no training text: prompt_id, rejected_rating."""
 _PLAIN_YAML = re.compile(r"[A-Za-z_][\w-]*")
 DATA = "the names of its columns look like data"
 NO_HEADER = f"{DATA}: the header may be missing"
@@ -63,21 +63,30 @@ KEYS = (
     "`jq -c 'to_entries[] | {prompt: .key, completion: .value}' FILE > ROWS.jsonl` makes rows of objects that have "
     "questions for names and answers for values."
 )
-"""What to do where objects have data for names."""
+"""The next step if objects have data as names."""
 
 _SPOKEN = 16
 _MANY = 64
+_BESIDE = re.compile(
+    r"\s*[(\[](required|optional|text|string|question|answer|input|output|user|assistant|[a-z]{2})[)\]]|\s*[*:]+\Z",
+    re.IGNORECASE,
+)
+"""What forms and people put behind the name of a column, and no other words: they might be data."""
+
+
+def _is_ordinary(name: str) -> bool:
+    return ORDINARY_NAME.fullmatch(_BESIDE.sub("", name)) is not None
 
 
 def may_be_shown(name: str) -> bool:
-    """Whether a name is one of a column, and no data that stand in its place."""
-    return ORDINARY_NAME.fullmatch(name) is not None and _SENTENCE.search(name) is None
+    """Whether a string is a column name rather than data in its place."""
+    return _is_ordinary(name) and _SENTENCE.search(name) is None
 
 
 def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> tuple[str, ...]:
-    """Names that the job asks for, any one of them, and that no row has; nothing where the file has what it needs.
+    """Required columns, any one of which would do, that no row has; () if the file has all it needs.
 
-    `usable`: some rows can be used, so nothing that all of them need is missing. Two answers may bring their prompt.
+    `usable`: some rows are valid, so nothing that all rows need is missing. Preference pairs may include their prompt.
     """
     if columns.chosen is not None and columns.rejected is not None:
         answer = next((name for name in (columns.chosen, columns.rejected) if name not in seen), None)
@@ -92,19 +101,19 @@ def absent(columns: Columns, seen: Collection[str], *, usable: bool = False) -> 
 
 
 def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None = None) -> dict[str, str]:
-    """For each part of a row that is absent, the column that was probably meant: `{"prompt": "question"}`.
+    """For each missing part of a row, the column that was probably meant: `{"prompt": "question"}`.
 
-    `first`: fields of the first row, where they are known: a text is no conversation by a name that is merely alike.
+    `first`: fields of the first row, if known. A similar name alone does not make a text column a conversation.
     """
     asked = columns.named
-    free = [name for name in seen if name not in asked.values() and ORDINARY_NAME.fullmatch(name)]
-    if not _are_q_and_a(seen):  # one of them alone may be a label
+    free = [name for name in seen if name not in asked.values() and _is_ordinary(name)]
+    if not _are_q_and_a(seen):  # one of them alone may be something else
         free = [name for name in free if _plain(name) not in _Q_AND_A]
-    if "loser" not in seen:  # else it names who has won, as arenas have it, and no answer
+    if "loser" not in seen:  # otherwise it names the winning model, as in arena data, and is not an answer
         free = [name for name in free if name != "winner"]
     found: dict[str, str] = {}
     known = first or {}
-    numbers = {name for name, value in known.items() if isinstance(value, int | float)}  # say which one, or how good
+    numbers = {name for name, value in known.items() if isinstance(value, int | float)}  # an index or a score
     for part in columns.needed:
         may_be = [name for name in free if part not in ("chosen", "rejected") or name not in numbers]
         if asked[part] not in seen and (near := nearest(asked[part], _names_of(part), may_be)):
@@ -125,15 +134,15 @@ def meant(columns: Columns, seen: Sequence[str], first: Mapping[str, Any] | None
 
 
 def _is_talk(value: Any) -> bool:
-    """Whether it is a conversation that begins with its question, so that it is no answer alone."""
+    """Whether it is a conversation that begins with the question, and so not merely an answer."""
     messages = messages_in(value) or [None]
     return isinstance(messages[0], dict) and ROLE_OF.get(messages[0].get("role", messages[0].get("from"))) == "user"
 
 
 def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
-    """Whether an object has all that a row needs, by the names that the job asks for or by others that mean it."""
+    """Whether an object has everything a row needs, under the job's column names or known synonyms."""
     columns = layouts.of(fields).columns
-    if len(fields) > _MANY:  # to look for names that are nearly the same takes long
+    if len(fields) > _MANY:  # fuzzy matching of many names is slow
         return not absent(columns, fields)
     found = meant(columns, list(fields), fields)
     lacking = {part for part in columns.needed if columns.named[part] not in fields}
@@ -141,16 +150,16 @@ def may_serve(layouts: Layouts, fields: Mapping[str, Any]) -> bool:
 
 
 def is_called_messages(name: str) -> bool:
-    """Whether a column is called as those with the turns of a conversation are."""
+    """Whether a column has a common name for the messages of a conversation."""
     return _plain(name) in _PLAIN_MESSAGES
 
 
 def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
-    """A sentence on a system column that the job names, or the file seems to have by another name: it is left out."""
+    """A warning if the job names a missing system column, or the file seems to have one by another name."""
     if columns.system in seen:
         return None
     asked = columns.named.values()
-    free = [name for name in seen if name not in asked and ORDINARY_NAME.fullmatch(name)]
+    free = [name for name in seen if name not in asked and _is_ordinary(name)]
     if columns.system == Columns().system:
         near = nearest(columns.system, _SYSTEM_NAMES, free)
         return near and f"column {near} is not read: is it the system message, map it with columns.system"
@@ -159,7 +168,7 @@ def unused_system(columns: Columns, seen: Sequence[str]) -> str | None:
 
 
 def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
-    """Sentences on what is left out of every prompt though answers may rest on it."""
+    """Warnings about columns that are dropped from every prompt although answers may depend on them."""
     free = [name for name in seen if name not in columns.named.values()]
     below = next((name for name in free if _plain(name) in BELOW), None)
     if below and columns.prompt in seen:
@@ -179,31 +188,31 @@ def unread(columns: Columns, seen: Sequence[str]) -> Iterator[str]:
 
 
 def are_names(question: str, answer: str) -> bool:
-    """Whether texts are what such columns are called: the header of a table has become a row."""
+    """Whether the texts are column names: a table's header that became a row."""
     return all(
         _plain(text) in map(_plain, _names_of(part)) for text, part in ((question, "prompt"), (answer, "completion"))
     )
 
 
 def has_two_answers(seen: Sequence[str]) -> bool:
-    """Whether rows seem to have a better and a worse answer, by whatever names."""
+    """Whether rows seem to be preference pairs, under any names."""
     return all(set(_names_of(part)).intersection(seen) for part in ("chosen", "rejected"))
 
 
 def _names_of(part: str) -> tuple[str, ...]:
-    """What a column of this part is called: as we call it, if the job calls it otherwise; else as others do."""
+    """Names for a column of this part: ours, in case the job uses another one, then other common ones."""
     return (part, *_USUAL_NAMES[part])
 
 
 def nearest(wanted: str, usual: Sequence[str], names: Iterable[str]) -> str | None:
-    """The name that is spelt nearly like the wanted one, else one that is usual for it."""
+    """The name spelled most like the wanted one, else one that is common for it."""
     by_plain = {_plain(name): name for name in reversed(list(names)) if not _ABOUT.search(name)}
     close = difflib.get_close_matches(_plain(wanted), by_plain, n=1, cutoff=0.74)
     return next((by_plain[name] for name in (*close, *map(_plain, usual)) if name in by_plain), None)
 
 
 def mapping(found: dict[str, str]) -> str:
-    """As a manifest has it: `{prompt: question}`."""
+    """As written in a manifest: `{prompt: question}`."""
     inside = (
         f"{part}: {name if _PLAIN_YAML.fullmatch(name) else json.dumps(name, ensure_ascii=False)}"
         for part, name in found.items()
@@ -212,7 +221,7 @@ def mapping(found: dict[str, str]) -> str:
 
 
 def of_messages(names: set[str], file_format: str) -> str | None:
-    """What to do where each message is a row, and not each conversation: nobody knows where one ends."""
+    """The next step if each row is a message instead of a conversation; where one ends is unknown."""
     if any(pair <= names for pair in _OF_MESSAGES) and file_format.split(",", maxsplit=1)[0] == "JSON":
         return "Write one conversation a row: `jq -c '{messages: .}' FILE > ROWS.jsonl` does it with lists of messages."
     if any(pair <= names for pair in _OF_MESSAGES):
@@ -224,11 +233,11 @@ def of_messages(names: set[str], file_format: str) -> str | None:
 
 
 def of_answers(first: Mapping[str, Any], names: set[str], file_format: str) -> str | None:
-    """What to do with questions that have several answers, within an object as in SQuAD or as a list, or those as JSON.
+    """The next step for questions with several answers: in an object as in SQuAD, in a list, or in either as JSON text.
 
     `first`: fields of the first row.
     """
-    told = first.get("answers")  # of Parquet no objects
+    told = first.get("answers")  # Parquet: absent if it is an object
     if not {"question", "answers"}.issubset(names) or (isinstance(told, str) and told[:1] not in {"[", "{"}):
         return None
     plain = '.answers | if type == "string" then fromjson else . end'
@@ -239,7 +248,7 @@ def of_answers(first: Mapping[str, Any], names: set[str], file_format: str) -> s
 
 
 def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
-    """What to do with a file whose columns have other names than those of the job's other files."""
+    """The next step for a file whose columns have other names than those of the job's other files."""
     names = {columns.named[part]: name for part, name in found.items()}
     if file_format.startswith("CSV"):
         pairs = ", ".join(f"{own} for {name}" for own, name in names.items())
@@ -251,9 +260,9 @@ def renamed(columns: Columns, found: dict[str, str], file_format: str) -> str:
 
 
 def of_two_layouts(columns: Columns, seen: Sequence[str], first: Collection[str], file_format: str) -> str | None:
-    """What to do where rows without the columns that others have, have them by other names; None where none has.
+    """The next step if rows that lack the columns of other rows have them under other names; None if they do not.
 
-    `first`: names of the first row, which has one of the two layouts: else the other columns may be anything.
+    `first`: names in the first row. It must have exactly one of the two layouts, else the columns may be unrelated.
     """
     own = [columns.named[part] for part in columns.needed]
     others = [[one for one in seen if _plain(one) in map(_plain, _names_of(part))] for part in columns.needed]
@@ -269,7 +278,7 @@ def of_two_layouts(columns: Columns, seen: Sequence[str], first: Collection[str]
 
 
 def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:
-    """How a table of text gets the line that it lacks, where it has no more columns than are needed; empty else."""
+    """How to add the missing header to a table with exactly the required columns; "" for other tables."""
     needed = [columns.named[part] for part in columns.needed]
     if len(seen) != len(needed):
         return ""
@@ -280,9 +289,9 @@ def header(columns: Columns, seen: Sequence[str], file_format: str) -> str:
 
 
 def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:
-    """What to do with rows that may have the wanted columns within objects: none is mapped from there.
+    """The next step if the required columns may be within objects, which cannot be mapped.
 
-    `all_parts`: these are all that a row needs; else the others stand in it already, and stay.
+    `all_parts`: these are all that a row needs; otherwise the others exist and are kept.
     """
     inside = ", ".join(f"{part}: .NAME.NAME" for part in parts)
     how = by_jq(file_format, f"{{{inside}}}" if all_parts else f". + {{{inside}}}")
@@ -290,7 +299,7 @@ def lifted(parts: Sequence[str], file_format: str, *, all_parts: bool) -> str:
 
 
 def read_as(layout: Layout, asked: Layout) -> str:
-    """A sentence on columns that are read though the job does not ask for them by these names."""
+    """A warning that columns are read under names that the job does not mention."""
     before = asked.columns.named
     changed = {part: name for part, name in layout.columns.named.items() if name != before[part]}
     below = f", with {layout.below} below the prompt" if layout.below else ""
@@ -300,9 +309,9 @@ def read_as(layout: Layout, asked: Layout) -> str:
 def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     """The file's columns, for a message. `maybe_data`: the names may be the first row of a CSV without a header.
 
-    So may a great many be: of objects that are not rows, but have what rows hold for names.
+    Many names may also be data: of an object that has the rows' data as names.
     """
-    shown = [name for name in names if ORDINARY_NAME.fullmatch(name)]
+    shown = [name for name in names if _is_ordinary(name)]
     is_header = bool(set(columns.named.values()).intersection(names)) or _are_q_and_a(names)
     if len(names) > _MANY or (maybe_data and not is_header):
         shown = [name for name in shown if _is_usual(name)]
@@ -311,11 +320,12 @@ def spoken(names: Sequence[str], columns: Columns, *, maybe_data: bool) -> str:
     if not shown:
         return DATA
     more = len(names) - len(shown[:_SPOKEN])
-    return f"its columns are {', '.join(shown[:_SPOKEN])}{f' and {more} more' if more else ''}"
+    told = ", ".join(" ".join(name.split()) for name in shown[:_SPOKEN])
+    return f"its columns are {told}{f' and {more} more' if more else ''}"
 
 
 def _is_usual(name: str) -> bool:
-    """Whether it is the name of a column beyond doubt, or spelt nearly so."""
+    """Whether it is, or nearly is, a common column name."""
     usual = (*_USUAL_NAMES, *(one for names in _USUAL_NAMES.values() for one in names), *_OTHER_USUAL_NAMES)
     return _plain(name) not in _Q_AND_A and bool(
         difflib.get_close_matches(_plain(name), map(_plain, usual), n=1, cutoff=0.8)
@@ -327,7 +337,7 @@ def _are_q_and_a(names: Iterable[str]) -> bool:
 
 
 def _plain(name: str) -> str:
-    return re.sub(r"[\W_]+", "", name).casefold()
+    return re.sub(r"[\W_]+", "", _BESIDE.sub("", name)).casefold()
 
 
 _PLAIN_MESSAGES = frozenset(map(_plain, _names_of("messages")))

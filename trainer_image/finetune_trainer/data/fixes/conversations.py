@@ -1,6 +1,6 @@
-"""What to do about conversations that cannot be used: the command that mends each kind of problem with messages.
+"""Next steps for conversations that cannot be used: a command for each kind of problem with messages.
 
-Problems are known by their words, as `turns` has them.
+Problems are recognized by their words, as written by `turns`.
 """
 
 import json
@@ -27,11 +27,11 @@ from finetune_trainer.data.turns import (
 )
 
 Step = Callable[[str, str], str]
-"""What to do, by a column and the format of its file."""
+"""Makes the next step for a column and the format of its file."""
 
 
 def by_command(said: str, *programs: str) -> Step:
-    """What is said, with a command for each HOW: jq runs the programs, in which COLUMN stands for the column."""
+    """A step with a command for each HOW in the text: a jq program, in which COLUMN stands for the column."""
     parts = said.split("HOW")
 
     def step(column: str, file_format: str) -> str:
@@ -42,7 +42,7 @@ def by_command(said: str, *programs: str) -> Step:
 
 
 def anyway(step: str) -> Step:
-    """One step for all columns and formats."""
+    """The same step for all columns and formats."""
     return lambda *_: step
 
 
@@ -54,12 +54,12 @@ _A_LIST = 'if type == "string" then fromjson else . end'
 
 
 def _changed(how: str) -> str:
-    """The program that makes other messages of those of each row; `how` is jq's, from a list to a list."""
+    """The program that changes the messages of each row; `how` is a jq expression from a list to a list."""
     return f"COLUMN |= ({_A_LIST} | {how})"
 
 
 def _up_to(last: str) -> str:
-    """The program that takes away what follows the last message of which `last` holds, and rows without any."""
+    """The program that removes everything after the last message for which `last` holds, and rows without any."""
     return f"{_changed(f'until(. == [] or (.[-1] | {last}); .[:-1])')} | select(COLUMN != [])"
 
 
@@ -72,13 +72,24 @@ _PARTS = '.. | arrays | .[] | objects | select((has("role") or has("from")) | no
 _THOUGHTS = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
 _WHO = ".role // .from // .author // .sender // .sender_name // .speaker // .type"
 _ROLE = f'({_WHO} | if type == "object" then .role // .name // .id else . end // error("a message names nobody"))'
-_DATA = '(.data | if type == "object" then .content else . end)'  # nothing at all would leave the message out
+_DATA = '(.data | if type == "object" then .content else . end)'  # must not be empty, or the message would be dropped
 _CONTENT = f"(.content // .value // .text // .message // .utterance // .body // {_DATA})"
 _BY_OTHER_NAMES = (
     'if keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot")) then to_entries[] | '
     "select(.value != null) | {role: .key, content: .value} else with_entries(.key |= ascii_downcase) | . + "
     f"{{role: {_ROLE}, content: {_CONTENT}}} end"
 )
+_SAID = (  # of Telegram, text has parts
+    f'{{us: ({_WHO} | if type == "object" then .role // .name // .id else . end | tostring == "ANSWERER"), '
+    f'text: ({_CONTENT} | if type == "array" then map(.text? // .) | add else . end)}}'
+)
+_OF_MANY = (
+    f'[COLUMN[] | {_SAID} | select(.text | type == "string" and . != "")] | reduce .[] as $one ([]; '
+    r'if . != [] and .[-1].us == $one.us then .[-1].text += "\n" + $one.text else . + [$one] end) | . as $all '
+    "| range(1; length) | select($all[.].us and ($all[. - 1].us | not)) "
+    "| {prompt: $all[. - 1].text, completion: $all[.].text}"
+)
+"""Rows of a chat among many: what the one who answers has said right after others."""
 _PAIRS = f'type == "array" and length == 2 and (.[0] | tostring | ascii_downcase | {_in(ROLE_OF)})'
 _ANSWER = "[.NAME, .completion, .answer, .response, .output, .reply, .choices[0]?.message?.content] | map(strings)[0]"
 
@@ -88,11 +99,11 @@ _CONTENTS = {
     "a list": ('map(strings) | join("\\n")', "puts the texts of lists one below the other"),
     "an object": (".NAME", "takes what an object calls NAME"),
 }
-"""How content of one kind becomes text: jq's program, and what it does."""
+"""How content of one type becomes text: a jq expression, and what it does."""
 
 
 def of_contents(kinds: Collection[str], column: str, file_format: str) -> str:
-    """How the contents of messages become text; by a command where all that are none are of one kind."""
+    """The step for contents that are not text; with a command if all of them have the same type."""
     known = _CONTENTS.get(next(iter(kinds))) if len(kinds) == 1 else None
     said = "Only text is learnt: write it as the content of messages"
     if known is None:
@@ -118,8 +129,15 @@ OF_ALL: tuple[tuple[str, Step | None], ...] = (
         f'COLUMN = (COLUMN | {_A_LIST}) + [{{role: "assistant", content: ({_ANSWER})}}]',
     )),
 )  # fmt: skip
-"""Where no row would be left without those that have a problem; None where one is mended without that."""
+"""Steps if dropping the rows with a problem would leave none; None for a problem that can be fixed in place."""
 
+OF_A_CHAT = by_command(
+    "The file is one conversation, and who speaks is not user and assistant in it. With the name of who answers for "
+    "ANSWERER HOW makes a row of each question and the answer right after it; HOW takes the parts out where each is a "
+    "conversation of its own.",
+    _OF_MANY, "COLUMN[]",
+)  # fmt: skip
+"""What to do with a file that is all one row, whose messages have no role that is known."""
 _OF_COLUMN = (
     (NO_LIST, "Write a list of messages: HOW makes one of the object's values.", _changed("[.[]]")),
     (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _up_to(_IS_ANSWER)),
@@ -149,4 +167,4 @@ _OF_COLUMN = (
      _changed("map(del(.reasoning_content, .reasoning, .thinking))")),
 )  # fmt: skip
 OF_COLUMN = tuple((what, by_command(said, program)) for what, said, program in _OF_COLUMN)
-"""By what is said of a column, and how that is mended there."""
+"""Steps by the words of a problem, each for a column."""

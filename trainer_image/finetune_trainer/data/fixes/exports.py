@@ -1,6 +1,6 @@
-"""Files as other programs export them, known by the names of their columns: the command that makes rows of each.
+"""Files exported by other programs, recognized by their column names: a command for each that makes rows of them.
 
-Answers that were compared, too: by two answers beside who has won, or by a list of answers with their scores.
+Also compared answers: two answers and a column naming the winner, or a list of answers with scores.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -32,13 +32,13 @@ _OF_BATCHES = (
     "| select($asked and .answer.content) | {system: (.system // .instructions), messages: ($asked + [.answer "
     "| {role, content}])}' REQUESTS.jsonl RESULTS.jsonl > ROWS.jsonl"
 )
-"""Two files of a batch, of OpenAI, Azure or Anthropic, in any order: what was asked, and what was answered."""
+"""jq: joins two batch files of OpenAI, Azure or Anthropic in any order: requests, and their results."""
 _IN_BATCHES = frozenset({"body", "params", "response", "result"})
 _TURNS = (
     r'def turns: [splits("\n\n(?=(?:Human|Assistant):)") | select(. != "") '
     r'| capture("^(?<from>Human|Assistant): ?(?<value>(?s:.*))$") | .from |= ascii_downcase]; '
 )
-"""Of jq: messages of a dialogue that is written as text, as Anthropic's HH-RLHF has them."""
+"""jq: splits a dialogue in one text into messages, as in Anthropic's HH-RLHF."""
 
 _OF_PRODIGY = 'select(.answer == "accept") | {prompt: .text, completion: (.label // .accept[0])} | select(.completion)'
 _WITH_HISTORY = (
@@ -63,6 +63,12 @@ _OF_TREES = (
     ".parent_id // empty) | INDEX(.)) as $before | $said[] | select($before[.message_id] | not) | {messages: "
     '([recurse($all[.parent_id // ""]; . != null)] | reverse | map({role, content: .text}))}'
 )
+_OF_INTERCOM = (
+    '{messages: [(.source | {body, who: "user"}), (.conversation_parts.conversation_parts[] | {body, who: .author.type}'
+    ') | select(.body) | {role: (if .who | IN("user", "lead", "contact") then "user" else "assistant" end), '
+    'content: (.body | gsub("<[^>]*>"; ""))}] | until(. == [] or .[-1].role == "assistant"; .[:-1])} '
+    "| select(.messages != [])"
+)
 _OF_SLACK = (
     "group_by(.thread_ts // .ts)[] | [.[] | select(.text) | {role: "
     '(if .user == "ANSWERER" then "assistant" else "user" end), content: .text}] '
@@ -71,6 +77,11 @@ _OF_SLACK = (
 
 _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
     (frozenset({"mapping", "current_node"}), _OF_CHATGPT, "makes a row of each conversation of ChatGPT"),
+    (
+        frozenset({"source", "conversation_parts"}),
+        _OF_INTERCOM,
+        "makes a row of each conversation of Intercom, without the marks of HTML",
+    ),
     (frozenset({"uuid", "chat_messages"}), _OF_CLAUDE, "makes a row of each conversation of Claude"),
     (
         frozenset({"annotations", "data"}),
@@ -107,11 +118,11 @@ _OF_ALL: tuple[tuple[frozenset[str], str, str], ...] = (
         "makes a row of each thread of Slack, with the id of who answers for ANSWERER",
     ),
 )
-"""Those whose rows are single messages."""
+"""Exports whose rows are single messages."""
 
 
 def of_export(names: Collection[str], first: Mapping[str, Any], file_format: str) -> str | None:
-    """How rows come of a file with these columns; None of one that no program is known to write.
+    """How to make rows of a file with these columns; None if no program is known to write them.
 
     `first`: fields of the first row.
     """
@@ -128,7 +139,7 @@ def of_export(names: Collection[str], first: Mapping[str, Any], file_format: str
 
 
 def of_dialogues(chosen: str, rejected: str, first: Mapping[str, Any], file_format: str) -> str:
-    """What to do with two whole dialogues a row whose prompt is in neither column: they may be written as text."""
+    """The step for two whole dialogues per row without a prompt column; the dialogues may be plain text."""
     step = (
         "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "
         '[{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]; text has no turns.'
@@ -171,9 +182,9 @@ _SCORES = ("overall_score", "score", "rating", "reward", "pm_score", "rank", "fi
 
 
 def _of_two(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The program for two answers, which end with a and b or 1 and 2, beside a column that says which of them won.
+    """The program for two answers, ending with a and b or 1 and 2, and a column that names the better one.
 
-    It gets all rows at once: where any says 0, another may say 1 and mean the second answer.
+    It gets all rows at once: if any row says 0, then 1 may mean the second answer.
     """
     asked, winner = (next((name for name in known if name in names), None) for known in (_QUESTIONS, _WINNERS))
     if asked is None or winner is None:
@@ -199,12 +210,12 @@ def _of_two(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[
 
 
 _NUMBERS = ("0", "1", "true", "false")
-"""What says which of two is better only to who knows how they are counted."""
+"""Values whose meaning depends on how the answers are counted."""
 _MARKS = (("_a", "_b"), ("_A", "_B"), ("_1", "_2"), ("A", "B"), ("1", "2"))
 
 
 def _of_scored(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """The program for a list of answers, each with its score or its rank, or with a list of those beside it."""
+    """The program for a list of answers, each with its score or rank, or with a separate list of these."""
     asked = next((name for name in _QUESTIONS if name in names), "")
     lists = {name: value for name, value in first.items() if isinstance(value, list) and value and may_be_shown(name)}
     for name, answers in lists.items() if asked else ():
@@ -218,7 +229,7 @@ def _of_scored(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tup
 
 
 def _by_score(asked: str, scored: str, called: str) -> tuple[str, str]:
-    """The program for pairs of text and score, of which the least rank, or else the highest score, is the best."""
+    """The program for pairs of text and score; the best has the lowest rank, or else the highest score."""
     best, worst = (0, -1) if "rank" in called else (-1, 0)
     return (
         f"({scored} | map([.[0], (.[1] | tonumber? // null)] | select(all(. != null))) | sort_by(.[1]) "
@@ -229,9 +240,9 @@ def _by_score(asked: str, scored: str, called: str) -> tuple[str, str]:
 
 
 def of_ranked(names: Collection[str], first: Mapping[str, Any], file_format: str, *, of_pairs: bool) -> str | None:
-    """How rows come of a file with these columns; None of one in which nothing is known to be compared.
+    """How to make rows of a file with these columns; None if no comparison is recognized.
 
-    `of_pairs`: two answers are asked for, and not the better one alone.
+    `of_pairs`: make preference pairs, instead of rows with the better answer only.
     """
     if of_pairs and _KTO.issubset(names):
         how = by_jq_of_all(file_format, _OF_KTO)

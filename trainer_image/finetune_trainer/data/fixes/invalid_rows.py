@@ -1,6 +1,6 @@
-"""What to do about rows that cannot be used, where all of them have the same thing wrong: a command that mends it.
+"""Next steps for rows that cannot be used, if all of them have the same problem: a command that fixes it.
 
-Problems are known by their words, as they are told to people.
+Problems are recognized by the words of their messages.
 """
 
 import json
@@ -14,7 +14,7 @@ from finetune_trainer.data.fixes.conversations import by_command
 from finetune_trainer.data.fixes.jq import by_python
 from finetune_trainer.data.fixes.nearly_json import all_say, is_of_json, of_json
 from finetune_trainer.data.fixes.tables import of_table, without_rows
-from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON
+from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON, NO_ROLE, OTHER_ROLE
 
 _SOME_AS_UTF8 = (
     " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
@@ -44,26 +44,28 @@ _STEPS_OF_ANY = (
     ("NUL byte", _WITHOUT_NUL),
     (REFUSED_BY_TEMPLATE, _AS_TEMPLATE_WANTS),
 )
-"""What is said of each of the rows, and what helps, whatever the format."""
+"""Words of a problem, and the next step if all rows have it, for any format."""
 
 
 def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str) -> str | None:
-    """What to do about the rows; None where nothing better is known than to correct them.
+    """The next step for the rows; None if nothing better is known than to correct them.
 
-    `problems` are those that are named, perhaps not all; `field` of the job says which format the file has.
+    `problems` are the named ones, perhaps not all; `field` is the job's field for the file's format.
     """
     if file_format.startswith("Parquet") and all_say(problems, "UTF-8"):
         return "Make the text again, from what it was read from, by bytes.decode with the encoding that it has there."
     if known := next((step for what, step in _STEPS_OF_ANY if all_say(problems, what)), None):
         return known
     encoded = [problem for problem in problems if "UTF-8" in problem.what]
-    if encoded and not file_format.startswith("Parquet"):  # first, whatever else is wrong with other rows
+    if encoded and not file_format.startswith("Parquet"):  # comes first, whatever the other rows' problems
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
     of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and all_say(problems, what)), None)
     there = [problem for problem in problems if problem.kind not in ("Missing", "Empty")] or problems
     columns = {problem.field for problem in there if problem.field}
     if len(columns) == 1:
         column = columns.pop()
+        if rows == 1 and any(said in problems[0].what for said in (NO_ROLE, OTHER_ROLE)):
+            return conversations.OF_A_CHAT(column, file_format)
         if step := of_all(column, file_format) if of_all else _of_column(there, column, file_format):
             return step
     is_unread = bad_rows == rows and all(problem.field is None and is_of_json(problem.what) for problem in problems)
@@ -73,7 +75,7 @@ def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format:
 
 
 def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
-    """How what stands in one column of all rows becomes what can be learnt."""
+    """The step if all problems are in the same column."""
     said = [problem.what for problem in problems]
     if all(what.startswith("content of message") and what.endswith(", not text") for what in said):
         kinds = {what.partition(" is ")[2].removesuffix(", not text") for what in said}
@@ -86,22 +88,22 @@ def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> s
 _WRITTEN_AS_TEXT = tuple(
     f"is {kind}, not text" for kind in ("a number", "true or false", "a time", "a date", "a time of day", "a duration")
 )
-"""What values are that have one text each, which pandas and jq know."""
+"""Types whose values have a single text form, known to pandas and jq."""
 
 
 def _as_text(column: str, file_format: str) -> str:
-    """How numbers become text: which text that is, is for their author to say."""
+    """The step for numbers and the like; only their author knows the right words."""
     name = json.dumps(column)
-    as_text = "json.dumps(one) if isinstance(one, (int, float)) else one"  # of Python: jq rounds large ones
+    as_text = "json.dumps(one) if isinstance(one, (int, float)) else one"  # in Python, because jq rounds large numbers
     each = f"{{**row, {name}: (lambda one: None if one != one else {as_text})(row.get({name}))}}"
     how = by_python(file_format, each)
     return f"Only text is learnt: `{how} > ROWS.jsonl` makes it of these; of classes better write the words."
 
 
 def _of_python(column: str, file_format: str) -> str:
-    """How a list that str has written becomes JSON."""
+    """The step for lists written by Python's str."""
     name = json.dumps(column)
-    with_commas = rf're.sub(r"\}}\n *\{{", "}}, {{", row[{name}])'  # which arrays of numpy have not
+    with_commas = rf're.sub(r"\}}\n *\{{", "}}, {{", row[{name}])'  # numpy prints arrays without commas
     how = by_python(file_format, f"{{**row, {name}: ast.literal_eval({with_commas})}}")
     return f"Write messages by json.dumps and not by str: `{how} > ROWS.jsonl` makes lists of them."
 
@@ -111,7 +113,7 @@ _STRUCT = (
     rf"{_WHO}(?:\x27(?:content|value)\x27: \x27(.*?)\x27|(?:(?:content|value)=|\x27(?:content|value)\x27: )?(.*?))\}}"
     rf"(?=, {_WHO}|\]\s*\Z)"
 )
-"""Of Python: one message of a list as Athena, Spark and DuckDB show it, which may put it in quotes."""
+"""Python: one message of a list as displayed by Athena, Spark and DuckDB, which may quote it."""
 _AS_JSON = (
     "Write messages as JSON where they are exported: to_json(COLUMN) of Spark and DuckDB, TO_JSON_STRING(COLUMN) of "
     "BigQuery, json_format(CAST(COLUMN AS JSON)) of Athena, json.dumps of Python"
@@ -119,7 +121,7 @@ _AS_JSON = (
 
 
 def _of_structs(column: str, file_format: str) -> str:
-    """How messages come of a list that a database has shown, and not written to be read."""
+    """The step for a list in a database's display format, which is not meant to be parsed."""
     name = json.dumps(column)
     said = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
     found = f're.findall(r"{_STRUCT}", row[{name}], re.DOTALL)'
@@ -128,28 +130,28 @@ def _of_structs(column: str, file_format: str) -> str:
 
 
 def _asked_alike(column: str, file_format: str) -> str:
-    """How rows get a prompt, of which none has one."""
+    """The step for rows without prompts, if no row has one."""
     said = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
     with_one = by_command(f"{said}; HOW writes one TEXT into all.", 'COLUMN = "TEXT"')
     return with_one(column, file_format) if file_format.startswith("JSON") else f"{said}."
 
 
 _STEPS_OF_ALL = (*conversations.OF_ALL, ("prompt is empty", _asked_alike))
-"""The same where no row would be left without those that have a problem; None where one is mended without that."""
+"""Steps if dropping the rows with a problem would leave none; None for a problem that can be fixed in place."""
 
 _TO_OBJECT = "def to_object: map({key: .[0], value: .[1]}) | from_entries; "
 _OF_MAPS = 'if .[0][0]? | type == "string" then to_object else map(to_object) end'
 _OF_TYPED = 'if type == "object" and length == 1 then .S // .stringValue // .string_value // .string // . else . end'
-"""Of jq: the text of an object that is a type and its value, as DynamoDB, Firestore, BigQuery and Avro write it."""
+"""jq: the text of an object of a type and its value, as written by DynamoDB, Firestore, BigQuery and Avro."""
 _TO_TEXT = (
-    # As Spark writes objects where a table says map, not struct; Python has lists of pairs.
+    # Spark writes such objects if a table's type is map, not struct; Python reads them as lists of pairs.
     (A_MAP, "HOW makes objects of maps.",
      f'{_TO_OBJECT}COLUMN |= (if type == "array" then {_OF_MAPS} else . end)'),
-    # The command that reads Parquet makes text of all bytes that there are.
+    # The command that reads Parquet decodes all bytes itself.
     ("is bytes, not text", "Only text is learnt: HOW makes it of bytes, where those are UTF-8.", "."),
     ("is a list, not text", "Only text is learnt: HOW takes the first of each list; of lists with several texts write "
      "the one that is meant.", 'COLUMN |= (if type == "array" then .[0] else . end)'),
-    # Answers of SQuAD are lists within an object.
+    # SQuAD has answers in lists within an object.
     ("is an object, not text", "Only text is learnt: HOW writes objects as JSON, which is learnt then, but takes the "
      "text of those that are one with its type, as DynamoDB has it; of an object HOW takes what it calls NAME; "
      ".text[0] is an answer of SQuAD.", f'COLUMN |= ({_OF_TYPED} | if type == "object" then tojson else . end)',
@@ -162,4 +164,4 @@ _STEPS_OF_COLUMN = (
     *conversations.OF_COLUMN,
     *((what, by_command(said, *programs)) for what, said, *programs in _TO_TEXT),
 )
-"""The same by what is said of a column, and how that is mended there."""
+"""Steps by the words of a problem, each for a column."""

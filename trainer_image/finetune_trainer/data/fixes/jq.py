@@ -1,4 +1,4 @@
-"""The command by which people make rows anew with jq, and what goes before any command. Pure."""
+"""The commands that rewrite rows with jq or Python, and those that must run before them. Pure."""
 
 import json
 import re
@@ -11,7 +11,7 @@ _UNPACKED = {
     ", bzip2": "bzip2 -dc",
     ", xz": "xz -dc",
 }
-"""How a file is read that is compressed, as its format says it: no command reads it otherwise."""
+"""How to decompress a file, by its format in the verdict; the other commands do not do so."""
 _ENCODED = re.compile(r", (UTF-16\w*)")
 _OPENED = 'open("FILE", encoding="utf-8-sig")'
 _AS_DICTS = {
@@ -27,32 +27,32 @@ _AS_DICTS = {
     "JSONLines": ("json", f"row in map(json.loads, filter(str.strip, {_OPENED}))"),
     "JSON": ("json", f"row in json.load({_OPENED})"),
 }
-"""By the format: what Python imports to read a file, and over what it goes then for each row, which is a dict."""
+"""By format: the modules that Python imports to read the file, and the loop over its rows, which are dicts."""
 
 
 def quoted(program: str) -> str:
-    """A program as a shell takes it: names of columns may have a quote in them."""
+    """A program quoted for a shell; column names may contain quotes."""
     return "'{}'".format(program.replace("'", r"'\''"))
 
 
 def key(name: str) -> str:
-    """A name within an object, for jq."""
+    """A name within an object, in jq syntax."""
     return json.dumps(name, ensure_ascii=False)
 
 
 def field(column: str) -> str:
-    """A column of a row, for jq."""
+    """A column of a row, in jq syntax."""
     return f".[{key(column)}]"
 
 
 def by_jq(file_format: str, program: str) -> str:
-    """The command that makes rows by a program of jq, which gets one row at a time, whatever the file has them in."""
+    """The command that makes rows with a jq program, which gets one row at a time, whatever the file's format."""
     each = ".[] | " if _is_array(file_format) else ""
     return _jq("-c", file_format, each + program)
 
 
 def by_jq_of_all(file_format: str, program: str) -> str:
-    """The same by a program that gets all rows at once, as a list."""
+    """The same with a program that gets all rows at once, as a list."""
     return _jq("-c", file_format, program) if _is_array(file_format) else _jq("-sc", file_format, program)
 
 
@@ -67,7 +67,7 @@ def _jq(flags: str, file_format: str, program: str) -> str:
 
 
 def by_python(file_format: str, each: str = "row") -> str:
-    """The command that prints an object of JSON for each row; `each` is Python's, which has the row as a dict."""
+    """The command that prints a JSON object per row; `each` is a Python expression in which the row is a dict."""
     needs, rows = next(told for name, told in _AS_DICTS.items() if file_format.startswith(name))
     needs = ", ".join([*(module for module in ("ast", "re") if f"{module}." in each), needs])
     dumped = f"{each}, default=text" if file_format.startswith("Parquet") else each
@@ -76,16 +76,16 @@ def by_python(file_format: str, each: str = "row") -> str:
 
 
 def separator_in(file_format: str) -> str:
-    """What separates the cells of a table, as Python writes it."""
-    said = file_format.partition(SEPARATED_BY)[2][:1] or ","  # by Excel's own first line
+    """The separator of a table's cells, as a Python literal."""
+    said = file_format.partition(SEPARATED_BY)[2][:1] or ","  # from Excel's own first line
     return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), said))
 
 
 def unpacked_first(step: str, file_format: str) -> str:
-    """A step, with the command before its own where those do not read the file as it is."""
+    """The step, followed by the command to run first if the file must be decompressed or converted to UTF-8."""
     how = [command for name, command in _UNPACKED.items() if name in file_format]
     how += [f"iconv -f {name} -t UTF-8" for name in _ENCODED.findall(file_format)]
     if not how or "`" not in step or "FILE" not in step:
         return step
-    first, *then = how  # text is within what is compressed
+    first, *then = how  # decompression comes first
     return f"{step} Before that: `{' | '.join([f'{first} PACKED', *then])} > FILE`."

@@ -1,12 +1,12 @@
-"""What to do about rows of text that is nearly JSON: the command that makes JSON of each kind.
+"""Next steps for rows of text that is nearly JSON: a command for each kind that turns it into JSON.
 
-Problems are known by their words, as `json_lines` and `json_array` have them.
+Problems are recognized by their words, as written by `json_lines` and `json_array`.
 """
 
 from collections.abc import Sequence
 
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.files.json_array import AFTER_ARRAY
+from finetune_trainer.data.files.json_array import AFTER_ARRAY, CUT
 from finetune_trainer.data.files.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_CALLS
 from finetune_trainer.data.files.lines import TOO_LONG
 
@@ -19,8 +19,8 @@ _OF_LISTS = (
     "(if all(.[]; .role // .from) then {messages: .} else .[] end) elif length == 2 then {prompt: .[0], completion: "
     '.[1]} else with_entries(.key |= "column\\(.)") end end'
 )
-"""Of jq: rows of lists of conversations, of rows, of texts or of objects as text, in one list or on lines; the first
-may be the header of a table."""
+"""jq: makes rows of lists of conversations, of rows, of texts or of objects as text, in one list or one per line; the
+first may be the header of a table."""
 _OBJECTS = (
     f"A row is an object with names: `jq -sc '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of "
     "pairs of texts and of objects that are written as text, on lines of their own or all in one array; the cells of "
@@ -43,12 +43,12 @@ _OF_JAVASCRIPT = (
     "there is nothing between two commas",
     OF_CALLS,
 )
-"""What is said of texts that JavaScript reads, and shells of MongoDB write."""
+"""Problems of JavaScript literals, which MongoDB's shells write."""
 _TOKENS = (
     r"(\"(?:\\.|[^\"\\\n])*\")", r"\x27((?:\\.|[^\x27\\\n])*)\x27", r"([A-Za-z_$][\w$]*)(?=\s*:)",
     r"/\*(?s:.*?)\*/", "(?://|#).*", r",(?=(?:\s|(?://|#).*\n)*[]},])", r"(?:new +)?[A-Za-z]\w*\(", r"\)",
 )  # fmt: skip
-"""Texts in double quotes, which are left; in single ones, and names, which get double ones; the rest is left out."""
+"""Double-quoted texts, which are kept; single-quoted ones and names, which get double quotes; the rest is removed."""
 _FROM_JAVASCRIPT = (
     '`python3 -c \'import re, sys; sys.stdout.reconfigure(encoding="utf-8", newline=""); text = open("FILE", '
     r"""newline="", encoding="utf-8-sig").read(); plain = lambda one: re.sub(r"\\(\x27)|(\\.)|\"", lambda part: """
@@ -88,7 +88,7 @@ _STEPS = (
     ("a backslash", _AS_JSON),
     ("a quote within text", _AS_JSON),
 )
-"""What is said of each of the rows, and what helps."""
+"""Words of a problem, and the next step if all rows have it."""
 
 _WITHOUT_PREFIX = (
     "`sed -n 's/^[^{]*{/{/p' FILE > ROWS.jsonl` removes what precedes the first brace of each line, and lines "
@@ -99,6 +99,11 @@ _STEPS_OF_LINES = (
     ("another object follows its end", "`jq -c . FILE > ROWS.jsonl` writes each object on a line of its own."),
 )
 _STEPS_OF_ARRAYS = (
+    (
+        CUT,
+        "The file is not whole, or a quote or a bracket is missing in it: fetch or write it again. `jq -cn --stream "
+        "'fromstream(1 | truncate_stream(inputs))' FILE > ROWS.jsonl` keeps the rows before that place, and names it.",
+    ),
     ("has NaN or Infinity", _WITH_NULL.format(".[]")),
     (
         "another object follows its end",
@@ -109,17 +114,18 @@ _STEPS_OF_ARRAYS = (
 
 
 def of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -> str | None:
-    """What to do about rows of JSON; None where nothing is known.
+    """The next step for rows of JSON; None if nothing specific is known.
 
     Args:
-        problems: Those that are named.
-        file_format: As which the file was read.
-        field: Of the job, that says which format the file has, where no row could be read: it may be something else.
+        problems: The problems that are named.
+        file_format: How the file was read.
+        field: The job's field for the format, if no row could be read: the file may have another one.
     """
+    problems = [problem for problem in problems if problem.what == CUT] or problems  # it comes first
     if all_say(problems, "Python's"):
         return _OF_PYTHON.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
     told = [any(what in problem.what for what in _OF_JAVASCRIPT) for problem in problems]
-    if all(told) or (field is not None and told[0]):  # what single quotes are around may be parted as if it were JSON
+    if all(told) or (field is not None and told[0]):  # what follows single quotes may be split as if it were JSON
         return f"Write rows by json.dumps or JSON.stringify; or {_FROM_JAVASCRIPT}"
     steps = _STEPS_OF_LINES if file_format.startswith("JSONLines") else _STEPS_OF_ARRAYS
     if 2 * sum(BEFORE_OBJECT in problem.what for problem in problems) > len(problems) and steps is _STEPS_OF_LINES:
@@ -135,10 +141,10 @@ def of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -
 
 
 def is_of_json(what: str) -> bool:
-    """Whether it is said of text that is no JSON."""
+    """Whether a problem is about invalid JSON."""
     return "JSON" in what or AFTER_ARRAY in what or what.endswith(TOO_LONG)
 
 
 def all_say(problems: Sequence[Unusable], what: str) -> bool:
-    """Whether it is said of each of them."""
+    """Whether each of the problems contains these words."""
     return all(what in problem.what for problem in problems)

@@ -1,6 +1,6 @@
-"""Rows that stand within an object: the command that takes them out, by the names that are there.
+"""Rows within an object: a command that extracts them, using the object's names.
 
-Names of columns are shown, as elsewhere; what stands in them is not.
+Column names are shown, as in other messages, but not their values.
 """
 
 import re
@@ -19,9 +19,9 @@ from finetune_trainer.data.turns import ROLE_OF, is_message, messages_in
 _LINES = "JSONLines"
 _DEPTH, _MOST_PLACES = 3, 8
 _DEPTH_OF_ROWS = 4
-"""Objects around rows, as answers of GraphQL and Elasticsearch have them."""
+"""Maximum depth of rows in an object, as in responses of GraphQL and Elasticsearch."""
 _TYPES = ("S", "stringValue", "string_value", "string")
-"""What DynamoDB, Firestore, BigQuery and Avro call a value that is text, within an object that has nothing else."""
+"""Names under which DynamoDB, Firestore, BigQuery and Avro wrap a text value in an object."""
 _OF_JQ = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 _AS_ROWS = "$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries"
@@ -36,19 +36,20 @@ _ALONE = (
 
 
 _OF_LISTS = frozenset({"L", "M", "arrayValue", "mapValue"})
-"""What values are that DynamoDB and Firestore hold lists and objects in."""
+"""Names under which DynamoDB and Firestore wrap lists and objects."""
 _PLAIN = (
     'def plain: if type == "object" and length == 1 and (keys[0] | IN("S", "N", "BOOL", "L", "M", '
     '"stringValue", "integerValue", "doubleValue", "booleanValue", "arrayValue", "mapValue", "values", "fields")) '
-    'then .[] | plain elif type == "object" then map_values(plain) elif type == "array" then map(plain) else . end; '
-    "(.Item // .fields // .) | plain"
+    'then .[] | plain elif type == "object" then if has(.type? // "" | tostring) then .[.type] | plain else '
+    'map_values(plain) end elif type == "array" then if all(.[]; .plain_text? != null) then map(.plain_text) | add '
+    'else map(plain) end else . end; (.Item // .fields // (select(.object == "page") | .properties) // .) | plain'
 )
 
 
 def step_for(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, Any]], bool]) -> str:
-    """What to do with a file that begins with an object around its rows, or around its columns.
+    """The next step for a file that begins with an object containing its rows or columns.
 
-    `fields` are the object's; None where it goes on behind its line.
+    `fields` are the object's; None if it continues after its line.
     """
     if fields is not None and (plain := typed(fields, _LINES)):
         return plain
@@ -63,7 +64,7 @@ _HEADS = frozenset({"cols", "columns", "column_names", "fields", "header", "head
 
 
 def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> Iterator[tuple[str, str]]:
-    """Programs of jq that make rows of the object, and what each does; the likeliest first."""
+    """Programs for jq that make rows of the object, with what each does; the most likely first."""
     if _is_squad(fields):
         yield _OF_SQUAD, "makes a row of each question of SQuAD that has an answer, below its context"
     tables = list(islice(_lists(fields, ()), _MOST_PLACES))
@@ -89,19 +90,19 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
 def _of_cells(
     lists: Sequence[tuple[list[str], list[Any]]], serves: Callable[[Mapping[str, Any]], bool]
 ) -> Iterator[tuple[str, str]]:
-    """Programs for a list of names, or of objects that have one each, beside a list of as many cells a row."""
+    """Programs for a list of column names, or of objects with a name each, and another list with the rows' cells."""
     for (place, heads), (rows, cells) in product(lists, repeat=2):
         names = [one.get("name") if isinstance(one, dict) else one for one in heads]
         if not isinstance(cells[0], list) or not all(isinstance(name, str) for name in names):
             continue
-        are_names = place[-1] in _HEADS or serves({str(name): "" for name in names})  # and not the names of labels
+        are_names = place[-1] in _HEADS or serves({str(name): "" for name in names})  # not e.g. the names of labels
         if are_names and len(cells[0]) == len(names):
             program = f"({path_of(place)} | map(.name? // .)) as $names | {path_of(rows)}[] | [{_AS_ROWS}"
             yield program, "puts the names of the columns to their cells"
 
 
 def _lists(fields: Mapping[str, Any], before: Sequence[str]) -> Iterator[tuple[list[str], list[Any]]]:
-    """The ways to the lists in objects, and what is in them."""
+    """The paths to the lists in nested objects, with their contents."""
     for name, one in fields.items():
         if isinstance(one, list) and one and may_be_shown(name):
             yield [*before, name], one
@@ -110,7 +111,7 @@ def _lists(fields: Mapping[str, Any], before: Sequence[str]) -> Iterator[tuple[l
 
 
 def _rows_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> tuple[str, str] | None:
-    """The program for lists of what a row needs, as they stand there or within an object each; None where none is."""
+    """The program for lists of usable rows, which may be within an object each; None if there are none."""
     found = list[tuple[list[str], list[str]]]()
     for path, first in places_of_rows(fields):
         within = (name for name, one in first.items() if isinstance(one, dict) and serves(one) and may_be_shown(name))
@@ -131,9 +132,9 @@ def _taken(lists: Sequence[list[str]]) -> str:
 
 
 def within(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str | None:
-    """What to do with a file of such objects, each with some of the rows or with the turns of one; None else.
+    """The next step for a file of objects that each hold some of the rows, or the turns of one; otherwise None.
 
-    Rows by the names that are asked for: by others, such as text and label, they may be marks within the row's text.
+    Rows must use the job's column names: others, such as text and label, may be annotations within a row's text.
     """
     columns = layouts.asked.columns
     for name, turns in fields.items():
@@ -148,14 +149,16 @@ def within(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str
 
 
 def typed(fields: Mapping[str, Any], file_format: str) -> str | None:
-    """What to do with rows whose lists and objects stand with their types, as DynamoDB and Firestore have them."""
+    """The next step for values wrapped in their types, as in DynamoDB and Firestore."""
     if not _has_typed(fields, _DEPTH):
         return None
     return f"Values are within their types: `{by_jq(file_format, _PLAIN)}` takes them out."
 
 
 def _has_typed(fields: Mapping[str, Any], depth: int) -> bool:
-    """Whether there is a list or an object in it that is alone within an object, by the name of its type."""
+    """Whether it contains a list or an object wrapped in an object under the name of its type."""
+    if isinstance(fields.get(str(fields.get("type"))), list):  # Notion's form
+        return True
     within = [value for value in fields.values() if isinstance(value, dict)] if depth else []
     is_one = len(fields) == 1 and not _OF_LISTS.isdisjoint(fields)
     return (is_one and all(isinstance(one, list | dict) for one in fields.values())) or any(
@@ -164,7 +167,7 @@ def _has_typed(fields: Mapping[str, Any], depth: int) -> bool:
 
 
 def places_of_rows(fields: Mapping[str, Any]) -> Iterator[tuple[list[str], dict[str, Any]]]:
-    """The ways to lists of objects that are no messages, or to objects of such that are alike; the first of each."""
+    """Paths to lists of objects that are not messages, or to objects of similar objects; with the first of each."""
     return islice(_places_of_rows(fields, ()), _MOST_PLACES)
 
 
@@ -192,13 +195,13 @@ def _is_of_objects(value: Any) -> bool:
 
 
 def path_of(names: list[str]) -> str:
-    """The way to a part of an object, for jq."""
+    """The path to a part of an object, in jq syntax."""
     whole = "".join(f".{name}" if _OF_JQ.fullmatch(name) else f'["{name}"]' for name in names)
     return whole if whole.startswith(".") else f".{whole}"
 
 
 def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
-    """What to do with a row that has its columns within objects, by name; None where they are not found there."""
+    """The next step for a row with its columns within objects, by name; None if they are not found there."""
     paths = list(_paths(row, []))
     places = {path[-2]: path for path in paths if path[-1] in _TYPES} | {path[-1]: path for path in paths}
     places |= {".".join(path): path for path in paths}
@@ -216,7 +219,7 @@ def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | 
 
 
 def as_json(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
-    """What to do with rows that stand as JSON in a column of text, as logs and databases have them; else None."""
+    """The next step for rows that are JSON in a text column, as in logs and databases; otherwise None."""
     for name, value in row.items():
         found = _object(value)
         if may_be_shown(name) and found and (not absent(columns, found) or meant(columns, list(found))):
@@ -226,7 +229,7 @@ def as_json(columns: Columns, row: Mapping[str, Any], file_format: str) -> str |
 
 
 def _object(value: Any) -> dict[str, Any]:
-    """The object that a text is as JSON; an empty one where it is none."""
+    """The object in a JSON text; {} if it is not one."""
     try:
         found = msgspec.json.decode(value) if isinstance(value, str) and value.lstrip().startswith("{") else None
     except (msgspec.DecodeError, RecursionError):
@@ -235,7 +238,7 @@ def _object(value: Any) -> dict[str, Any]:
 
 
 def _is_answered(row: Mapping[str, Any], path: list[str]) -> bool:
-    """Whether a conversation ends with an answer: that of a request stands elsewhere, and would be lost without it."""
+    """Whether a conversation ends with an answer. In a logged request it does not, and the answer would be lost."""
     found: Any = row
     for name in path:
         found = found[name]
@@ -249,13 +252,13 @@ def _as_key(name: str) -> str:
 
 
 def places_in(row: Mapping[str, Any]) -> str:
-    """A sentence on the texts that there are within the objects of a row; empty where none has a plain name."""
+    """A sentence that lists the texts within the objects of a row; "" if none has an ordinary name."""
     paths = [".".join(path) for path in _paths(row, [])]
-    return f" Texts are {', '.join(paths)}." if 0 < len(paths) <= _MOST_PLACES else ""  # of many the names may be data
+    return f" Texts are {', '.join(paths)}." if 0 < len(paths) <= _MOST_PLACES else ""  # many names may be data
 
 
 def _paths(value: Mapping[str, Any], before: list[str]) -> Iterator[list[str]]:
-    """The ways to texts and conversations within the objects of a row."""
+    """The paths to texts and conversations within the objects of a row."""
     for name, one in value.items():
         if not may_be_shown(name):
             continue

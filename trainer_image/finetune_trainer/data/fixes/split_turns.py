@@ -1,7 +1,7 @@
-"""Conversations that stand in two places of a row, as services log them: what was asked in one, the answer in another.
+"""Conversations split over two places of a row, as services log them: the request in one, the response in the other.
 
-Known by their shape, whatever program writes them: a list of messages that does not end with an answer, and a message
-of the assistant elsewhere, both as deep as they may be and perhaps as JSON text. The command puts them together.
+Recognized by their shape, whatever program writes them: a list of messages that does not end with an answer, and a
+message of the assistant elsewhere, both possibly nested or JSON text. The command joins them.
 """
 
 import re
@@ -20,13 +20,13 @@ _FROM_JSON = ' // "null" | fromjson'
 _SYSTEMS = ("system", "systemInstruction", "system_instruction", "instructions")
 
 _Place = tuple[str, Any]
-"""The way of jq to a value, and the value."""
+"""The jq path to a value, and the value."""
 
 
 def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: bool = False) -> str | None:
-    """What to do with such rows, by the first; None where it is none.
+    """The next step for such rows, judged by the first; None if it is not one.
 
-    `may_be_mapped`: nor where both are columns, which are given names then.
+    `may_be_mapped`: also None if both are top-level columns, which can be mapped instead.
     """
     places = list(islice(_places(("", first), _DEPTH), _MOST_PLACES))
     asked = next((one for one in places if _is_asked(one[1])), None)
@@ -45,7 +45,7 @@ def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: b
 
 
 def _places(place: _Place, depth: int) -> Iterator[_Place]:
-    """A value and all that is in it, by names that may be shown; of messages nothing."""
+    """A value and everything in it, following only names that may be shown; messages are not descended into."""
     way, value = place
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         way, value = f"{way}{_FROM_JSON} | .", _decoded(value)
@@ -69,12 +69,12 @@ def _decoded(text: str) -> Any:
 
 
 def _is_asked(value: Any) -> bool:
-    """Whether it is a list of messages that an answer is still to follow."""
+    """Whether it is a list of messages without an answer yet."""
     return isinstance(value, list) and bool(value) and all(map(_speaks, value)) and not _is_answer(value[-1])
 
 
 def _is_answer(value: Any) -> bool:
-    """Whether it is a message of the assistant, or has parts with text and names nobody, as at Bedrock."""
+    """Whether it is a message of the assistant, or has text parts and no role, as in Bedrock's logs."""
     if not isinstance(value, dict) or not {"content", "parts"} & value.keys():
         return False
     parts = value.get("content") if value.get("role") is None else None
@@ -84,9 +84,9 @@ def _is_answer(value: Any) -> bool:
 
 
 def _speaks(value: Any) -> bool:
-    return is_message(value) or (isinstance(value, dict) and "parts" in value)  # Gemini needs no role for a question
+    return is_message(value) or (isinstance(value, dict) and "parts" in value)  # Gemini: no role needed for a question
 
 
 def _is_column(way: str) -> bool:
-    """Whether it is a column, or an element of a list that is one: such can be mapped as it is."""
+    """Whether it is a top-level column, or an element of a list that is one: these can be mapped."""
     return re.fullmatch(r'\.\["[^"]+"\](\[\d\])?', way) is not None

@@ -1,6 +1,6 @@
-"""What to do where some rows cannot be used: a command that leaves them out. And what mends the cells of a table.
+"""Next steps if some rows cannot be used: a command that leaves them out, or one that fixes the cells of a table.
 
-Only where it is known which rows these are, or what they lack: a command that leaves out more is none.
+Given only if it is known which rows these are, or what they lack: no command may leave out any others.
 """
 
 import json
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_trainer.data.columns import Unusable
-from finetune_trainer.data.files.csv_commands import anew, unescaped, with_plain_quotes, without_spaces
+from finetune_trainer.data.files.csv_commands import rewritten, unescaped, with_plain_quotes, without_spaces
 from finetune_trainer.data.files.csv_rows import (
     BY_OTHERS,
     ESCAPED,
@@ -30,23 +30,25 @@ _JOINED = (
     "[print(rows.line_num, file=sys.stderr) if len(row) < size or any(row[size:]) else out.writerow(row[:size]) "
     "for row in (join(row) if any(row[size:]) else row for row in rows if row)]"
 )
-"""Python that puts together what was parted within a text, of rows with too many cells. Where nothing tells how, the
-rest of a question may become a part of the answer: such rows are left out."""
+"""Python: joins cells of a text that was split, in rows with too many cells. Where the parts belong is ambiguous, the
+rest of a question could become part of the answer: such rows are left out."""
 _WHOLE = (
     "import itertools; before, here, behind = itertools.tee(itertools.chain([head], filter(None, rows), [head]), 3); "
     r'plain = lambda row: [one.strip(" \"\ufeff\x1a").casefold() for one in row]; '
     "next(here); next(behind); next(behind); [out.writerow(row) for row, *beside in zip(here, before, behind) "
     "if plain(row) != plain(head) and {len(head)} == set(map(len, [row, *beside]))]"
 )
-"""The same of rows that have as many cells as the header, and so have those beside them."""
+"""Python: keeps rows that have as many cells as the header and whose neighbours have so too."""
+_FILLED = '[out.writerow(row + [""] * (len(head) - len(row))) for row in rows if row]'
+"""Python: fills rows that lack cells at the end."""
 _OF_MESSAGES = ("message", "content")
-"""How is begun what is said of one message."""
+"""Start of problems of a single message."""
 
 
 def without_rows(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str) -> str | None:
-    """How bad rows are left out, where as many others are left; None where nobody knows which ones, or how.
+    """How to leave out invalid rows, if at least as many others remain; None if it is unknown which ones, or how.
 
-    `problems` are those that are named, perhaps not all.
+    `problems` are the named ones, perhaps not all.
     """
     if 2 * bad_rows > rows:
         return None
@@ -70,7 +72,7 @@ def _by_lines(problems: Sequence[Unusable], bad_rows: int, file_format: str) -> 
 
 
 def _by_columns(problems: Sequence[Unusable], file_format: str) -> str | None:
-    """The same where all of them lack a text: in which columns is known of those that are named."""
+    """The same if all of them lack a text. Known from the named problems: in which columns."""
     columns = sorted({problem.field or "" for problem in problems})
     lack = all(problem.kind in ("Missing", "Empty") for problem in problems)
     if not lack or "" in columns or any(problem.what.startswith(_OF_MESSAGES) for problem in problems):
@@ -81,7 +83,7 @@ def _by_columns(problems: Sequence[Unusable], file_format: str) -> str | None:
 
 
 def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
-    """The same of a table whose bad rows have other numbers of cells, or are its header once more."""
+    """The same for a table whose bad rows have other numbers of cells, or repeat its header."""
     known = ("where the header has ", "the header is repeated here")
     if not file_format.startswith("CSV") or not all(any(one in problem.what for one in known) for problem in problems):
         return None
@@ -92,7 +94,7 @@ def _by_cells(problems: Sequence[Unusable], file_format: str) -> str | None:
 
 
 def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
-    """How a table of text is written anew, where all of its bad rows have the same wrong with their cells.
+    """The command that rewrites a table, if all bad rows have the same problem with their cells.
 
     `are_all`: the file has no other rows.
     """
@@ -100,32 +102,32 @@ def of_table(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -
         return None
     mark = separator_in(file_format)
     separator = json.loads(mark)
-    if any(ESCAPED in problem.what for problem in problems):  # the rest of what is parted may have nothing to tell
+    if any(ESCAPED in problem.what for problem in problems):  # the other part of a split row may have another problem
         return unescaped(separator)
     ways = ((SPACE_BEFORE_QUOTE, without_spaces), (TYPOGRAPHIC, with_plain_quotes))
     if way := next((how for what, how in ways if all(what in problem.what for problem in problems)), None):
         return way(separator)
     if counted := _of_counts(problems, file_format, are_all=are_all):
         return counted
-    if any(OTHER_QUOTES in problem.what for problem in problems):  # cells of other rows may come of it
+    if any(OTHER_QUOTES in problem.what for problem in problems):  # may cause the problems of other rows
         return (
             "Quotes within a cell are doubled, as to_csv of pandas and csv.writer write them. "
             r"""`sed 's/\\\\/\x01/g; s/\\"/""/g; s/\x01/\\/g' FILE > ROWS.csv` does it where a backslash is before """
             "them, and writes one of two backslashes, which mean one there; the others are for you to "
-            f"double, since nothing tells where their cell ends. {anew(separator, 'quoting=3')} takes all "
+            f"double, since nothing tells where their cell ends. {rewritten(separator, 'quoting=3')} takes all "
             "quotes for a part of the text, as tables with tabs mostly have them."
         )
     return None
 
 
 def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool) -> str | None:
-    """The same where rows have other numbers of cells than the header, for one of three reasons."""
+    """The same for rows with other numbers of cells than the header, for one of three reasons."""
     mark = separator_in(file_format)
     others = Counter(problem.what.partition(BY_OTHERS)[2] for problem in problems)
     other, count = others.most_common(1)[0]
     lacks_own = any(
         problem.what.startswith(("1 cell ", OTHERS_IN_QUOTES)) for problem in problems
-    )  # else only cells are too many
+    )  # otherwise there are only rows with too many cells
     if other and lacks_own and count > max(1, len(problems) // 2):
         return _written_otherwise(mark, other)
     if are_all and all(ROW_NUMBER in problem.what for problem in problems):
@@ -133,7 +135,13 @@ def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool)
             "Rows begin with their numbers, for which the header has no name, as write.table of R leaves it: "
             f"`sed '1s/^/number{mark[1:-1]}/' FILE > ROWS.csv` gives them one."
         )
-    if all(_has_too_many(problem.what) for problem in problems):
+    beyond = {_beyond(problem.what) for problem in problems}
+    if are_all and not lacks_own and len(beyond) == 1 and min(beyond) < 0:
+        return (
+            "Rows lack the header's last cells, as spreadsheets leave empty ones out: "
+            f"{_by_python(_rows_of(file_format) + _FILLED)} adds them, where those that are there are the first ones."
+        )
+    if min(beyond) > 0:
         return (
             "A cell with a separator in it must be in double quotes, as to_csv of pandas and csv.writer put them. "
             f"{_by_python(_rows_of(file_format) + _JOINED.format(mark=mark))} joins cells where a space follows the "
@@ -144,7 +152,7 @@ def _of_counts(problems: Sequence[Unusable], file_format: str, *, are_all: bool)
 
 
 def _written_otherwise(mark: str, other: str) -> str:
-    """What to do where other separators stand in the rows than in the header, which is `mark` as Python writes it."""
+    """The step if rows have another separator than the header, whose separator is `mark` as a Python literal."""
     wanted = next(one for one, name in SEPARATORS.items() if name == other)
     how = f"1s/{mark[1:-1]}/{json.dumps(wanted)[1:-1]}/g"
     return (
@@ -154,7 +162,7 @@ def _written_otherwise(mark: str, other: str) -> str:
 
 
 def _rows_of(file_format: str) -> str:
-    """Python that has read the header of a table, and written it."""
+    """Python: reads the header of a table and writes it."""
     return (
         f"rows = csv.reader({_OPENED}, delimiter={separator_in(file_format)}); head = next(rows); out.writerow(head); "
     )
@@ -165,7 +173,7 @@ def _by_python(how: str) -> str:
     return f"`python3 -c {quoted(begun + how)} > ROWS.csv`"
 
 
-def _has_too_many(what: str) -> bool:
-    """Whether a row has more cells than the header."""
+def _beyond(what: str) -> int:
+    """How many cells more than the header a row has, or fewer; 0 where that is not what is wrong with it."""
     cells, _, wanted = what.partition(" where the header has ")
-    return bool(wanted) and int(cells.split()[0]) > int(wanted.partition(":")[0])
+    return int(cells.split()[0]) - int(wanted.partition(":")[0]) if wanted else 0

@@ -1,7 +1,7 @@
-"""Rows for a provider outside of the cluster.
+"""Rows for a provider outside the cluster.
 
-    rules ─▶ rows                             what each provider asks of a dataset and of a row
-    file ─▶ token_estimate                    the file that it gets
+    rules ─▶ rows                             each provider's requirements for a dataset and a row
+    file ─▶ token_estimate                    the file that it receives
 
-A provider that runs our own trainer gets the files as they are.
+A provider that runs our own trainer receives the files unchanged.
 """

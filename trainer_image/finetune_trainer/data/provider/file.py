@@ -1,6 +1,6 @@
-"""Rows → the file that a provider gets: JSON lines, one row each. Also how many tokens it is likely to be.
+"""Rows → the file that a provider receives: JSON Lines, one row each. Also estimates its number of tokens.
 
-Written to the pod's scratch folder, so that an upload that breaks off is repeated without reading the source again.
+Written to the pod's scratch folder, so that a failed upload can be repeated without reading the source again.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from finetune_api.verdict import SplitName
 from finetune_api.words import counted
 from finetune_trainer.data.provider.rules import ProviderRules, require_rows_as_wanted, require_size
 from finetune_trainer.data.provider.token_estimate import estimated_tokens, longest_tokens
-from finetune_trainer.data.row_warnings import Doubtful, Look
+from finetune_trainer.data.row_warnings import RowCheck, RowWarning
 from finetune_trainer.data.rows import Row
 
 NAMED_ROWS = 5
@@ -24,28 +24,28 @@ NAMED_ROWS = 5
 
 @dataclass(frozen=True)
 class ConvertedFile:
-    """A split, or the job's own code, as the provider gets it."""
+    """A split, or the job's own code, as the provider receives it."""
 
     split: PartName
     path: Path
     bytes: int
     sha256: str
     tokens: int
-    """An estimate, of one pass."""
+    """Estimated tokens of one epoch."""
     warnings: Sequence[str] = ()
-    """What the provider does with some of the rows that may not be meant."""
+    """What the provider does to some of the rows, if that may be unexpected."""
 
 
 def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRules, folder: Path) -> ConvertedFile:
-    """Write a split as JSON lines in the provider's form.
+    """Write a split as JSON Lines in the provider's format.
 
     Raises:
-        TrainerError: the provider would not take all of the rows, or a file so large; or reading them raises it.
-        OSError: the scratch folder has no room.
+        TrainerError: the provider would not accept all rows, or such a large file; or reading them raises it.
+        OSError: the scratch folder is full.
     """
     path = folder / f"{split}.jsonl"
     digest, size, tokens = hashlib.sha256(), 0, 0
-    bad, long = _BadRows(rules), Doubtful(_longer_than(rules.max_tokens), "so many tokens")
+    bad, long = _BadRows(rules), RowWarning(_longer_than(rules.max_tokens), "so many tokens")
     with path.open("wb") as file:
         for part, count in _parts(_noted(bad.passing(rows), long), rules):
             size += len(part)
@@ -58,17 +58,17 @@ def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRul
     return ConvertedFile(split, path, size, digest.hexdigest(), tokens, warnings)
 
 
-def _noted(rows: Iterable[Row], doubtful: Doubtful) -> Iterator[Row]:
+def _noted(rows: Iterable[Row], doubtful: RowWarning) -> Iterator[Row]:
     for row in rows:
         doubtful.add(row)
         yield row
 
 
-def _longer_than(limit: int | None) -> Look:
+def _longer_than(limit: int | None) -> RowCheck:
     return lambda row: [row.position.packed()] if limit and isinstance(row, Row) and longest_tokens(row) > limit else ()
 
 
-def _long_rows(name: str, rules: ProviderRules, long: Doubtful) -> str:
+def _long_rows(name: str, rules: ProviderRules, long: RowWarning) -> str:
     some = (
         f"{name}: {counted(long.rows, 'row')} (the first: {long.first}) longer than about {rules.max_tokens:,} tokens"
     )
@@ -85,7 +85,7 @@ def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, i
 
 
 class _BadRows:
-    """Rows that the provider would not take: all are counted, the first are named."""
+    """Rows that the provider would not accept: all are counted, the first are named."""
 
     def __init__(self, rules: ProviderRules) -> None:
         self._problems = rules.problems
@@ -93,7 +93,7 @@ class _BadRows:
         self.count = 0
 
     def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
-        """The others."""
+        """The rows without problems."""
         for row in rows:
             what = next((found for problem in self._problems if (found := problem(row))), None)
             if what is None:

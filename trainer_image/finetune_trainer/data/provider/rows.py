@@ -1,7 +1,7 @@
-"""A row as a provider's file has it, and why a provider could not take it. Pure; what is wrong never quotes the row.
+"""A row in a provider's file format, and why a provider could not accept it. Pure; problems never quote the row.
 
-OpenAI and its kin take any conversation, and of rows with two answers one question each. Bedrock's families are strict:
-who speaks when, and whether there is a system.
+OpenAI and compatible services accept any conversation, but preference pairs only for a single question. Bedrock's model
+families are strict about the order of roles and about system messages.
 """
 
 import re
@@ -17,11 +17,11 @@ Problem = Callable[[Row], str | None]
 BEDROCK_SCHEMA = "bedrock-conversation-2024"
 
 _RESERVED = re.compile(r"\b(System|SYSTEM|User|USER|Bot|BOT|Assistant|ASSISTANT|Thought):|\[EOS\]|<image>|<video>")
-"""Nova's chat format is made of these: a row that has them fails the whole job."""
+"""Nova's chat format uses these; a row that contains one fails the whole job."""
 
 
 def as_messages(row: Row) -> dict[str, Any]:
-    """OpenAI's form: all turns in one list, and a weight of 0 for answers that are not to be learnt."""
+    """OpenAI's format: all turns in one list, with a weight of 0 for answers without loss."""
     messages: list[dict[str, Any]] = [*_messages(row.turns)]
     for index in row.unlearnt:
         messages[index]["weight"] = 0
@@ -29,7 +29,7 @@ def as_messages(row: Row) -> dict[str, Any]:
 
 
 def as_preference(row: Row) -> dict[str, Any]:
-    """OpenAI's form of two answers to a prompt."""
+    """OpenAI's format of a preference pair."""
     return {
         "input": {"messages": _messages(row.prompt)},
         "preferred_output": _messages(row.turns[-1:]),
@@ -38,19 +38,19 @@ def as_preference(row: Row) -> dict[str, Any]:
 
 
 def as_two_answers(row: Row) -> dict[str, Any]:
-    """Our own trainer's form of the same. A prompt that does not end with the user stands with both answers."""
+    """Our own trainer's format of a preference pair. A prompt that does not end with the user is in both answers."""
     if row.prompt[-1].role == "user":
         return {"messages": _messages(row.prompt), "chosen": row.completion, "rejected": row.rejected}
     return {"chosen": _messages(row.turns), "rejected": _messages(row.swapped.turns)}
 
 
 def as_messages_with_system(row: Row) -> dict[str, Any]:
-    """Claude's form on Bedrock: the system text beside the messages."""
+    """Claude's format on Bedrock: the system text next to the messages."""
     return _system(row, lambda turn: turn.content) | {"messages": _messages(spoken(row))}
 
 
 def as_conversation(row: Row) -> dict[str, Any]:
-    """Bedrock's own form, as its Converse API has it: every text in a block."""
+    """Bedrock's own format, as in its Converse API: every text in a content block."""
     return {
         "schemaVersion": BEDROCK_SCHEMA,
         **_system(row, lambda turn: [{"text": turn.content}]),
@@ -64,14 +64,14 @@ def as_pair(row: Row) -> dict[str, Any]:
 
 
 def not_one_question(row: Row) -> str | None:
-    """Why OpenAI would not learn from two answers to the prompt."""
+    """Why OpenAI would not accept the pair's prompt."""
     if [turn.role for turn in row.prompt] in (["user"], ["system", "user"]):
         return None
     return "the prompt has several turns, and pairs are learnt from one question each, after an optional system message"
 
 
 def longer_than(limit: int) -> Problem:
-    """Finds rows that a provider would cut: of two answers to a prompt neither may lose its end."""
+    """Finds rows that a provider would truncate: neither answer of a preference pair may lose its end."""
 
     def problem(row: Row) -> str | None:
         tokens = longest_tokens(row)
@@ -81,7 +81,7 @@ def longer_than(limit: int) -> Problem:
 
 
 def not_a_conversation(row: Row) -> str | None:
-    """Why Bedrock would not take the turns: it begins with the user, and then they take turns."""
+    """Why Bedrock would not accept the turns: user and assistant must alternate, starting with the user."""
     if any(turn.role == "system" for turn in row.turns[1:]):
         return "there is a system message after the first message"
     if [turn.role for turn in spoken(row)] != ["user", "assistant"] * (len(spoken(row)) // 2):
@@ -90,25 +90,25 @@ def not_a_conversation(row: Row) -> str | None:
 
 
 def partly_learnt(row: Row) -> str | None:
-    """Why Bedrock would learn more than it should: it learns every answer of a conversation."""
+    """Why Bedrock would train on more than it should: it trains on every answer of a conversation."""
     return "an answer before the last is not to be learnt, and every answer would be" if row.unlearnt else None
 
 
 def not_a_pair(row: Row) -> str | None:
-    """Why the turns are no pair."""
+    """Why the turns are not a pair."""
     if row.turns[0].role == "system":
         return "the base model is tuned without system messages"
     return None if len(row.turns) == 2 else "the base model is tuned on one prompt and one completion a row"
 
 
 def reserved(row: Row) -> str | None:
-    """Which message has a word that belongs to the base model's own chat format."""
+    """Which message contains a word of the base model's own chat format."""
     found = next((number for number, turn in enumerate(row.turns, 1) if _RESERVED.search(turn.content)), None)
     return f"message {found} has a reserved word, such as User: or [EOS]" if found else None
 
 
 def spoken(row: Row) -> tuple[Turn, ...]:
-    """The turns without the system's."""
+    """The turns without the system message."""
     return tuple(turn for turn in row.turns if turn.role != "system")
 
 

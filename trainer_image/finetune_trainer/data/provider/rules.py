@@ -1,7 +1,6 @@
-"""What a provider asks of a dataset before it takes it, checked before a cent is spent.
+"""A provider's requirements for a dataset, checked before anything costs money.
 
-What every row must have stands in `columns`, what a provider's rows look like in `rows`; the file to send is
-made in `file`.
+Requirements for every row are in `columns`, the format of a provider's rows is in `rows`, and `file` writes the file.
 """
 
 from collections.abc import Sequence
@@ -25,45 +24,45 @@ class ProviderRules:
     """The rules of one provider."""
 
     title: str
-    """As messages call it."""
+    """Its name in messages."""
     min_rows: int = 1
-    """Rows of the training set at least."""
+    """Minimum rows of the training set."""
     min_all_rows: int = 1
-    """Rows of training and validation together at least."""
+    """Minimum rows of training and validation together."""
     max_rows: int | None = None
-    """The same at most."""
+    """Maximum of the same."""
     max_validation_rows: int | None = None
     validation: bool = True
-    """Whether it takes a validation set."""
+    """Whether it accepts a validation set."""
     max_bytes: int = UPLOAD_MAX_BYTES
-    """Bytes of one converted file at most."""
+    """Maximum bytes of one converted file."""
     byte_order_mark: bool = False
-    """Whether files begin with the UTF-8 byte order mark."""
+    """Whether files must begin with a UTF-8 byte order mark."""
     form: Form = rows.as_messages
     max_tokens: int | None = None
-    """Of a row."""
+    """Maximum tokens of a row."""
     cuts_longer: bool = True
-    """Whether the provider cuts the end of longer ones; else they fail the job. Our count is too rough to refuse."""
+    """Whether the provider truncates longer rows; otherwise they fail the job. Our estimate is too rough to refuse."""
     problems: Sequence[Problem] = ()
-    """What may be wrong with a row, in the order of the checks."""
+    """Checks of a row, in order."""
     billed_by_tokens: bool = True
-    """Whether tokens say what tuning costs."""
+    """Whether the price of tuning depends on tokens."""
     splits: tuple[SplitName, ...] = ("train", "validation")
-    """What the provider gets."""
+    """The splits that the provider receives."""
 
 
 MAX_EXAMPLE_TOKENS = 65_536
-"""Of a row, for every model that is tuned at OpenAI and Azure: their tables of models."""
+"""Maximum tokens of a row, for every model that can be tuned at OpenAI and Azure; from their tables of models."""
 
 RULES = {
     "openAI": ProviderRules("OpenAI", min_rows=10, max_tokens=MAX_EXAMPLE_TOKENS),
-    # Services with OpenAI's API have minima of their own: theirs to check, and a refused file costs nothing.
+    # Services with OpenAI's API have their own minima and check them; a refused file costs nothing.
     "openAICompatible": ProviderRules("the service"),
     "azureOpenAI": ProviderRules("Azure OpenAI", min_rows=10, byte_order_mark=True, max_tokens=MAX_EXAMPLE_TOKENS),
-    # Our own trainer, which measures on the test set there.
+    # Our own trainer, which also evaluates on the test set there.
     "sageMaker": ProviderRules("the trainer", billed_by_tokens=False, splits=SPLITS),
 }
-"""By the name that a PrepareJob carries. OpenAI's and Azure's fine-tuning guides, as of November 2026."""
+"""By the name in a PrepareJob. From OpenAI's and Azure's fine-tuning guides, November 2026."""
 
 _ONE_QUESTION = (rows.not_one_question, rows.longer_than(MAX_EXAMPLE_TOKENS))
 _OF_PAIRS: dict[str, tuple[Form, Sequence[Problem]]] = {
@@ -72,7 +71,7 @@ _OF_PAIRS: dict[str, tuple[Form, Sequence[Problem]]] = {
     "azureOpenAI": (rows.as_preference, _ONE_QUESTION),
     "sageMaker": (rows.as_two_answers, ()),
 }
-"""Form and problems of rows with two answers, where a provider learns from such: their guides on preferences."""
+"""Format and checks of preference pairs, for providers that support them; from their guides on preferences."""
 
 BEDROCK = "bedrock"
 NAMES = (*RULES, BEDROCK)
@@ -88,8 +87,8 @@ def rules_for(name: str, spec: FineTuneJobSpec) -> ProviderRules:
     """A provider's rules for the rows of a job.
 
     Raises:
-        TrainerError: SpecInvalid, the provider could not tune so.
-        KeyError: nobody has such a name.
+        TrainerError: SpecInvalid, the provider does not support such a job.
+        KeyError: the name is unknown.
     """
     rules = _rules_of(name, spec.base_model)
     if spec.preference is None:
@@ -102,7 +101,7 @@ def rules_for(name: str, spec: FineTuneJobSpec) -> ProviderRules:
 
 
 def _rules_of(name: str, base_model: str) -> ProviderRules:
-    """Bedrock's are those of the base model's family."""
+    """Rules by name; Bedrock's depend on the base model's family."""
     if name != BEDROCK:
         return RULES[name]
     family = bedrock.family_of(base_model)
@@ -129,7 +128,7 @@ def _rules_of(name: str, base_model: str) -> ProviderRules:
 
 
 def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
-    """Go on only with enough rows, and not with too many.
+    """Raise if there are too few rows, or too many.
 
     Raises:
         TrainerError: DatasetInvalid, with both counts.
@@ -159,7 +158,7 @@ def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
 
 
 def require_size(rules: ProviderRules, name: str, size: int) -> None:
-    """Go on only with a file that is small enough once converted.
+    """Raise if the converted file is too large.
 
     Raises:
         TrainerError: DatasetInvalid, with both sizes.
@@ -174,7 +173,7 @@ def require_size(rules: ProviderRules, name: str, size: int) -> None:
 
 
 def require_rows_as_wanted(rules: ProviderRules, name: str, bad: Sequence[str], count: int) -> None:
-    """Go on only with rows that the provider takes; `bad` says what is wrong with the first `count` of them.
+    """Raise if the provider would reject rows; `bad` describes the first of the `count` rejected rows.
 
     Raises:
         TrainerError: DatasetInvalid, with the lines.

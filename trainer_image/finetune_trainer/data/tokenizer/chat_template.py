@@ -1,8 +1,8 @@
 """Chat templates rendered exactly as transformers' `apply_chat_template` does, without transformers.
 
-The environment is transformers' own: a sandbox without changes to values, the same whitespace rules, the same
-filters and functions. Tools and documents are not supported: rows have none. What takes no end, or more memory than any
-conversation needs, is refused: templates come with models from anywhere.
+The environment is the one of transformers: an immutable sandbox with the same whitespace rules, filters and functions.
+Tools and documents are not supported: rows have none. Templates come with untrusted models, so those that never end or
+need more memory than any conversation are stopped.
 """
 
 import json
@@ -25,34 +25,34 @@ PLAIN_TEMPLATE = (
     "{% for message in messages %}{{ message['content'] }}"
     "{% if message['role'] == 'assistant' %}{{ eos_token }}{% else %}{{ '\n' }}{% endif %}{% endfor %}"
 )
-"""For base models without a template: turns one under the other, the assistant's ended by the end-of-sequence token."""
+"""For base models without a template: one turn per line, the assistant's ended by the end-of-sequence token."""
 
 JOINED_TEMPLATE = (
     "{% for message in messages %}{% if not loop.first %}{{ '\n' }}{% endif %}{{ message['content'] }}{% endfor %}"
 )
-"""For encoder-decoders: system message, earlier turns and question, one under the other, with nothing around them."""
+"""For encoder-decoders: system message, earlier turns and question, one per line, with nothing around them."""
 
 
-_OF_TEMPLATES = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError)
-"""What filters and operators raise where a template takes a value for something else."""
+_TEMPLATE_ERRORS = (TypeError, ValueError, AttributeError, ArithmeticError, LookupError, RecursionError)
+"""What filters and operators raise if a template uses a value of the wrong type."""
 
 
-MOST_PASSES = 5_000_000
-"""Of loops and macros for one conversation: one of 2,000 turns takes 4 million where each turn looks at all others."""
+MAX_ITERATIONS = 5_000_000
+"""Limit of loop and macro iterations per conversation; 2,000 turns, each compared with all others, take 4 million."""
 
-_MOST_OF_A_PRODUCT = 1 << 24
-"""Letters, elements or bits."""
+_MAX_PRODUCT = 1 << 24
+"""Maximum size of a product, in characters, elements or bits."""
 
-_passes: ContextVar[int] = ContextVar("passes", default=0)
-"""Of the conversation that is being written."""
+_iterations: ContextVar[int] = ContextVar("passes", default=0)
+"""Iterations so far for the conversation being rendered."""
 
 
 class TemplateRefusedError(Exception):
-    """The template does not take this conversation. The text is the template's own, or says that it has none.
+    """The template refuses this conversation. The text is the template's message, or says that it gives none.
 
     Args:
-        why: the text.
-        fault: what is wrong with the template, where it failed rather than refused; it may quote the conversation.
+        why: the message.
+        fault: the error, if the template failed rather than refused; it may quote the conversation.
     """
 
     def __init__(self, why: str, fault: str | None = None) -> None:
@@ -61,15 +61,15 @@ class TemplateRefusedError(Exception):
 
 
 class TemplateTooMuchError(TemplateRefusedError):
-    """It takes more time or memory than any conversation needs: others will take as much."""
+    """Rendering takes more time or memory than any conversation needs, so other conversations would too."""
 
 
 class _RaisedError(jinja2.TemplateError):
-    """The template has refused by itself."""
+    """The template called raise_exception."""
 
 
 class _TooMuchError(jinja2.TemplateError):
-    """It takes more time or memory than any conversation needs."""
+    """Rendering takes more time or memory than any conversation needs."""
 
 
 def render(
@@ -80,12 +80,12 @@ def render(
     add_generation_prompt: bool,
     moment: datetime | None = None,
 ) -> str:
-    """The conversation as the model sees it, special tokens written out.
+    """The conversation as the model sees it, with special tokens as text.
 
-    Templates that write the time write that of `moment`; where there is none, what the clock says.
+    Templates that write the time use `moment`, or the clock if it is None.
 
     Raises:
-        TemplateRefusedError: the template raised, for example because it knows no system message.
+        TemplateRefusedError: the template raised, for example because it supports no system message.
     """
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
     return rendered(compiled(template), messages, special_tokens, add_generation_prompt, said=template, moment=moment)
@@ -100,12 +100,12 @@ def rendered(
     said: str = "",
     moment: datetime | None = None,
 ) -> str:
-    """What the template makes of messages.
+    """The template applied to messages.
 
     Raises:
         TemplateRefusedError: the template raised.
     """
-    _passes.set(0)
+    _iterations.set(0)
     try:
         return template.render(
             messages=messages,
@@ -117,13 +117,13 @@ def rendered(
         )
     except _TooMuchError as error:
         raise TemplateTooMuchError(str(error), str(error)) from None
-    except (jinja2.TemplateError, *_OF_TEMPLATES) as error:
+    except (jinja2.TemplateError, *_TEMPLATE_ERRORS) as error:
         fault = None if isinstance(error, _RaisedError) else str(error) or type(error).__name__
-        raise TemplateRefusedError(_own_words(said, error), fault) from None
+        raise TemplateRefusedError(_message(said, error), fault) from None
 
 
-def _own_words(template: str, error: Exception) -> str:
-    """What the template says about its refusal, unless the sentence could hold text of the row."""
+def _message(template: str, error: Exception) -> str:
+    """The template's message for its refusal, unless it could contain text of the row."""
     said = str(error)
     return said if said and len(said) <= 200 and said in template else "the template gives no reason"
 
@@ -137,12 +137,12 @@ def compiled(template: str) -> jinja2.Template:
     """
     try:
         return ChatEnvironment().from_string(template)
-    except (SyntaxError, ValueError, RecursionError) as error:  # what Python says of what Jinja made of it
+    except (SyntaxError, ValueError, RecursionError) as error:  # from Python, when it compiles Jinja's output
         raise jinja2.TemplateError(f"it nests too deep or has numbers too long ({type(error).__name__})") from None
 
 
 class ChatEnvironment(ImmutableSandboxedEnvironment):
-    """What chat templates may use, and how much of it."""
+    """The functions available to chat templates, with limits on their use."""
 
     intercepted_binops = frozenset({"*", "**"})
 
@@ -161,32 +161,32 @@ class ChatEnvironment(ImmutableSandboxedEnvironment):
         passes = [(one.body, one.lineno) for one in tree.find_all(For)]
         passes += [(one.body, one.lineno) for one in tree.find_all(Macro)]
         for body, line in passes:
-            # Reading the property counts; a call would go through the sandbox, and take several times as long.
-            body.insert(0, ExprStmt(EnvironmentAttribute("another_pass")).set_lineno(line))
+            # Reading a property counts the iteration; a call would go through the sandbox, and be several times slower.
+            body.insert(0, ExprStmt(EnvironmentAttribute("count_iteration")).set_lineno(line))
         tree.set_environment(self)
         return tree
 
     @property
-    def another_pass(self) -> None:
-        """Read at each pass of a loop or macro.
+    def count_iteration(self) -> None:
+        """Read at each iteration of a loop or macro.
 
         Raises:
-            TemplateError: it was one too many.
+            TemplateError: the limit is exceeded.
         """
-        passes = _passes.get() + 1
-        _passes.set(passes)
-        if passes > MOST_PASSES:
-            raise _TooMuchError(f"its loops take more than {MOST_PASSES:,} passes for one conversation")
+        passes = _iterations.get() + 1
+        _iterations.set(passes)
+        if passes > MAX_ITERATIONS:
+            raise _TooMuchError(f"its loops take more than {MAX_ITERATIONS:,} passes for one conversation")
 
     def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        """What `*` and `**` make, where that is not too large."""
-        if _product(operator, left, right) > _MOST_OF_A_PRODUCT:
+        """The result of `*` or `**`, unless it is too large."""
+        if _product(operator, left, right) > _MAX_PRODUCT:
             raise _TooMuchError("it makes a text or number that is longer than any conversation")
         return super().call_binop(context, operator, left, right)
 
 
 def _product(operator: str, left: Any, right: Any) -> int:
-    """About how long it will be."""
+    """Approximate size of the result."""
     if isinstance(left, int) and isinstance(right, int):
         bits = left.bit_length()
         return bits * max(right, 0) if operator == "**" else bits + right.bit_length()
@@ -195,12 +195,12 @@ def _product(operator: str, left: Any, right: Any) -> int:
 
 
 class _GenerationBlocks(Extension):
-    """`{% generation %}…{% endgeneration %}` marks an answer; the loss is found by prefixes here, so it only renders.
+    """`{% generation %}…{% endgeneration %}` marks an answer. Only rendered: the loss is found by prefixes here.
 
-    A scope around the body keeps its variables from leaking, as in transformers, where it is a macro's body.
+    A scope around the body keeps its variables local, as in transformers, where it is the body of a macro.
     """
 
-    tags = {"generation"}  # noqa: RUF012 - jinja2's own way to declare them
+    tags = {"generation"}  # noqa: RUF012 - how jinja2 declares them
 
     def parse(self, parser: Parser) -> Node | list[Node]:
         line = next(parser.stream).lineno
@@ -209,7 +209,7 @@ class _GenerationBlocks(Extension):
 
 
 class _Dict:
-    """`dict` in templates, without the type that could be reached through it."""
+    """`dict` in templates, without exposing the type."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[Any, Any]:
         return dict(*args, **kwargs)
@@ -220,7 +220,7 @@ class _Dict:
 
 
 class _Namespace(Namespace):
-    """`namespace` in templates, without attributes that begin with an underscore: they lead to Python's insides."""
+    """`namespace` in templates, without attributes that begin with an underscore: they lead to Python internals."""
 
     def __init__(*args: Any, **kwargs: Any) -> None:
         self, given = args[0], dict(*args[1:], **kwargs)

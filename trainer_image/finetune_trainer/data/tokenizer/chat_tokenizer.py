@@ -1,8 +1,8 @@
 """A model's tokenizer together with its chat template: conversation → text → token ids.
 
-Built on `tokenizers` alone, so that `check` counts without transformers; training builds it from the transformers
-tokenizer that it saves with the model. The text has all special tokens written out, so none are added a second time.
-Encoder-decoders know no chat: their turns are plain text, and the tokenizer itself puts special tokens around it.
+Built on `tokenizers` alone, so that `check` can count without transformers; training builds it from the transformers
+tokenizer that it saves with the model. Rendered text contains all special tokens, so none are added when it is encoded.
+Encoder-decoders have no chat format: their turns are plain text, and the tokenizer itself adds the special tokens.
 """
 
 import json
@@ -20,7 +20,7 @@ from tokenizers import AddedToken, Tokenizer
 
 from finetune_api.job import Hyperparameters
 from finetune_api.reasons import Reason
-from finetune_trainer.data.row_limit import beyond, made_for, positions_of, row_limit
+from finetune_trainer.data.row_limit import beyond_context, context_length, positions_of, row_limit
 from finetune_trainer.data.rows import Role, Turn
 from finetune_trainer.data.tokenizer.chat_template import (
     JOINED_TEMPLATE,
@@ -30,15 +30,15 @@ from finetune_trainer.data.tokenizer.chat_template import (
     render,
 )
 from finetune_trainer.data.tokenizer.frames import frame
-from finetune_trainer.data.tokenizer.template_file import TEMPLATE_STEP, filed_template, require_writing
+from finetune_trainer.data.tokenizer.template_file import TEMPLATE_STEP, filed_template, require_renders
 from finetune_trainer.data.tokenizer.tokenizer_config import STEP, require_form
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage import lfs
 
 _NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
-"""Fields of tokens that every tokenizer may have."""
-_FRAMED_TURNS = 8  # at most, of conversations that are put together from a frame: there are few orders of so many
-_ANSWER = "\N{SECTION SIGN}\N{SECTION SIGN}"  # an answer that no template writes by itself
+"""Fields for tokens that every tokenizer may have."""
+_FRAMED_TURNS = 8  # maximum turns of conversations rendered from a frame: longer orders of roles rarely repeat
+_ANSWER = "\N{SECTION SIGN}\N{SECTION SIGN}"  # an answer that no template writes itself
 _ANSWERED = (Turn("user", "a"), Turn("assistant", _ANSWER))
 _NO_TOKENIZER_STEP = (
     "Put a model with a tokenizer.json into the model cache. Where only the tokenizer's older files are there, "
@@ -50,26 +50,26 @@ _NO_TOKENIZER_STEP = (
 
 @dataclass(frozen=True)
 class ChatTokenizer:
-    """Renders conversations and turns them into token ids. Never cuts and never pads."""
+    """Renders conversations and encodes them. Never truncates and never pads."""
 
     backend: Tokenizer
     template: str
-    """The model's own chat template, or PLAIN_TEMPLATE. A tuned model must be saved with it: inference uses it too."""
+    """The model's own chat template, or PLAIN_TEMPLATE. It must be saved with a tuned model: inference uses it too."""
     special_tokens: Mapping[str, str]
-    """As templates know them: bos_token, eos_token and so on."""
+    """By their names in templates: bos_token, eos_token and so on."""
     has_own_template: bool = True
     decoder_start: int | None = None
-    """Of an encoder-decoder: the token that answers begin after. Prompt and answer are then texts of their own."""
+    """decoder_start_token_id of an encoder-decoder, else None. Prompt and answer are then separate texts."""
     moment: datetime | None = None
-    """What time templates write, where they write one; None stands for what the clock says."""
+    """The time for templates that write it; None for the clock's."""
     positions: int | None = None
-    """Tokens that the model has positions for, where it has a table of them."""
-    made_for: int | None = None
-    """Tokens that the model was made for, where it computes their positions."""
+    """Size of the model's table of positions, if it has one."""
+    context_length: int | None = None
+    """Context length of a model that computes its positions."""
     special_ids: frozenset[int] = field(init=False)
     _blank_ids: dict[int, bool] = field(default_factory=dict, repr=False)
     _frames: dict[tuple[bool, tuple[Role, ...]], list[str] | None] = field(default_factory=dict, repr=False)
-    """By whether the head of an answer follows, and the roles."""
+    """By whether a generation prompt follows, and the roles."""
 
     def __post_init__(self) -> None:
         self.backend.no_truncation()
@@ -81,7 +81,7 @@ class ChatTokenizer:
     def from_folder(cls, folder: Path, *, moment: datetime | None = None) -> Self:
         """The tokenizer of a model folder: tokenizer.json, tokenizer_config.json, chat_template.jinja.
 
-        `moment` is the time for all that it renders.
+        `moment` is the time that templates write.
 
         Raises:
             TrainerError: ModelUnusable, a file is missing or broken.
@@ -94,16 +94,16 @@ class ChatTokenizer:
         template, file = filed_template(folder, _json_or_nothing(folder / "tokenizer_config.json"))
         chat = cls._build(backend, template, special_tokens, file)
         if chat.has_own_template:
-            require_writing(chat.template, special_tokens, file)
-        known = made_for(_json_or_nothing(folder / "config.json"))
-        return replace(chat, moment=moment, positions=positions_in(folder), made_for=known)
+            require_renders(chat.template, special_tokens, file)
+        known = context_length(_json_or_nothing(folder / "config.json"))
+        return replace(chat, moment=moment, positions=positions_in(folder), context_length=known)
 
     @classmethod
     def from_transformers(cls, tokenizer: Any, *, decoder_start: int | None = None) -> Self:
-        """The same from a loaded fast tokenizer. Works on a copy: the given one is left as it is.
+        """The same from a loaded fast tokenizer. Works on a copy and leaves the given one unchanged.
 
         Raises:
-            TrainerError: ModelUnusable, its template is no Jinja template.
+            TrainerError: ModelUnusable, its template is not a valid Jinja template.
         """
         template = tokenizer.chat_template
         if isinstance(template, Mapping):
@@ -130,20 +130,20 @@ class ChatTokenizer:
 
     @property
     def encoder_decoder(self) -> bool:
-        """Whether it is an encoder-decoder's: plain text in, plain text out."""
+        """Whether it belongs to an encoder-decoder: plain text in, plain text out."""
         return self.decoder_start is not None
 
     def row_limit(self, hyper: Hyperparameters) -> int:
-        """Most tokens of a row that is learnt from."""
+        """Maximum tokens of a row in training."""
         return row_limit(hyper, self.positions)
 
-    def beyond(self, longest: int, hyper: Hyperparameters) -> str | None:
-        """What is said where rows of so many tokens are learnt from behind those that the model was made for."""
-        return beyond(longest, self.row_limit(hyper), self.made_for)
+    def beyond_context(self, longest: int, hyper: Hyperparameters) -> str | None:
+        """A warning if the longest row exceeds the model's context length."""
+        return beyond_context(longest, self.row_limit(hyper), self.context_length)
 
     @property
     def eos_id(self) -> int | None:
-        """The end-of-sequence token, where the tokenizer names one."""
+        """The end-of-sequence token, if the tokenizer names one."""
         token = self.special_tokens.get("eos_token")
         return None if token is None else self.backend.token_to_id(token)
 
@@ -151,7 +151,7 @@ class ChatTokenizer:
         """The conversation as text.
 
         Raises:
-            TemplateRefusedError: the template does not take it.
+            TemplateRefusedError: the template refuses it.
         """
         turns = tuple(turns)
         around = self.frame(tuple([turn.role for turn in turns]), add_generation_prompt=add_generation_prompt)
@@ -166,11 +166,11 @@ class ChatTokenizer:
         return around[0] + "".join([turn.content + text for turn, text in zip(turns, around[1:], strict=True)])
 
     def writes_texts(self, turns: Sequence[Turn]) -> bool:
-        """Whether the texts of such turns are sure to be in the conversation as they are."""
+        """Whether the rendered conversation is sure to contain the texts of such turns unchanged."""
         return self.frame(tuple([turn.role for turn in turns]), add_generation_prompt=False) is not None
 
     def frame(self, roles: tuple[Role, ...], *, add_generation_prompt: bool) -> list[str] | None:
-        """What stands around turns with these roles; None where the template has to be asked each time."""
+        """What the template writes around turns with these roles; None if that depends on their texts."""
         if len(roles) > _FRAMED_TURNS:
             return None
         order = add_generation_prompt, roles
@@ -180,24 +180,24 @@ class ChatTokenizer:
         return self._frames[order]
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Token ids of rendered texts. Special tokens in them are found; only an encoder-decoder's get some added.
+        """Token ids of rendered texts. Special tokens in them are recognized; only an encoder-decoder's get some added.
 
         Raises:
-            TrainerError: ModelUnusable, the tokenizer fails on a text, mostly for want of an unknown token.
+            TrainerError: ModelUnusable, the tokenizer fails on a text, mostly because it has no unknown token.
         """
         try:
             encoded = self.backend.encode_batch_fast(texts, add_special_tokens=self.encoder_decoder)
         except Exception as error:
-            if type(error) is not Exception:  # the Rust side raises no other
+            if type(error) is not Exception:  # the Rust side raises plain Exception
                 raise
             message = f"tokenizer.json of the base model fails on a text of the rows: {error}"
             raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
         return [encoding.ids for encoding in encoded]
 
     def lost(self, characters: Iterable[str]) -> list[str]:
-        """Those that do not come back once they are tokens, not even as what Unicode has them stand for (NFKC).
+        """Characters that do not survive encoding and decoding, not even as their Unicode equivalents (NFKC).
 
-        Accents are passed over: they become a part of their letter.
+        Combining accents are skipped: they become part of their letter.
         """
         found = sorted(one for one in characters if not unicodedata.combining(one))
         back = self.backend.decode_batch(self.ids([f"a{one}a" for one in found]))
@@ -208,18 +208,18 @@ class ChatTokenizer:
         ]
 
     def prompt_ids(self, turns: Iterable[Turn]) -> list[int]:
-        """What a model is asked with at inference: the turns, and the head of the assistant's answer.
+        """The input at inference: the turns, and the head of the assistant's answer.
 
         Raises:
-            TemplateRefusedError: the template does not take it.
+            TemplateRefusedError: the template refuses it.
         """
         return self.ids([self.render(turns, add_generation_prompt=True)])[0]
 
     @cached_property
     def opening(self) -> list[int]:
-        """What the template itself writes before an answer, behind all that a model is asked with: mostly nothing.
+        """What the template writes before an answer after the generation prompt; mostly nothing.
 
-        An empty thought, or the name of a channel. A tuned model has learnt to write it too; it is none of its answer.
+        For example an empty thought, or the name of a channel. A tuned model writes it too, before its answer.
         """
         try:
             head, whole = self.render(_ANSWERED[:1], add_generation_prompt=True), self.render(_ANSWERED)
@@ -233,7 +233,7 @@ class ChatTokenizer:
 
     @cached_property
     def opens_thoughts(self) -> bool:
-        """Whether the template begins a thought at the end of what a model is asked with."""
+        """Whether the generation prompt opens a thought."""
         with suppress(TemplateRefusedError):
             return self.render(_ANSWERED[:1], add_generation_prompt=True).rstrip().endswith("<think>")
         return False
@@ -246,9 +246,9 @@ class ChatTokenizer:
         return False
 
     def answer_in(self, ids: list[int]) -> list[int]:
-        """What a model has written, without the template's opening, and without a thought before one of special tokens.
+        """A model's output without the template's opening, and without a thought before an opening of special tokens.
 
-        gpt-oss thinks in a message of its own, and opens another one for the answer, unless its thought is cut off.
+        gpt-oss thinks in a message of its own and opens another one for the answer, unless the thought is truncated.
         """
         opening = self.opening
         last = 0 if self.special_ids.isdisjoint(opening) else len(ids) - len(opening)
@@ -256,9 +256,9 @@ class ChatTokenizer:
         return ids[next(found, len(ids) if last and ids[:1] == opening[:1] else 0) :]
 
     def end_of_turn(self, ids: Sequence[int]) -> int:
-        """How many of the ids are left without white space that follows a special token at the end.
+        """Number of ids without the white space that follows a special token at the end.
 
-        Templates write a line break after the token that ends a turn; no model has to learn it, for generation stops
+        Templates write a line break after the end-of-turn token; the model need not learn it, because generation stops
         at the token.
         """
         end = len(ids)
@@ -274,18 +274,18 @@ class ChatTokenizer:
 
 
 def is_encoder_decoder(folder: Path) -> bool:
-    """Whether the folder has an encoder-decoder, or an adapter on one."""
+    """Whether the folder holds an encoder-decoder, or an adapter for one."""
     config, adapter = _json_or_nothing(folder / "config.json"), _json_or_nothing(folder / "adapter_config.json")
     return config.get("is_encoder_decoder") is True or adapter.get("task_type") == "SEQ_2_SEQ_LM"
 
 
 def positions_in(folder: Path) -> int | None:
-    """Tokens that the model in a folder has positions for, where it has a table of them."""
+    """Size of the model's table of positions; None if it has none."""
     return positions_of(_json_or_nothing(folder / "config.json"))
 
 
 def filed_tokens(folder: Path) -> tuple[Tokenizer, dict[str, str]]:
-    """What tokenises by the files in the folder, and the tokens that have names.
+    """The tokenizer from the files in the folder, and its named special tokens.
 
     Raises:
         TrainerError: ModelUnusable, a file is missing or broken.
@@ -299,7 +299,7 @@ def filed_tokens(folder: Path) -> tuple[Tokenizer, dict[str, str]]:
 
 
 def _decoder_start(folder: Path) -> int | None:
-    """The token where answers begin; None where the folder's model is causal."""
+    """decoder_start_token_id; None if the folder's model is causal."""
     if not is_encoder_decoder(folder):
         return None
     config = _json_or_nothing(folder / "config.json")
@@ -314,7 +314,7 @@ def _json_or_nothing(path: Path) -> dict[str, Any]:
 
 
 def _object(path: Path) -> dict[str, Any]:
-    """What a file of the tokenizer says, where it is there: transformers fails on one that is no object."""
+    """The content of a tokenizer file, if present; refused unless it is an object, because transformers fails on it."""
     found = _json_or_nothing(path)
     if not found and path.is_file() and not isinstance(json.loads(_text(path)), dict):
         raise TrainerError(Reason.MODEL_UNUSABLE, f"{path.name} of the base model is not a JSON object", STEP)
@@ -342,16 +342,16 @@ def _unreadable(path: Path, error: Exception) -> TrainerError:
 
 
 def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config. An older special_tokens_map.json counts where it lists no added tokens."""
+    """The config, updated by an older special_tokens_map.json unless the config lists added tokens."""
     old = folder / "special_tokens_map.json"
     with_old = "added_tokens_decoder" not in config and old.is_file()
     return {**config, **_object(old)} if with_old else dict(config)
 
 
 def _require_tokens(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """Refuse names of tokens that transformers takes for none, when it loads the tokenizer beside the model.
+    """Refuse special tokens that transformers rejects when it loads the tokenizer.
 
-    What an older special_tokens_map.json says in place of the config may be an object as it is.
+    A token from an older special_tokens_map.json may be a plain object.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -370,7 +370,7 @@ def _require_tokens(config: Mapping[str, Any], named: Mapping[str, Any]) -> None
 
 
 def _special_tokens(named: Mapping[str, Any]) -> dict[str, str]:
-    """The tokens that have names."""
+    """The named special tokens."""
     extra = named.get("extra_special_tokens")
     named = {**named, **extra} if isinstance(extra, Mapping) else named
     tokens = {name: _content(token) for name, token in named.items() if name.endswith("_token")}
@@ -411,7 +411,7 @@ def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Sequence[s
 
 
 def _added_tokens(config: Mapping[str, Any]) -> list[AddedToken]:
-    """Tokens that tokenizer_config.json adds, by their id."""
+    """Tokens that tokenizer_config.json adds, ordered by id."""
     added = config.get("added_tokens_decoder")
     try:
         by_id = sorted(added.items(), key=lambda item: int(item[0])) if isinstance(added, Mapping) else []
@@ -422,14 +422,14 @@ def _added_tokens(config: Mapping[str, Any]) -> list[AddedToken]:
 
 
 def _added_earlier(folder: Path, special_tokens: Collection[str]) -> list[AddedToken]:
-    """Tokens that an older added_tokens.json adds, by their id."""
+    """Tokens that an older added_tokens.json adds, ordered by id."""
     ids = _object(folder / "added_tokens.json")
     tokens = sorted((token for token, number in ids.items() if isinstance(number, int)), key=ids.__getitem__)
     return [AddedToken(one, special=one in special_tokens, normalized=one not in special_tokens) for one in tokens]
 
 
 def _plain_template(backend: Tokenizer, special_tokens: Mapping[str, str]) -> str:
-    """PLAIN_TEMPLATE, led by the begin-of-sequence token where the tokenizer itself would add it."""
+    """PLAIN_TEMPLATE, preceded by the begin-of-sequence token if the tokenizer itself would add it."""
     bos = special_tokens.get("bos_token")
     ids = backend.encode("a", add_special_tokens=True).ids
     leads = bos is not None and ids and ids[0] == backend.token_to_id(bos)

@@ -1,8 +1,8 @@
-"""Texts that begin alike, or have parts in common, are tokenised once for each part.
+"""Texts with a common beginning or other common parts: each part is tokenized once.
 
-A row is tokenised as a whole and up to each of its answers: that is most of it twice. Special tokens part a text before
-anything else is done with it, and what stands between two of them is tokenised by itself. So the tokens of a text are
-those of its parts, and a part that many texts have is tokenised once for all that are looked at together.
+A row is tokenized as a whole and up to each of its answers, so most of it twice. Tokenizers split text at special
+tokens first and encode what is between them independently. So the tokens of a text are those of its parts, and a part
+that occurs in many texts of a batch is encoded once.
 """
 
 import re
@@ -12,7 +12,7 @@ from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 
 
 class SharedParts:
-    """Token ids of texts by their parts, where the tokenizer allows it. The first texts are tokenised whole, too."""
+    """Encodes texts part by part, if the tokenizer allows it. The first batch is compared with encoding texts whole."""
 
     def __init__(self, tokenizer: ChatTokenizer) -> None:
         self._tokenizer = tokenizer
@@ -21,7 +21,7 @@ class SharedParts:
         self._proven = False
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
-        """Of each text, as `ChatTokenizer.ids` gives them."""
+        """Token ids of each text, as from `ChatTokenizer.ids`."""
         if not self._marks:
             return self._tokenizer.ids(texts)
         found = self._by_parts(texts)
@@ -51,10 +51,10 @@ def _joined(pieces: list[str], known: Mapping[str, list[int]]) -> list[int]:
 
 
 def marks(tokenizer: ChatTokenizer) -> dict[str, list[int]]:
-    """The tokens that part every text, with their ids; none where what stands beside them matters to the tokenizer.
+    """The tokens that split every text, with their ids; none if encoding depends on what is next to them.
 
-    They are all that are found before the text is normalised. None may take white space or want a word's end beside
-    it, and the tokenizer may not treat the beginning of a text unlike the rest.
+    They are all added tokens that are found before normalization. None of them may strip white space or require a word
+    boundary, and the tokenizer may not treat the start of a text specially.
     """
     backend = tokenizer.backend
     added = backend.get_added_tokens_decoder()
@@ -65,12 +65,12 @@ def marks(tokenizer: ChatTokenizer) -> dict[str, list[int]]:
 
 
 def mark_pattern(known: Iterable[str]) -> re.Pattern[str]:
-    """Finds such tokens as the tokenizer does: the first, and of those that begin there the longest."""
+    """Finds such tokens as the tokenizer does: the leftmost, and of several there the longest."""
     return re.compile(f"({'|'.join(map(re.escape, sorted(known, key=len, reverse=True)))})")
 
 
 def stands_alone(mark: str, known: Iterable[str]) -> bool:
-    """Whether a token is found wherever it stands: no other one, nor itself, can overlap it or hold it."""
+    """Whether a token is found wherever it occurs: no token, including itself, can overlap or contain it."""
     ends = [(mark[:size], mark[-size:]) for size in range(1, len(mark))]
     overlaps = any(one.endswith(start) or one.startswith(end) for one in known for start, end in ends)
     return not overlaps and not any(mark in one for one in known if one != mark)

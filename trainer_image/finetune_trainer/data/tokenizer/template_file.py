@@ -1,6 +1,6 @@
-"""The chat template of a model's files: which of them it is, and whether it can write a conversation at all.
+"""Finds a model's chat template in its files, and checks that it can render a conversation at all.
 
-What is wrong with the template is the model's fault and told once, not of every row of the data.
+A broken template is the model's fault: it is reported once, not for every row of the data.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,12 +25,12 @@ _FILE, _MORE, _CONFIG = "chat_template.jinja", "additional_chat_templates", "tok
 
 
 def filed_template(folder: Path, config: Mapping[str, Any]) -> tuple[str | None, str]:
-    """The template and its file, as transformers finds it; None where the model has none.
+    """The template and its file, found as transformers does; None if the model has none.
 
-    chat_template.jinja counts before the config's chat_template, which may be several with names, in a list or object.
+    chat_template.jinja takes precedence over the config's chat_template, which may be several named ones.
 
     Raises:
-        TrainerError: ModelUnusable, there are some, and none for conversations without tools.
+        TrainerError: ModelUnusable, there are named templates, but none is for conversations without tools.
     """
     path = folder / _FILE
     if path.is_file():
@@ -68,10 +68,10 @@ def _without_default(place: str, names: list[str]) -> TrainerError:
     return TrainerError(Reason.MODEL_UNUSABLE, message[:500], _DEFAULT_STEP)
 
 
-def require_writing(template: str, special_tokens: Mapping[str, str], file: str) -> None:
-    """Refuse a template that fails on every conversation, or writes nothing of an answer.
+def require_renders(template: str, special_tokens: Mapping[str, str], file: str) -> None:
+    """Refuse a template that fails on every conversation, or does not write the answer.
 
-    One that refuses by itself (raise_exception) may take rows of another kind: rows tell then.
+    One that calls raise_exception may accept other conversations: the rows will tell.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -87,7 +87,7 @@ def require_writing(template: str, special_tokens: Mapping[str, str], file: str)
         except TemplateTooMuchError as error:
             faults.insert(0, str(error))
             break
-        except MemoryError:  # of a conversation of a few words: no row is to blame
+        except MemoryError:  # for a conversation of a few words, so no row is to blame
             faults.insert(0, "it takes more memory than there is")
             break
         except TemplateRefusedError as error:
@@ -106,7 +106,7 @@ def require_writing(template: str, special_tokens: Mapping[str, str], file: str)
 
 
 def _earlier_turns() -> Iterator[list[Turn]]:
-    """What may stand before an answer."""
+    """Conversations before an answer."""
     asked, system = Turn("user", "Is it so?"), Turn("system", "Be short.")
     for before in ([], [system]):
         yield [*before, asked]

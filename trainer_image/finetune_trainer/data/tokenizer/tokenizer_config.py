@@ -1,6 +1,7 @@
-"""Values of a base model's tokenizer_config.json on which transformers fails when it loads the tokenizer.
+"""Values in a base model's tokenizer_config.json on which transformers fails when it loads the tokenizer.
 
-Without transformers: `check` has none. What it takes as it is, as a class that nobody knows, is none of them.
+Works without transformers, which `check` does not have. Values that transformers tolerates, such as an unknown class,
+are accepted.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,7 +14,7 @@ STEP = (
     "Correct it there, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
     "cluster by spec.retryNonce)."
 )
-"""What to do about a file of the tokenizer, or of the model."""
+"""Next step for a broken file of the tokenizer or the model."""
 
 
 def _are_tokens(value: Any) -> bool:
@@ -42,11 +43,11 @@ _FORMS: Mapping[str, _Form] = {
     "tokenizer_class": (lambda value: isinstance(value, str | None), "no text"),
     "truncation_side": _SIDE,
 }
-"""Fields, what their values are, and what another one is."""
+"""Per field: whether a value is valid, and how messages describe an invalid one."""
 
 
 def require_form(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
-    """Refuse values that cannot be; `named` is what an older special_tokens_map.json makes of the file.
+    """Refuse invalid values. `named` is the config updated by an older special_tokens_map.json; its values are exempt.
 
     Raises:
         TrainerError: ModelUnusable.

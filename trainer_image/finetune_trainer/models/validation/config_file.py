@@ -1,8 +1,8 @@
-"""config.json of a base model, looked at before any library makes a model of it: `check`, `train` and `serve` alike.
+"""Validates a base model's config.json before any library uses it: the same in `check`, `train` and `serve`.
 
-First what can be told by the file alone (`config_values.py`), then what the headers of its weights say otherwise. No
-torch, no transformers: `check` has neither. What they say better by themselves is left to them, and so are models that
-bring their own code: nobody knows their fields.
+First what the file alone shows (`config_values.py`), then what contradicts the headers of its weights. Needs neither
+torch nor transformers, which `check` does not have. What these report better themselves is left to them, and so are
+models with their own code: their fields are unknown.
 """
 
 import json
@@ -31,9 +31,9 @@ _EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|wte|word_embeddings|embed_in|sha
 
 
 def require(folder: Path, *, tuned: bool = True) -> None:
-    """Go on only with a base model whose config.json says what a model can be, and what its own files are.
+    """Raise unless config.json is valid and matches the model's other files.
 
-    A folder without one is left to those who load it. Which kinds are served, where it is not `tuned`, is told there.
+    A folder without one passes: loading it will report that. Unless `tuned`, the model type is left to the server.
 
     Raises:
         TrainerError: ModelUnusable, with file and field.
@@ -63,7 +63,7 @@ def _require_config(folder: Path, config: dict[str, Any], *, tuned: bool) -> Non
 
 
 def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
-    """The same for a job, with what it says of the model's layers; code of one's own may read such a file as it likes.
+    """The same for a job, including its target modules; a job's own code may treat such a file as it likes.
 
     Raises:
         TrainerError: ModelUnusable, or SpecInvalid.
@@ -74,9 +74,9 @@ def require_for(spec: FineTuneJobSpec, folder: Path) -> None:
 
 
 def require_numbers(folder: Path, *, four_bits: bool) -> None:
-    """Refuse weights that are sure to be refused once they are loaded, for the numbers that they are stored in.
+    """Refuse weights whose dtypes would certainly be refused once they are loaded.
 
-    Models that bring their own code are left to it.
+    Models with their own code are exempt.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -87,7 +87,7 @@ def require_numbers(folder: Path, *, four_bits: bool) -> None:
 
 
 def require_for_own_code(folder: Path) -> None:
-    """The same where code of one's own tunes it, which may begin with 4 bits that are stored so; and its kind.
+    """The same for a job's own code, which may start from weights stored in 4 bits; also checks the model type.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -103,7 +103,7 @@ def require_for_own_code(folder: Path) -> None:
 
 
 def kind_of_its_own(folder: Path) -> str | None:
-    """The kind of a model that only the code which it brings can load; None where transformers has it."""
+    """The type of a model that only its own code can load; None if transformers has it."""
     if not (folder / _CONFIG).is_file():
         return None
     config = _read(folder / _CONFIG)
@@ -135,9 +135,9 @@ def _unusable(path: Path, why: str) -> TrainerError:
 
 
 def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
-    """What the files say otherwise: each layer has a tensor of its own, and each token its row of the embeddings.
+    """Contradictions with the files: each layer must have tensors, and each token an embedding.
 
-    Of files that are damaged or not all there nothing is said: those who load them say which.
+    Damaged or missing files are ignored: loading them will report it.
     """
     try:
         entries = entries_in(folder)
@@ -167,11 +167,11 @@ _UNWRAP = (
 
 
 def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
-    """Weights that every model of this kind has, and that are in no file.
+    """Weights that every model of this type has, and that no file contains.
 
     Raises:
-        TrainerError: ModelUnusable, only some layers lack it, or it has another name: then a file is wrong, and not
-            the configuration.
+        TrainerError: ModelUnusable, only some layers lack it, or it has another name: then a file is wrong, not the
+            config.
     """
     if name := wrapped(text, shapes):
         why = (f"{name} in {file_of(folder, name)} should be {unwrapped(name)}: the weights were saved with a wrapper "

@@ -1,7 +1,7 @@
-"""Sizes in a base model's config.json, and numbers of layers, that are at odds with its weights, by their headers.
+"""Sizes and numbers of layers in a base model's config.json that contradict its weights, by their headers.
 
-Loading tells them too, once there is a pod with a GPU. Only kinds are judged whose matrices have, by these fields, the
-shapes that transformers makes of them, and only by fields that the file has: a kind's own defaults are left to it.
+Loading would report them too, but only in a pod with a GPU. Limited to model types whose matrices have, by these
+fields, the shapes that transformers creates, and to fields present in the file: a type's own defaults are not judged.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,28 +25,28 @@ from finetune_trainer.models.validation.tensor_shapes import FOUR_TIMES, OF_EXPE
 from finetune_trainer.models.weight_files import file_of, promised_in
 
 Shapes = Mapping[str, list[int]]
-"""Of tensors by name, as the files have them."""
+"""Shapes of tensors by name, as in the files."""
 
 _HEAD = "lm_head.weight"
 _OLD_HEAD = "embed_out.weight"
 _HEADED = LLAMAS | OF_EXPERTS.keys() | T5S | {"gpt_neox", "gptj", "stablelm"}
-"""Kinds whose output head has one of these names, in files of any age."""
+"""Model types whose output head has one of these names, in files of any age."""
 _TIED = {"cohere", "cohere2", "ernie4_5_moe", "gemma", "gemma2", "gemma3_text", "smollm3", "starcoder2"}
 UNTIED = (LLAMAS | OF_EXPERTS.keys()) - _TIED | {"gpt_neox", "gptj", "stablelm"}
-"""Kinds whose output head is a matrix of its own where the file does not say."""
+"""Model types whose output head is not tied by default."""
 _TABLES = frozenset({"shared.weight", "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"})
-"""Names that the one table of words of a kind with such names may have in its files."""
+"""Names that the single embedding table of such model types may have in its files."""
 
 
 class Odd(NamedTuple):
-    """A tensor with a side that is not as wide as the fields say."""
+    """A tensor with a side that differs from the size in the fields."""
 
     tensor: str
     side: Side
 
 
 def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
-    """A number of layers that the files contradict: by their lists of layers, else by the number of their tensors."""
+    """A number of layers that contradicts the files: their lists of layers, or else the number of their tensors."""
     kind, lists = fields.get("model_type"), sorted({placed(one).layers for one in shapes} - {""})
     if kind in KNOWN and (len(lists) == 1 or kind in T5S | BARTS):
         for layers in lists:
@@ -68,19 +68,19 @@ def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder
     whole = {part for part in ALWAYS[fields["model_type"]] if part.startswith(f"{layers}N.")}
     before: set[str] = set().union(*(held.get(number, set()) for number in range(said)))
     if said in held and whole <= held[said] <= before:
-        # Layers that guess further tokens have parts that no other one has, and are left out by design.
+        # Layers for multi-token prediction have additional parts, and are ignored by design.
         first = next(one for one in shapes if placed(one)[1:] == (layers, said))
         layer = f"{around_of(first)}{layers}{said} in {file_of(folder, first)}"
         yield Wrong(name, f"is {said}: by config.json it has {said} layers, but its files have more: {layer}")
 
 
 def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
-    """The first size that the weights contradict, or a head of its own or biases that they have not.
+    """The first size that contradicts the weights, or a separate head or biases that the files lack.
 
-    All tensors are floats: quantised matrices are packed, and have other shapes.
+    All tensors must be floats: quantized matrices are packed and have other shapes.
 
     Raises:
-        TrainerError: ModelUnusable, the weights contradict one another: then a file is wrong, and no size.
+        TrainerError: ModelUnusable, the weights contradict each other: then a file is wrong, not a size.
     """
     sides = SIDES.get(fields.get("model_type", ""))
     if sides is None or fields.get("quantization_config") is not None:
@@ -113,10 +113,10 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
 
 
 def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
-    """What is wrong where the output head is a matrix of its own that the files have not.
+    """The problem if the output head is not tied and the files have none.
 
     Raises:
-        TrainerError: ModelUnusable, they have no table of words, and no head that may be one.
+        TrainerError: ModelUnusable, they have no embedding table, and no head that it could be tied to.
     """
     kind = fields["model_type"]
     there = {placed(name).part: name for name in shapes}
@@ -134,7 +134,7 @@ def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
 
 
 def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
-    """Names of tensors, and their sides, of the layers that the model has: part by part, the earliest layer first."""
+    """Tensors of the model's layers, and their expected sides: part by part, the first layer first."""
     order = {part: place for place, part in enumerate(sides)}
     found = [(placed(name), name) for name in shapes]
     known = [
@@ -147,7 +147,7 @@ def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str,
 
 
 def _sizes(fields: Fields) -> Mapping[str, int]:
-    """What the file says, and what follows from it: the width of heads, and of feed-forward layers."""
+    """The sizes in the file, and those derived from them: head dimension, and width of feed-forward layers."""
     sizes = {name: value for name, value in fields.items() if is_whole(value) and value > 0}
     hidden, heads, kind = sizes.get("hidden_size"), sizes.get("num_attention_heads"), fields["model_type"]
     if hidden and heads and "head_dim" not in fields and kind not in OWN_HEAD_DIM:
@@ -159,9 +159,9 @@ def _sizes(fields: Fields) -> Mapping[str, int]:
 
 
 def _blamed(wrong: list[Side], right: set[str]) -> str | None:
-    """The field that explains most: of those of the first wrong side, but for what other sides show to be right.
+    """The field that explains most mismatches: one of the first wrong side's, unless other sides confirm it.
 
-    None where those show all of them to be right.
+    None if all of its fields are confirmed.
     """
     suspects = [name for name in reversed(wrong[0].fields) if name not in right]
     return max(suspects, key=lambda name: sum(name in side.fields for side in wrong), default=None)

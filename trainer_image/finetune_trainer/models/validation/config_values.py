@@ -1,8 +1,8 @@
-"""Values in a base model's config.json that no model can have, told by the file alone: types, words, sizes, tokens.
+"""Invalid values in a base model's config.json, detected from the file alone: types, enum values, sizes, tokens.
 
-Libraries take numbers that no model can have for what they are: a billion layers are made, one by one. Of a word that
-its table has not transformers tells only the word (`KeyError: 'swigl'`). What a kind does not have as a field may hold
-anything. Tests compare the tables with transformers' own.
+Libraries take impossible numbers literally: a billion layers are created one by one. For an unknown enum value
+transformers only raises `KeyError: 'swigl'`. Fields that a model type does not have may hold anything. Tests compare
+the tables with transformers' own.
 """
 
 import json
@@ -20,7 +20,7 @@ DTYPES = frozenset({
     "int3", "int32", "int4", "int5", "int6", "int64", "int7", "int8", "long", "short", "uint1", "uint16", "uint2",
     "uint3", "uint32", "uint4", "uint5", "uint6", "uint64", "uint7", "uint8",
 })  # fmt: skip
-"""Types of numbers, as torch names them."""
+"""Dtypes, as named by torch."""
 
 ACTIVATIONS = frozenset({
     "gelu", "gelu_10", "gelu_accurate", "gelu_fast", "gelu_new", "gelu_python", "gelu_python_tanh",
@@ -38,34 +38,34 @@ _ACTIVATION_FIELDS = {
     "bloom": None,
     "mpt": None,
 }
-"""Where a kind names its activation, if not in hidden_act; what it does not look up may hold any word."""
+"""Field with the activation function of a model type, if not hidden_act; None if it is not looked up."""
 _GATED = "gated-"
 
 LAYER_TYPES = frozenset({"attention", "full_attention", "sliding_attention"})
-"""How layers of the known kinds attend; the first is an older name of the second."""
+"""Attention types of the known model types' layers; the first is an older name of the second."""
 
 _SIZES = frozenset({
     "hidden_size", "d_model", "n_embd", "vocab_size", "num_hidden_layers", "num_layers", "n_layer", "n_layers",
     "num_decoder_layers", "decoder_layers", "encoder_layers", "num_attention_heads", "num_heads", "n_head", "n_heads",
     "decoder_attention_heads", "encoder_attention_heads",
 })  # fmt: skip
-"""Fields of which there is no model without at least one; some kinds have a list of them, one for each layer."""
+"""Fields that must be at least 1; some model types have a list of them, one per layer."""
 _NEEDED = frozenset({"hidden_size", "vocab_size", "num_hidden_layers"})
-"""Of these what nothing else can say, where the name is there."""
+"""Those that have no default, if present."""
 _OPTIONAL_SIZES = frozenset({"num_key_value_heads", "intermediate_size", "d_ff", "d_kv", "head_dim", "n_inner"})
-"""Fields that a kind without such a part has as nothing, or as 0."""
+"""Fields that are null or 0 in model types without such a part."""
 _HEAD_FIELDS: dict[str, tuple[tuple[str, str], ...]] = {
     **dict.fromkeys(("gpt2", "gptj"), (("n_embd", "n_head"),)),
     **dict.fromkeys(BARTS, (("d_model", "encoder_attention_heads"), ("d_model", "decoder_attention_heads"))),
     "bloom": (("hidden_size", "n_head"),),
     "gpt_neo": (("hidden_size", "num_heads"),),
 }
-"""Fields of kinds whose heads part the width of the model, where these are not those of Llama."""
+"""Width and number of heads, for model types whose fields are not those of Llama; the latter must divide the former."""
 _TOKENS = ("eos_token_id", "pad_token_id", "decoder_start_token_id")
 _WITH_PADDING_INDEX = KNOWN - T5S - {
     "bloom", "codegen", "falcon", "gpt2", "gpt_bigcode", "gpt_neo", "gpt_neox", "gptj", "mpt",
 }  # fmt: skip
-"""Kinds whose table of embeddings knows its padding token, and is not made where it has none such."""
+"""Model types whose embedding table has a padding index, and cannot be created if that is out of range."""
 _REAL_FIELDS = ("rms_norm_eps", "layer_norm_eps", "layer_norm_epsilon", "norm_eps", "initializer_range")
 _RATES = ("attention_dropout", "attn_pdrop", "dropout", "dropout_rate", "embd_pdrop", "hidden_dropout", "resid_pdrop")
 _BOOLEANS = (
@@ -85,7 +85,7 @@ ROPE_TYPES: dict[str, tuple[str, ...]] = {
     "mrope": (),
     "su": (),
 }
-"""What each kind of rotary positions needs, as transformers has them and the names that they had."""
+"""Required fields of each type of rotary position embeddings in transformers, including former names."""
 _POSITIVE = ("factor", "rope_theta", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 
 _SEQ2SEQ = T5S | BARTS
@@ -112,26 +112,26 @@ NEVER_NULL: Mapping[str, frozenset[str]] = {
     "attention_dropout": KNOWN - _GPTS | {"bloom"},
     "pretraining_tp": frozenset({"bloom", "cwm", "seed_oss"}),
 }  # fmt: skip
-"""Fields, and the kinds that cannot do without a value of it."""
+"""Fields, and the model types that require a value for them."""
 
 REALS = ("initializer_range", "layer_norm_eps", "layer_norm_epsilon", "rms_norm_eps")
-"""Numbers that transformers takes only with a decimal point or an exponent."""
+"""Numbers that transformers accepts only with a decimal point or an exponent."""
 
 _WITH_PRETRAINING_TP = frozenset({"bloom", "cwm", "llama", "seed_oss"})
-"""Kinds that say in how many parts their sums were made."""
+"""Model types with a field for the tensor parallelism in pretraining."""
 _SUBMODELS = ("decoder", "encoder", "text_config", "text_encoder", "generator")
-"""Fields in which a model of several parts has their configurations."""
+"""Fields in which composite models have the configs of their parts."""
 
 
 class Wrong(NamedTuple):
-    """A field, and why its value cannot be."""
+    """A field, and what is wrong with its value."""
 
     field: str
     why: str
 
 
 def wrong_values(config: Fields, text: Fields) -> Iterator[Wrong]:
-    """Every such value of a configuration and of the part of it that is its language model, often the same."""
+    """All invalid values of a config and of its language model's part, which is often the same."""
     yield from _wrong_value(config)
     yield from _wrong_value(text)
     yield from _wrong_parts(config)
@@ -140,7 +140,7 @@ def wrong_values(config: Fields, text: Fields) -> Iterator[Wrong]:
 
 
 def _wrong_value(fields: Fields) -> Iterator[Wrong]:
-    """Values that are none of their field's, whatever kind of model it is."""
+    """Values that are invalid for any model type."""
     yield from (Wrong(name, "is not an object") for name in _OBJECTS if not _is(fields.get(name), dict))
     yield from (Wrong(name, f"is {shown(fields[name])}, neither true nor false") for name in _BOOLEANS
                 if not _is(fields.get(name), bool))  # fmt: skip
@@ -186,9 +186,9 @@ def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
 
 
 def wrong_tokens(fields: Fields) -> Iterator[Wrong]:
-    """What is no token at all, and tokens without a row of the embeddings of models that look it up.
+    """Invalid token ids, and tokens without an embedding in model types that look it up.
 
-    The end of a text is not looked up: the tokenizer says it too, and many a configuration has that of another one.
+    The end-of-sequence token is not looked up: the tokenizer names it too, and many configs have another model's.
     """
     kind, vocabulary = fields.get("model_type"), fields.get("vocab_size")
     for name in _TOKENS:
@@ -229,7 +229,7 @@ def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
 
 
 def _wrong_size(text: Fields) -> Iterator[Wrong]:
-    """Sizes that do not go together, of kinds whose fields are known."""
+    """Sizes that do not fit together, for known model types."""
     kind = text.get("model_type")
     if kind not in KNOWN:
         return
@@ -250,7 +250,7 @@ def _wrong_size(text: Fields) -> Iterator[Wrong]:
 
 
 def _wrong_names(fields: Fields) -> Iterator[Wrong]:
-    """Words that are in none of the tables; of kinds that are not known only what is looked up for every kind."""
+    """Unknown enum values; for unknown model types only those that are looked up for every type."""
     for name in ("dtype", "torch_dtype"):
         said = fields.get(name)
         for value in said.values() if isinstance(said, dict) else [said]:
@@ -272,7 +272,7 @@ def _wrong_activation(fields: Fields) -> Iterator[Wrong]:
 
 
 def activation_field(kind: str) -> str | None:
-    """The field in which a known kind of model names its activation; None where it has one of its own."""
+    """The field in which a known model type names its activation function; None if it is fixed."""
     return _ACTIVATION_FIELDS.get(kind, "hidden_act")
 
 
@@ -291,7 +291,7 @@ def _wrong_layers(fields: Fields) -> Iterator[Wrong]:
 
 
 def _wrong_types(fields: Mapping[str, Any]) -> Iterator[Wrong]:
-    """Values that are none of their field's in any kind, and then those that the known kinds refuse."""
+    """Values that are invalid for any model type, then those that the known types refuse."""
     for name in ("base_model_tp_plan", "per_layer_config"):
         if not isinstance(fields.get(name), dict | None):
             yield Wrong(name, "is not an object")
@@ -331,7 +331,7 @@ def _wrong_for_its_kind(fields: Mapping[str, Any], kind: str) -> Iterator[Wrong]
 
 
 def _wrong_parts(fields: Mapping[str, Any]) -> Iterator[Wrong]:
-    """Parts that a model of several has, in one of a known kind, which are all of one."""
+    """Parts of a composite model in a model type that is not composite."""
     kind = fields.get("model_type")
     for name in _SUBMODELS:
         if kind in KNOWN and fields.get(name) is not None:
@@ -339,15 +339,15 @@ def _wrong_parts(fields: Mapping[str, Any]) -> Iterator[Wrong]:
 
 
 def shown(value: Any) -> str:
-    """A value as the file has it, or its beginning."""
+    """A value as in the file, truncated."""
     return json.dumps(value)[:60]
 
 
 def is_whole(value: Any) -> bool:
-    """Whether it is a whole number, which true and false are not."""
+    """Whether it is an integer, but not a boolean."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is a finite number, which true and false are not."""
+    """Whether it is a finite number, but not a boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,8 +1,8 @@
-"""Experts of a mixture, by the headers of its files: within a layer all of them have the same parts and shapes.
+"""Checks the experts of a mixture, by the headers of its files: all experts of a layer have the same parts and shapes.
 
-Files have a matrix for each expert, or one of three dimensions for all. Transformers puts the former together when it
-loads them, and of one that is missing or misshaped says only that this failed. What routes tokens to them, and what is
-beside them, is named in several ways; all layers with experts have it by the same names, and so have all without.
+Files have a matrix per expert, or a three-dimensional one for all. Transformers fuses the former when loading, and if
+one is missing or has a wrong shape it only says that this failed. Routers and shared experts have varying names, but
+within a model all layers with experts have the same ones, and so have all layers without.
 """
 
 import math
@@ -20,9 +20,9 @@ from finetune_trainer.models.weight_files import file_of, promised_in
 _OF_ONE = re.compile(r"(?P<list>.+\.experts)\.(?P<number>\d+)\.(?P<part>.+)")
 _OF_ALL = re.compile(r".+\.experts\.[a-z_]+")
 _ROUTED = re.compile(r"\.(experts|router|input_linear)\.|\.gate\.weight$")
-"""In a layer with experts, of any kind."""
+"""Parts that only layers with experts have, in any model type."""
 _COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
-"""Fields that count the experts of a layer; kinds take each other's names for them."""
+"""Fields with the number of experts per layer; model types accept each other's names."""
 
 _LAYERS = "layers."
 _WEIGHTS = (".weight", "bias", ".sinks", ".gate_up_proj", ".down_proj")
@@ -32,10 +32,10 @@ _Expert = dict[str, list[int]]
 
 
 def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
-    """The first number of experts that the files contradict.
+    """The first number of experts that contradicts the files.
 
     Raises:
-        TrainerError: ModelUnusable, an expert lacks what the others of its layer have, or has it in another shape.
+        TrainerError: ModelUnusable, an expert lacks a part of the others in its layer, or has it in another shape.
     """
     if fields.get("model_type") not in BESIDE_EXPERTS:
         return
@@ -54,7 +54,7 @@ def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wron
 
 
 def _require_layers_alike(fields: Fields, shapes: Shapes, folder: Path) -> None:
-    """Those with experts among themselves, and those without; what an expert has is its own list's matter."""
+    """Compare layers with experts with each other, and those without; experts are compared within their own list."""
     layers: dict[int, dict[str, str]] = {}
     for name in shapes:
         place = placed(name)

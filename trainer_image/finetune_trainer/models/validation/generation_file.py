@@ -1,7 +1,7 @@
-"""Values of a base model's generation_config.json that nobody can generate by, or with which transformers refuses it.
+"""Values in a base model's generation_config.json that cannot be used for generation, or that transformers refuses.
 
-The latter as GenerationConfig.validate says it, and without transformers: `check` has none. Models are asked otherwise
-than the file says, but whoever loads one reads it.
+The latter as in GenerationConfig.validate, but without transformers, which `check` does not have. We do not generate by
+this file, but everyone who loads the model reads it.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,13 +13,13 @@ CACHES = frozenset({
     "dynamic", "hybrid", "hybrid_chunked", "offloaded", "offloaded_hybrid", "offloaded_hybrid_chunked",
     "offloaded_static", "paged", "quantized", "sliding_window", "static",
 })  # fmt: skip
-"""Where keys and values may be kept, as transformers names the places."""
+"""Types of key-value caches, as named by transformers."""
 
 _ARGUMENTS = (
     "assistant_model", "logits_processor", "negative_prompt_attention_mask", "negative_prompt_ids",
     "prefix_allowed_tokens_fn", "stopping_criteria", "streamer", "synced_gpus",
 )  # fmt: skip
-"""What is given to generate() itself."""
+"""Arguments of generate() that are not part of a config."""
 
 _DRAWN_BY: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "temperature": ("number from 0 on", lambda value: is_number(value) and value >= 0),
@@ -29,7 +29,7 @@ _DRAWN_BY: dict[str, tuple[str, Callable[[Any], bool]]] = {
 
 
 def wrong_sampling(fields: Fields) -> Iterator[Wrong]:
-    """What a model's own recommendation says that nobody can draw tokens by; 0 leaves top_p and top_k out."""
+    """Invalid sampling parameters in a model's recommendation; 0 disables top_p and top_k."""
     for name, (meant, is_right) in _DRAWN_BY.items():
         value = fields.get(name)
         if (value or name == "temperature") and value is not None and not is_right(value):
@@ -37,7 +37,7 @@ def wrong_sampling(fields: Fields) -> Iterator[Wrong]:
 
 
 def wrong_generation(fields: Fields) -> Iterator[Wrong]:
-    """What nobody can generate by; null is as if the line were not there, but for arguments of generate()."""
+    """Invalid values; null is the same as no value, except for arguments of generate()."""
     yield from wrong_tokens(fields)
     yield from wrong_sampling(fields)
     given = {name: value for name, value in fields.items() if value is not None}

@@ -1,7 +1,7 @@
-"""Tensors that models of a known kind have by a field of config.json, and tensors of files that a kind has never.
+"""Tensors that models of a known type have depending on config.json, and tensors that a type never has.
 
-Transformers leaves the latter out, and the model computes something else than its weights were made for: Qwen3's
-weights called Llama's would be trained without the norms of their heads. What is always there: `required_tensors.py`.
+Transformers ignores the latter, and the model computes something else than its weights were made for: Qwen3's weights
+with Llama's type would be trained without query and key norms. Required tensors are in `required_tensors.py`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -15,16 +15,16 @@ from finetune_trainer.models.weight_files import file_of
 
 
 class Option(NamedTuple):
-    """Parts that are there exactly where a field says so."""
+    """Parts that exist exactly if a field has certain values."""
 
     field: str
     usual: Any
-    """What the kind takes where the file does not say it."""
+    """The model type's default, if the file has no value."""
     parts: frozenset[str]
     has: Callable[[Any], bool] = bool
 
     def holds(self, fields: Fields) -> bool:
-        """Whether a model of this configuration has the parts."""
+        """Whether a model with this config has the parts."""
         return self.has(fields.get(self.field, self.usual))
 
 
@@ -78,7 +78,7 @@ OPTIONS: Mapping[str, tuple[Option, ...]] = {
 
 _PLACES_OF_T5 = spelt(
     "{en,de}coder.block.N.layer.0.SelfAttention.relative_attention_bias.weight",
-    "decoder.block.N.layer.1.EncDecAttention.relative_attention_bias.weight",  # of old files: never used
+    "decoder.block.N.layer.1.EncDecAttention.relative_attention_bias.weight",  # in old files; never used
 )
 MAYBE: Mapping[str, frozenset[str]] = {
     **dict.fromkeys(("mt5", "t5", "umt5"), _PLACES_OF_T5),
@@ -100,17 +100,17 @@ MAYBE: Mapping[str, frozenset[str]] = {
         "layers.N.encoder_attn.{q,k,v,out}_proj.{weight,bias}", "layers.N.encoder_attn_layer_norm.{weight,bias}"
     ),
 }  # fmt: skip
-"""What some models of a kind have besides, by fields that are in no table here."""
+"""Further optional parts of model types, depending on fields that are in no table here."""
 
 _UNTOLD = frozenset({"stablelm"})
-"""Kinds with as many norms in a layer as it has heads."""
+"""Model types with one norm per head in a layer."""
 _HEAD = "lm_head"
 
 
 def left_out(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
-    """The first weight of the model's own layers, or bias, that a model of this configuration has no place for.
+    """The first weight or bias in the model's own layers for which a model with this config has no place.
 
-    Only of files that hold all that the kind has. Buffers of old files, as `attn.bias`, are no layer's.
+    Only if the files contain everything that the type requires. Buffers in old files, such as `attn.bias`, are ignored.
     """
     kind = fields.get("model_type", "")
     always = ALWAYS.get(kind)
@@ -141,7 +141,7 @@ def left_out(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterato
 
 
 def _whose(there: set[str]) -> str | None:
-    """The kind that has exactly these parts by any configuration, as Qwen2's biases are not all of Llama's."""
+    """The model type that has exactly these parts in any config; Qwen2's biases are not all of Llama's, for example."""
     layered = {part for part in there if "N." in part}
     fits = [kind for kind, always in ALWAYS.items() if layered == {part for part in always if "N." in part}]
     return next((kind for kind in fits if not OPTIONS.get(kind)), None)
@@ -153,7 +153,7 @@ def _is_bias(part: str, known: frozenset[str]) -> bool:
 
 
 def lacking(fields: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
-    """The first field that gives the layers something of which the files have nothing."""
+    """The first field that requires tensors of the layers that the files lack entirely."""
     parts = {placed(name).part: name for name in shapes}
     for option in OPTIONS.get(fields.get("model_type", ""), ()):
         missing = min(option.parts - parts.keys(), default=None)

@@ -1,7 +1,7 @@
-"""Tensors that every model of a known kind has, whatever its config.json says, and files of weights that lack one.
+"""Tensors that every model of a known type has, whatever its config.json says, and weight files that lack one.
 
-Loading tells them too, once there is a pod with a GPU: transformers would make them up. A test makes models of each
-kind without weights, and compares. Tables of words and output heads are in no list: one may stand for the other.
+Loading would report them too, but only in a pod with a GPU: transformers initializes them. A test creates models of
+each type without weights and compares. Embedding tables and output heads are not listed: they may be tied.
 """
 
 import re
@@ -14,17 +14,17 @@ from finetune_trainer.models.validation.tensor_names import around_of, count_of,
 
 _BRACES = re.compile(r"\{([^}]*)\}")
 _WRAPPER = re.compile(r"^module\.|(?:^|(?<=\.))_(?:orig_mod|fsdp_wrapped_module|checkpoint_wrapped_module)\.")
-"""What torch's wrappers put into the names of a model that is saved within them."""
+"""What torch's wrappers add to the tensor names of a model that is saved inside them."""
 
 
 def alternatives(name: str) -> list[str]:
-    """A name whose braces hold alternatives, as a shell has them: each of its spellings in order."""
+    """All expansions of a name with alternatives in braces, as in a shell, in order."""
     pieces = [part.split(",") if place % 2 else [part] for place, part in enumerate(_BRACES.split(name))]
     return ["".join(one) for one in product(*pieces)]
 
 
 def spelt(*names: str) -> frozenset[str]:
-    """All spellings of several such names."""
+    """All expansions of several such names."""
     return frozenset(one for name in names for one in alternatives(name))
 
 
@@ -123,7 +123,7 @@ ALWAYS: Mapping[str, frozenset[str]] = {
         "layers.N.{fc1,fc2,self_attn_layer_norm,final_layer_norm}.{weight,bias}",
     ),
 }  # fmt: skip
-"""By model_type: parts, as `tensor_names.py` names them."""
+"""By model_type: parts, as named by `tensor_names.py`."""
 
 _LATENT = _NORMS | spelt(
     "layers.N.self_attn.{kv_a_layernorm,kv_a_proj_with_mqa,kv_b_proj,o_proj}.weight", "norm.weight"
@@ -141,25 +141,25 @@ BESIDE_EXPERTS: Mapping[str, frozenset[str]] = {
     | spelt("layers.N.mlp.experts.{gate_up,down}_proj{,_bias}"),
     "phimoe": _ATTENDING | spelt("layers.N.{input,post_attention}_layernorm.bias", "norm.bias"),
 }
-"""The same of mixtures of experts, whose feed-forward layers are in `experts.py`: files name them in several ways."""
+"""The same for mixtures of experts without their feed-forward layers, whose names vary: see `experts.py`."""
 
 
 class Missing(NamedTuple):
-    """A tensor that is not there."""
+    """A missing tensor."""
 
     name: str
     everywhere: bool
-    """Whether no layer has one: then it is likely another kind of model."""
+    """Whether no layer has it: then it is probably another model type."""
 
 
 def first_missing(fields: Fields, names: Collection[str]) -> Missing | None:
-    """What the files of a known kind lack; None where they have all, or names that nobody knows."""
+    """What the files of a known model type lack; None if they are complete, or have unknown names."""
     kind = fields.get("model_type", "")
     always = ALWAYS.get(kind) or BESIDE_EXPERTS.get(kind, frozenset())
     there = {placed(name).part for name in names}
     within = any(part.endswith(f".{known}") for part in there for known in always)
     if not there or (within and not always & there):
-        return None  # a part of something larger: whoever loads it may know how to take it out
+        return None  # part of a larger model, which its loader may know how to extract
     around = next((around_of(name) for name in names if placed(name).part in always), "")
     for part in sorted(always - there, key=lambda one: ("N." not in one, one)):
         return Missing(around + part.replace("N.", "0."), everywhere=True)
@@ -173,7 +173,7 @@ def first_missing(fields: Fields, names: Collection[str]) -> Missing | None:
 
 
 def wrapped(fields: Fields, names: Collection[str]) -> str | None:
-    """The first name that would be one of this kind's without what a wrapper has put into it; None if all is there."""
+    """The first name that is one of this type's after removing a wrapper's prefix; None if nothing is missing."""
     always = ALWAYS.get(fields.get("model_type", ""), frozenset())
     if always <= {placed(name).part for name in names}:
         return None
@@ -183,5 +183,5 @@ def wrapped(fields: Fields, names: Collection[str]) -> str | None:
 
 
 def unwrapped(name: str) -> str:
-    """A tensor's name without what wrappers put into it."""
+    """A tensor's name without prefixes of wrappers."""
     return re.sub(r"^(?:module\.)+", "", _WRAPPER.sub("", name))

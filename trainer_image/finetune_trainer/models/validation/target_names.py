@@ -1,7 +1,7 @@
 """Whether lora.targetModules names linear layers of the base model, by the headers of its files: no weights, no torch.
 
-`check` says it before a GPU is asked for, and the trainer before it loads the model. Only kinds of models are judged
-whose layers have in memory the names that they have in the files; of others `adapters.py` says it once they are loaded.
+`check` reports it before a GPU is requested, and the trainer before it loads the model. Only for model types whose
+layers have the same names in memory as in the files; for others `adapters.py` reports it after loading.
 """
 
 import difflib
@@ -16,22 +16,22 @@ from finetune_trainer.models.kinds import KNOWN
 from finetune_trainer.models.weight_files import UNREADABLE, entries_in
 
 _HEAD, _OLD_HEAD = "lm_head", "embed_out"
-"""The output head, in no file where it is tied to the embeddings, and what GPT-NeoX's is called in its files."""
+"""The output head, which is in no file if it is tied to the embeddings, and GPT-NeoX's name for it in files."""
 
 _TABLES = frozenset({
     "embed_in", "embed_positions", "embed_tokens", "global_relative_attention_bias", "relative_attention_bias",
     "shared", "word_embeddings", "wpe", "wte",
 })  # fmt: skip
-"""What has a matrix and is no linear layer."""
+"""Parts with a matrix that are not linear layers."""
 
 _USUAL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
-"""In the order in which models have them; files have theirs by the alphabet."""
+"""In the order in which models have them; files sort them alphabetically."""
 
 _NAMED = 24
 
 
 def require(spec: FineTuneJobSpec, folder: Path) -> None:
-    """Refuse names that none of the model's linear layers has. Nothing is said where files or kind do not tell.
+    """Refuse names of no linear layer of the model. Passes if files or model type do not tell.
 
     Raises:
         TrainerError: SpecInvalid.
@@ -63,12 +63,12 @@ def _near(name: str, names: list[str]) -> list[str]:
 
 
 def _stands_in(known: set[str], target: str) -> bool:
-    """Whether it names a layer, by the end of its path or, as files may leave out the beginning, by more than that."""
+    """Whether it names a layer, by the end of its path, or with a prefix that the files omit."""
     return any(f".{path}".endswith(f".{target}") or f".{target}".endswith(f".{path}") for path in known)
 
 
 def _linear_paths(folder: Path) -> set[str]:
-    """Paths of the linear layers, as the files have them; none where they cannot be told by the files."""
+    """Paths of the linear layers, as in the files; empty if the files do not tell."""
     try:
         kind = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         if kind["model_type"] not in KNOWN or "auto_map" in kind:

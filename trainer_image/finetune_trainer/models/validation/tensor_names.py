@@ -1,9 +1,9 @@
-"""Names of a base model's tensors, as its files have them, taken apart: which layer of which list, and what of it.
+"""Parses the names of a base model's tensors in its files: list of layers, layer number, and part.
 
     model.layers.3.self_attn.q_proj.weight  →  part layers.N.self_attn.q_proj.weight, in `layers.`, number 3
 
-Kinds of models have the same parts in all of their layers, mostly: `required_tensors.py`. Which field of config.json
-counts the layers of a list is told here, too: an encoder's are none of a decoder's.
+Model types mostly have the same parts in all of their layers: `required_tensors.py`. This module also knows which field
+of config.json counts the layers of a list, which may differ between encoder and decoder.
 """
 
 import re
@@ -16,29 +16,29 @@ from finetune_trainer.models.validation.config_values import Fields, is_whole
 LAYER_COUNTS = ("num_hidden_layers", "num_layers", "n_layer", "n_layers")
 
 _AROUND = re.compile(r"(?:model|transformer|gpt_neox)\.(?=.)")
-"""What libraries put before all names of a model that has a head, and leave out where the file has none."""
+"""Prefix of all names in a model that has a head; absent if the file was saved without one."""
 _NUMBERED = re.compile(r"(?P<list>(?:.+?\.)?)(?P<number>\d+)\.(?P<rest>.+)")
 
 
 class Placed(NamedTuple):
-    """Where a tensor stands."""
+    """Position of a tensor in the model."""
 
     part: str
-    """Its name, without what is around all of them, and with N for the number of its layer."""
+    """Its name, without the common prefix, and with N for the number of its layer."""
     layers: str = ""
-    """The list that its layer is in, with a point behind; "" where it is in none."""
+    """The list that contains its layer, with a trailing dot; "" if none."""
     number: int = 0
-    """Of its layer, from 0 on."""
+    """Number of its layer, from 0."""
 
 
 def around_of(name: str) -> str:
-    """What is before the tensor's name for all of them."""
+    """The common prefix in a tensor's name."""
     found = _AROUND.match(name)
     return found[0] if found else ""
 
 
 def placed(name: str) -> Placed:
-    """Where the tensor of this name stands."""
+    """The position of the tensor with this name."""
     short = name.removeprefix(around_of(name))
     found = _NUMBERED.fullmatch(short)
     if found is None:
@@ -47,7 +47,7 @@ def placed(name: str) -> Placed:
 
 
 def parts_by_layer(names: Iterable[str], layers: str) -> dict[int, set[str]]:
-    """The parts of each layer that a list has."""
+    """The parts of each layer in a list."""
     found: dict[int, set[str]] = {}
     for one in map(placed, names):
         if one.layers == layers:
@@ -56,13 +56,13 @@ def parts_by_layer(names: Iterable[str], layers: str) -> dict[int, set[str]]:
 
 
 def count_of(fields: Fields, layers: str) -> int | None:
-    """How many layers config.json says that a list of them has; None where it does not say it."""
+    """The number of layers in a list according to config.json; None if it does not say."""
     name = field_of(fields, layers)
     return None if name is None else fields[name]
 
 
 def field_of(fields: Fields, layers: str) -> str | None:
-    """The field that counts the layers of a list, as `placed` names it."""
+    """The field that counts the layers of a list, which is named as in `placed`."""
     kind, side = fields.get("model_type"), layers.partition(".")[0]
     if kind in BARTS:
         named: tuple[str, ...] = (f"{side}_layers",)

@@ -1,7 +1,7 @@
-"""How wide each matrix, norm and bias of the known kinds of models is, by the fields of config.json that say so.
+"""Shapes of the matrices, norms and biases of the known model types, by fields of config.json.
 
-Only those that have, by these fields, the shapes that transformers makes of them. A test makes a model of each kind
-without weights, and compares. What follows from the tables: `config_shapes.py`.
+Only those that transformers creates with these shapes. A test creates a model of each type without weights and
+compares. What follows from the tables is in `config_shapes.py`.
 """
 
 from collections.abc import Mapping
@@ -18,28 +18,28 @@ OF_EXPERTS = {
     **dict.fromkeys(("glm4_moe", "solar_open"), "n_routed_experts"),
     "ernie4_5_moe": "moe_num_experts",
 }
-"""Mixtures of experts with Llama's attention and norms, and the field that counts the experts of a layer."""
+"""Mixtures of experts with Llama's attention and norms, and the field with the number of experts per layer."""
 
 OWN_HEAD_DIM = frozenset({
     "cwm", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "gpt_oss", "qwen3", "seed_oss", "solar_open",
 })  # fmt: skip
-"""Kinds whose heads have a width of their own where the file says none; of the others they part the hidden size."""
+"""Model types with a default head dimension; for others it is the hidden size divided by the number of heads."""
 
 
 class Side(NamedTuple):
-    """One side of a matrix, or a norm or bias: how wide it is, and the fields that say so."""
+    """One side of a matrix, or the length of a norm or bias, as a formula of config fields."""
 
     said: str
-    """Sums of products of fields and whole numbers; `//` binds closer than `*`."""
+    """Sum of products of fields and integers; `//` binds tighter than `*`."""
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """In the order in which they are named."""
+        """The fields in order of appearance."""
         words = (word for term in _terms(self.said) for factor in term for word in factor)
         return tuple(dict.fromkeys(word for word in words if word and not word.isdecimal()))
 
     def by(self, sizes: Mapping[str, int]) -> int | None:
-        """Its width by these fields; None where they do not say it."""
+        """The size for these field values; None if some are missing."""
         if not sizes.keys() >= {*self.fields}:
             return None
 
@@ -52,7 +52,7 @@ class Side(NamedTuple):
 
 @cache
 def _terms(said: str) -> tuple[tuple[tuple[str, str], ...], ...]:
-    """Summands, their factors, and what each of these is divided by, if by anything."""
+    """Summands, each as factors with their divisors ("" for none)."""
 
     def factor(text: str) -> tuple[str, str]:
         whole, _, part = text.partition("//")
@@ -62,13 +62,13 @@ def _terms(said: str) -> tuple[tuple[tuple[str, str], ...], ...]:
 
 
 Sides = Mapping[str, tuple[Side, ...]]
-"""Rows and columns of matrices, one side of the others, by the parts of a model that they are (`tensor_names.py`)."""
+"""Rows and columns of matrices, or the length of vectors, by part of the model (`tensor_names.py`)."""
 
 
 def _sides(table: str, *, result: int = 0) -> Sides:
-    """Of lines with a layer and its sides, for its weight and its bias; braces hold alternatives.
+    """Parses lines with a layer and its sides, for its weight and its bias; braces hold alternatives.
 
-    `result` is the side of a matrix that a bias is as wide as.
+    `result`: which side of a matrix the bias matches.
     """
     weights: dict[str, tuple[Side, ...]] = {}
     biases: dict[str, tuple[Side, ...]] = {}
@@ -104,7 +104,7 @@ _OLMOE_NORMS = _sides("""
     layers.N.self_attn.k_norm             num_key_value_heads*hidden_size//num_attention_heads
 """)
 _PHI_NORMS = _sides("layers.N.self_attn.{q,k}_layernorm  hidden_size//num_attention_heads")
-"""Of its heads, whatever head_dim says."""
+"""Of its heads' size, ignoring head_dim."""
 _STABLELM = _sides("""
     layers.N.self_attn.q_proj             hidden_size                        hidden_size
     layers.N.self_attn.{k,v}_proj         num_key_value_heads*hidden_size//num_attention_heads hidden_size
@@ -153,7 +153,7 @@ _GPT2 = _sides(
     h.N.mlp.c_proj          n_inner         n_embd
     {ln_f,h.N.ln_1,h.N.ln_2} n_embd
     """,
-    result=1,  # its matrices stand on their sides
+    result=1,  # its matrices are transposed
 )
 _GPTJ = _sides("""
     wte                     vocab_size      n_embd
@@ -207,7 +207,7 @@ _POSITIONS = "{en,de}coder.embed_positions  max_position_embeddings"
 
 
 def _of_experts(kind: str) -> Sides:
-    """What is beside the experts: `experts.py` has those."""
+    """Everything except the experts, which are in `experts.py`."""
     norms = {
         "flex_olmo": _WHOLE_NORMS, "glm4_moe": _HEAD_NORMS, "olmoe": _OLMOE_NORMS, "qwen3_moe": _HEAD_NORMS,
         "gpt_oss": {"layers.N.self_attn.sinks": (Side("num_attention_heads"),)},
@@ -238,13 +238,13 @@ _BY_KIND: Mapping[str, Sides] = {
 
 
 def _with_head(sides: Sides) -> Sides:
-    """And the output head, which has the shape of the table of words; loading minds it where both are one, too."""
+    """Adds the output head, which has the shape of the embedding table; it is checked on loading even if tied."""
     heads = dict.fromkeys(("lm_head.weight", "embed_out.weight"), next(iter(sides.values())))
     return {**sides, **heads, "lm_head.bias": (Side("vocab_size"),)}
 
 
 SIDES: Mapping[str, Sides] = {kind: _with_head(sides) for kind, sides in _BY_KIND.items()}
-"""By model_type; the table of words is the first."""
+"""By model_type; the embedding table comes first."""
 
 FOUR_TIMES: Mapping[str, tuple[str, str]] = {
     "falcon": ("ffn_hidden_size", "hidden_size"),
@@ -252,4 +252,4 @@ FOUR_TIMES: Mapping[str, tuple[str, str]] = {
     "gpt_neo": ("intermediate_size", "hidden_size"),
     "gptj": ("n_inner", "n_embd"),
 }
-"""Kinds whose feed-forward layers are four times as wide as the model where the first field says nothing."""
+"""Model types whose feed-forward layers have four times the model's width if the first field is missing."""

@@ -1,6 +1,6 @@
-"""Whether a job's rows have tokens that the base model has no embedding for, without the model: by its configuration.
+"""Whether a job's rows contain tokens for which the base model has no embedding, by its config, without loading it.
 
-Mostly the sizes of vocabulary and tokenizer tell that they have none, and no row is read.
+Mostly the vocabulary sizes of model and tokenizer rule that out, and no row is read.
 """
 
 import json
@@ -17,7 +17,7 @@ from finetune_trainer.models.weight_files import UNREADABLE
 def require(
     spec: FineTuneJobSpec, folder: Path, tokenizer: ChatTokenizer, *, allow_local: bool, air_gapped: bool
 ) -> None:
-    """Refuse what training would once it has tokenised the data. Meant for data that can be used.
+    """Refuse what training would refuse once the data is tokenized. Meant for a valid dataset.
 
     Raises:
         TrainerError: ModelUnusable.
@@ -40,7 +40,7 @@ def _largest_ids(spec: FineTuneJobSpec, rows: Iterator[Row], tokenizer: ChatToke
 
 
 def _vocabulary(folder: Path) -> int | None:
-    """Tokens that the model knows, where it says so."""
+    """The model's vocabulary size, if its config has one."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
         size = (config.get("text_config") or config).get("vocab_size")

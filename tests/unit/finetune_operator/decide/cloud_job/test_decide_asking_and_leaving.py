@@ -64,13 +64,13 @@ def test_a_pause_that_a_provider_asks_for_is_recorded_and_no_look_is_at_once(pau
 @pytest.mark.parametrize("deleting", [False, True])
 def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_stay_are_told(deleting: bool) -> None:
     leaving = given(at_provider("Succeeded", model="ft:a"), status(), version=1, deleting=deleting)
-    going = outcomes.not_gone(leaving, ["md-e1t"], None, 20, leaving.now)
+    going = outcomes.deployments_left(leaving, ["md-e1t"], None, 20, leaving.now)
     assert going.requeue_after == 20
     said = condition(going.status, "Reconciling")
     assert (said is not None and "being deleted at the provider: md-e1t" in said.message) is deleting
-    lasts = outcomes.not_gone(leaving, ["md-e1t"], None, 20, leaving.now - hosted.LONG)
+    lasts = outcomes.deployments_left(leaving, ["md-e1t"], None, 20, leaving.now - hosted.LONG)
     assert condition(lasts.status, "Released").status == "False", "it may be billed, and nobody looks at it any more"
-    stays = outcomes.not_gone(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20, None)
+    stays = outcomes.deployments_left(leaving, ["md-e1t"], Failure.because(Reason.CREDENTIALS_INVALID, "no"), 20, None)
     assert stays.requeue_after == change.ASK_AGAIN_SECONDS
     assert condition(stays.status, "Released").status == "False"
     assert ("finetune.dev/abandon=true" in (stays.status.failure.message if stays.status.failure else "")) is deleting
@@ -94,7 +94,7 @@ HELD: dict[str, tuple[JobView, bool]] = {
 @pytest.mark.parametrize("name", HELD)
 def test_a_job_is_held_while_something_of_it_is_elsewhere(name: str) -> None:
     seen, held = HELD[name]
-    assert cloud_job.is_to_be_held(seen) is held
+    assert cloud_job.needs_finalizer(seen) is held
 
 
 AT_WORK = status()
@@ -115,14 +115,14 @@ FOLLOWED: dict[str, tuple[JobView, Decision, bool]] = {
 @pytest.mark.parametrize("name", FOLLOWED)
 def test_news_of_a_job_at_work_are_told_apart_from_all_else(name: str) -> None:
     seen, decision, follows = FOLLOWED[name]
-    assert cloud_job.only_follows(seen, decision) is follows
+    assert cloud_job.only_updates_progress(seen, decision) is follows
 
 
 @pytest.mark.parametrize("deleting", [False, True])
 def test_what_cannot_be_tidied_up_is_said_and_a_job_that_waits_for_it_can_be_let_go(deleting: bool) -> None:
     ended = decide(given(BROKEN, status())).status
     refused = Failure.because(Reason.CREDENTIALS_INVALID, "the key may not delete")
-    decision = outcomes.not_tidied(given(Run("Unseen"), ended, deleting=deleting), refused)
+    decision = outcomes.not_cleaned_up(given(Run("Unseen"), ended, deleting=deleting), refused)
     left = condition(decision.status, "Cleaned")
     assert (left.status, left.reason, decision.requeue_after) == ("False", "CredentialsInvalid", 60)
     failure = decision.status.failure
@@ -133,7 +133,7 @@ def test_what_cannot_be_tidied_up_is_said_and_a_job_that_waits_for_it_can_be_let
 
 def test_nobody_is_to_let_go_of_what_stops_in_a_moment() -> None:
     busy = Failure.because(Reason.PROVIDER_BUSY, "it is being stopped")
-    failure = outcomes.not_tidied(given(Run("Unseen"), status(), deleting=True), busy).status.failure
+    failure = outcomes.not_cleaned_up(given(Run("Unseen"), status(), deleting=True), busy).status.failure
     assert failure is not None
     assert failure.message == "what the job left at the provider is deleted later: it is being stopped"
 
@@ -141,6 +141,8 @@ def test_nobody_is_to_let_go_of_what_stops_in_a_moment() -> None:
 @pytest.mark.parametrize(("abandoned", "state"), [(False, "True"), (True, "Unknown")], ids=["tidied up", "let go"])
 def test_what_was_left_is_gone_or_nobody_looks_for_it_any_more(abandoned: bool, state: str) -> None:
     ended = decide(given(BROKEN, status())).status
-    left = outcomes.not_tidied(given(Run("Unseen"), ended), Failure.because(Reason.CREDENTIALS_INVALID, "no")).status
+    left = outcomes.not_cleaned_up(
+        given(Run("Unseen"), ended), Failure.because(Reason.CREDENTIALS_INVALID, "no")
+    ).status
     after = given(Run("Unseen"), left, abandoned=abandoned)
-    assert condition(outcomes.tidied(after, decide(after)).status, "Cleaned").status == state
+    assert condition(outcomes.cleaned_up(after, decide(after)).status, "Cleaned").status == state

@@ -146,42 +146,42 @@ def test_every_state_has_its_phase_reason_and_kstatus(name: str) -> None:
 def test_the_order_of_the_chain() -> None:
     order = [step.__name__ for step in cloud_job.STEPS]
     assert order == [
-        "remember_files",
-        "let_go",
-        "disbelieve",
+        "record_files",
+        "handle_deletion",
+        "reject_false_completion",
         "keep_finished",
-        "leave_to_its_owner",
+        "refuse_copy",
         "refuse_invalid_spec",
         "restart",
-        "say_unreachable",
+        "report_unreachable",
         "wait_for_news",
         "suspend",
-        "remember",
-        "wait_for_the_end",
+        "restore_completion",
+        "wait_for_namespace_deletion",
         "notice_loss",
         "hold_restored",
         "wait_for_connection",
         "refuse_by_policy",
-        "refuse_what_has_no_meaning",
+        "refuse_unsupported_fields",
         "take_over",
-        "refuse_what_has_ended",
-        "refuse_what_has_no_price",
+        "refuse_retired",
+        "refuse_unpriced",
         "wait_for_last_pod",
         "wait_before_retry",
         "start",
         "adopt",
         "refuse_other_base",
-        "check_anew",
+        "check_again",
         "enforce_deadline",
-        "make_anew",
+        "recreate",
         "wait_for_pod",
-        "refuse_what_was_not_brought",
+        "refuse_missing_uploads",
         "submit",
-        "say_untaken",
+        "report_upload_failure",
         "notice_silence",
-        "wait_for_the_name",
+        "wait_for_model_name",
         "follow",
-        "refuse_what_is_not_there",
+        "refuse_missing_job",
         "retry_or_fail",
         "measure",
         "complete",
@@ -432,7 +432,7 @@ def test_a_job_that_an_earlier_job_of_the_namespace_has_made_is_adopted() -> Non
 @pytest.mark.parametrize("connection", [openai_connection(), azure_connection(), bedrock_connection()])
 def test_the_data_of_an_adopted_job_are_not_asked(connection: LLMConnectionSpec) -> None:
     adopted = spec(dataset=TEST_SET, adopt={"jobID": "ftjob-1"})
-    assert "spec.dataset.test:" in (cloud_policy.meaningless(adopted, connection) or "")
+    assert "spec.dataset.test:" in (cloud_policy.unsupported(adopted, connection) or "")
 
 
 OF_WHOM = {

@@ -93,7 +93,7 @@ def test_which_base_models_learn_from_two_answers(name: str) -> None:
 
 def test_bedrock_learns_from_one_answer() -> None:
     asked = spec(baseModel=NOVA, preference={})
-    message = cloud_policy.meaningless(asked, bedrock_connection())
+    message = cloud_policy.unsupported(asked, bedrock_connection())
     assert message is not None
     assert "spec.preference: Bedrock's jobs learn from one answer for each prompt" in message
 
@@ -108,14 +108,14 @@ def test_of_every_field_it_is_known_whether_a_provider_heeds_it() -> None:
 
 @pytest.mark.parametrize("field", MEANINGLESS)
 def test_a_field_that_the_provider_could_not_heed_is_refused(field: str) -> None:
-    message = cloud_policy.meaningless(spec(**MEANINGLESS[field]), openai_connection())
+    message = cloud_policy.unsupported(spec(**MEANINGLESS[field]), openai_connection())
     assert message is not None
     assert f"spec.{field}:" in message
-    assert cloud_policy.meaningless(spec(), openai_connection()) is None
+    assert cloud_policy.unsupported(spec(), openai_connection()) is None
 
 
 @pytest.mark.parametrize("connect", [openai_connection, azure_connection, bedrock_connection])
 def test_a_hubs_token_is_for_data_on_a_hub_alone(connect: Any) -> None:
     token = {"hubTokenSecretRef": {"name": "hub", "key": "token"}, "baseModel": NOVA}
-    assert "spec.hubTokenSecretRef:" in str(cloud_policy.meaningless(spec(**token), connect()))
-    assert cloud_policy.meaningless(spec(**token, dataset=HUB_DATA), connect()) is None
+    assert "spec.hubTokenSecretRef:" in str(cloud_policy.unsupported(spec(**token), connect()))
+    assert cloud_policy.unsupported(spec(**token, dataset=HUB_DATA), connect()) is None

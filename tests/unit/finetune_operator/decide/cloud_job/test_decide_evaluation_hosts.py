@@ -65,38 +65,38 @@ RISES: dict[str, tuple[list[EvaluationDeployment], dict[str, Hosted], tuple[str,
 @pytest.mark.parametrize("name", RISES)
 def test_what_is_made_and_asked(name: str) -> None:
     recorded, found, make, ask = RISES[name]
-    plan = hosts.rise(recorded, [TUNED], found, NOW, one_at_a_time=True)
+    plan = hosts.bring_up(recorded, [TUNED], found, NOW, one_at_a_time=True)
     assert (plan.make, plan.ask) == (make, ask)
     assert [bool(one.unseen_since) for one in plan.recorded] == [bool(make)]
 
 
 def test_one_that_has_failed_is_asked_nothing_though_it_shows_as_ready() -> None:
     failed = entry(failure="it failed at the provider")
-    plan = hosts.rise([failed], [TUNED], there("Ready"), NOW, one_at_a_time=True)
+    plan = hosts.bring_up([failed], [TUNED], there("Ready"), NOW, one_at_a_time=True)
     assert (plan.make, plan.ask, plan.recorded) == ((), (), (failed,))
 
 
 @pytest.mark.parametrize(("before", "after"), [(stamp(-60), stamp(-60)), (None, stamp())])
 def test_its_hours_are_counted_from_the_first_look_that_shows_it_as_ready(before: str | None, after: str) -> None:
-    plan = hosts.rise([entry(ready_at=before)], [TUNED], there("Ready"), NOW, one_at_a_time=True)
+    plan = hosts.bring_up([entry(ready_at=before)], [TUNED], there("Ready"), NOW, one_at_a_time=True)
     assert plan.recorded[0].ready_at == after
 
 
 def test_one_that_stood_anyhow_is_not_gone_because_one_list_lacks_it() -> None:
     borrowed = entry(name="team-v3", borrowed=True, unseen_since=stamp(-20))
-    plan = hosts.rise([borrowed], [TUNED], {}, NOW, one_at_a_time=True)
+    plan = hosts.bring_up([borrowed], [TUNED], {}, NOW, one_at_a_time=True)
     assert (plan.make, plan.recorded) == ((), (borrowed,))
 
 
 def test_that_one_is_to_go_is_recorded_of_those_that_are_there() -> None:
     unseen = entry(BASE, unseen_since=stamp())
-    plan = hosts.fall([entry(), unseen], there("Ready"), BEGINNING, NOW, one_at_a_time=True)
+    plan = hosts.tear_down([entry(), unseen], there("Ready"), BEGINNING, NOW, one_at_a_time=True)
     assert (plan.delete, [one.released for one in plan.recorded]) == ((TUNED.name,), [True, False])
 
 
 def test_where_the_account_takes_one_change_at_a_time_the_second_one_waits() -> None:
-    assert hosts.rise([], [TUNED, BASE], {}, NOW, one_at_a_time=True).make == (TUNED.name,)
-    assert hosts.rise([], [TUNED, BASE], {}, NOW, one_at_a_time=False).make == (TUNED.name, BASE.name)
+    assert hosts.bring_up([], [TUNED, BASE], {}, NOW, one_at_a_time=True).make == (TUNED.name,)
+    assert hosts.bring_up([], [TUNED, BASE], {}, NOW, one_at_a_time=False).make == (TUNED.name, BASE.name)
 
 
 FAILURES = {
@@ -116,9 +116,9 @@ FAILURES = {
 @pytest.mark.parametrize("name", FAILURES)
 def test_one_that_cannot_be_had_is_not_made_again(name: str) -> None:
     recorded, found, says = FAILURES[name]
-    plan = hosts.rise([recorded], [TUNED], found, NOW, one_at_a_time=True)
+    plan = hosts.bring_up([recorded], [TUNED], found, NOW, one_at_a_time=True)
     assert says in (plan.recorded[0].failure or "")
-    assert (plan.make, hosts.stand(plan.recorded, ["tuned"])) == ((), True)
+    assert (plan.make, hosts.are_settled(plan.recorded, ["tuned"])) == ((), True)
 
 
 FALLS: dict[str, tuple[list[EvaluationDeployment], dict[str, Hosted], tuple[str, ...], int]] = {
@@ -141,7 +141,7 @@ FALLS: dict[str, tuple[list[EvaluationDeployment], dict[str, Hosted], tuple[str,
 @pytest.mark.parametrize("name", FALLS)
 def test_what_is_deleted_and_what_is_left(name: str) -> None:
     recorded, found, delete, left = FALLS[name]
-    plan = hosts.fall(recorded, found, BEGINNING, NOW, one_at_a_time=True)
+    plan = hosts.tear_down(recorded, found, BEGINNING, NOW, one_at_a_time=True)
     assert (plan.delete, len(plan.recorded)) == (delete, left)
 
 
@@ -150,14 +150,14 @@ def test_hours_are_counted_from_when_it_was_ready_until_it_is_gone() -> None:
     assert hosts.cost(ProviderEvaluation(deployments=[one], hosting="0.5000"), NOW) == Decimal("3.90")
     gone = one.model_copy(update={"unseen_since": stamp(-20)})
     seconds = 7200 - 20
-    assert hosts.fall([gone], {}, BEGINNING, NOW, one_at_a_time=True).cost == Decimal("1.70") * seconds / 3600
-    assert hosts.fall([one], there("Deleting"), BEGINNING, NOW, one_at_a_time=True).cost is None
+    assert hosts.tear_down([gone], {}, BEGINNING, NOW, one_at_a_time=True).cost == Decimal("1.70") * seconds / 3600
+    assert hosts.tear_down([one], there("Deleting"), BEGINNING, NOW, one_at_a_time=True).cost is None
     for_a_moment = gone.model_copy(update={"ready_at": gone.unseen_since})
-    assert hosts.fall([for_a_moment], {}, BEGINNING, NOW, one_at_a_time=True).cost == 0, "billed, and told"
+    assert hosts.tear_down([for_a_moment], {}, BEGINNING, NOW, one_at_a_time=True).cost == 0, "billed, and told"
 
 
 def test_baselines_that_do_not_come_are_given_up_and_a_tuned_model_ends_it() -> None:
-    since = stamp(-hosts.RISE.total_seconds())
+    since = stamp(-hosts.WAIT_LIMIT.total_seconds())
     waiting = ProviderEvaluation(deployments=[entry(), entry(BASE)], deploying_since=since)
     assert hosts.overdue(waiting, NOW) == "the tuned model's deployment does not answer after 2 hours"
     assert hosts.overdue(waiting, NOW - timedelta(seconds=1)) is None
@@ -198,9 +198,9 @@ def test_questions_stay_where_the_training_data_do_and_a_base_model_is_on_no_dev
 @pytest.mark.parametrize(
     ("ready", "told"),
     [
-        pytest.param(hosts.STAND - timedelta(seconds=1), None, id="not yet"),
+        pytest.param(hosts.LIFETIME - timedelta(seconds=1), None, id="not yet"),
         pytest.param(
-            hosts.STAND, f"deployment {TUNED.name} has existed for 24 hours, and may be billed", id="too long"
+            hosts.LIFETIME, f"deployment {TUNED.name} has existed for 24 hours, and may be billed", id="too long"
         ),
     ],
 )

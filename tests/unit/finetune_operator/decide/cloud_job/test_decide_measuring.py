@@ -14,9 +14,9 @@ from finetune_operator.decide.cloud_job import asking_cost, measuring
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job import change
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import ROOM_GRACE
 from finetune_operator.decide.job.versions import compared_of
 from finetune_operator.decide.job.view import Active, JobView
+from finetune_operator.decide.pods.grace import GRACE
 from tests.unit.finetune_operator.decide.given import (
     condition,
     job_spec,
@@ -67,7 +67,7 @@ def evaluation(made: FineTuneJobStatus) -> ProviderEvaluation:
 def test_the_order_of_the_steps() -> None:
     assert [step.__name__ for step in measuring.STEPS] == [
         "record", "prepare", "enforce_deadline", "enforce_limits", "pause", "wait_before_retry", "deploy", "begin",
-        "make_anew", "wait_for_pod", "follow", "retry_or_give_up",
+        "recreate", "wait_for_pod", "follow", "retry_or_give_up",
     ]  # fmt: skip
 
 
@@ -230,9 +230,9 @@ def test_a_pod_that_cannot_start_says_why() -> None:
 def test_a_pod_that_finds_no_room_is_no_failure_before_that_has_lasted_for_a_while() -> None:
     waits = pod("Queued", failure=Failure.because(Reason.UNSCHEDULABLE, "0/2 nodes"), since=view().now)
     early = decide(given(made(waits), status()))
-    assert (early.status.failure, early.requeue_after) == (None, ROOM_GRACE.total_seconds())
+    assert (early.status.failure, early.requeue_after) == (None, GRACE.total_seconds())
     assert condition(early.status, "Reconciling").reason == "Unschedulable"
-    late = decide(given(made(waits), early.status, now=view().now + ROOM_GRACE)).status
+    late = decide(given(made(waits), early.status, now=view().now + GRACE)).status
     assert late.failure.reason is Reason.UNSCHEDULABLE
 
 

@@ -9,7 +9,7 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus, ProviderEvaluation
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import evaluation_hosts, evaluation_record
-from finetune_operator.decide.cloud_job.evaluation_hosts import RISE, STAND, Fall
+from finetune_operator.decide.cloud_job.evaluation_hosts import LIFETIME, WAIT_LIMIT, TearDown
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Decision, JobView
@@ -67,7 +67,7 @@ def test_no_pod_asks_before_what_it_asks_answers() -> None:
 
 
 def test_a_baseline_that_does_not_come_is_given_up_and_a_tuned_model_that_failed_ends_it() -> None:
-    late = at(RISE.total_seconds())
+    late = at(WAIT_LIMIT.total_seconds())
     left = decide(given(status(ANSWERS, host("base"), deployingSince=stamp()), now=late))
     assert (left.host, left.requeue_after) == (None, 0)
     assert [bool(one.failure) for one in evaluation(left).deployments or ()] == [False, True]
@@ -84,7 +84,7 @@ LIMITS: dict[str, tuple[float, dict[str, Any], tuple[EvaluationDeployment, ...],
     "its budget is spent": (1.2, {"budget": {"maxCost": "5.00"}}, (ANSWERS, BASE_ANSWERS), "BudgetExceeded"),
     "it has no budget": (1.2, {}, (ANSWERS, BASE_ANSWERS), None),
     "nothing is billed by the hour": (1.2, {"budget": {"maxCost": "2.00"}}, (), None),
-    "it stands for long": (STAND.total_seconds() / 3600, {}, (ANSWERS, BASE_ANSWERS), "DeploymentFailed"),
+    "it stands for long": (LIFETIME.total_seconds() / 3600, {}, (ANSWERS, BASE_ANSWERS), "DeploymentFailed"),
     "it is paused": (1.2, {"budget": {"maxCost": "5.00"}, "suspend": True}, (ANSWERS, BASE_ANSWERS), None),
 }
 
@@ -139,16 +139,16 @@ def test_what_was_deployed_is_asked_to_go_before_the_version_is_made(
 def test_what_deployments_have_cost_is_summed_up_as_they_go() -> None:
     left = host("base", released=True)
     before = status(ANSWERS, left, hosting="0.5000")
-    after = evaluation_record.fallen(before, Fall((left,), (), Decimal("1.23456")))
+    after = evaluation_record.torn_down(before, TearDown((left,), (), Decimal("1.23456")))
     assert after.provider is not None
     assert after.provider.evaluation is not None
     assert (after.provider.evaluation.hosting, after.provider.evaluation.deployments) == ("1.7346", [left])
-    free = evaluation_record.fallen(before, Fall((), (), None))
+    free = evaluation_record.torn_down(before, TearDown((), (), None))
     assert free.provider is not None
     assert free.provider.evaluation is not None
     assert (free.provider.evaluation.hosting, free.provider.evaluation.deployments) == ("0.5000", None)
     nothing = FineTuneJobStatus()
-    assert evaluation_record.fallen(nothing, Fall((), (), None)) == nothing
+    assert evaluation_record.torn_down(nothing, TearDown((), (), None)) == nothing
     assert evaluation_record.released(nothing) == nothing
 
 

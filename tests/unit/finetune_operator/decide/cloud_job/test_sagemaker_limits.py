@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.decide.cloud_job.cloud_policy import meaningless
+from finetune_operator.decide.cloud_job.cloud_policy import unsupported
 from tests.unit.finetune_operator.decide.given import job_spec, sagemaker_connection
 
 CONNECTION = sagemaker_connection()
@@ -33,7 +33,7 @@ JUDGE = {"url": "https://judge.example.com/v1", "model": "m"}
     ids=lambda value: str(value)[:50],
 )
 def test_what_has_no_meaning_is_refused(fields: dict[str, Any], said: str) -> None:
-    assert said in str(meaningless(job_spec(**fields), CONNECTION))
+    assert said in str(unsupported(job_spec(**fields), CONNECTION))
 
 
 @pytest.mark.parametrize(
@@ -52,4 +52,4 @@ def test_what_has_no_meaning_is_refused(fields: dict[str, Any], said: str) -> No
     ids=str,
 )
 def test_what_the_trainer_can_do_is_allowed(fields: dict[str, Any]) -> None:
-    assert meaningless(job_spec(**fields), CONNECTION) is None
+    assert unsupported(job_spec(**fields), CONNECTION) is None

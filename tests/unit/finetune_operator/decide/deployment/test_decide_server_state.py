@@ -43,6 +43,14 @@ def unplaced(message: str) -> dict[str, Any]:
 QUOTA = {"message": "exceeded quota: q, requested: pods=1, used: pods=1, limited: pods=1"}
 
 
+@pytest.mark.parametrize(("age", "state"), [(59, "Rolling"), (60, "Failing")])
+def test_a_secret_that_comes_a_little_later_than_its_server_is_no_failure(age: float, state: str) -> None:
+    waits = pod("CreateContainerConfigError")
+    waits["metadata"]["creationTimestamp"] = stamp(-age)
+    serving = read_serving(deployment(availableReplicas=0), [waits], at(0))
+    assert (serving.state, "; a pod waits: m" in serving.note) == (state, state == "Rolling")
+
+
 def test_a_quota_that_others_use_is_waited_for_until_the_deadline() -> None:
     first = deployment(updatedReplicas=0, availableReplicas=0, conditions=[REFUSED | QUOTA])
     waits = read_serving(first, [])

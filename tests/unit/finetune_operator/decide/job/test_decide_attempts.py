@@ -59,7 +59,7 @@ AWAITS_POD = run("Queued", awaiting_pod=True, since=NOW, **MADE)
 HAS_JUST_BEGUN = run("Active", starting=True, **MADE)
 MANY, IN_SECONDS = 150, 30
 """So many jobs of which nothing is said, and within which time it is said of each that it has begun."""
-UNSAID: dict[str, tuple[Run, float, str | None]] = {
+UNRECORDED: dict[str, tuple[Run, float, str | None]] = {
     "waits for its pod": (AWAITS_POD, 10, None),
     "its trainer has just begun": (HAS_JUST_BEGUN, 10, None),
     "waits for its pod for long": (AWAITS_POD, 30, "Queued"),
@@ -77,10 +77,10 @@ UNSAID: dict[str, tuple[Run, float, str | None]] = {
 }
 
 
-@pytest.mark.parametrize("name", UNSAID)
+@pytest.mark.parametrize("name", UNRECORDED)
 def test_of_an_attempt_that_status_does_not_speak_of_is_said_at_once_what_has_come_of_it(name: str) -> None:
-    its_run, seconds, phase = UNSAID[name]
-    given = view(its_run, now=at(seconds), unsaid=MANY)
+    its_run, seconds, phase = UNRECORDED[name]
+    given = view(its_run, now=at(seconds), unrecorded_jobs=MANY)
     decision = decide(given)
     assert decision.later == (phase is None)
     assert decision.status.phase == phase
@@ -92,26 +92,26 @@ def test_of_an_attempt_that_status_does_not_speak_of_is_said_at_once_what_has_co
 
 
 @pytest.mark.parametrize(
-    ("unsaid", "seconds"),
+    ("unrecorded_jobs", "seconds"),
     [(1, 0), (4, 0), (5, 1), (50, 10), (MANY, IN_SECONDS), (1000, 200), (1500, 300), (10**6, 300)],
 )
 @pytest.mark.parametrize("its_run", [AWAITS_POD, HAS_JUST_BEGUN])
 def test_the_more_jobs_have_begun_in_silence_the_later_that_is_said_of_each_and_within_five_minutes(
-    its_run: Run, unsaid: int, seconds: int
+    its_run: Run, unrecorded_jobs: int, seconds: int
 ) -> None:
-    begun = decide(view(unsaid=unsaid))
+    begun = decide(view(unrecorded_jobs=unrecorded_jobs))
     assert (begun.start, begun.later) == (True, seconds > 0)
     assert begun.requeue_after == (min(seconds, LATE_POD_CHECK_SECONDS) or LATE_POD_CHECK_SECONDS)
     if seconds:
-        assert decide(view(its_run, unsaid=unsaid, now=at(seconds - 0.5))).later
-    said = decide(view(its_run, unsaid=unsaid, now=at(seconds)))
+        assert decide(view(its_run, unrecorded_jobs=unrecorded_jobs, now=at(seconds - 0.5))).later
+    said = decide(view(its_run, unrecorded_jobs=unrecorded_jobs, now=at(seconds)))
     assert (said.later, said.status.phase) == (False, "Queued")
 
 
 def looks(uid: str) -> list[float]:
     """When a job is looked at that has begun in silence among very many, until its status speaks."""
     found, now = [], 0.0
-    while (decision := decide(view(AWAITS_POD, uid=uid, unsaid=10**6, now=at(now)))).later:
+    while (decision := decide(view(AWAITS_POD, uid=uid, unrecorded_jobs=10**6, now=at(now)))).later:
         assert decision.requeue_after is not None
         now += decision.requeue_after
         found.append(round(now, 3))
@@ -132,7 +132,7 @@ def test_looks_at_many_that_have_begun_in_silence_at_once_are_spread_over_all_th
 
 
 def test_a_trainer_that_has_just_begun_among_thousands_is_looked_at_soon() -> None:
-    begun = decide(view(HAS_JUST_BEGUN, unsaid=10**6, now=at(200)))
+    begun = decide(view(HAS_JUST_BEGUN, unrecorded_jobs=10**6, now=at(200)))
     assert begun.requeue_after == LATE_POD_CHECK_SECONDS, "by then the trainer has spoken, or is at work without a word"
 
 
@@ -140,13 +140,13 @@ def test_a_trainer_that_has_just_begun_among_thousands_is_looked_at_soon() -> No
     "status", [running(provider=None), running(phase="Pending", provider=provider(2, job_id=None))]
 )
 def test_what_status_has_said_before_it_takes_back_at_once_however_many_jobs_begin(status: FineTuneJobStatus) -> None:
-    assert not decide(view(status=status, unsaid=10**6)).later
+    assert not decide(view(status=status, unrecorded_jobs=10**6)).later
     number = status.provider.attempt if status.provider else 1
-    assert decide(view(run("Queued", number, **MADE), status, unsaid=10**6)).status.phase == "Queued"
+    assert decide(view(run("Queued", number, **MADE), status, unrecorded_jobs=10**6)).status.phase == "Queued"
 
 
 def test_an_attempt_of_several_nodes_is_recorded_at_once_however_many_jobs_begin() -> None:
-    decision = decide(view(spec=job_spec(resources={"nodes": 2}), unsaid=10**6))
+    decision = decide(view(spec=job_spec(resources={"nodes": 2}), unrecorded_jobs=10**6))
     assert (decision.start, decision.later) == (True, False)
 
 

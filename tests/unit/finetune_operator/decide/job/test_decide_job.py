@@ -11,13 +11,9 @@ from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.cloud_job.steps import decide as decide_remote
 from finetune_operator.decide.job.change import fail
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.steps import (
-    CONNECTION_GRACE,
-    STEPS,
-    decide,
-    refused_by_policy,
-)
+from finetune_operator.decide.job.steps import STEPS, decide, refused_by_policy
 from finetune_operator.decide.job.view import Decision, JobView
+from finetune_operator.decide.pods.grace import GRACE
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     at,
@@ -41,14 +37,14 @@ from tests.unit.finetune_operator.decide.given import (
 
 def test_the_order_of_the_chain() -> None:
     assert [step.__name__ for step in STEPS] == [
-        "leave_deleted",
-        "disbelieve",
+        "handle_deletion",
+        "reject_false_completion",
         "keep_finished",
         "refuse_invalid_spec",
         "restart",
-        "say_unread",
+        "report_unreachable",
         "suspend",
-        "remember",
+        "restore_completion",
         "notice_loss",
         "hold_restored",
         "wait_for_connection",
@@ -57,7 +53,7 @@ def test_the_order_of_the_chain() -> None:
         "wait_before_retry",
         "start",
         "adopt",
-        "make_anew",
+        "recreate",
         "wait_for_pod",
         "notice_silence",
         "follow",
@@ -86,13 +82,19 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
     ),
     "connection not there yet": (view(connection=None), "Pending", "ConnectionNotFound", "InProgress"),
     "connection not there": (
-        view(connection=None, now=NOW + CONNECTION_GRACE),
+        view(connection=None, now=NOW + GRACE),
         "Pending",
         "ConnectionNotFound",
         "Failed",
     ),
-    "namespace not allowed": (
+    "namespace not labelled yet": (
         view(connection=connection(namespaceSelector={"matchLabels": {"team": "b"}})),
+        "Pending",
+        "NamespaceNotAllowed",
+        "InProgress",
+    ),
+    "namespace not allowed": (
+        view(connection=connection(namespaceSelector={"matchLabels": {"team": "b"}}), now=NOW + GRACE),
         "Failed",
         "NamespaceNotAllowed",
         "Failed",
@@ -441,6 +443,13 @@ def test_a_missing_connection_is_no_alarm_for_a_minute_then_one_and_forgotten_wh
     assert found.start
     assert found.status.failure is None
     assert kstatus(found.status) == "InProgress"
+
+
+def test_a_namespace_whose_label_comes_a_little_later_is_no_alarm_and_its_job_starts_then() -> None:
+    not_yet = view(now=at(59), namespace_labels={})
+    early = decide(replace(not_yet, connection=connection(namespaceSelector={"matchLabels": {"team": "a"}})))
+    assert (early.status.failure, early.requeue_after) == (None, pytest.approx(1))
+    assert decide(replace(not_yet, status=early.status, namespace_labels={"team": "a"})).start
 
 
 @pytest.mark.parametrize(

@@ -53,7 +53,7 @@ def play(number: int, pods_per_second: float) -> tuple[float, float]:
         if now >= ends[n] or now not in (job.made_at, job.pod_at, job.due):
             continue
         applied = min(int(now * APPLIED_PER_SECOND) + 1, number)
-        decision = decide(view(job.run(now), job.status, uid=f"uid-{n}", now=at(now), unsaid=applied - said))
+        decision = decide(view(job.run(now), job.status, uid=f"uid-{n}", now=at(now), unrecorded_jobs=applied - said))
         job.looks += 1
         if not decision.later:
             said += job.is_silent

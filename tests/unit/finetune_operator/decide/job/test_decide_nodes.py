@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_api.trainer import termination_message
-from finetune_operator.decide.job.attempt_end import telling
+from finetune_operator.decide.job.attempt_end import most_telling
 from finetune_operator.decide.job.read_run import read_run
 from tests.unit.finetune_operator.decide.given import NOW, at, batch_job, ended, pod, report, stamp, succeeded, waiting
 
@@ -59,7 +59,7 @@ def test_the_end_that_explains_most_is_why_an_attempt_failed(
         assert found.state == "Failed"
         assert found.failure is not None
         assert found.failure.reason is reason
-        assert telling(pods) is pods[node]
+        assert most_telling(pods) is pods[node]
 
 
 def test_the_first_node_speaks_for_all() -> None:

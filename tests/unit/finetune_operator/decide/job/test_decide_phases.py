@@ -8,7 +8,7 @@ from finetune_api.job_status import Failure, FineTuneJobStatus
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true
 from finetune_operator.decide.job.change import trouble, with_status
-from finetune_operator.decide.job.steps import going
+from finetune_operator.decide.job.steps import status_while_deleted
 from finetune_operator.decide.job.view import Change
 from tests.unit.finetune_operator.decide.given import job_spec, view
 
@@ -40,5 +40,7 @@ def test_a_job_is_suspended_as_long_as_it_is_to_be_also_while_its_provider_does_
 
 def test_a_suspended_job_that_is_deleted_and_kept_is_cancelled():
     suspended = with_status(view(), Change([Fact("Suspended", "True", Reason.SUSPENDED, "so")]))
-    status = going(view(status=suspended, spec=job_spec(suspend=True), deleting=True, kept_by="example.com/hold"))
+    status = status_while_deleted(
+        view(status=suspended, spec=job_spec(suspend=True), deleting=True, kept_by="example.com/hold")
+    )
     assert (status.phase, is_true(status.conditions, "Suspended")) == ("Cancelled", False)

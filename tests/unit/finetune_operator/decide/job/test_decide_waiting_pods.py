@@ -6,7 +6,8 @@ import pytest
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.decide.job.steps import ROOM_GRACE, decide
+from finetune_operator.decide.job.steps import decide
+from finetune_operator.decide.pods.grace import GRACE
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from tests.unit.finetune_operator.decide.given import NOW, at, run, running, view
 
@@ -26,7 +27,7 @@ def refused(limit: int) -> Failure:
     ids=lambda obstacle: obstacle.reason.value,
 )
 def test_what_may_pass_by_itself_is_no_failure_before_it_has_lasted_for_a_while(obstacle: Failure) -> None:
-    waits = run("Queued", failure=obstacle, since=NOW - ROOM_GRACE + timedelta(seconds=5))
+    waits = run("Queued", failure=obstacle, since=NOW - GRACE + timedelta(seconds=5))
     early = decide(view(waits, running(phase="Queued")))
     assert (early.status.failure, early.requeue_after) == (None, 5)
     told = next(one for one in early.status.conditions or () if one.type == "Reconciling")

@@ -4,7 +4,7 @@ import pytest
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.cloud_job.small_pods import in_its_words
+from finetune_operator.decide.cloud_job.small_pods import worded_for_small_pod
 from finetune_operator.decide.pods.containers import obstacle
 from tests.unit.finetune_operator.decide.given import pod, waiting
 
@@ -41,6 +41,6 @@ def test_the_words_of_a_failed_pull_say_what_helps(said: str, helps: str) -> Non
 def test_so_it_is_of_a_pod_that_checks_data() -> None:
     found = obstacle(pod("Pending", **waiting("ErrImagePull", FULL)))
     assert found is not None
-    assert in_its_words(found).next_step == found.next_step
+    assert worded_for_small_pod(found).next_step == found.next_step
     unknown = Failure.because(Reason.IMAGE_PULL_FAILED, "42")
-    assert "checkPod.image" in str(in_its_words(unknown).next_step)
+    assert "checkPod.image" in str(worded_for_small_pod(unknown).next_step)
