@@ -53,8 +53,8 @@ _NEXT_STEP_HERE = {
 
 
 _VALID_ALONE = (
-    "the manifest is valid; only the cluster knows whether what it names exists, and what may be changed: kubectl apply "
-    "--dry-run=server -f FILE"
+    "the manifest is valid; only the cluster knows whether what it names exists, and what may be changed: kubectl "
+    "apply --dry-run=server -f FILE"
 )
 """For kinds other than jobs."""
 

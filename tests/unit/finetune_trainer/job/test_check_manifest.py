@@ -450,10 +450,7 @@ def test_aliases_do_not_multiply_what_is_read(write):
         ("columns: [prompt]", "spec.dataset.columns: write its fields, no list: chosen, completion"),
         ("validation: pvc://a/b.csv", "spec.dataset.validation: write {uri: …} instead of a value alone"),
         ("validation: {path: pvc://a/b.csv}", "spec.dataset.validation.path: no such field; did you mean uri?"),
-        (
-            "test: {uri: pvc://a/b.csv, split: test}",
-            "spec.dataset.test.split: no such field; split the rows beforehand",
-        ),
+        ("test: {uri: pvc://a/b.csv, split: test}", "spec.dataset.test.split: no such field; split the rows"),
         ("test: {uri: pvc://a/b.csv, columns: {}}", "test.columns: no such field; here it is spec.dataset.columns"),
         ("test: {s3: {bucket: b}}", "test.s3: no such field; a file is named by its uri, such as pvc://CLAIM/PATH,"),
         ("test: {configMapRef: {name: b, key: c}}", "test.configMapRef: no such field; a file is named by its uri"),
