@@ -325,6 +325,10 @@ class SplitCheck:
         columns, seen = self.columns, set(self.columns_seen)
         if self.names_fit_other_split and (meant.keys() >= set(unnamed) or "messages" in meant):
             return column_names.renamed(columns, meant, self.format)
+        if meant.keys() >= set(unnamed) and all(place == name for place, name in meant.items()):
+            usual = " and ".join(meant)
+            named = f"Remove {usual} from spec.dataset.columns, as the file has the usual names"
+            return f"{named}, and apply the job under a new name."
         mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._preference_step(seen, sought=bool(meant)):
@@ -332,8 +336,8 @@ class SplitCheck:
         if (said := self._columns_in_words()) == column_names.NO_HEADER:
             header = column_names.header(self.columns, self.columns_seen, self.format)
             return f"Let the file begin with a line of its columns' names{header}, or m{named}"
-        text_warnings = self.rows == 1 and seen.isdisjoint(columns.named.values())
-        is_data = said == column_names.DATA or (text_warnings and not all(map(column_names.may_be_shown, seen)))
+        may_be_text = self.rows == 1 and seen.isdisjoint(columns.named.values())
+        is_data = said == column_names.DATA or (may_be_text and not all(map(column_names.may_be_shown, seen)))
         if is_data and self.format.startswith("JSON"):
             return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
