@@ -366,7 +366,7 @@ def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
     outcome.print_result(json.dumps(verdict.wire() | taken, indent=2, ensure_ascii=False))
     message = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
     lines = [
-        message,
+        message.replace("; line ", "\n  line "),  # one problem a line for people; the JSON has them in one text
         *(f"  warning: {warning}" for warning in verdict.warnings),
         *(f"  {in_words(use)}" for use in memory),
     ]
