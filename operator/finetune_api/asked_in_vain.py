@@ -10,14 +10,14 @@ from finetune_api.evaluation import Evaluation
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.uris import parse_artifact_uri
 
-_UNSAID = Evaluation()
+_DEFAULT_EVALUATION = Evaluation()
 """The default evaluation; created once, as every reconcile of a job compares with it."""
 
 _IN_THE_NAMESPACE = frozenset({"pvc", "configmap"})
 """Schemes of data that pods mount. Other data are fetched, with keys, proxies or certificates from a Secret."""
 
 
-def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> Iterator[str]:
+def fields_without_effect(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> Iterator[str]:
     """Sentences, each beginning with the field: unused settings, keys that are not needed, services out of reach.
 
     Args:
@@ -27,13 +27,17 @@ def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -
     """
     if spec.adopt is not None:
         return
-    if spec.dataset.test is None and spec.evaluation != _UNSAID:
+    if spec.dataset.test is None and spec.evaluation != _DEFAULT_EVALUATION:
         yield "spec.evaluation: there is no dataset.test, so nothing is evaluated"
     if spec.code is not None:
         return
     files = (spec.dataset.train, spec.dataset.validation, spec.dataset.test)
     schemes = {file.uri.partition("://")[0] for file in files if file is not None}
-    if spec.dataset.secret_ref is not None and schemes <= _IN_THE_NAMESPACE and not _asks_others(spec, connection):
+    if (
+        spec.dataset.secret_ref is not None
+        and schemes <= _IN_THE_NAMESPACE
+        and not _calls_other_services(spec, connection)
+    ):
         yield "spec.dataset.secretRef: all data are in volumes or ConfigMaps of the namespace, which need no keys"
     local = connection.hugging_face if connection else None
     if local is None or not local.air_gapped:
@@ -48,7 +52,7 @@ def asked_in_vain(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -
         )
 
 
-def _asks_others(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> bool:
+def _calls_other_services(spec: FineTuneJobSpec, connection: LLMConnectionSpec | None) -> bool:
     """Whether the pod that gets the data's Secret may call other services, which may need its proxy, mirror or keys.
 
     It downloads the base model from a hub, and uses a store for artifacts if the connection names no Secret for it.

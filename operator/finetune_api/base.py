@@ -201,9 +201,9 @@ Timestamp = Annotated[str, Field(max_length=64, json_schema_extra={"format": "da
 SIZES = ("memory", "ephemeral-storage")
 """Resources measured in bytes."""
 
-SUCH_AMOUNTS = "a quantity such as 2, 500m or 16Gi"
-SUCH_CORES = "a quantity of CPU such as 4 or 500m"
-SUCH_SIZES = "a quantity of bytes such as 16Gi or 16G"
+AMOUNT_EXAMPLES = "a quantity such as 2, 500m or 16Gi"
+CORES_EXAMPLES = "a quantity of CPU such as 4 or 500m"
+SIZE_EXAMPLES = "a quantity of bytes such as 16Gi or 16G"
 
 
 def _quantity(description: str, such: str, *more: tuple[str, str]) -> Any:
@@ -214,7 +214,7 @@ def _quantity(description: str, such: str, *more: tuple[str, str]) -> Any:
 
 Quantity = Annotated[
     str | int | float,
-    _quantity("A Kubernetes quantity, for example 500m or 4Gi; a fraction in quotes.", SUCH_AMOUNTS),
+    _quantity("A Kubernetes quantity, for example 500m or 4Gi; a fraction in quotes.", AMOUNT_EXAMPLES),
 ]
 
 
@@ -230,7 +230,7 @@ Size = Annotated[
     str | int | float,
     _quantity(
         "Memory or scratch space as a Kubernetes quantity with its unit, for example 4Gi.",
-        SUCH_SIZES,
+        SIZE_EXAMPLES,
         (f"!({_is('self', _TOO_SMALL)})", _SIZE_HELP),
     ),
 ]
@@ -241,7 +241,7 @@ Cores = Annotated[
     str | int | float,
     _quantity(
         "An amount of CPU as a Kubernetes quantity, for example 4 or 500m.",
-        SUCH_CORES,
+        CORES_EXAMPLES,
         (f"!({_is('self', _TOO_MANY)})", _CORES_HELP),
         (f"!({_is('self', _NONE)})", _NO_CORES_HELP),
     ),
@@ -372,7 +372,7 @@ class ResourceRequirements(ApiModel):
     )
 
 
-UNSEEN = 0
+NOT_RECONCILED = 0
 """Default status.observedGeneration, by the CRDs, of an object that was not reconciled yet."""
 
 

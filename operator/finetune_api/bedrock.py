@@ -74,7 +74,7 @@ def known() -> str:
     return ", ".join(one.title for one in FAMILIES)
 
 
-def elsewhere(spec: FineTuneJobSpec, region: str | None) -> list[str]:
+def other_region(spec: FineTuneJobSpec, region: str | None) -> list[str]:
     """That the base model's ARN is of another region: Bedrock tunes only models of its own.
 
     Args:
@@ -94,7 +94,7 @@ def out_of_bounds(spec: FineTuneJobSpec) -> list[str]:
     asked, family = spec.hyperparameters, family_of(spec.base_model)
     if family is None:
         return []
-    batch_size = asked.batch_size if asked.asks_for("batch_size") else None
+    batch_size = asked.batch_size if asked.is_set("batch_size") else None
     wanted = (
         ("epochs", asked.epochs, family.epochs, True),
         ("learningRate", asked.learning_rate, family.learning_rate, False),

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import yaml
 
-from finetune_api.base import RULES, SERVICE_NAME, UNSEEN, ApiModel, rules
+from finetune_api.base import NOT_RECONCILED, RULES, SERVICE_NAME, ApiModel, rules
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job import MUTABLE_FIELDS, FineTuneJobSpec
@@ -250,7 +250,7 @@ def object_schema(kind: Kind) -> Schema:
         "spec": spec,
         # Status has one writer: atomic, as per-field managedFields were half of what the API server reads.
         "status": structural_schema(kind.status, defaults=False)
-        | {"x-kubernetes-map-type": "atomic", "default": unseen(kind.status)},
+        | {"x-kubernetes-map-type": "atomic", "default": initial_status(kind.status)},
     }
     schema: Schema = {"type": "object", "description": kind.description, "properties": properties}
     if kind.spec_optional:
@@ -260,7 +260,7 @@ def object_schema(kind: Kind) -> Schema:
     return schema | (_name_rule(kind) if kind.names_service else {})
 
 
-def unseen(status: type[ApiModel]) -> dict[str, Any]:
+def initial_status(status: type[ApiModel]) -> dict[str, Any]:
     """Default status of an object that was not reconciled yet: tools consider an object without a status as done."""
     said = {"reason": Reason.PENDING.value, "message": "the operator has not reported on it yet", **_NEVER}
     conditions = [
@@ -269,10 +269,10 @@ def unseen(status: type[ApiModel]) -> dict[str, Any]:
         {"type": "Stalled", "status": "False", **said, "message": ""},
     ]
     phase = {"phase": Reason.PENDING.value} if "phase" in status.model_fields else {}
-    return {"observedGeneration": UNSEEN, **phase, "conditions": conditions}
+    return {"observedGeneration": NOT_RECONCILED, **phase, "conditions": conditions}
 
 
-_NEVER = {"lastTransitionTime": "1970-01-01T00:00:00Z", "observedGeneration": UNSEEN}
+_NEVER = {"lastTransitionTime": "1970-01-01T00:00:00Z", "observedGeneration": NOT_RECONCILED}
 
 
 def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
@@ -285,14 +285,14 @@ def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
     if unknown:
         raise KeyError(f"{', '.join(sorted(unknown))}: no such field")
     may = f"{', '.join(mutable[:-1])} and {mutable[-1]}"
-    fields, of_spec = dict(spec["properties"]), _asked_once(spec)
+    fields, of_spec = dict(spec["properties"]), _evaluated_once(spec)
     for name in [known for known in fields if known not in mutable]:
         refused = {
             "message": f"{name} cannot be changed: of a job's spec only {may} can; "
             "apply the job under a new name to run it with other settings",
             "reason": "FieldValueForbidden",
         }
-        fixed = _with_rules_asked_once(fields[name])
+        fixed = _with_rules_evaluated_once(fields[name])
         fields[name] = {**fixed, RULES: [*fixed.get(RULES, ()), {"rule": "self == oldSelf", **refused}]}
         if name not in spec.get("required", ()) and "default" not in fixed:
             rule = f"has(self.{name}) == has(oldSelf.{name})"
@@ -300,15 +300,15 @@ def immutable(spec: Schema, mutable: Sequence[str]) -> Schema:
     return {**spec, "properties": fields, RULES: of_spec}
 
 
-def _with_rules_asked_once(part: Schema) -> Schema:
+def _with_rules_evaluated_once(part: Schema) -> Schema:
     """The same for each part of it, except list items, which the API server cannot match with the old ones."""
-    made = {**part, RULES: _asked_once(part)} if RULES in part else dict(part)
+    made = {**part, RULES: _evaluated_once(part)} if RULES in part else dict(part)
     if "properties" in part:
-        made["properties"] = {name: _with_rules_asked_once(inner) for name, inner in part["properties"].items()}
+        made["properties"] = {name: _with_rules_evaluated_once(inner) for name, inner in part["properties"].items()}
     return made
 
 
-def _asked_once(part: Schema) -> list[Schema]:
+def _evaluated_once(part: Schema) -> list[Schema]:
     return [
         {**rule, "rule": f"oldSelf.hasValue() || ({rule['rule']})", "optionalOldSelf": True}
         for rule in part.get(RULES, ())

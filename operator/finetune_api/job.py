@@ -168,7 +168,7 @@ class Hyperparameters(ApiModel):
             raise ValueError("microBatchSize must be a divisor of batchSize")
         return self
 
-    def asks_for(self, name: str) -> bool:
+    def is_set(self, name: str) -> bool:
         """Whether a field has another value than the API server's default."""
         return bool(getattr(self, name) != type(self).model_fields[name].default)
 

@@ -150,7 +150,7 @@ TOKENIZER_LEFT_OUT = "the tokenizer that the code has saved is not used"
 """Beginning of the warning that the code saves another tokenizer, or chat template, than the base model's."""
 
 EXPERTS_LEFT = "the experts stay as they are"
-"""How the warning begins of adapters on a mixture of experts: it comes last, for it doubts nothing."""
+"""Beginning of the warning about adapters on a mixture of experts. It comes last, as it puts nothing in doubt."""
 
 
 class TrainingResult(ApiModel):

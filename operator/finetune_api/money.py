@@ -15,7 +15,7 @@ def in_cents(amount: Decimal, rounding: str = ROUND_HALF_UP) -> str:
     return str(min(amount, MOST).quantize(_CENT, rounding=rounding))
 
 
-def to_be_added(amount: Decimal) -> str:
+def as_summand(amount: Decimal) -> str:
     """An amount that is part of a sum, in finer units: many fractions of a cent add up."""
     return str(min(amount, MOST).quantize(_PART_OF_A_SUM))
 

@@ -16,7 +16,7 @@ def plain(name: str) -> str:
     return re.sub("[-_. ]", "", name).lower()
 
 
-def like(name: str, names: Collection[str], needed: Collection[str] = ()) -> str | None:
+def nearest_name(name: str, names: Collection[str], needed: Collection[str] = ()) -> str | None:
     """The name that may be meant: a similar one, or one that begins or ends with the other, as `secretName` does.
 
     Args:

@@ -111,17 +111,17 @@ _CONNECTION: Shape = {
 
 def invalid_parts(spec: Mapping[str, Any]) -> Iterator[InvalidPart]:
     """The invalid parts of a connection's spec, in manifest form, with their paths."""
-    return _opened(spec, _CONNECTION, ("spec",))
+    return _open_parts(spec, _CONNECTION, ("spec",))
 
 
-def _opened(part: Mapping[str, Any], shape: Shape, path: tuple[str | int, ...]) -> Iterator[InvalidPart]:
+def _open_parts(part: Mapping[str, Any], shape: Shape, path: tuple[str | int, ...]) -> Iterator[InvalidPart]:
     """Checks only the parts that the CRD leaves open; it has a schema for everything else."""
     for name, below in shape.items():
         value = part.get(name)
         if below in (TOLERATION, AFFINITY, VOLUME):
             yield from _wrong(value, below, (*path, name))
         elif isinstance(value, Mapping):
-            yield from _opened(value, below, (*path, name))
+            yield from _open_parts(value, below, (*path, name))
 
 
 def _wrong(value: Any, shape: Any, path: tuple[str | int, ...]) -> Iterator[InvalidPart]:

@@ -95,7 +95,7 @@ def fine_tuning_is_on(request: Request) -> Failure | None:
 _UNDER_A_NEW_NAME = "Then apply the job under a new name."
 
 
-def base_model_can_be_called_so(request: Request) -> Failure | None:
+def base_model_name_is_valid(request: Request) -> Failure | None:
     """Our own trainer accepts names of models on a hub or in the connection's model cache."""
     name, own = request.spec.base_model, request.connection.hugging_face or request.connection.sage_maker
     if own is None or request.spec.adopt is not None:
@@ -192,7 +192,7 @@ def endpoints_are_allowed(request: Request) -> Failure | None:
 
 OF_THE_JOB: tuple[Check, ...] = (
     fine_tuning_is_on,
-    base_model_can_be_called_so,
+    base_model_name_is_valid,
     base_model_is_allowed,
     code_is_allowed,
     fields_fit_the_provider,

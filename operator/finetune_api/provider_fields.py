@@ -100,7 +100,7 @@ _OF_BEDROCK: tuple[Check, ...] = (
 )
 
 
-def not_heeded(spec: FineTuneJobSpec, provider: str, connection: LLMConnectionSpec | None = None) -> list[str]:
+def unsupported_fields(spec: FineTuneJobSpec, provider: str, connection: LLMConnectionSpec | None = None) -> list[str]:
     """The fields that a provider outside of the cluster would ignore, each with what to write instead.
 
     Args:
@@ -121,7 +121,9 @@ def not_heeded(spec: FineTuneJobSpec, provider: str, connection: LLMConnectionSp
         sentences += _of_our_recipe(spec.hyperparameters)
     if provider == "bedrock":
         sentences += bedrock.out_of_bounds(spec)
-        sentences += bedrock.elsewhere(spec, connection.bedrock.region if connection and connection.bedrock else None)
+        sentences += bedrock.other_region(
+            spec, connection.bedrock.region if connection and connection.bedrock else None
+        )
     return [f"spec.{sentence}" for sentence in sentences]
 
 
@@ -132,7 +134,7 @@ def _is_on_a_hub(dataset: Dataset) -> bool:
 
 def _of_our_recipe(asked: Hyperparameters) -> Iterator[str]:
     for name in _OF_OUR_RECIPE:
-        if asked.asks_for(name):
+        if asked.is_set(name):
             yield f"hyperparameters.{alias(name)}: the provider has its own recipe; leave it out"
 
 

@@ -138,10 +138,10 @@ def _described(out: Schema) -> Schema:
     """The schema with default and range in its description: `kubectl explain` shows neither."""
     if "description" not in out:
         return out
-    return out | {"description": out["description"] + _default_told(out) + _range_told(out)}
+    return out | {"description": out["description"] + _default_text(out) + _range_text(out)}
 
 
-def _default_told(out: Schema) -> str:
+def _default_text(out: Schema) -> str:
     default = out.get("default")
     if isinstance(default, dict) or default is None or "Default" in out["description"]:
         return ""
@@ -150,7 +150,7 @@ def _default_told(out: Schema) -> str:
     return f" Default: {told}."
 
 
-def _range_told(out: Schema) -> str:
+def _range_text(out: Schema) -> str:
     if not {"minimum", "maximum"} <= set(out):
         return ""
     low = ("above " if out.get("exclusiveMinimum") else "") + f"{out['minimum']:.15g}"

@@ -67,8 +67,8 @@ class AttemptJob(AttemptRef):
         The spec is complete, as its defaults may differ in another release.
         """
         fields = type(self).model_fields.items()
-        unsaid = {name for name, field in fields if name != "spec" and getattr(self, name) == field.default}
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=unsaid)
+        defaults = {name for name, field in fields if name != "spec" and getattr(self, name) == field.default}
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=defaults)
 
 
 class PrepareJob(AttemptJob):

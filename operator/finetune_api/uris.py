@@ -144,7 +144,7 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
         UriError: unknown scheme, no path, a `..` segment, or credentials inside the URI.
     """
     split = _split(text)
-    if meant := without_mark(text):
+    if meant := incomplete_scheme(text):
         raise UriError(meant)
     allowed = SCHEME_HELP + (" or file:///PATH" if allow_local else "")
     schemes = (*DATASET_SCHEMES, LOCAL_SCHEME) if allow_local else DATASET_SCHEMES
@@ -164,11 +164,11 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
     if split.scheme != LOCAL_SCHEME and re.search(PLACEHOLDER, text):
         raise UriError(PLACEHOLDER_HELP)
     uri = Uri(text=text, scheme=split.scheme, root=split.netloc, path=path)
-    _require_its_form(uri)
+    _require_form(uri)
     return uri
 
 
-def without_mark(text: str) -> str | None:
+def incomplete_scheme(text: str) -> str | None:
     """What is wrong if only the `://` is incomplete, or it is a Windows path; the text itself is never repeated."""
     if _DRIVE.match(text):
         return "a Windows path does not exist in a pod: copy the file to a volume, and write pvc://CLAIM/PATH"
@@ -206,7 +206,7 @@ def _hint(split: SplitResult) -> str:
     return f" (write {own}://)" if own else ""
 
 
-def _require_its_form(uri: Uri) -> None:
+def _require_form(uri: Uri) -> None:
     """Require the form that its scheme defines.
 
     Raises:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from finetune_api.near_names import like
+from finetune_api.near_names import nearest_name
 
 _CHOICE = re.compile(r"invalid choice: '(.*)' \(choose from (.*)\)$")
 
@@ -22,21 +22,21 @@ class Parser(argparse.ArgumentParser):
         """See argparse; a subcommand reports its unknown flags itself, since the top-level parser knows none."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown and self._subparsers is None:
-            self.error(f"unrecognized arguments: {shlex.join(unknown)}{self._meant(unknown)}")
+            self.error(f"unrecognized arguments: {shlex.join(unknown)}{self._suggestion(unknown)}")
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
         """See argparse; suggests the command that was probably meant."""
         choice = _CHOICE.search(message)
-        near = like(choice[1], re.findall(r"[\w-]+", choice[2])) if choice else None
+        near = nearest_name(choice[1], re.findall(r"[\w-]+", choice[2])) if choice else None
         super().error(message + (f"; did you mean {near}?" if near else ""))
 
-    def _meant(self, unknown: Sequence[str]) -> str:
+    def _suggestion(self, unknown: Sequence[str]) -> str:
         """A hint: the flag that was probably meant, else to quote a text of several words."""
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         if unknown[0].startswith("-"):
             name = unknown[0].partition("=")[0]
-            near = like(name, flags) if name.startswith("--") else None
+            near = nearest_name(name, flags) if name.startswith("--") else None
             return f"; did you mean {near} instead of {name}?" if near else f"; there are {', '.join(flags)}"
         return "; write a text of several words in quotes"
 

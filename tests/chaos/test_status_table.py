@@ -10,7 +10,7 @@ import aiohttp
 import pytest
 import yaml
 
-from finetune_api.base import UNSEEN
+from finetune_api.base import NOT_RECONCILED
 from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
 from finetune_api.manifest import Manifest
@@ -68,7 +68,7 @@ class Walkthrough:
             status = (obj or {}).get("status") or {}
             reasons = {c["type"]: c["reason"] for c in status.get("conditions") or () if c["status"] == "True"}
             fits = (not phase or status.get("phase") == phase) and condition.items() <= reasons.items()
-            return obj if fits and unseen == (status.get("observedGeneration") == UNSEEN) else None
+            return obj if fits and unseen == (status.get("observedGeneration") == NOT_RECONCILED) else None
 
         obj = await self.site.until(look, f"{resource.kind} {situation}")
         row = await columns(self.server, self._token(), resource, namespace, name)

@@ -20,7 +20,7 @@ from urllib.parse import urlencode
 import pytest
 
 from finetune_api.asking import COMPLETIONS, Asker
-from finetune_api.base import UNSEEN
+from finetune_api.base import NOT_RECONCILED
 from finetune_api.job_status import ArtifactRef
 from finetune_api.manifest import Manifest
 from finetune_api.model import FineTunedModelStatus, ModelVersion
@@ -390,7 +390,7 @@ def test_namespaces_that_are_not_named_are_left_alone(server: Server, watched: t
     server.store(in_team(JOB, OTHER))
     server.store(in_team(changed(JOB, "metadata.name", "later")))
     wait_until(lambda: exists(server, "jobs", "later-1"), "the Job of the watched namespace", timeout=120)
-    looked_at = server.get("ftj", "sentiment-1", "-n", OTHER)["status"]["observedGeneration"] != UNSEEN
+    looked_at = server.get("ftj", "sentiment-1", "-n", OTHER)["status"]["observedGeneration"] != NOT_RECONCILED
     assert looked_at is not bool(watched)
 
 

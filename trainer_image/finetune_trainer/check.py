@@ -18,13 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api import policy
-from finetune_api.asked_in_vain import asked_in_vain
+from finetune_api.asked_in_vain import fields_without_effect
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.memory import MemoryUse
 from finetune_api.openai import data_rules
-from finetune_api.provider_fields import not_heeded
+from finetune_api.provider_fields import unsupported_fields
 from finetune_api.quantities import LARGEST_NODE, amount
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict
@@ -114,7 +114,12 @@ def _verdicts(
         destination = _destination(job, file, given, args.provider)
         verdict, memory = _verdict(job, destination, args)
         more = filter(
-            None, (*asked_in_vain(job.spec, destination.connection), _larger_than_any_node(job.spec), destination.doubt)
+            None,
+            (
+                *fields_without_effect(job.spec, destination.connection),
+                _larger_than_any_node(job.spec),
+                destination.doubt,
+            ),
         )
         empty = file.doubts.get((job.kind, job.metadata.name), [])
         verdict = verdict.model_copy(update={"warnings": [*verdict.warnings, *empty, *more]})
@@ -233,7 +238,7 @@ def _refused_at(destination: Destination, spec: FineTuneJobSpec) -> DatasetVerdi
     connection, provider = destination.connection, destination.provider
     if connection is not None and (refusal := policy.refusal_of(spec, connection)) is not None:
         return failed(TrainerError(refusal.reason, refusal.message, refusal.next_step))
-    found = not_heeded(spec, provider, connection) if provider else []
+    found = unsupported_fields(spec, provider, connection) if provider else []
     message = f"for {provider} connections: {'; '.join(found)}"
     return failed(TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.")) if found else None
 

@@ -41,13 +41,13 @@ class _Once(argparse.Action):
 
 def _choice_meant(message: str) -> str:
     """The command or value that was probably meant, among argparse's choices."""
-    from finetune_api.near_names import like
+    from finetune_api.near_names import nearest_name
 
     if not (found := re.search(r"invalid choice: '(.*)' \(choose from (.*)\)$", message)):
         return ""
     choices = re.findall(r"[\w-]+", found[2])
     known = (ours for ours, words in _ALIASES.items() if ours in choices and found[1].lower() in words)
-    near = next(known, None) or like(found[1], choices)
+    near = next(known, None) or nearest_name(found[1], choices)
     return f"; did you mean {near}?" if near else ""
 
 
@@ -92,14 +92,14 @@ class Parser(argparse.ArgumentParser):
 
     def _meant(self) -> str:
         """A suggestion: a missing flag before a word, or a misspelt flag."""
-        from finetune_api.near_names import like
+        from finetune_api.near_names import nearest_name
 
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         takes = 0.0
         for word in self._line:
             name = word.partition("=")[0]
             if word.startswith("--") and not any(flag.startswith(name) for flag in flags):
-                near = like(name, flags)
+                near = nearest_name(name, flags)
                 return f"; did you mean {near} instead of {name}?" if near else ""
             if re.match("-[A-Za-z]", word) and word[:2] not in self._option_string_actions:
                 near = _flag_for_letters(word[1:].partition("=")[0], flags)

@@ -65,7 +65,7 @@ def _of_three(holds: str | None, reason: Reason, message: str) -> list[Fact]:
     ]
 
 
-def leaving(finalizers: str, ends: str = "", way_out: str = "") -> list[Fact]:
+def being_deleted(finalizers: str, ends: str = "", way_out: str = "") -> list[Fact]:
     """The object is being deleted, and kept by finalizers.
 
     Args:
@@ -118,7 +118,7 @@ def is_true(conditions: list[Condition] | None, condition_type: str) -> bool:
     return any(c.type == condition_type and c.status == "True" for c in conditions or ())
 
 
-def turn(old: list[Condition] | None, new: list[Condition] | None) -> tuple[str, str, str] | None:
+def stalled_event(old: list[Condition] | None, new: list[Condition] | None) -> tuple[str, str, str] | None:
     """Type, reason and note of the Event when the object becomes stalled, is stalled by another reason, or recovers."""
     was, now = _true(old, "Stalled"), _true(new, "Stalled")
     if now is None:

@@ -18,7 +18,7 @@ from finetune_operator.decide.conditions import (
     stalled,
     timestamp,
 )
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 
 GOOD_FOR, BAD_FOR = timedelta(hours=1), timedelta(minutes=1)
 """How long the result of a good, and of a bad, check is valid."""
@@ -28,7 +28,7 @@ PASSES_WITHIN = timedelta(minutes=10)
 
 _READ_ITS_CONDITIONS = "Ask an admin: its own conditions say why (kubectl describe llmc)."
 
-NOBODY = "no namespace may use it: none that the operator watches has the labels of spec.namespaceSelector"
+NO_NAMESPACE = "no namespace may use it: none that the operator watches has the labels of spec.namespaceSelector"
 
 
 def lacking(name: str, *, is_there: bool, field: str = "", of: str = "") -> Failure:
@@ -74,20 +74,22 @@ def check_is_due(status: LLMConnectionStatus, *, generation: int, now: datetime,
     """
     if status.last_checked is None or status.observed_generation != generation:
         return 0.0
-    good = is_true(status.conditions, "Ready") and not any(one.message == NOBODY for one in status.conditions or ())
+    good = is_true(status.conditions, "Ready") and not any(
+        one.message == NO_NAMESPACE for one in status.conditions or ()
+    )
     every = GOOD_FOR if good and not doubted else BAD_FOR
     left = moment(status.last_checked) + every - now
     return left.total_seconds() if timedelta() < left <= every else 0.0  # a longer time was written by another clock
 
 
-def good_by_another(status: LLMConnectionStatus, now: datetime) -> float:
+def checked_by_another(status: LLMConnectionStatus, now: datetime) -> float:
     """Seconds for which another operator's good check counts. It repeats the check within the hour."""
     if status.last_checked is None or not is_true(status.conditions, "Ready"):
         return 0.0
     return (moment(status.last_checked) + GOOD_FOR + PASSES_WITHIN - now).total_seconds()
 
 
-def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool:
+def affects_nothing(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool:
     """Whether a change of status, such as the time of a check, does not affect its jobs and deployments."""
 
     def said(status: LLMConnectionStatus) -> object:
@@ -96,7 +98,7 @@ def says_the_same(before: LLMConnectionStatus, now: LLMConnectionStatus) -> bool
     return said(before) == said(now)
 
 
-_OF_A_TRIAL = re.compile(r'^Job\.batch "[^"]*" is invalid: |^Job in version "[^"]*" cannot be handled as a Job: ')
+_DRY_RUN_PREFIX = re.compile(r'^Job\.batch "[^"]*" is invalid: |^Job in version "[^"]*" cannot be handled as a Job: ')
 """Prefix that names an object of a dry run, which has another name each time."""
 
 
@@ -108,7 +110,7 @@ def pod_refused(message: str, *, elsewhere: bool = False) -> Failure:
         elsewhere: whether these pods only check data, and training is at a provider.
     """
     parts = "checkPod.podTemplate" if elsewhere else "huggingFace.podTemplate, or modelCache.volume,"
-    said = f"the API server refuses its pods: {_OF_A_TRIAL.sub('', message)}"
+    said = f"the API server refuses its pods: {_DRY_RUN_PREFIX.sub('', message)}"
     return Failure(reason=Reason.POD_REJECTED, message=said[:4096], next_step=f"Correct {parts} of the connection.")
 
 
@@ -182,7 +184,7 @@ def _was_good(status: LLMConnectionStatus, generation: int, now: datetime) -> bo
 def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool, good: bool) -> list[Fact]:
     """Whether jobs can use it, or why not. `good`: it worked before, so its address cannot be wrong."""
     if checked is not None and checked.failure is not None:
-        say = reconciling if good and checked.failure.reason in CHANGES_BY_ITSELF else stalled
+        say = reconciling if good and checked.failure.reason in TEMPORARY else stalled
         return say(checked.failure.reason, _of_connection(checked.failure).sentences)
     if spec.hugging_face is None and checked is None:
         return stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")
@@ -196,7 +198,7 @@ def _for_whom(spec: LLMConnectionSpec, *, nobody: bool) -> str:
     if spec.namespace_selector is None:
         return "no namespace may use it: spec.namespaceSelector is not set"
     if nobody:
-        return NOBODY
+        return NO_NAMESPACE
     if spec.fine_tuning.allowed_models == []:
         return "no base model may be tuned: spec.fineTuning.allowedModels is empty"
     everybody = spec.namespace_selector.match_labels is None and spec.namespace_selector.match_expressions is None

@@ -6,7 +6,7 @@ later: annotations, and fields that another field overrides.
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from finetune_api.asked_in_vain import asked_in_vain
+from finetune_api.asked_in_vain import fields_without_effect
 from finetune_api.aws import SageMakerSpot
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec
@@ -66,13 +66,14 @@ def of_job(
 def _of_job(spec: FineTuneJobSpec, connection: Connection) -> Iterator[str]:
     if spec.adopt is not None:
         yield from (
-            f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed" for field in _asked(spec)
+            f"spec.{field}: the job of adopt.jobID was made elsewhere, and is only observed"
+            for field in _set_fields(spec)
         )
         return
-    yield from asked_in_vain(spec, connection)
+    yield from fields_without_effect(spec, connection)
 
 
-def _asked(spec: FineTuneJobSpec) -> Iterator[str]:
+def _set_fields(spec: FineTuneJobSpec) -> Iterator[str]:
     """The fields about how a job is created, paid and ended, except those at their defaults."""
     fields = {
         "lora": spec.lora is not None,

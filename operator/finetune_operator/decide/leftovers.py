@@ -11,7 +11,7 @@ from finetune_api.job_status import Failure
 from finetune_api.names import ABANDON_ANNOTATION
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, moment
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 
 CONDITION = "Cleaned"
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 60.0, 3600.0
@@ -22,7 +22,7 @@ Conditions = Iterable[Condition] | None
 def left(what: str, failure: Failure, way_out: str) -> Fact:
     """What is left, why, and what can be done other than resolving that."""
     step = f" {failure.next_step}" if failure.next_step else ""
-    state = "is not deleted yet" if failure.reason in CHANGES_BY_ITSELF else "cannot be deleted"
+    state = "is not deleted yet" if failure.reason in TEMPORARY else "cannot be deleted"
     return Fact(CONDITION, "False", failure.reason, f"{what} {state}: {failure.message.rstrip('.')}.{step} {way_out}")
 
 
@@ -44,7 +44,7 @@ def is_left(conditions: Conditions) -> bool:
     return found is not None and found.status == "False"
 
 
-def let_go(conditions: Conditions) -> list[Fact]:
+def abandoned(conditions: Conditions) -> list[Fact]:
     """The condition once it is abandoned."""
     found = _of(conditions)
     if found is None or found.status != "False":
@@ -56,15 +56,15 @@ def let_go(conditions: Conditions) -> list[Fact]:
 def pause(conditions: Conditions, failure: Failure, now: datetime) -> float:
     """Seconds until the next try: as long as it has failed already, or briefly if the obstacle passes unaided."""
     found = _of(conditions)
-    failing = found is not None and found.status == "False" and failure.reason not in CHANGES_BY_ITSELF
+    failing = found is not None and found.status == "False" and failure.reason not in TEMPORARY
     elapsed = (now - moment(found.last_transition_time)).total_seconds() if found is not None and failing else 0.0
     return min(max(elapsed, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
 
 
-def headline(old: Conditions, new: Conditions) -> tuple[str, str, str] | None:
+def leftover_event(old: Conditions, new: Conditions) -> tuple[str, str, str] | None:
     """Type, reason and note of the Event for a new obstacle that does not pass unaided."""
     before, found = _of(old), _of(new)
-    if found is None or found.status != "False" or found.reason in CHANGES_BY_ITSELF:
+    if found is None or found.status != "False" or found.reason in TEMPORARY:
         return None
     known = before is not None and (before.status, before.reason) == (found.status, found.reason)
     return None if known else ("Warning", found.reason, found.message)

@@ -89,7 +89,7 @@ def decide(view: ModelView) -> ModelDecision:
         facts = stalled(Reason.SPEC_INVALID, view.spec_error)
         return ModelDecision(_status(view, facts, view.status.active_version, view.versions))
     active = active_version(view.spec, view.usable, view.status.active_version)
-    named = _of_its_name(view)
+    named = _named_like_model(view)
     deploy = view.spec.deployment.mode == "Automatic" and active is not None and (named is None or named.owned)
     return ModelDecision(
         status=_status(view, _facts(view, active), active, view.versions),
@@ -98,7 +98,7 @@ def decide(view: ModelView) -> ModelDecision:
     )
 
 
-def is_pinned_in_vain(view: ModelView) -> bool:
+def pins_missing_version(view: ModelView) -> bool:
     """Whether the pinned version does not exist: jobs that may make it come and go."""
     pin = view.spec.active_version if view.spec else None
     return pin is not None and all(one.version != pin for one in view.usable)
@@ -208,7 +208,7 @@ def _weights_of(version: ModelVersion) -> tuple[str | None, ...]:
     return version.connection, version.artifact.provider_model_id, version.artifact.uri
 
 
-def _of_its_name(view: ModelView) -> DeploymentView | None:
+def _named_like_model(view: ModelView) -> DeploymentView | None:
     return next((one for one in view.deployments if one.name == view.name), None)
 
 
@@ -218,7 +218,7 @@ def _automatic(view: ModelView) -> DeploymentView | None:
     Objects of one commit are applied in any order, so one created before the model counts as the model's own, unless
     the model's template says otherwise.
     """
-    found = _of_its_name(view)
+    found = _named_like_model(view)
     if found is None or found.owned:
         return found
     follows = found in view.serving and found.spec.version == "Active"
@@ -229,28 +229,28 @@ def _facts(view: ModelView, active: int | None) -> list[Fact]:
     spec = view.spec
     pin = spec.active_version if spec else None
     if pin is not None and pin != active and not latest_of(view.status):
-        return reconciling(Reason.NO_VERSION, f"{_none_yet(view)}; version {pin} becomes active when it is made")
+        return reconciling(Reason.NO_VERSION, f"{_why_no_version(view)}; version {pin} becomes active when it is made")
     if pin is not None and pin != active:
         said = f"spec.activeVersion: version {pin} does not exist; {there_are(view.usable)}"
         awaited = version_to_come(pin, latest_of(view.status), view.under_way)
         return (reconciling if awaited else stalled)(Reason.VERSION_NOT_FOUND, f"{said}{awaited and '; '}{awaited}")
     if active is None:
         manual = bool(view.versions) and spec is not None and spec.activation == "Manual"
-        hint = "set spec.activeVersion to activate one" if manual else _none_yet(view)
+        hint = "set spec.activeVersion to activate one" if manual else _why_no_version(view)
         return reconciling(Reason.NO_VERSION, hint)
     if spec is None or spec.deployment.mode == "Manual":
-        return ready(Reason.READY, f"version {active} is active{_passed_over(view, active)}")
+        return ready(Reason.READY, f"version {active} is active{_why_not_newest(view, active)}")
     deployment = _automatic(view)
-    if deployment is None and _of_its_name(view) is not None:
+    if deployment is None and _named_like_model(view) is not None:
         return stalled(
             Reason.NAME_CONFLICT,
             f"ModelDeployment {view.name} exists and was not made by this model: rename it, or set "
             "spec.deployment.mode: Manual",
         )
-    return _deployment_facts(deployment, active, _passed_over(view, active))
+    return _deployment_facts(deployment, active, _why_not_newest(view, active))
 
 
-def _none_yet(view: ModelView) -> str:
+def _why_no_version(view: ModelView) -> str:
     """Why there is no version. One that is served was made, even if status and jobs no longer tell of it."""
     served = next((found for found in view.deployments if found.status.served_version is not None), None)
     if served is None or view.versions:
@@ -261,7 +261,7 @@ def _none_yet(view: ModelView) -> str:
     )
 
 
-def _passed_over(view: ModelView, active: int) -> str:
+def _why_not_newest(view: ModelView, active: int) -> str:
     """Why the newest version is not the active one, if activation depends on comparing."""
     compares = view.spec is not None and view.spec.activation == "IfBetter" and view.spec.active_version is None
     newest = view.usable[-1] if view.usable else None

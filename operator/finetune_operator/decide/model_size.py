@@ -13,7 +13,7 @@ import orjson
 from finetune_api.model import FineTunedModelStatus, LetGoVersion, ModelVersion
 from finetune_operator.decide.job.status_size import LIMIT_BYTES
 
-FEW = 10
+ALWAYS_FITTING = 10
 """This many versions always fit, so most models need not be measured."""
 
 REMEMBERED = 20
@@ -33,7 +33,7 @@ def room(status: FineTunedModelStatus, new: Sequence[ModelVersion]) -> int:
         longer = fit(status.model_copy(update={"versions": versions}))
         return len(orjson.dumps(longer.wire())) > LIMIT_BYTES
 
-    if len(present) + len(new) <= FEW or not is_too_large(len(new)):
+    if len(present) + len(new) <= ALWAYS_FITTING or not is_too_large(len(new)):
         return len(new)
     return bisect_left(range(1, len(new) + 1), True, key=is_too_large)
 
@@ -41,7 +41,7 @@ def room(status: FineTunedModelStatus, new: Sequence[ModelVersion]) -> int:
 def fit(status: FineTunedModelStatus) -> FineTunedModelStatus:
     """The status without what no decision needs, then without the oldest deleted versions, then without more scores."""
     versions, let_go = status.versions or (), status.let_go or ()
-    if len(versions) + len(let_go) / 4 <= FEW:
+    if len(versions) + len(let_go) / 4 <= ALWAYS_FITTING:
         return status
     over = len(orjson.dumps(status.wire())) - LIMIT_BYTES
     if over <= 0:

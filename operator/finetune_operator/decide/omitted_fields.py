@@ -60,14 +60,14 @@ def _empty(part: Any, place: str) -> Iterator[str]:
     if isinstance(part, dict):
         for name, below in part.items():
             if below is None and (":" in name or place in _RESTRICTING):
-                yield _told(place, name)
+                yield _sentence(place, name)
             yield from _empty(below, f"{place}.{name}")
     elif isinstance(part, list):
         for index, below in enumerate(part):
             yield from _empty(below, f"{place}[{index}]")
 
 
-def _told(place: str, name: str) -> str:
+def _sentence(place: str, name: str) -> str:
     if ":" in name:
         glued = f"{name[:_SHOWN]} is a name without a value, which kubectl apply has left out"
         return f"{place}: {glued}; put a space after its colon"

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.deployment.serving_target import Target
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 from finetune_operator.providers.accounts import Accounts
 from finetune_operator.providers.errors import ConnectionMoved, ProviderError, TryLater, Unknown, model_gone
 
@@ -57,15 +57,15 @@ class CloudServing:
             found = Serving("Serving", number, 1)
             if not there:
                 found = Serving("Failing", number, 0, model_gone(model).failure())
-        self._forget_old()
+        self._drop_expired()
         self._probes[target.version.connection, model] = _Probe(found, self._clock())
         return found
 
-    def doubt(self, target: Target) -> None:
+    def recheck(self, target: Target) -> None:
         """Drop the cached result, as another source reported possibly newer news of the deployment."""
         self._probes.pop((target.version.connection, target.version.artifact.provider_model_id or ""), None)
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         """Drop expired results, which would pile up over the operator's lifetime."""
         now = self._clock()
         fresh = {of: one for of, one in self._probes.items() if now - one.at < self.good_for(one.serving)}
@@ -78,7 +78,7 @@ class CloudServing:
 
 
 def _unasked(error: ProviderError, number: int, served: int | None) -> Serving:
-    if error.reason not in CHANGES_BY_ITSELF:
+    if error.reason not in TEMPORARY:
         return Serving("Failing", number, int(served == number), error.failure())
     if served == number:
         return Serving("Serving", number, 1)

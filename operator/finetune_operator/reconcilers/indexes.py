@@ -6,7 +6,7 @@ from finetune_api.manifest import Manifest, conditions_of, has_condition, labels
 from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL_LABEL
 from finetune_api.reasons import Reason
 from finetune_operator.decide import leftovers
-from finetune_operator.decide.connection import NOBODY
+from finetune_operator.decide.connection import NO_NAMESPACE
 from finetune_operator.decide.transient import PASSING
 from finetune_operator.desired import names
 from finetune_operator.providers.begun import begun
@@ -16,7 +16,7 @@ from finetune_operator.providers.hugging_face.training import (
     pods_of_job,
     pods_of_owner,
 )
-from finetune_operator.reconcilers.reading import is_of_the_definition
+from finetune_operator.reconcilers.reading import is_default_status
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -151,7 +151,7 @@ def _index_job(job: Manifest) -> Iterator[str]:
         ended = False
         yield under_way(namespace, model)
         yield from _index_stuck(job)
-    if is_of_the_definition(job.get("status") or {}):
+    if is_default_status(job.get("status") or {}):
         yield UNRECORDED
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
@@ -209,7 +209,7 @@ def _index_deployment(deployment: Manifest) -> Iterator[str]:
 
 
 def _index_connection(connection: Manifest) -> Iterator[str]:
-    if any(one.get("message") == NOBODY for one in conditions_of(connection)):
+    if any(one.get("message") == NO_NAMESPACE for one in conditions_of(connection)):
         yield UNUSED
     yield from _index_stuck(connection)
 

@@ -13,7 +13,7 @@ from finetune_operator.reconcilers.hosted_look import wake_of
 from finetune_operator.reconcilers.indexes import pods_of_deployment
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, PODS
 
-LOOKS_PER_LIMIT = 5
+MEASUREMENTS_PER_LIMIT = 5
 SOONEST_SECONDS, LATEST_SECONDS = 10.0, 300.0
 
 
@@ -29,19 +29,19 @@ class LocalIdle:
     context: Context
     metrics: PodMetrics
 
-    async def look(self, deployment: Manifest, view: DeploymentView) -> tuple[Manifest, DeploymentView]:
+    async def measure(self, deployment: Manifest, view: DeploymentView) -> tuple[Manifest, DeploymentView]:
         """Add the server's use to the view. If it is to be stopped, status has been written with that."""
         wake, status = wake_of(deployment), view.status
         limit = view.spec.idle if view.spec else None
         if limit is None:
-            return deployment, not_looked_at(view)
+            return deployment, without_idle(view)
         if status.asleep is not None and idle.is_asleep(status.asleep, view.generation, wake):
             return deployment, replace(view, idle=idle.sleeping(status.asleep, status.usage))
         status = status.model_copy(update={"asleep": None})
         if view.serving.state != "Serving":
-            return deployment, replace(view, status=status, idle=idle.NOT_YET)
+            return deployment, replace(view, status=status, idle=idle.NOT_ANSWERING_YET)
         activity = await self._activity(view)
-        seen = idle.look(status.usage, activity, idle.Limits(limit, None), view.now)
+        seen = idle.check(status.usage, activity, idle.Limits(limit, None), view.now)
         status = status.model_copy(update={"usage": seen.usage})
         if not seen.sleeps:
             return deployment, replace(view, status=status, idle=seen.fact)
@@ -61,16 +61,16 @@ class LocalIdle:
         return idle.of_pods(list(uses), view.status.usage, view.now)
 
 
-def not_looked_at(view: DeploymentView) -> DeploymentView:
+def without_idle(view: DeploymentView) -> DeploymentView:
     """The view if spec.idle is not set: nothing is asleep, and earlier usage is dropped."""
-    looked_at = any(one.type == idle.CONDITION for one in view.status.conditions or ())
+    was_measured = any(one.type == idle.CONDITION for one in view.status.conditions or ())
     status = view.status.model_copy(update={"asleep": None, "usage": None})
-    return replace(view, status=status, idle=idle.NOT_LOOKED_AT if looked_at else None)
+    return replace(view, status=status, idle=idle.NOT_CHECKED if was_measured else None)
 
 
-def looks_again(view: DeploymentView) -> float | None:
+def next_measurement(view: DeploymentView) -> float | None:
     """Seconds until the use is measured again; None if it is not measured."""
     limit = view.spec.idle if view.spec else None
     if limit is None or view.status.asleep is not None:
         return None
-    return max(SOONEST_SECONDS, min(LATEST_SECONDS, limit.after_seconds / LOOKS_PER_LIMIT))
+    return max(SOONEST_SECONDS, min(LATEST_SECONDS, limit.after_seconds / MEASUREMENTS_PER_LIMIT))

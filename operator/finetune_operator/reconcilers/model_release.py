@@ -89,17 +89,19 @@ class ModelRelease:
             return await self._delete_weights(model, view)
         names = ", ".join(step.deployments)
         if step.step == "WaitForOthers":
-            said = f"ModelDeployment {names} uses it: delete that first, {_way_out()}"
-            return await self._say(model, view, stalled(Reason.PENDING, said), view.versions, TROUBLE_SECONDS)
+            message = f"ModelDeployment {names} uses it: delete that first, {_way_out()}"
+            return await self._report(model, view, stalled(Reason.PENDING, message), view.versions, TROUBLE_SECONDS)
         try:
             for name in step.deployments:
                 await self._context.kube.delete(MODEL_DEPLOYMENTS, name, model["metadata"]["namespace"])
         except REFUSALS as refusal:
             why = refusal_of_write(refusal.message).sentences.rstrip(".")
-            said = f"ModelDeployment {names} cannot be deleted: {why}; {_way_out()}"
-            return await self._say(model, view, stalled(Reason.WRITE_REFUSED, said), view.versions, TROUBLE_SECONDS)
-        said = f"its weights are deleted when ModelDeployment {names} is gone"
-        return await self._say(model, view, reconciling(Reason.PENDING, said), view.versions, LOOK_SECONDS)
+            message = f"ModelDeployment {names} cannot be deleted: {why}; {_way_out()}"
+            return await self._report(
+                model, view, stalled(Reason.WRITE_REFUSED, message), view.versions, TROUBLE_SECONDS
+            )
+        message = f"its weights are deleted when ModelDeployment {names} is gone"
+        return await self._report(model, view, reconciling(Reason.PENDING, message), view.versions, LOOK_SECONDS)
 
     async def _delete_weights(self, model: Manifest, view: ModelView) -> Requeue | None:
         left: list[ModelVersion] = []
@@ -116,11 +118,11 @@ class ModelRelease:
         numbers = ", ".join(str(version.version) for version in left)
         if trouble is None:
             facts = reconciling(Reason.PENDING, f"the weights of version {numbers} are being deleted")
-            return await self._say(model, view, facts, left, LOOK_SECONDS)
-        said = f"the weights of version {numbers} cannot be deleted: {trouble.message}; {_way_out()}"
+            return await self._report(model, view, facts, left, LOOK_SECONDS)
+        message = f"the weights of version {numbers} cannot be deleted: {trouble.message}; {_way_out()}"
         what = leftovers.left(f"the weights of version {numbers}", trouble.failure(), leftovers.way_out("model"))
         again = leftovers.pause(view.status.conditions, trouble.failure(), view.now)
-        return await self._say(model, view, [*stalled(trouble.reason, said), what], left, again)
+        return await self._report(model, view, [*stalled(trouble.reason, message), what], left, again)
 
     async def _let_go(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
         if left:
@@ -129,14 +131,14 @@ class ModelRelease:
             await self._context.announce(model, "Warning", "Abandoned", note)
         await self._context.let_go(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
-    async def _say(
+    async def _report(
         self, model: Manifest, view: ModelView, facts: list[Fact], left: list[ModelVersion], again: float
     ) -> Requeue:
         conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
         fields: dict[str, Any] = {"conditions": conditions, "versions": left, "observed_generation": view.generation}
         status: FineTunedModelStatus = view.status.model_copy(update=fields)
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
-        await self._context.tell(model, leftovers.headline(view.status.conditions, conditions))
+        await self._context.announce_event(model, leftovers.leftover_event(view.status.conditions, conditions))
         return Requeue(again)
 
 

@@ -19,7 +19,7 @@ Address = tuple[str, str]
 """Namespace and name."""
 
 
-def show(store: Store) -> None:
+def register_object_metrics(store: Store) -> None:
     """Connect the metrics to the objects of a store."""
     for resource, phases in ((FINE_TUNE_JOBS, get_args(JobPhase)), (MODEL_DEPLOYMENTS, get_args(DeploymentPhase))):
         for phase in phases:
@@ -50,8 +50,8 @@ def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
         cost = status.get("cost") or {}
         if cost or status.get("hosted"):
             reasons = {one["reason"] for one in status.get("conditions") or () if one["status"] != "False"}
-            untold = Reason.USAGE_UNKNOWN in reasons and "warnedAt" in (status.get("usage") or {})
-            billed = untold or Reason.BILLED_WHILE_IDLE in reasons
+            is_unknown = Reason.USAGE_UNKNOWN in reasons and "warnedAt" in (status.get("usage") or {})
+            billed = is_unknown or Reason.BILLED_WHILE_IDLE in reasons
             standing = [one for one in status.get("hosted") or () if one.get("billedSince")]
             own = [one for one in standing if payers[_identity(one)] == (namespace, name)]
             per_hour = float(cost["perHour"]) if "perHour" in cost else None

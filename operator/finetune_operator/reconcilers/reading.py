@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from finetune_api.base import SHAPES, UNSEEN, ApiModel
+from finetune_api.base import NOT_RECONCILED, SHAPES, ApiModel
 from finetune_api.manifest import Manifest
 
 logger = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _UNKNOWN = {"extra_forbidden", "literal_error", "enum"}
 _READING_ROUNDS = 8
 """Removing a field may make its parent incomplete, so parsing is repeated; a status is no deeper than this."""
 
-_OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
+_DEFAULT_STATUS_FIELDS = {"observedGeneration", "phase", "conditions"}
 """The fields of a definition's default status."""
 
 _NAMED_BY = ("name", "id", "type", "version", "step", "target")
@@ -92,15 +92,15 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
     return model()
 
 
-def is_of_the_definition(status: Mapping[str, Any]) -> bool:
+def is_default_status(status: Mapping[str, Any]) -> bool:
     """Whether this is the default status that the definition gives a new object."""
-    return status.get("observedGeneration") == UNSEEN and status.keys() <= _OF_THE_DEFINITION
+    return status.get("observedGeneration") == NOT_RECONCILED and status.keys() <= _DEFAULT_STATUS_FIELDS
 
 
 def said(obj: Mapping[str, Any]) -> Manifest:
     """The status that was written by someone; empty if it is the definition's default."""
     status = obj.get("status") or {}
-    return {} if is_of_the_definition(status) else status
+    return {} if is_default_status(status) else status
 
 
 def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | str, ...] = ()) -> Any:

@@ -39,12 +39,12 @@ class Uploads:
         name = key_of(job, ProviderStatus(attempt=target.attempt)).file_name(target.split, target.sha256)
         account = self._accounts.of(connection)
         try:
-            with account.telling(name):
+            with account.recording_upload_error(name):
                 if self._context.connection(connection) is None:
                     raise TryLater.because(self._context.lacking(connection))
                 await account.find()  # its place is recorded by the hold; what is cached may be of an earlier key
                 if not is_held(self._job(target)):
-                    await account.require_answer()  # from the hold on the job is bound to this place
+                    await account.require_checked()  # from the hold on the job is bound to this place
                 await account.require_place(*begun_at(await self._held(target)))
                 file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:

@@ -9,7 +9,7 @@ from finetune_api.aws import Bedrock, SageMaker, partition_of
 from finetune_api.bedrock import family_of
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import LLMConnectionSpec
-from finetune_api.provider_fields import not_heeded
+from finetune_api.provider_fields import unsupported_fields
 from tests.unit.finetune_operator.decide.given import bedrock_connection, job_spec
 
 RUNTIMES = ("bedrock-runtime", "sagemaker-runtime")
@@ -58,7 +58,7 @@ def test_a_base_model_is_one_of_the_connections_region(base: str, region: str, t
     block = {**spec["bedrock"], "region": region, "roleARN": f"arn:{partition}:iam::123456789012:role/tuning"}
     connection = LLMConnectionSpec.model_validate({"bedrock": block})
     job = job_spec(baseModel=base)
-    said = [sentence for sentence in not_heeded(job, "bedrock", connection) if "region" in sentence]
+    said = [sentence for sentence in unsupported_fields(job, "bedrock", connection) if "region" in sentence]
     assert said == (
         []
         if taken
@@ -67,7 +67,7 @@ def test_a_base_model_is_one_of_the_connections_region(base: str, region: str, t
             f"region is {region}; write one of that region"
         ]
     )
-    assert not [sentence for sentence in not_heeded(job, "bedrock") if "region" in sentence]
+    assert not [sentence for sentence in unsupported_fields(job, "bedrock") if "region" in sentence]
 
 
 @cache

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune_api.base import UNSEEN
+from finetune_api.base import NOT_RECONCILED
 from finetune_api.crds import KINDS, Kind, crd, files, immutable, main, object_schema
 from finetune_api.job import MUTABLE_FIELDS
 from tests.unit.finetune_operator.decide.given import kstatus
@@ -240,5 +240,5 @@ def test_an_object_that_nobody_has_looked_at_is_not_taken_for_done(kind: Kind) -
     default = object_schema(kind)["properties"]["status"]["default"]
     status = kind.status.model_validate(default)
     assert status.wire() == default, "a status that the operator could have written"
-    assert {kstatus(status), kstatus(status, generation=UNSEEN)} == {"InProgress"}
+    assert {kstatus(status), kstatus(status, generation=NOT_RECONCILED)} == {"InProgress"}
     assert {"phase"} & set(kind.status.model_fields) == {"phase"} & set(default)

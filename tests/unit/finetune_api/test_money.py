@@ -5,7 +5,7 @@ from decimal import ROUND_UP, Decimal
 import pytest
 
 from finetune_api.catalogue import Price, ProviderFacts, billed, estimate, longest_time
-from finetune_api.money import in_cents, of_tokens, of_units, to_be_added
+from finetune_api.money import as_summand, in_cents, of_tokens, of_units
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ def test_what_was_billed_is_rounded_and_what_is_expected_is_rounded_up(amount: s
 
 
 def test_parts_of_a_sum_keep_what_is_less_than_a_cent() -> None:
-    assert to_be_added(Decimal("0.00123")) == "0.0012"
+    assert as_summand(Decimal("0.00123")) == "0.0012"
 
 
 def test_tokens_are_priced_by_the_million() -> None:
@@ -30,7 +30,7 @@ def test_a_slip_in_a_price_makes_no_cost_that_status_cannot_show() -> None:
     expected = estimate(10**12, 100.0, slip)
     assert (expected.estimated, billed(expected, 10**15, slip).actual) == (most, most)
     assert longest_time(ProviderFacts(), "ml.g5", price, 10**8, 8).estimated == most
-    assert (of_units(price, 100_000), of_units("0.000001", 3), to_be_added(Decimal(10**40))) == (
+    assert (of_units(price, 100_000), of_units("0.000001", 3), as_summand(Decimal(10**40))) == (
         most,
         "0.000003",
         f"{most}00",

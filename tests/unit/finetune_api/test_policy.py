@@ -146,7 +146,7 @@ def test_the_order_of_the_checks() -> None:
     assert [check.__name__ for check in policy.CHECKS] == [
         "namespace_may_use",
         "fine_tuning_is_on",
-        "base_model_can_be_called_so",
+        "base_model_name_is_valid",
         "base_model_is_allowed",
         "code_is_allowed",
         "fields_fit_the_provider",

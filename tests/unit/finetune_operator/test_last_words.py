@@ -44,4 +44,4 @@ async def test_what_is_no_matter_of_rights_is_told_as_it_is(
 
 def test_a_watch_that_is_refused_is_told_in_the_same_way() -> None:
     refused = CannotWatch(f"pods: 403 {SAID}")
-    assert "helm upgrade" in process._with_step(refused)
+    assert "helm upgrade" in process._with_next_step(refused)

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from finetune_api.dataset import Columns, DataFile, Dataset
 from finetune_api.reasons import Reason
-from finetune_api.uris import AROUND, Uri, UriError, parse_uri, without_mark
+from finetune_api.uris import AROUND, Uri, UriError, incomplete_scheme, parse_uri
 from finetune_api.verdict import SplitName
 from finetune_trainer.data.blocks import Block, one_by_one
 from finetune_trainer.data.columns import Unusable, to_rows
@@ -50,7 +50,7 @@ def dataset_uri(data: DataFile, split: SplitName, *, allow_local: bool) -> Uri:
     """
     field = f"spec.dataset.{split}.uri"
     path = _path_of_this_machine(data.uri) if allow_local and data.uri == data.uri.strip(AROUND) else None
-    if path is not None and not (without_mark(data.uri) and not path.exists()):
+    if path is not None and not (incomplete_scheme(data.uri) and not path.exists()):
         on_a_hub = _ON_A_HUB.fullmatch(data.uri) and not path.exists()
         or_there = f", or hf://datasets/{data.uri}/PATH for a file of this data set of a hub" if on_a_hub else ""
         raise TrainerError(

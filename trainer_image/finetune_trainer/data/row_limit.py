@@ -63,7 +63,7 @@ def beyond_context(longest: int, limit: int, known: int | None) -> str | None:
 def row_limit(hyper: Hyperparameters, positions: int | None) -> int:
     """Maximum tokens of a row; for an encoder-decoder of the prompt and of the answer each."""
     length = hyper.max_sequence_length
-    return length if positions is None or hyper.asks_for("max_sequence_length") else min(length, positions)
+    return length if positions is None or hyper.is_set("max_sequence_length") else min(length, positions)
 
 
 def limit_in_words(hyper: Hyperparameters, positions: int | None) -> str:

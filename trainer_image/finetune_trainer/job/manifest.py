@@ -14,7 +14,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError, create_model
 
-from finetune_api.base import MODEL_REF_RULE, SERVICE_NAME, SUCH_CORES, SUCH_SIZES, ApiModel
+from finetune_api.base import CORES_EXAMPLES, MODEL_REF_RULE, SERVICE_NAME, SIZE_EXAMPLES, ApiModel
 from finetune_api.crds import KINDS, Kind
 from finetune_api.dataset import Columns
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata, Resources
@@ -343,7 +343,7 @@ def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
     for field in ("cpu", "memory", "ephemeralStorage"):
         value = written.get(field)
         found = None if value is None else amount(value)
-        such = f"Write {SUCH_CORES if field == 'cpu' else SUCH_SIZES}."
+        such = f"Write {CORES_EXAMPLES if field == 'cpu' else SIZE_EXAMPLES}."
         yield f"spec.resources.{field}", of_quantity(value), such
         near = f"; did you mean {meant}?" if field != "cpu" and (meant := nearest(value)) else ""
         quantity = f"this is not a quantity{near}" if value is not None and found is None else None

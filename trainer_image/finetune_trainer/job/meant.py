@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from finetune_api.connection import PROVIDERS, PodTemplate
 from finetune_api.crds import KINDS
 from finetune_api.job import FineTuneJobManifest, ManifestMetadata
-from finetune_api.near_names import like, plain
+from finetune_api.near_names import nearest_name, plain
 from finetune_trainer.job.fields import Path, field_names, model_at, places, required, shown, value_at
 from finetune_trainer.job.other_names import OF_CONNECTIONS, OF_SERVING, column_of, place_of, remark_on, to_heed
 
@@ -60,7 +60,7 @@ def meant(path: Path, manifest: dict[str, Any], root: type[BaseModel]) -> str:
     if isinstance(below, dict) and below and below.keys() <= set(names) and not _has_shares(below, path[:-1], root):
         return f"; its fields belong directly in {parent}"
     place = _above(name, path[:-1], manifest, root) or _below(name, path[:-1], root)
-    near = like(name, names, required(model) if model else [])
+    near = nearest_name(name, names, required(model) if model else [])
     near = f"; here it is {place}" if place else f"; did you mean {near}?" if near else _of_a_pod(name, names)
     others = _of_no_part(name, parent, kind, below)
     if root is FineTuneJobManifest:
@@ -88,10 +88,10 @@ def _still_missing(name: str, parent: Path, manifest: dict[str, Any], root: type
     """A field that has to be there and is not, where what is called so, or most like it, stands there already."""
     model = model_at(parent, root)
     known = place_of(name) if root is FineTuneJobManifest else None
-    likeliest = known.rpartition(".")[2] if known else like(name, field_names(model)) if model else None
+    likeliest = known.rpartition(".")[2] if known else nearest_name(name, field_names(model)) if model else None
     if model is None or likeliest is None or value_at(manifest, [*parent, likeliest]) is None:
         return None
-    return like(name, [one for one in required(model) if value_at(manifest, [*parent, one]) is None])
+    return nearest_name(name, [one for one in required(model) if value_at(manifest, [*parent, one]) is None])
 
 
 def _of_no_part(name: str, parent: str, kind: str, below: object) -> str:

@@ -6,7 +6,7 @@ The operator asks the API server about them when the connection is there; a file
 from collections.abc import Iterator
 from typing import Any
 
-from finetune_api.near_names import like
+from finetune_api.near_names import nearest_name
 from finetune_api.pod_fields import InvalidPart, invalid_parts
 from finetune_trainer.job.fields import Path
 
@@ -30,7 +30,7 @@ def _said(one: InvalidPart, name: str) -> str:
         return ": write a quantity such as 500Mi or 16Gi"
     if one.what == "Word":
         return f": write one of {', '.join(names)}"
-    near = like(name, names)
+    near = nearest_name(name, names)
     if near is not None:
         return f": no such field; did you mean {near}?"
     some = names if len(names) <= _FEW else [*names[:_FEW], "and others"]

@@ -9,7 +9,7 @@ from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure
-from finetune_api.provider_fields import not_heeded
+from finetune_api.provider_fields import unsupported_fields
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.view import Active
 
@@ -19,7 +19,7 @@ ARCHIVE = ".tar.gz"
 
 def unsupported(spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str | None:
     """The fields that the provider would ignore, or None."""
-    found = not_heeded(spec, connection.provider, connection)
+    found = unsupported_fields(spec, connection.provider, connection)
     return f"for {connection.provider} connections: {'; '.join(found)}" if found else None
 
 

@@ -19,7 +19,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import EvaluationDeployment, FineTuneJobStatus, ProviderEvaluation
 from finetune_api.money import of_units
 from finetune_operator.decide.conditions import moment, timestamp
-from finetune_operator.decide.deployment.hosted_record import GOING, MISSED, Hosted, changes, is_missed, stood_until
+from finetune_operator.decide.deployment.hosted_record import GOING, MISSED, Hosted, changes, existed_until, is_missed
 from finetune_operator.decide.deployment.hosting_terms import terms_of
 from finetune_operator.decide.job.remote import SETTLE
 from finetune_operator.decide.job.view import JobView
@@ -340,7 +340,7 @@ def cost(evaluation: ProviderEvaluation | None, now: datetime) -> Decimal:
 def _cost_so_far(one: EvaluationDeployment, now: datetime) -> Decimal:
     if one.ready_at is None or one.per_hour is None:
         return _NO_HOURS
-    seconds = (stood_until(one, now) - moment(one.ready_at)).total_seconds()
+    seconds = (existed_until(one, now) - moment(one.ready_at)).total_seconds()
     return Decimal(one.per_hour) * Decimal(max(0.0, seconds)) / 3600
 
 

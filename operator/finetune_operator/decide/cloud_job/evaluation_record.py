@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 from finetune_api.job_status import EvaluationDeployment, Failure, FineTuneJobStatus, ProviderEvaluation
-from finetune_api.money import to_be_added
+from finetune_api.money import as_summand
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import evaluation_hosts
 from finetune_operator.decide.conditions import Fact, reconciling, timestamp
@@ -60,7 +60,7 @@ def torn_down(status: FineTuneJobStatus, fall: evaluation_hosts.TearDown) -> Fin
         return status
     hosting = evaluation.hosting if evaluation else None
     if fall.cost is not None:
-        hosting = to_be_added(Decimal(hosting or "0") + fall.cost)
+        hosting = as_summand(Decimal(hosting or "0") + fall.cost)
     fields: dict[str, Any] = {"deployments": list(fall.recorded) or None, "hosting": hosting}
     if evaluation_hosts.made(evaluation) and not fall.recorded:
         fields["deployments_gone"] = True  # else a deleted job would be searched for deployments without a record

@@ -30,7 +30,7 @@ from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import REJECTED_CHECK_SECONDS, named_in, pod_check_seconds
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.pods.grace import grace_left
-from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass
+from finetune_operator.decide.pods.refused import counts_ended_objects, may_pass
 from finetune_operator.decide.transient import RETRIED
 
 MEASURED_AT = frozenset({"openAI", *evaluation_hosts.IN_DEPLOYMENTS})
@@ -205,7 +205,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     say = reconciling if obstacle is None or left or may_pass(obstacle) else stalled
     facts = say(obstacle.reason, obstacle.message) if obstacle else reconciling(Reason.EVALUATING, ASKING)
     change = _change(view, facts, None if left else obstacle, job_id=pod.job_id)
-    clear = counts_what_has_ended(obstacle)
+    clear = counts_ended_objects(obstacle)
     return Decision(with_status(view, change), clear=clear, requeue_after=left or pod_check_seconds(pod, view.now))
 
 

@@ -14,7 +14,7 @@ from finetune_operator.decide.deployment.hosted import LONG
 from finetune_operator.decide.job.change import ASK_AGAIN_SECONDS, fail, trouble, with_facts, with_status
 from finetune_operator.decide.job.remote import RemoteJob
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 
 
 def refused(view: JobView, failure: Failure) -> Decision:
@@ -61,7 +61,7 @@ def not_cleaned_up(view: JobView, failure: Failure) -> Decision:
     message = (
         f"{what} cannot be deleted: {failure.message}; annotate the job with finetune.dev/abandon=true to release it"
     )
-    if failure.reason in CHANGES_BY_ITSELF:  # no reason to give up what will soon be over
+    if failure.reason in TEMPORARY:  # no reason to give up what will soon be over
         message = f"{what} is deleted later: {failure.message}"
     return with_facts(view, trouble(view, failure.model_copy(update={"message": message}), again), [fact])
 
@@ -69,7 +69,7 @@ def not_cleaned_up(view: JobView, failure: Failure) -> Decision:
 def cleaned_up(view: JobView, decision: Decision) -> Decision:
     """Everything of the job that had to be deleted at the provider is gone, or was abandoned."""
     conditions = decision.status.conditions
-    facts = leftovers.let_go(conditions) if view.abandoned else leftovers.nothing_left(conditions)
+    facts = leftovers.abandoned(conditions) if view.abandoned else leftovers.nothing_left(conditions)
     return with_facts(view, decision, facts)
 
 

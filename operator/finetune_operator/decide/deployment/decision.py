@@ -19,7 +19,7 @@ from finetune_api.names import DEPLOYMENT_LABEL, WAKE_ANNOTATION
 from finetune_api.reasons import NEXT_STEP, Reason
 from finetune_operator.decide.conditions import (
     Fact,
-    leaving,
+    being_deleted,
     merge,
     ready,
     reconciling,
@@ -120,7 +120,7 @@ class DeploymentDecision:
 def decide(view: DeploymentView) -> DeploymentDecision:
     """Find what to serve, or say why there is nothing; then read the server's state."""
     if view.deleting:
-        return going(view, leaving(view.kept_by)) if view.kept_by else DeploymentDecision(view.status)
+        return deletion_decision(view, being_deleted(view.kept_by)) if view.kept_by else DeploymentDecision(view.status)
     if view.spec is None:
         return not_served(view, Failure.because(Reason.SPEC_INVALID, view.spec_error), billed=_billed(view))
     target = find_target(view.spec, view.model, view.connections)
@@ -134,7 +134,7 @@ def decide(view: DeploymentView) -> DeploymentDecision:
         "endpoint": view.status.endpoint if view.meanwhile or _is_unshown(view, target) else _endpoint(view, target),
         "cost": with_answers(view.cost or past(view.status.cost), view.answers),
     }
-    phase, facts, served = _reading(view, target, _note(view))
+    phase, facts, served = _read_server(view, target, _note(view))
     if _is_unshown(view, target):
         phase, facts, served = view.status.phase or phase, [], view.status.served_version
     facts = [*facts, *retiring(view.retires, view.status.conditions)]
@@ -189,7 +189,7 @@ def _endpoint(view: DeploymentView, target: Target) -> Endpoint:
     return Endpoint(url=f"http://{view.name}.{view.namespace}.svc/v1", model=view.name)
 
 
-def _reading(view: DeploymentView, wanted: Target, note: str) -> tuple[DeploymentPhase, list[Fact], int | None]:
+def _read_server(view: DeploymentView, wanted: Target, note: str) -> tuple[DeploymentPhase, list[Fact], int | None]:
     """Phase, conditions and the version that answers, from the server's state."""
     serving, target = view.serving, wanted.version.version
     if serving.state == "Idle" and serving.version == target and not view.contested:
@@ -200,7 +200,7 @@ def _reading(view: DeploymentView, wanted: Target, note: str) -> tuple[Deploymen
     if serving.state == "Failing" and serving.failure and serving.version == target:
         facts = _failing(_named(serving.failure, view, wanted), target, answering)
         return ("Degraded" if answering else "Failed"), facts, answering
-    what = f"is being deployed{note}{_still(answering, target)}"
+    what = f"is being deployed{note}{_still_answering(answering, target)}"
     if serving.short_of and serving.version == target:
         what = f"is being deployed; {serving.available} of {serving.short_of} servers are ready{note}"
     facts = reconciling(Reason.DEPLOYING, f"version {target} {what}")
@@ -222,14 +222,14 @@ def _answering(view: DeploymentView) -> int | None:
     return (view.serving.answers or view.status.served_version) if view.serving.available else view.meanwhile
 
 
-def _still(answering: int | None, target: int) -> str:
+def _still_answering(answering: int | None, target: int) -> str:
     if answering == target:
         return "; it answers already"
     return f"; version {answering} keeps answering" if answering else ""
 
 
 def _failing(failure: Failure, target: int, answering: int | None) -> list[Fact]:
-    message = f"version {target} cannot be served: {failure.message}{_still(answering, target)}"
+    message = f"version {target} cannot be served: {failure.message}{_still_answering(answering, target)}"
     if answering == target:  # but with other pods or terms than the spec now asks for
         message = f"version {target} answers, and is not deployed as spec says now: {failure.message}"
     # A server's last message contains the next step, unless the failure has a better one.
@@ -260,7 +260,7 @@ def _resting_facts(view: DeploymentView) -> list[Fact]:
     )
 
 
-def going(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
+def deletion_decision(view: DeploymentView, facts: list[Fact]) -> DeploymentDecision:
     """The object is being deleted, and with it what it made, here or at a provider."""
     return DeploymentDecision(_status(view, facts, {"phase": "Deleting", "served_version": None}))
 
@@ -316,7 +316,7 @@ def _status(view: DeploymentView, facts: list[Fact], fields: dict[str, Any]) -> 
     return view.status.model_copy(update={**fields, "conditions": conditions, "observed_generation": view.generation})
 
 
-def is_no_news(before: ModelDeploymentStatus, now: ModelDeploymentStatus) -> bool:
+def needs_no_reconcile(before: ModelDeploymentStatus, now: ModelDeploymentStatus) -> bool:
     """Whether a change is to be written without another reconcile right after.
 
     That is true of the cost, which grows with time, and of what lists lack, as every third list may be incomplete.

@@ -41,7 +41,7 @@ def other_terms(asked: str, there: Hosted) -> bool:
     return bool(asked and there.terms) and there.terms.casefold() != asked.casefold()
 
 
-def said_of_terms(asked: str, there: Hosted, *, in_place: bool) -> str:
+def terms_note(asked: str, there: Hosted, *, in_place: bool) -> str:
     """Its present terms, if they differ from the requested ones; else ""."""
     if not other_terms(asked, there):
         return ""

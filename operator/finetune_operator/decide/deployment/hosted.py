@@ -92,7 +92,7 @@ class _Step:
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Observed:
     """What the steps decide by, from one list of the account's deployments."""
 
     others: Sequence[HostedDeployment]
@@ -122,154 +122,154 @@ def plan(
     `failed`: the wanted one was reported as failed. It is not created again only because one list lacks it.
     """
     there = whole(found, wanted.name)
-    look = _look(recorded, found, wanted, now, failed=failed)
-    step = _of_absent(look) if there is None else _of_present(look, there)
+    seen = _observe(recorded, found, wanted, now, failed=failed)
+    step = _of_absent(seen) if there is None else _of_present(seen, there)
     make = step.make and not (step.delete and wanted.one_at_a_time)
-    entry = _asked_or_unseen(look.entry, wanted, there, now, make=make)
-    record = released((*look.others, entry), step.delete, now)
+    entry = _updated_record(seen.entry, wanted, there, now, make=make)
+    record = released((*seen.others, entry), step.delete, now)
     return Plan(record, step.serving, address(found, step.answering), make, step.ask, step.delete)
 
 
-def _look(
+def _observe(
     recorded: Sequence[HostedDeployment],
     found: Mapping[str, Hosted],
     wanted: Wanted,
     now: datetime,
     *,
     failed: bool,
-) -> _Look:
+) -> _Observed:
     others = [one for one in _made(recorded, found, wanted, now) if one.name != wanted.name]
     there = whole(found, wanted.name)
     entry = _entry(recorded, wanted, there, now)
     answering = next((one.name for one in others if _answers(one, found, wanted)), None)
     busy = wanted.one_at_a_time and changes(found)
-    make = not busy and _is_asked_anew(entry, wanted, there)
+    make = not busy and _needs_change(entry, wanted, there)
     delete = () if busy else _useless(others, found, now, answers=is_ready(found, answering))
-    note = _said_of_waiting(found if busy else {}, entry, there, now)
+    note = _waiting_note(found if busy else {}, entry, there, now)
     serving = Serving("Rolling", wanted.version, 1 if answering else 0, note=note)
     base = _Step(serving, answering, make, delete=delete)
-    return _Look(others, entry, found, wanted, now, failed, base, busy)
+    return _Observed(others, entry, found, wanted, now, failed, base, busy)
 
 
-def _asked_or_unseen(
+def _updated_record(
     entry: HostedDeployment, wanted: Wanted, there: Hosted | None, now: datetime, *, make: bool
 ) -> HostedDeployment:
     """The record after a request for the deployment, or while no list shows it."""
     if there is None:
-        return unseen(entry, now, anew=make and entry.nonce == wanted.nonce)
-    if make or _has_come(entry, wanted, there):
+        return unseen(entry, now, from_now=make and entry.nonce == wanted.nonce)
+    if make or _has_wanted_terms(entry, wanted, there):
         return entry.model_copy(update={"terms": wanted.terms, "nonce": wanted.nonce})
-    return entry.model_copy(update={"nonce": wanted.nonce} if _stands_as_wanted(entry, wanted, there) else {})
+    return entry.model_copy(update={"nonce": wanted.nonce} if _is_as_wanted(entry, wanted, there) else {})
 
 
-def _of_absent(look: _Look) -> _Step:
+def _of_absent(seen: _Observed) -> _Step:
     """The wanted one does not exist: create it, unless it existed before."""
-    entry, base = look.entry, look.base
-    stood = entry.answered or (look.failed and not is_missed(entry, look.now))
-    if stood and entry.nonce == look.wanted.nonce:
-        return replace(base, serving=_missing(look))
-    return replace(base, make=not look.busy and entry.released_at is None)
+    entry, base = seen.entry, seen.base
+    stood = entry.answered or (seen.failed and not is_missed(entry, seen.now))
+    if stood and entry.nonce == seen.wanted.nonce:
+        return replace(base, serving=_missing(seen))
+    return replace(base, make=not seen.busy and entry.released_at is None)
 
 
-def _of_present(look: _Look, there: Hosted) -> _Step:
-    return next(step for check in STEPS if (step := check(look, there)) is not None)
+def _of_present(seen: _Observed, there: Hosted) -> _Step:
+    return next(step for check in STEPS if (step := check(seen, there)) is not None)
 
 
-def _going(look: _Look, _: Hosted) -> _Step | None:
+def _being_deleted(seen: _Observed, _: Hosted) -> _Step | None:
     """It is being deleted, and created again when it is gone."""
-    if look.entry.released_at is None:
+    if seen.entry.released_at is None:
         return None
-    again = () if look.busy else _failed_still(look.entry, look.found, look.now)
-    return replace(look.base, make=False, delete=(*look.base.delete, *again))
+    again = () if seen.busy else _deletion_to_repeat(seen.entry, seen.found, seen.now)
+    return replace(seen.base, make=False, delete=(*seen.base.delete, *again))
 
 
-def _failed_before(look: _Look, there: Hosted) -> _Step | None:
+def _failed_before(seen: _Observed, there: Hosted) -> _Step | None:
     """It failed, and the request has changed since: delete it, so that the new one can be created."""
-    if there.state != "Failed" or not _is_another_wish(look.entry, look.wanted):
+    if there.state != "Failed" or not _request_changed(seen.entry, seen.wanted):
         return None
-    return replace(look.base, delete=() if look.busy else (*look.base.delete, look.wanted.name))
+    return replace(seen.base, delete=() if seen.busy else (*seen.base.delete, seen.wanted.name))
 
 
-def _failed(look: _Look, there: Hosted) -> _Step | None:
-    return _failing(look, _failure_of(look.wanted, there)) if there.state == "Failed" else None
+def _failed(seen: _Observed, there: Hosted) -> _Step | None:
+    return _failing(seen, _failure_of(seen.wanted, there)) if there.state == "Failed" else None
 
 
-def _edited_before(look: _Look, there: Hosted) -> _Step | None:
+def _edited_before(seen: _Observed, there: Hosted) -> _Step | None:
     """It was edited, and is requested again. If the operator cannot change it in place, it is deleted first."""
-    in_place, again = bool(look.wanted.terms), look.entry.nonce != look.wanted.nonce
-    if in_place or not again or _is_as_made(look.wanted, there) or is_bound(there, look.now):
+    in_place, again = bool(seen.wanted.terms), seen.entry.nonce != seen.wanted.nonce
+    if in_place or not again or _is_as_made(seen.wanted, there) or is_bound(there, seen.now):
         return None
-    return replace(look.base, delete=() if look.busy else (*look.base.delete, look.wanted.name))
+    return replace(seen.base, delete=() if seen.busy else (*seen.base.delete, seen.wanted.name))
 
 
-def _edited(look: _Look, there: Hosted) -> _Step | None:
-    wanted = look.wanted
+def _edited(seen: _Observed, there: Hosted) -> _Step | None:
+    wanted = seen.wanted
     if not edited.is_edited(wanted.model, there):
         return None
-    return _failing(look, edited.failure(wanted.name, wanted.model, there, look.now, in_place=bool(wanted.terms)))
+    return _failing(seen, edited.failure(wanted.name, wanted.model, there, seen.now, in_place=bool(wanted.terms)))
 
 
 def _is_as_made(wanted: Wanted, there: Hosted) -> bool:
     return not edited.is_edited(wanted.model, there) and not edited.other_terms(wanted.made_as, there)
 
 
-def _serves(look: _Look, there: Hosted) -> _Step | None:
+def _serves(seen: _Observed, there: Hosted) -> _Step | None:
     """It answers: delete the others."""
-    if there.state != "Ready" or not look.entry.answered:
+    if there.state != "Ready" or not seen.entry.answered:
         return None
-    others, found, now, make = look.others, look.found, look.now, look.base.make
-    note = bound(others, found, now) + _said_of_staying(others, found, now)
-    asked, in_place = look.wanted.terms or look.wanted.made_as, bool(look.wanted.terms)
-    note += "" if make else edited.said_of_terms(asked, there, in_place=in_place)
-    serving = Serving("Serving", look.wanted.version, 1, note=note)
-    if look.busy and _is_asked_anew(look.entry, look.wanted, there):
+    others, found, now, make = seen.others, seen.found, seen.now, seen.base.make
+    note = bound(others, found, now) + _undeleted_note(others, found, now)
+    asked, in_place = seen.wanted.terms or seen.wanted.made_as, bool(seen.wanted.terms)
+    note += "" if make else edited.terms_note(asked, there, in_place=in_place)
+    serving = Serving("Serving", seen.wanted.version, 1, note=note)
+    if seen.busy and _needs_change(seen.entry, seen.wanted, there):
         serving = _in_turn(serving, found)
-    delete = () if look.busy or make else deletable(others, found, now)
-    return replace(look.base, serving=serving, answering=look.wanted.name, delete=delete)
+    delete = () if seen.busy or make else deletable(others, found, now)
+    return replace(seen.base, serving=serving, answering=seen.wanted.name, delete=delete)
 
 
-def _changing(look: _Look, there: Hosted) -> _Step | None:
+def _changing(seen: _Observed, there: Hosted) -> _Step | None:
     """It is being changed in place, and still answers."""
-    if there.state != "Creating" or not look.entry.answered:
+    if there.state != "Creating" or not seen.entry.answered:
         return None
-    version = look.wanted.version
-    return replace(look.base, serving=Serving("Rolling", version, 1, answers=version), answering=look.wanted.name)
+    version = seen.wanted.version
+    return replace(seen.base, serving=Serving("Rolling", version, 1, answers=version), answering=seen.wanted.name)
 
 
-def _asking(look: _Look, there: Hosted) -> _Step:
+def _testing(seen: _Observed, there: Hosted) -> _Step:
     """It has not answered yet: test it as soon as its provider reports that it is ready."""
     ask = there.state == "Ready"
-    asked_for = moment(look.entry.created_at)  # it may have been created later, if there was no room
+    asked_for = moment(seen.entry.created_at)  # it may have been created later, if there was no room
     made = max(asked_for, there.created_at or asked_for)
-    silent = there.state != "Deleting" and look.now - made >= (LONG if ask else STUCK)
-    return replace(_failing(look, _silence(look, there)) if silent else look.base, ask=ask)
+    silent = there.state != "Deleting" and seen.now - made >= (LONG if ask else STUCK)
+    return replace(_failing(seen, _silence(seen, there)) if silent else seen.base, ask=ask)
 
 
-STEPS: tuple[Callable[[_Look, Hosted], _Step | None], ...] = (
-    _going,
+STEPS: tuple[Callable[[_Observed, Hosted], _Step | None], ...] = (
+    _being_deleted,
     _failed_before,
     _failed,
     _edited_before,
     _edited,
     _serves,
     _changing,
-    _asking,
+    _testing,
 )
 """In order: the first one that returns a step decides about a wanted deployment that exists."""
 
 
-def _missing(look: _Look) -> Serving:
+def _missing(seen: _Observed) -> Serving:
     """The state of one that has answered and is missing from the list."""
-    if look.entry.released_at is not None:
-        return look.base.serving  # another list tells whether it is gone; then it is created again
-    if is_missed(look.entry, look.now):
-        return _failing(look, _expiry(look)).serving
-    return unshown(look.wanted)
+    if seen.entry.released_at is not None:
+        return seen.base.serving  # another list tells whether it is gone; then it is created again
+    if is_missed(seen.entry, seen.now):
+        return _failing(seen, _expiry(seen)).serving
+    return unshown(seen.wanted)
 
 
-def _failing(look: _Look, failure: Failure) -> _Step:
-    replicas = 1 if look.base.answering else 0
-    return replace(look.base, serving=Serving("Failing", look.wanted.version, replicas, failure))
+def _failing(seen: _Observed, failure: Failure) -> _Step:
+    replicas = 1 if seen.base.answering else 0
+    return replace(seen.base, serving=Serving("Failing", seen.wanted.version, replicas, failure))
 
 
 def _entry(
@@ -309,39 +309,39 @@ def _answers(one: HostedDeployment, found: Mapping[str, Hosted], wanted: Wanted)
     return one.answered and there.state == "Ready" and not edited.is_edited(wanted.models.get(one.version, ""), there)
 
 
-def _is_asked_anew(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
+def _needs_change(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
     """Whether to request a change in place: once for each change of the spec, not for ever."""
     if not wanted.terms or there is None or there.state != "Ready" or entry.terms is None:
         return False
-    return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce) and not _has_come(entry, wanted, there)
+    return (entry.terms, entry.nonce) != (wanted.terms, wanted.nonce) and not _has_wanted_terms(entry, wanted, there)
 
 
-def _has_come(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
+def _has_wanted_terms(entry: HostedDeployment, wanted: Wanted, there: Hosted | None) -> bool:
     """Whether it already has the wanted terms: they were requested, and the record of that was lost."""
     if there is None or not there.terms or entry.terms is None or entry.nonce != wanted.nonce:
         return False
     return there.state == "Ready" and there.terms.casefold() == wanted.terms.casefold()
 
 
-def _stands_as_wanted(entry: HostedDeployment, wanted: Wanted, there: Hosted) -> bool:
+def _is_as_wanted(entry: HostedDeployment, wanted: Wanted, there: Hosted) -> bool:
     """Whether a request for recreation is already met: it must not apply later, when somebody edits or deletes it."""
     stands = there.state == "Ready" and entry.answered and entry.released_at is None
     return stands and not wanted.terms and _is_as_made(wanted, there)
 
 
-def _is_another_wish(entry: HostedDeployment, wanted: Wanted) -> bool:
+def _request_changed(entry: HostedDeployment, wanted: Wanted) -> bool:
     """Whether the request differs from the one it was made by."""
     terms = entry.terms is not None and bool(wanted.terms) and entry.terms != wanted.terms
     return terms or entry.nonce != wanted.nonce
 
 
-def are_asked_for(recorded: Sequence[HostedDeployment], wanted: Wanted) -> bool:
+def terms_were_requested(recorded: Sequence[HostedDeployment], wanted: Wanted) -> bool:
     """Whether the wanted terms were requested. If none were recorded, that is unknown."""
     entry = next((one for one in recorded if one.name == wanted.name), None)
-    return entry is None or entry.attached or not _is_another_wish(entry, wanted)
+    return entry is None or entry.attached or not _request_changed(entry, wanted)
 
 
-def _failed_still(entry: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
+def _deletion_to_repeat(entry: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> tuple[str, ...]:
     """One that failed, and still shows as failed a while after its deletion: the call may never have arrived."""
     asked = entry.released_at is not None and now - moment(entry.released_at) >= MISSED
     return deletable((entry,), found, now) if asked and found[entry.name].state == "Failed" else ()
@@ -382,29 +382,29 @@ def leave(
     return (released(left, delete, now), delete) if answers else (tuple(left), ())
 
 
-def _said_of_waiting(found: Mapping[str, Hosted], entry: HostedDeployment, there: Hosted | None, now: datetime) -> str:
+def _waiting_note(found: Mapping[str, Hosted], entry: HostedDeployment, there: Hosted | None, now: datetime) -> str:
     """What a deployment waits for that is not being created, or has been for long."""
     if there is None and entry.released_at is not None:
         return f"; its deletion was requested at {entry.released_at}: it is made again when it is gone"
     if there is None:
-        return _said_of_turn(found)
+        return _turn_note(found)
     if entry.released_at is not None and there.state != "Deleting":
         return f"; its deletion was requested at {entry.released_at}: it is made again when it is gone"
     late = there.state in {"Creating", "Deleting"} and now - moment(entry.created_at) >= LONG
     return f"; it was requested at {entry.created_at}, and is still {there.state} at the provider" if late else ""
 
 
-def _said_of_turn(found: Mapping[str, Hosted]) -> str:
+def _turn_note(found: Mapping[str, Hosted]) -> str:
     first = next((one.name for one in found.values() if one.state in {"Creating", "Deleting"}), None)
     return f"; the account takes one change at a time, and {first} is being changed" if first else ""
 
 
 def _in_turn(serving: Serving, found: Mapping[str, Hosted]) -> Serving:
     """It answers, and gets its new terms once the account's present change is over."""
-    return replace(serving, state="Rolling", note=_said_of_turn(found), answers=serving.version)
+    return replace(serving, state="Rolling", note=_turn_note(found), answers=serving.version)
 
 
-def _said_of_staying(others: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> str:
+def _undeleted_note(others: Sequence[HostedDeployment], found: Mapping[str, Hosted], now: datetime) -> str:
     """Deployments whose deletion was accepted and has no effect."""
     shown = [one for one in others if whole(found, one.name) is not None]
     return "".join(
@@ -415,10 +415,10 @@ def _said_of_staying(others: Sequence[HostedDeployment], found: Mapping[str, Hos
     )
 
 
-def _expiry(look: _Look) -> Failure:
-    wanted = look.wanted
+def _expiry(seen: _Observed) -> Failure:
+    wanted = seen.wanted
     said = f"deployment {wanted.name} is not at the provider any more: it was deleted there, or has expired"
-    return Failure.because(Reason.EXPIRED, said + edited.renamed(wanted.model, wanted.prefix, look.found))
+    return Failure.because(Reason.EXPIRED, said + edited.renamed(wanted.model, wanted.prefix, seen.found))
 
 
 def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
@@ -427,10 +427,10 @@ def _failure_of(wanted: Wanted, there: Hosted) -> Failure:
     return Failure.because(Reason.DEPLOYMENT_FAILED, f"{message} recreated")
 
 
-def _silence(look: _Look, there: Hosted) -> Failure:
+def _silence(seen: _Observed, there: Hosted) -> Failure:
     """For one that is ready and does not answer, or is still being created."""
-    said = f"deployment {look.wanted.name} was requested at {look.entry.created_at} and is "
+    said = f"deployment {seen.wanted.name} was requested at {seen.entry.created_at} and is "
     said += "ready, as the provider says" if there.state == "Ready" else f"still {there.state} at the provider"
-    said += f", {billed(look.entry)}, and does not answer; "
+    said += f", {billed(seen.entry)}, and does not answer; "
     said += "it is asked again" if there.state == "Ready" else "see there why, or delete it there to have it recreated"
     return Failure.because(Reason.DEPLOYMENT_FAILED, said)

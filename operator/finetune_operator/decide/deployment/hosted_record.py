@@ -98,7 +98,7 @@ def ours(
     A list may lack a new deployment, and sometimes any other. Forgetting it then would leave it behind, and billed. One
     whose deletion was requested is gone once two lists lack it.
     """
-    sighted = (_sighted(one, found, now) for one in recorded)
+    sighted = (_seen(one, found, now) for one in recorded)
     kept = [one for one in sighted if one is not None]
     known = {one.name for one in kept}
     strays = [name for name in found if name.startswith(prefix) and name not in known]
@@ -111,7 +111,7 @@ def ours(
     ]
 
 
-def _sighted(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> HostedDeployment | None:
+def _seen(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) -> HostedDeployment | None:
     """The record after a list; None once the deployment is gone.
 
     Parts do not prove that it exists, but must be deleted too: it is missing only from when they are gone as well.
@@ -119,7 +119,7 @@ def _sighted(one: HostedDeployment, found: Mapping[str, Hosted], now: datetime) 
     if whole(found, one.name) is not None or (one.name in found and one.released_at is not None):
         return one.model_copy(update={"unseen_since": None})
     if one.name in found:
-        return unseen(one, now, anew=True)
+        return unseen(one, now, from_now=True)
     limit = GOING if one.released_at is not None else MISSED if one.answered else SETTLE
     return None if is_missed(one, now, limit) else unseen(one, now)
 
@@ -139,14 +139,14 @@ def may_still_show(since: datetime, now: datetime) -> bool:
     return timedelta() <= now - since < SETTLE
 
 
-def stood_until(one: HostedDeployment | EvaluationDeployment, now: datetime) -> datetime:
+def existed_until(one: HostedDeployment | EvaluationDeployment, now: datetime) -> datetime:
     """Now, or the time since when no list shows it. Times in the future do not count."""
     return min(now, moment(one.unseen_since)) if one.unseen_since else now
 
 
-def unseen(one: HostedDeployment, now: datetime, *, anew: bool = False) -> HostedDeployment:
-    """The record of one that the provider does not show; `anew`: missing only from now on."""
-    since = now if anew else stood_until(one, now)
+def unseen(one: HostedDeployment, now: datetime, *, from_now: bool = False) -> HostedDeployment:
+    """The record of one that the provider does not show; `from_now`: missing only from now on."""
+    since = now if from_now else existed_until(one, now)
     return one.model_copy(update={"unseen_since": timestamp(since)})
 
 
@@ -172,12 +172,14 @@ def with_cost(recorded: Sequence[HostedDeployment]) -> str:
 
 def answered(recorded: Sequence[HostedDeployment], name: str) -> tuple[HostedDeployment, ...]:
     """The record once a deployment has answered."""
-    return _told(recorded, name, answered=True, silent_since=None, operation=None)
+    return _with_fields(recorded, name, answered=True, silent_since=None, operation=None)
 
 
-def followed(recorded: Sequence[HostedDeployment], name: str, operation: str | None) -> tuple[HostedDeployment, ...]:
+def with_operation(
+    recorded: Sequence[HostedDeployment], name: str, operation: str | None
+) -> tuple[HostedDeployment, ...]:
     """The record once a deployment was requested, with the operation that tells how that goes."""
-    return _told(recorded, name, operation=operation)
+    return _with_fields(recorded, name, operation=operation)
 
 
 def on_terms_of(
@@ -185,10 +187,10 @@ def on_terms_of(
 ) -> tuple[HostedDeployment, ...]:
     """The record with the terms that a deployment had before."""
     had = next((one for one in before if one.name == name), None)
-    return _told(recorded, name, terms=had.terms, nonce=had.nonce) if had is not None else tuple(recorded)
+    return _with_fields(recorded, name, terms=had.terms, nonce=had.nonce) if had is not None else tuple(recorded)
 
 
-def _told(recorded: Sequence[HostedDeployment], name: str, **fields: object) -> tuple[HostedDeployment, ...]:
+def _with_fields(recorded: Sequence[HostedDeployment], name: str, **fields: object) -> tuple[HostedDeployment, ...]:
     """The record with new fields of one deployment."""
     return tuple(one.model_copy(update=fields) if one.name == name else one for one in recorded)
 

@@ -9,10 +9,10 @@ from datetime import date, datetime
 from decimal import Decimal
 
 from finetune_api.deployment import DeploymentCost, HostedDeployment
-from finetune_api.money import in_cents, to_be_added
+from finetune_api.money import as_summand, in_cents
 from finetune_operator.decide.conditions import moment, timestamp
 from finetune_operator.decide.deployment.hosted import LONG
-from finetune_operator.decide.deployment.hosted_record import Hosted, is_missed, stood_until, whole
+from finetune_operator.decide.deployment.hosted_record import Hosted, existed_until, is_missed, whole
 
 
 @dataclass(frozen=True)
@@ -52,11 +52,11 @@ def _billed(one: HostedDeployment, there: Hosted | None, price: Price, now: date
         return one
     # Hours at an earlier price are added to the sum, like those of a deleted deployment: capacity can change in place.
     changed = None not in {rate.per_hour, one.per_hour} and rate.per_hour != one.per_hour
-    since = timestamp(now) if changed else one.billed_since or timestamp(_stands_since(one, now))
+    since = timestamp(now) if changed else one.billed_since or timestamp(_exists_since(one, now))
     return one.model_copy(update={"billed_since": since, "per_hour": rate.per_hour or one.per_hour})
 
 
-def _stands_since(one: HostedDeployment, now: datetime) -> datetime:
+def _exists_since(one: HostedDeployment, now: datetime) -> datetime:
     """Billing starts when a deployment is ready: at the first list that shows it.
 
     If nothing was listed for hours, it may have existed all the time. For one that counted as gone and is back, the
@@ -100,7 +100,7 @@ def total(
     gone = [one for one in earlier if one.billed_since is not None and _is_over(one, standing.get(one.name))]
     foreign = before is not None and before.ended is not None and before.currency != currency
     ended = Decimal(before.ended or "0") if before and not foreign else Decimal(0)
-    ended += sum((_so_far(one, stood_until(one, now)) for one in gone), Decimal(0))
+    ended += sum((_so_far(one, existed_until(one, now)) for one in gone), Decimal(0))
     unpriced = foreign or (before is not None and before.unpriced is True)
     unpriced |= any(one.per_hour is None for one in gone)
     if not standing and not ended and not unpriced:
@@ -112,7 +112,7 @@ def total(
     return DeploymentCost(
         per_hour=per_hour if known else None,
         since_deployed=in_cents(so_far) if known and not unpriced else None,
-        ended=to_be_added(ended) if ended else None,
+        ended=as_summand(ended) if ended else None,
         unpriced=unpriced or None,
         display=f"{per_hour} {currency}/h{whose}" if known else UNKNOWN,
         currency=currency,

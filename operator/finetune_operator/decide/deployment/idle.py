@@ -78,14 +78,14 @@ class Found:
     """Whether an Event is due."""
 
 
-def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now: datetime) -> Found:
+def check(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now: datetime) -> Found:
     """What the usage means. A limit that is not set is never reached."""
     usage = usage or DeploymentUsage()
     if activity.last is None or activity.until is None:
-        return _untold(usage, activity, limits, now)
+        return _unknown_usage(usage, activity, limits, now)
     last = min(activity.last, now)  # a time in the future comes from another clock
     quiet = activity.until - last
-    usage = _moved(usage, last, activity.counted, limits)
+    usage = _updated(usage, last, activity.counted, limits)
     since = f"it has received no requests since {usage.last_request_at}"
     if limits.idle is not None and quiet >= timedelta(seconds=limits.idle.after_seconds):
         stops = limits.idle.action != "None"
@@ -99,7 +99,7 @@ def look(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now:
     return Found(usage, Fact(CONDITION, "False", Reason.IN_USE))
 
 
-def _untold(usage: DeploymentUsage, activity: Activity, limits: Limits, now: datetime) -> Found:
+def _unknown_usage(usage: DeploymentUsage, activity: Activity, limits: Limits, now: datetime) -> Found:
     """One that may have been idle for as long as the warning limit is reported too: it may cost money for nothing."""
     why = f"it is unknown when it last received a request, so it does not count as idle: {activity.unknown}"
     since = moment(usage.last_request_at) if usage.last_request_at else activity.started
@@ -117,7 +117,7 @@ def _reminded(usage: DeploymentUsage, now: datetime) -> tuple[DeploymentUsage, b
     return usage.model_copy(update={"warned_at": timestamp(now)}), True
 
 
-def _moved(usage: DeploymentUsage, last: datetime, counted: int | None, limits: Limits) -> DeploymentUsage:
+def _updated(usage: DeploymentUsage, last: datetime, counted: int | None, limits: Limits) -> DeploymentUsage:
     """The record, updated if the time has moved by more than a fraction of the limit, or was in the future."""
     grain, before = (limits.shortest or timedelta()) / GRAIN, usage.last_request_at
     if before is not None and moment(before) <= last < moment(before) + grain:
@@ -146,17 +146,17 @@ def sleeping(asleep: Sleep, usage: DeploymentUsage | None) -> Fact:
     return Fact(CONDITION, "True", Reason.IDLE, f"{last}so it was stopped at {asleep.since}")
 
 
-NOT_YET = Fact(CONDITION, "False", Reason.IN_USE, "it does not answer yet")
+NOT_ANSWERING_YET = Fact(CONDITION, "False", Reason.IN_USE, "it does not answer yet")
 """While nothing answers yet."""
 
 _UNSEEN = (
     "it is unknown when it last received a request, so it does not count as idle: its provider is not asked meanwhile"
 )
-OUT_OF_SIGHT = Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, _UNSEEN)
+NOT_OBSERVED = Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, _UNSEEN)
 """For a deployment at a provider that cannot be observed, because the connection is gone or its spec is invalid."""
 
 _UNASKED = "spec.idle is not set, or there is nothing that could be stopped"
-NOT_LOOKED_AT = Fact(CONDITION, "False", Reason.IN_USE, _UNASKED)
+NOT_CHECKED = Fact(CONDITION, "False", Reason.IN_USE, _UNASKED)
 """Once its usage is no longer checked."""
 
 

@@ -14,18 +14,18 @@ from finetune_operator.decide.pods.containers import (
     containers,
     crashed_by_signal,
     ended_before,
+    foreign_trouble,
     held_up,
     is_ours,
     memory_limit,
     never_ran,
     obstacle,
     terminated,
-    unwell_beside,
     waiting,
 )
 from finetune_operator.decide.pods.disruption import cut_off_since
 from finetune_operator.decide.pods.grace import grace_left
-from finetune_operator.decide.pods.refused import may_pass, refusal_of_one_more, refusal_of_pod
+from finetune_operator.decide.pods.refused import may_pass, refusal_of_pod, refusal_of_replacement
 from finetune_operator.decide.pods.unschedulable import unplaced
 
 LONG_ENOUGH = timedelta(minutes=10)
@@ -84,7 +84,7 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
 
 
 def is_awaited(failure: Failure | None, pod: Manifest, now: datetime | None) -> bool:
-    """Whether what keeps this pod from starting is no alarm yet: a Secret may come later than whoever names it."""
+    """Whether what keeps this pod from starting is no failure yet: a Secret may come later than what names it."""
     if failure is None or now is None:
         return False
     return grace_left(failure, moment(pod["metadata"]["creationTimestamp"]), now) > 0
@@ -162,7 +162,7 @@ def _serving_failure(status: Manifest, pods: Sequence[Manifest], *, silent: bool
     if late is None:
         return None
     waits = next((found for pod in pods if (found := unplaced(pod))), None)
-    said = f"{late.get('message', '')}{_still_starting(pods)}{_behind(pods)}"
+    said = f"{late.get('message', '')}{_still_starting(pods)}{_blocked_by(pods)}"
     return waits or Failure.because(Reason.DEPLOYMENT_FAILED, said)
 
 
@@ -170,7 +170,7 @@ def _refused(status: Manifest) -> Failure | None:
     """Why the API server refuses a pod."""
     conditions = status.get("conditions") or ()
     without = next((c for c in conditions if c["type"] == "ReplicaFailure" and c["status"] == "True"), None)
-    refusal = refusal_of_one_more if status.get("availableReplicas") else refusal_of_pod
+    refusal = refusal_of_replacement if status.get("availableReplicas") else refusal_of_pod
     return refusal(str(without.get("message", ""))) if without else None
 
 
@@ -184,17 +184,17 @@ def _pod_failure(pod: Manifest) -> Failure | None:
     found = obstacle(pod)
     if found is not None and found.reason is not Reason.UNSCHEDULABLE:
         return found
-    return next((crash for one in containers(pod) if _ends_again_and_again(one) and (crash := _crash(one))), None)
+    return next((crash for one in containers(pod) if _keeps_crashing(one) and (crash := _crash(one))), None)
 
 
-def _ends_again_and_again(container: Manifest) -> bool:
+def _keeps_crashing(container: Manifest) -> bool:
     """Whether it keeps crashing, even if it runs right now. A single end after a long run does not count."""
     if waiting(container).get("reason") == "CrashLoopBackOff":
         return True
-    return container.get("restartCount", 0) > 1 and not container.get("ready") and _was_short(ended_before(container))
+    return container.get("restartCount", 0) > 1 and not container.get("ready") and _ran_briefly(ended_before(container))
 
 
-def _was_short(ended: Manifest) -> bool:
+def _ran_briefly(ended: Manifest) -> bool:
     started, finished = ended.get("startedAt"), ended.get("finishedAt")
     return started is not None and finished is not None and moment(finished) - moment(started) < LONG_ENOUGH
 
@@ -235,15 +235,15 @@ def _waiting_for(pods: Sequence[Manifest]) -> str:
     crash = next((found for found in crashes if found), None)
     if since := next((said for pod in pods if (said := cut_off_since(pod))), ""):
         return f"; the node of a server's pod does not answer since {since}{_GIVEN_UP}"
-    return f"; a server ended and is started again: {crash.message}" if crash else _behind(pods)
+    return f"; a server ended and is started again: {crash.message}" if crash else _blocked_by(pods)
 
 
-def _behind(pods: Sequence[Manifest]) -> str:
+def _blocked_by(pods: Sequence[Manifest]) -> str:
     """Which foreign container keeps a server from starting, or its pod from being ready."""
     name = next((found["name"] for pod in pods if (found := held_up(pod))), None)
     if name:
         return (
             f"; container {name}, which a policy of the cluster has put before the server, has yet to end or to be up"
         )
-    beside = next((unwell for pod in pods if (unwell := unwell_beside(pod))), None)
+    beside = next((unwell for pod in pods if (unwell := foreign_trouble(pod))), None)
     return f"; {beside.message}" if beside else ""

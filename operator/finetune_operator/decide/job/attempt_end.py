@@ -20,7 +20,13 @@ from finetune_operator.decide.job.attempt_pods import (
     trainer_of,
 )
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.pods.containers import crashed_by_signal, failed_beside, memory_limit, never_ran, outlives
+from finetune_operator.decide.pods.containers import (
+    crashed_by_signal,
+    foreign_failure,
+    memory_limit,
+    never_ran,
+    only_foreign_runs,
+)
 from finetune_operator.decide.pods.disruption import disruption, is_over_a_limit
 from finetune_operator.decide.transient import INTERRUPTIONS
 
@@ -152,7 +158,7 @@ def _by_cluster(pod: Manifest | None) -> Failure | None:
         more = f"it used more memory than its limit{f' of {limit}' if limit else ''}"
         return Failure.because(Reason.OUT_OF_MEMORY, f"the kernel killed the trainer: {more}")
     found = disruption(pod)
-    if found is None and pod.get("status", {}).get("phase") not in ENDED and not outlives(pod):
+    if found is None and pod.get("status", {}).get("phase") not in ENDED and not only_foreign_runs(pod):
         return Failure.because(Reason.NODE_LOST, "the training pod was being stopped when its node stopped answering")
     return found
 
@@ -174,7 +180,7 @@ def _by_container(pod: Manifest | None) -> Failure:
         interrupted = Failure.because(
             Reason.INTERRUPTED, f"the training pod ended before the trainer did{_kubelet_message(pod)}"
         )
-        return failed_beside(pod) or interrupted
+        return foreign_failure(pod) or interrupted
     return _from_outside(pod, ended["exitCode"]) or _from_exit_code(ended["exitCode"], str(ended.get("message", "")))
 
 

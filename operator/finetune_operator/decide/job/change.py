@@ -12,7 +12,7 @@ from finetune_operator.decide.conditions import Fact, is_true, merge, reconcilin
 from finetune_operator.decide.job.reported import dataset_facts, reported_without_eta, tracker_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
-from finetune_operator.decide.transient import CHANGES_BY_ITSELF
+from finetune_operator.decide.transient import TEMPORARY
 
 
 def with_status(view: JobView, change: Change) -> FineTuneJobStatus:
@@ -72,7 +72,7 @@ def fail(view: JobView, failure: Failure) -> Decision:
 
 def in_trouble(failure: Failure) -> list[Fact]:
     """The conditions while this failure persists."""
-    say = reconciling if failure.reason in CHANGES_BY_ITSELF else stalled
+    say = reconciling if failure.reason in TEMPORARY else stalled
     return say(failure.reason, failure.message)
 
 

@@ -20,7 +20,7 @@ from finetune_operator.decide.job.attempt_pods import (
     termination_report,
 )
 from finetune_operator.decide.job.run import Run, RunState
-from finetune_operator.decide.pods.containers import failed_beside, held_up, obstacle, outlives
+from finetune_operator.decide.pods.containers import foreign_failure, held_up, obstacle, only_foreign_runs
 from finetune_operator.decide.pods.disruption import cut_off_since, disruption
 
 STARTING = timedelta(seconds=15)
@@ -45,7 +45,7 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
         return _from_report_alone(report)
     report = _latest(report, termination_report(first(pods)))
     live = [pod for pod in newest_of_nodes(pods) if is_live(pod, now)]
-    if not all(map(outlives, live)):
+    if not all(map(only_foreign_runs, live)):
         return _of_live_pods(live, report, now)
     pod = most_telling(pods)
     # Failed waits for every pod to end, which a pod on a lost node never does. FailureTarget is set earlier.
@@ -53,11 +53,11 @@ def read_run(job: Manifest | None, pods: Sequence[Manifest], report: Report | No
     if _trainers_are_done(pods, failed):
         return Run(_end(report), report=report)
     # The Job controller ignores a Job that is deleted and kept by a finalizer, so its conditions never change.
-    mute = pod is not None and wants_deletion(job)
-    if failed or live or (mute and not _ended_well(pods)):
+    deleted = pod is not None and wants_deletion(job)
+    if failed or live or (deleted and not _ended_well(pods)):
         stands = _had_reported_end(report, failed)
         return Run(_end(report), report=report) if stands else failed_run(failed or {}, pod, report)
-    if mute or _job_condition(job, "Complete") or _pod_and_trainer_succeeded(pods, report):
+    if deleted or _job_condition(job, "Complete") or _pod_and_trainer_succeeded(pods, report):
         return Run(_end(report), report=report)
     return Run("Active" if pod is not None else "Queued", report=report, ending=pod is not None)
 
@@ -81,7 +81,7 @@ def _trainers_are_done(pods: Sequence[Manifest], failed: Manifest | None) -> boo
     if _ran_too_long(failed):
         return False
     present = newest_of_nodes(pods)
-    beside = any(outlives(pod) or failed_beside(pod) for pod in present)
+    beside = any(only_foreign_runs(pod) or foreign_failure(pod) for pod in present)
     return beside and all(end_of(pod).get("exitCode") == ExitCode.OK for pod in present)
 
 

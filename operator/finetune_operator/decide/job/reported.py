@@ -140,7 +140,7 @@ def tracker_facts(report: Report | None) -> list[Fact]:
     return [Fact("Tracked", "True", Reason.SUCCEEDED, f"followed by {names}")] if names else []
 
 
-def tracker_headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
+def tracker_event(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
     """Type, reason and note of the Event when a tracker starts to lose data."""
     before, now = (
         next((one for one in status.conditions or () if one.type == "Tracked"), None) for status in (old, new)

@@ -17,8 +17,8 @@ from finetune_api.uris import UriError, parse_uri
 from finetune_api.verdict import SPLITS
 from finetune_operator.decide.conditions import (
     Fact,
+    being_deleted,
     is_true,
-    leaving,
     moment,
     ready,
     reconciling,
@@ -64,7 +64,7 @@ from finetune_operator.decide.job.versions import recorded_result
 from finetune_operator.decide.job.view import Change, Decision, JobView
 from finetune_operator.decide.pods.grace import GRACE, grace_left
 from finetune_operator.decide.pods.missing import with_field
-from finetune_operator.decide.pods.refused import counts_what_has_ended, may_pass, refusal_of_write
+from finetune_operator.decide.pods.refused import counts_ended_objects, may_pass, refusal_of_write
 
 _NAME_OR_MAKE = (
     "Apply the job under a new name with one that exists, or ask an admin to create this one: the job then starts "
@@ -118,7 +118,7 @@ def result_pending(view: JobView, said: str) -> Decision:
 
 
 def refused_by_policy(decision: Decision) -> bool:
-    """Whether the connection keeps the job out, which becomes final: so it must not rest on a stale watch."""
+    """Whether the job is refused because of its connection: that becomes final, so no stale watch may decide it."""
     conditions = decision.status.conditions or ()
     return any(one.type == "Ready" and one.reason in policy.REASONS for one in conditions)
 
@@ -146,9 +146,11 @@ def status_while_deleted(view: JobView) -> FineTuneJobStatus:
     if view.finished or not view.kept_by:
         return view.status
     if view.live_pods or view.run.state in {"Queued", "Active"}:
-        return with_status(view, Change(leaving(view.kept_by, "its pod is being stopped")))
+        return with_status(view, Change(being_deleted(view.kept_by, "its pod is being stopped")))
     way_out = _OURS if view.held else ""
-    return with_status(view, Change(leaving(view.kept_by, way_out=way_out), {"phase": "Cancelled", "failure": None}))
+    return with_status(
+        view, Change(being_deleted(view.kept_by, way_out=way_out), {"phase": "Cancelled", "failure": None})
+    )
 
 
 def keep_finished(view: JobView) -> Decision | None:
@@ -292,7 +294,7 @@ def wait_for_connection(view: JobView) -> Decision | None:
 
 
 def _connection_grace(view: JobView) -> float:
-    """Seconds for which its connection, and a label that lets its namespace use it, may be yet to come."""
+    """Seconds for which its connection, or the label that lets its namespace use it, may still be created."""
     return (view.created + GRACE - view.now).total_seconds()
 
 
@@ -362,7 +364,7 @@ def wait_for_pod(view: JobView) -> Decision | None:
     else:
         facts = stalled(obstacle.reason, obstacle.message)
     status = with_status(view, Change(facts, {"phase": "Queued", "failure": None if left else obstacle}))
-    clear = counts_what_has_ended(obstacle)
+    clear = counts_ended_objects(obstacle)
     return Decision(status, clear=clear, requeue_after=left or pod_check_seconds(view.run, view.now))
 
 

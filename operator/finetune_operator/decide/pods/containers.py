@@ -81,7 +81,7 @@ def never_ran(ended: Manifest) -> Failure | None:
     return _unstartable(one_line(str(ended.get("message") or ended["reason"])))
 
 
-def starved(said: str) -> Failure | None:
+def memory_limit_too_low(said: str) -> Failure | None:
     """A memory limit too low for a container to start, as 8Mi for 8Gi. By runc's message."""
     return Failure.because(Reason.INSUFFICIENT_MEMORY, said) if "memory limit too low" in said else None
 
@@ -133,7 +133,7 @@ def memory_limit(container: Manifest) -> str:
     return str(limits.get("memory", ""))
 
 
-def outlives(pod: Manifest) -> bool:
+def only_foreign_runs(pod: Manifest) -> bool:
     """Whether only foreign containers still run: ours have ended, and are not restarted."""
     beside = pod.get("status", {}).get("containerStatuses") or ()
     ours = [one for one in beside if is_ours(one)]
@@ -141,25 +141,25 @@ def outlives(pod: Manifest) -> bool:
     return runs and bool(ours) and all(terminated(one) for one in ours)
 
 
-def failed_beside(pod: Manifest) -> Failure | None:
+def foreign_failure(pod: Manifest) -> Failure | None:
     """The failure of a foreign container, if one failed."""
     for container in containers(pod):
         ended = terminated(container)
         if not is_ours(container) and ended.get("exitCode", 0) != 0:
-            return _of_another(container, _how(ended))
+            return _foreign_failure(container, _how(ended))
     return None
 
 
-def unwell_beside(pod: Manifest) -> Failure | None:
+def foreign_trouble(pod: Manifest) -> Failure | None:
     """The trouble of a foreign container that runs: it was restarted, or is not ready although ours are."""
     ours_are_ready = all(one.get("ready") for one in containers(pod) if is_ours(one))
     for container in containers(pod):
         if is_ours(container) or "running" not in (container.get("state") or {}):
             continue
         if ended := ended_before(container):
-            return _of_another(container, f"{_how(ended)}, and was started again")
+            return _foreign_failure(container, f"{_how(ended)}, and was started again")
         if ours_are_ready and not container.get("ready"):
-            return _of_another(container, "it is not ready, and so the pod is not")
+            return _foreign_failure(container, "it is not ready, and so the pod is not")
     return None
 
 
@@ -178,8 +178,8 @@ def _waits(container: Manifest) -> Failure | None:
         return _unstartable(said) if name in _UNSTARTABLE else None
     ended = ended_before(container)
     if name == "CrashLoopBackOff":
-        return _of_another(container, _how(ended) if ended else said)
-    return _of_another(container, said) if name in _WAITING_REASONS or name in _UNSTARTABLE else None
+        return _foreign_failure(container, _how(ended) if ended else said)
+    return _foreign_failure(container, said) if name in _WAITING_REASONS or name in _UNSTARTABLE else None
 
 
 def _unpulled(failure: Failure) -> Failure:
@@ -190,9 +190,11 @@ def _unpulled(failure: Failure) -> Failure:
 
 def _unstartable(said: str) -> Failure:
     step = "Ask an admin: the message says what of the connection's image, or of the node, does not let it start."
-    return starved(said) or Failure(reason=Reason.CONTAINER_CONFIG_INVALID, message=said[:4096], next_step=step)
+    return memory_limit_too_low(said) or Failure(
+        reason=Reason.CONTAINER_CONFIG_INVALID, message=said[:4096], next_step=step
+    )
 
 
-def _of_another(container: Manifest, said: str) -> Failure:
+def _foreign_failure(container: Manifest, said: str) -> Failure:
     message = f"container {container['name']}, which a policy of the cluster has put into the pod: {said}"
     return Failure.because(Reason.SIDECAR_FAILED, message)

@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_api.job_status import Failure
-from finetune_api.near_names import like
+from finetune_api.near_names import nearest_name
 from finetune_api.pod_fields import invalid_parts
 from finetune_api.reasons import Reason
 
@@ -106,5 +106,5 @@ def _meant(wire: Mapping[str, Any], said: str) -> str:
     """Suggestions for unknown names in the message."""
     names = (one for one in invalid_parts(wire) if one.what == "Name")
     unknown = [one for one in names if re.search(rf"[.]{re.escape(str(one.path[-1]))}\b", said)]
-    pairs = ((str(one.path[-1]), like(str(one.path[-1]), one.known)) for one in unknown)
+    pairs = ((str(one.path[-1]), nearest_name(str(one.path[-1]), one.known)) for one in unknown)
     return "".join(f"; by {name}, did you mean {near}?" for name, near in pairs if near)

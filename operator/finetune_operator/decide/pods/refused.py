@@ -102,7 +102,7 @@ def step_of_write(said: str) -> str | None:
     return next((step for words, step in _STEPS_OF_WRITES.items() if re.search(words, said)), None)
 
 
-def refusal_of_one_more(said: str) -> Failure:
+def refusal_of_replacement(said: str) -> Failure:
     """The failure of a pod that is to replace another one, which itself may use up the quota."""
     failure = refusal_of_pod(said)
     return failure.model_copy(update={"next_step": _ROOM_FOR_ONE_MORE}) if failure.next_step == _WAIT else failure
@@ -113,7 +113,7 @@ def may_pass(obstacle: Failure) -> bool:
     return obstacle.reason in PASSING or obstacle.next_step == _WAIT
 
 
-def counts_what_has_ended(refusal: Failure | None) -> bool:
+def counts_ended_objects(refusal: Failure | None) -> bool:
     """Whether a quota that counts ended objects refuses it, so that deleting earlier attempts helps."""
     return refusal is not None and re.search(_COUNTS_ENDED, refusal.message) is not None
 

@@ -49,7 +49,7 @@ async def _read(response: Any) -> None:
         raise ServiceResponseError(error, error=error) from error
 
 
-class InTurn(AioHttpTransport):
+class RateLimitedTransport(AioHttpTransport):
     """Waits for the rate limiter right before sending, when a slow token request is already done.
 
     Args:

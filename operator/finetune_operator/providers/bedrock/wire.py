@@ -13,7 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import Refused
-from finetune_operator.providers.failed_jobs import OF_ITS_OWN, OTHER_BASE, UNSAFE, UNSAFE_STEP, failed
+from finetune_operator.providers.failed_jobs import OTHER_BASE, TRANSIENT, UNSAFE, UNSAFE_STEP, failed
 from finetune_operator.providers.ports import JobRequest
 from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, whole, whole_lines
 
@@ -58,7 +58,7 @@ _FIELDS = (
 """Fields of a job's spec, by patterns of Bedrock's message."""
 
 
-def of_the_wish(error: Refused) -> Refused:
+def with_spec_field(error: Refused) -> Refused:
     """The refusal of a job's creation, with the job's own field."""
     field = next((field for words, field in _FIELDS if words.search(error.message)), None)
     if field is None:
@@ -178,7 +178,7 @@ def failure(shown: Wire) -> Failure:
     place = next(((reason, message) for words, reason, message in _PLACES if words.search(said)), None)
     if place and not line:
         return Failure.because(*place)
-    if OF_ITS_OWN.search(said) and not line:
+    if TRANSIENT.search(said) and not line:
         return failed("Bedrock met an internal error while it looked at the data")
     where = f" at line {line[1]} of the converted file" if line else ""
     text = f"Bedrock refuses the data{where}; its console has its own words"

@@ -69,7 +69,7 @@ def job(wire: Wire) -> RemoteJob:
     """A fine_tuning.job."""
     status, model = str(wire.get("status") or "queued"), _model(wire.get("fine_tuned_model"))
     state = _state(wire)
-    note = _NOTES.get(_word(status), unknown_state(status))
+    note = _NOTES.get(_normalized(status), unknown_state(status))
     nameless = state == "Succeeded" and not model
     if nameless:
         state, note = "Active", "the provider has not named the model yet"
@@ -96,14 +96,14 @@ def has_ended(wire: Wire) -> bool:
     return _state(wire) not in {"Queued", "Active"} and bool(wire.get("status"))
 
 
-def _word(status: str) -> str:
+def _normalized(status: str) -> str:
     """A state in OpenAI's spelling: others use capitals, dashes or a `JOB_STATE_` prefix."""
     return re.sub(r"[\s-]+", "_", status.strip().casefold()).removeprefix("job_state_")
 
 
 def _state(wire: Wire) -> RemoteState:
     """A job's state. An unknown one is derived from other fields: a job without an end is running."""
-    known = _STATES.get(_word(str(wire.get("status") or "queued")))
+    known = _STATES.get(_normalized(str(wire.get("status") or "queued")))
     if known is not None or when(wire.get("finished_at")) is None:
         return known or "Active"
     if _model(wire.get("fine_tuned_model")):
@@ -111,13 +111,13 @@ def _state(wire: Wire) -> RemoteState:
     return "Failed" if said(wire.get("error")).words else "Active"
 
 
-def goes_back_beyond(jobs: Sequence[RemoteJob], since: datetime) -> bool:
+def reaches_back_to(jobs: Sequence[RemoteJob], since: datetime) -> bool:
     """Whether a list is sorted newest first as far as it was read, and has reached jobs older than `since`."""
     times = [job.created for job in jobs if job.dated]
     return bool(times) and times[-1] < since and times[-1] < times[0] and times == sorted(times, reverse=True)
 
 
-def says_deleted(status: int, content: bytes) -> bool:
+def confirms_deletion(status: int, content: bytes) -> bool:
     """Whether an answer confirms a deletion: status 204, or the field `deleted`."""
     try:
         return status == HTTPStatus.NO_CONTENT or bool(_fields(json.loads(content)).get("deleted"))

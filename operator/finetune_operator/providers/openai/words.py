@@ -17,9 +17,9 @@ from typing import Any
 
 from finetune_operator.providers.values import plain
 
-_SAYS = ("message", "msg", "detail", "error_description", "description", "error", "title", "reason")
+_MESSAGE_FIELDS = ("message", "msg", "detail", "error_description", "description", "error", "title", "reason")
 """Fields with a message; the first that is not empty counts."""
-_SAYS_MORE = ("errors", "details")
+_LIST_FIELDS = ("errors", "details")
 _DEPTH, _MOST = 8, 3
 _READ_LIMIT = 16 * 1024
 _WORD_LIMIT = 64
@@ -34,7 +34,7 @@ _PARTS_OF_REQUESTS = frozenset({"body", "query", "path", "header"})
 LINE = re.compile(r"\b(lines?|examples?|rows?|records?) #?(\d+)\b", re.IGNORECASE)
 """A reference to a row in a provider's message."""
 
-_BEHIND_A_LINE = re.compile(rf"({LINE.pattern}[^:=\n]{{0,80}})[:=].*", re.IGNORECASE | re.DOTALL)
+_AFTER_LINE_NUMBER = re.compile(rf"({LINE.pattern}[^:=\n]{{0,80}})[:=].*", re.IGNORECASE | re.DOTALL)
 _OBJECT = re.compile(r"""[{]\s*\\*["'].*[}][\])]*|[{]\s*\\*["'].*""", re.DOTALL)
 _INPUT = re.compile(r"\binput(_value)?=.*?(?=,\s*input_type=|$)", re.DOTALL)
 _QUOTED = re.compile(r"""(?<!\w)(["'`])(.*?)(\1(?!\w)|$)""", re.DOTALL)
@@ -63,20 +63,20 @@ def _read(told: Any, depth: int) -> Said:
         return _of_text(told, depth)
     if isinstance(told, Mapping):
         return _of_fields(told, depth)
-    return _together([_read(one, depth - 1) for one in told[:_MOST]]) if isinstance(told, list | tuple) else Said()
+    return _joined([_read(one, depth - 1) for one in told[:_MOST]]) if isinstance(told, list | tuple) else Said()
 
 
 def _of_fields(told: Mapping[str, Any], depth: int) -> Said:
-    says = (_read(told.get(name), depth - 1) for name in _SAYS)
+    says = (_read(told.get(name), depth - 1) for name in _MESSAGE_FIELDS)
     first = next((one for one in says if one.words), Said())
-    found = _together([first, *(_read(told.get(name), depth - 1) for name in _SAYS_MORE)])
+    found = _joined([first, *(_read(told.get(name), depth - 1) for name in _LIST_FIELDS)])
     where = _place(told.get("loc"))
     words = f"{where}: {found.words}" if where and found.words else found.words
     code = next((one for name in ("code", "status") if (one := _word(told.get(name)))), found.code)
     return Said(words, code, _word(told.get("param")) or found.param or where)
 
 
-def _together(parts: Sequence[Said]) -> Said:
+def _joined(parts: Sequence[Said]) -> Said:
     words = dict.fromkeys(one.words for one in parts if one.words)
     code = next((one.code for one in parts if one.code), "")
     return Said("; ".join(words), code, next((one.param for one in parts if one.param), ""))
@@ -118,11 +118,11 @@ def _is_error(found: Any) -> bool:
 
 def _without_data(text: str) -> str:
     """Remove quoted parts that may be of a row."""
-    text = _BEHIND_A_LINE.sub(r"\1", _INPUT.sub("", _OBJECT.sub("{…}", text)))
-    return _QUOTED.sub(_shown, text).strip()
+    text = _AFTER_LINE_NUMBER.sub(r"\1", _INPUT.sub("", _OBJECT.sub("{…}", text)))
+    return _QUOTED.sub(_masked, text).strip()
 
 
-def _shown(quoted: re.Match[str]) -> str:
+def _masked(quoted: re.Match[str]) -> str:
     """Keep quoted names: short, closed and without white space."""
     mark, text, end = quoted[1], quoted[2], quoted[3]
     is_name = end and len(text) <= _WORD_LIMIT and not re.search(r"\s", text)

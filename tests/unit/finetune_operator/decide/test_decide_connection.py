@@ -9,7 +9,7 @@ from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide import connection as decide_connection
-from finetune_operator.decide.connection import Checked, check_is_due, pod_refused, says_the_same, with_resolved
+from finetune_operator.decide.connection import Checked, affects_nothing, check_is_due, pod_refused, with_resolved
 from tests.unit.finetune_operator.decide.given import (
     NOW,
     SUBSCRIPTION,
@@ -191,7 +191,7 @@ SEEN = LLMConnectionStatus(observed_generation=1, azure_open_ai=RESOLVED)
 @pytest.mark.parametrize("name", CHANGES)
 def test_only_what_concerns_its_jobs_wakes_them(name: str) -> None:
     change, same = CHANGES[name]
-    assert says_the_same(SEEN, SEEN.model_copy(update=change)) is same
+    assert affects_nothing(SEEN, SEEN.model_copy(update=change)) is same
 
 
 def test_a_check_of_a_time_to_come_holds_up_no_check() -> None:

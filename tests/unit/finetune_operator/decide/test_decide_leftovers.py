@@ -6,7 +6,7 @@ from finetune_api.base import Condition
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge
-from finetune_operator.decide.leftovers import headline, left, let_go, nothing_left, pause, way_out
+from finetune_operator.decide.leftovers import abandoned, left, leftover_event, nothing_left, pause, way_out
 from tests.unit.finetune_operator.decide.given import NOW, at
 
 DENIED = Failure.because(Reason.CREDENTIALS_INVALID, "the key may not delete.")
@@ -51,7 +51,7 @@ def test_the_condition_ends_only_where_it_was_in_doubt(
     before: list[Condition] | None, gone: list[str], given_up: list[str]
 ) -> None:
     assert [fact.status for fact in nothing_left(before)] == gone
-    assert [fact.status for fact in let_go(before)] == given_up
+    assert [fact.status for fact in abandoned(before)] == given_up
 
 
 @pytest.mark.parametrize(
@@ -89,6 +89,6 @@ def test_it_is_tried_ever_more_rarely_where_somebody_has_to_do_something(
 def test_an_event_tells_once_of_what_does_not_pass_by_itself(
     old: list[Condition] | None, new: list[Condition] | None, told: bool
 ) -> None:
-    found = headline(old, new)
+    found = leftover_event(old, new)
     assert (found is not None) is told
     assert found is None or found[:2] == ("Warning", "CredentialsInvalid")

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.providers.openai import wire
-from finetune_operator.providers.openai.refusals import of_the_wish, translated
+from finetune_operator.providers.openai.refusals import translated, with_spec_field
 from finetune_operator.providers.openai.words import Said, said
 
 ROW = "Frau Huber hat Fieber"
@@ -174,7 +174,7 @@ def test_no_refusal_shows_what_was_sent(status: int, body: Any) -> None:
 
 
 def test_a_field_that_is_refused_is_named_as_the_job_has_it() -> None:
-    found = of_the_wish(translated(refusal(422, FASTAPI), "llm.example.com"))  # type: ignore[arg-type]
+    found = with_spec_field(translated(refusal(422, FASTAPI), "llm.example.com"))  # type: ignore[arg-type]
     assert found.message == f"spec.hyperparameters.epochs: llm.example.com refuses (422): {_FASTAPI}"
 
 

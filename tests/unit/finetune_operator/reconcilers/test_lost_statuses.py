@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.crds import unseen
+from finetune_api.crds import initial_status
 from finetune_api.model import FineTunedModelStatus
 from finetune_operator.runtime.errors import NotFound
 from finetune_operator.runtime.kube import (
@@ -74,7 +74,7 @@ async def test_versions_that_somebody_patches_into_what_the_definition_says_coun
     versions = cluster.status(MODEL)["versions"]
     for job in ("sentiment-1", "sentiment-2"):
         await cluster.kube.delete(FINE_TUNE_JOBS, job, "team-a")
-    brought_back = unseen(FineTunedModelStatus) | {"versions": versions, "latestVersion": 2}
+    brought_back = initial_status(FineTunedModelStatus) | {"versions": versions, "latestVersion": 2}
     cluster.kube.change(FINE_TUNED_MODELS, "sentiment", status=brought_back)
     await cluster.settle()
     assert (cluster.status(MODEL)["activeVersion"], cluster.status(MODEL)["versions"]) == (2, versions)
@@ -141,7 +141,7 @@ async def test_a_job_that_lost_its_status_makes_no_second_version_of_one_that_hi
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-2", status={})
     await cluster.settle()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     job = cluster.status(Key(FINE_TUNE_JOBS.kind, "team-a", "sentiment-2"))
     assert (job["phase"], job["modelVersion"]) == ("Succeeded", 2)
@@ -363,7 +363,7 @@ async def test_a_version_that_the_model_has_is_not_made_again_though_an_old_stat
     cluster.kube.drop(JOBS, "sentiment-1-1")
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=old)
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     await cluster.wait(60)
     assert (cluster.status()["phase"], cluster.status()["modelVersion"]) == ("Succeeded", 1)

@@ -14,7 +14,7 @@ from finetune_operator.decide import model_size
 from finetune_operator.decide.job.status_size import LIMIT_BYTES
 from finetune_operator.decide.job.versions import LAST_NUMBER, MOST_VERSIONS
 from finetune_operator.decide.job.versions import registered as registered_in
-from finetune_operator.decide.model_size import FEW
+from finetune_operator.decide.model_size import ALWAYS_FITTING
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.queue import Key
@@ -143,7 +143,7 @@ async def test_a_crash_between_any_two_writes_gives_no_job_a_second_version(serv
         await cluster.settle()
     except Transient:
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
         await cluster.settle()
     assert sorted(versions(cluster)) == NAMES
     assert sorted(versions(cluster).values()) == [1, 2, 3, 4, 5]
@@ -257,7 +257,7 @@ def test_as_many_versions_are_taken_as_status_has_room_for() -> None:
     long = named_at_length()
     status = registered(FineTunedModelStatus(), long)
     count = len(status.versions or ())
-    assert FEW < count < MOST_VERSIONS
+    assert ALWAYS_FITTING < count < MOST_VERSIONS
     assert len(orjson.dumps(model_size.fit(status).wire())) <= LIMIT_BYTES
     assert registered(status, long[count:]) == status
     assert status.latest_version == count

@@ -33,7 +33,7 @@ async def check_an_hour_later(cluster: CloudCluster) -> None:
     await cluster.reconcile(OPENAI)
     assert cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["lastChecked"] > before
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
 
 
 async def test_a_check_that_finds_what_was_known_has_no_job_looked_at(cluster: CloudCluster) -> None:

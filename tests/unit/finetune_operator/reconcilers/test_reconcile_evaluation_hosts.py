@@ -10,7 +10,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job.remote import SETTLE
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
@@ -69,7 +69,7 @@ def finalizers(cluster: AzureMeasured) -> list[str]:
 
 def is_shown(cluster: AzureMeasured) -> float | None:
     """What the metric says of the job, behind the alert on deployments that are not deleted."""
-    show(cluster.store)
+    register_object_metrics(cluster.store)
     labels = {"kind": "FineTuneJob", "object_namespace": "team-a", "object": "sentiment-1"}
     return REGISTRY.get_sample_value("finetune_deployment_unreleased", labels)
 

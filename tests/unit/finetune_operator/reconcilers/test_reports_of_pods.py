@@ -57,7 +57,7 @@ async def test_a_job_that_is_gone_or_has_ended_takes_no_reports_any_more() -> No
     who, told = identity(cluster), cluster.report("Running")
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={"completionTime": "2026-11-21T12:00:00Z"})
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     for why in ("the job has ended", "the job does not exist"):
         refusal = cluster.reports.authorise(who, told)
         assert (refusal, isinstance(refusal, Outlived)) == (why, True)

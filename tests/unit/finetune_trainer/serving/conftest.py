@@ -1,4 +1,4 @@
-"""One loaded model and one server for all tests of the server that need no own."""
+"""One loaded model and one server, shared by all server tests that do not need their own."""
 
 import sys
 from pathlib import Path

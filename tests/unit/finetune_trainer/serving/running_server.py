@@ -1,4 +1,4 @@
-"""A real server on a loopback port, in a thread of the test process."""
+"""A real server on a loopback port, in a thread of the test's process."""
 
 import threading
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ SERVED = "sentiment"
 
 @contextmanager
 def running_server(room: Room, key=None, *, sagemaker: bool = False) -> Iterator[str]:
-    """Serve the room; yield the server's address."""
+    """Serve `room`; yields the server's address."""
     server = uvicorn.Server(
         uvicorn.Config(
             build_app(room, key, sagemaker=sagemaker),

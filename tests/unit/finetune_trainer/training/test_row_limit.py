@@ -98,7 +98,7 @@ def test_any_other_number_is_what_somebody_wants_and_is_refused(cache, tmp_path,
     code, report, _ = do(job_of(tmp_path, cache, name, LONG, maxSequenceLength=2048))
     assert code == ExitCode.SPEC_INVALID
     assert f"is more than the {positions} tokens that the model" in report.failure.message
-    assert Hyperparameters().asks_for("max_sequence_length") is False
+    assert Hyperparameters().is_set("max_sequence_length") is False
 
 
 def test_check_says_the_same(check, cache):

@@ -10,7 +10,7 @@ from finetune_api.deployment import DeploymentCost, Endpoint, HostedDeployment, 
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.decision import Beside, DeploymentView, decide, is_no_news, not_served
+from finetune_operator.decide.deployment.decision import Beside, DeploymentView, decide, needs_no_reconcile, not_served
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.desired.serving import service
 from tests.unit.finetune_operator.decide.deployment.given_deployments import spec, view
@@ -314,7 +314,7 @@ CHANGES: dict[str, tuple[dict[str, Any], bool]] = {
 @pytest.mark.parametrize("name", CHANGES)
 def test_what_grows_by_itself_and_what_a_list_lacks_wakes_nobody(name: str) -> None:
     change, no_news = CHANGES[name]
-    assert is_no_news(SHOWN, SHOWN.model_copy(update=change)) is no_news
+    assert needs_no_reconcile(SHOWN, SHOWN.model_copy(update=change)) is no_news
 
 
 def test_an_autoscaler_finds_the_servers_pods() -> None:

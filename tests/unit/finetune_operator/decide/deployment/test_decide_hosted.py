@@ -17,8 +17,8 @@ from finetune_operator.decide.deployment.hosted_record import (
     answered,
     billed,
     bound,
-    followed,
     ours,
+    with_operation,
 )
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.decide.job.remote import SETTLE
@@ -354,7 +354,7 @@ def test_an_answer_is_recorded_of_the_one_that_gave_it_and_ends_what_told_of_its
 
 
 def test_what_tells_of_a_making_is_recorded_of_the_one_that_is_made() -> None:
-    assert [one.operation for one in followed([entry(1), entry(2)], "md-v2", "b")] == [None, "b"]
+    assert [one.operation for one in with_operation([entry(1), entry(2)], "md-v2", "b")] == [None, "b"]
 
 
 def test_what_is_made_is_recorded_as_the_objects_own_with_the_terms_that_can_be_changed_in_place() -> None:

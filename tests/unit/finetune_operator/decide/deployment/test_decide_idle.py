@@ -16,9 +16,9 @@ from finetune_operator.decide.deployment.idle import (
     Figures,
     Limits,
     PodUse,
+    check,
     fall_asleep,
     is_asleep,
-    look,
     of_figures,
     of_pods,
     sleeping,
@@ -85,41 +85,41 @@ STATES: dict[str, tuple[Activity, Limits, tuple[str, Reason], dict[str, Any]]] =
 @pytest.mark.parametrize("name", STATES)
 def test_every_state_of_knowledge_has_its_condition(name: str) -> None:
     activity, limits, condition, comes = STATES[name]
-    found = look(None, activity, limits, at(0))
+    found = check(None, activity, limits, at(0))
     assert (found.fact.status, found.fact.reason) == condition
     assert {"sleeps": found.sleeps, "warns": found.warns} == {"sleeps": False, "warns": False} | comes
 
 
 def test_a_warning_is_given_again_after_a_day_and_not_before() -> None:
     limits = Limits(None, DAY)
-    first = look(None, quiet(86400), limits, at(0))
+    first = check(None, quiet(86400), limits, at(0))
     assert first.warns
     soon, late = at(86399), at(86400)
-    assert not look(first.usage, Activity(at(-86400), soon), limits, soon).warns
-    again = look(first.usage, Activity(at(-86400), late), limits, late)
+    assert not check(first.usage, Activity(at(-86400), soon), limits, soon).warns
+    again = check(first.usage, Activity(at(-86400), late), limits, late)
     assert again.warns
     assert again.fact.message == first.fact.message, "the same text, or Events would pile up"
-    used = look(again.usage, Activity(late, late), limits, late)
+    used = check(again.usage, Activity(late, late), limits, late)
     assert used.usage.warned_at is None
 
 
 def test_a_day_in_which_nobody_can_tell_begins_when_it_was_last_asked_and_is_told_of_once() -> None:
     limits = Limits(None, DAY, " with 24.00 USD an hour")
-    assert not look(recorded(-86399), untold(9e6), limits, at(0)).warns
-    first = look(recorded(-86400), untold(9e6), limits, at(0))
+    assert not check(recorded(-86399), untold(9e6), limits, at(0)).warns
+    first = check(recorded(-86400), untold(9e6), limits, at(0))
     assert first.fact.message.startswith(
         "it is billed with 24.00 USD an hour: delete it if nobody needs it. It is unknown"
     )
     assert first.warns
-    assert look(first.usage, untold(9e6), limits, at(60)) == replace(first, warns=False)
+    assert check(first.usage, untold(9e6), limits, at(60)) == replace(first, warns=False)
 
 
 def test_the_time_is_written_again_only_when_it_has_moved_by_a_tenth_of_the_limit() -> None:
     limits = Limits(STOPS, DAY)
-    usage = look(None, quiet(0), limits, at(0)).usage
+    usage = check(None, quiet(0), limits, at(0)).usage
     assert usage.last_request_at == stamp(0)
-    assert look(usage, Activity(at(359), at(359)), limits, at(359)).usage == usage
-    assert look(usage, Activity(at(360), at(360)), limits, at(360)).usage.last_request_at == stamp(360)
+    assert check(usage, Activity(at(359), at(359)), limits, at(359)).usage == usage
+    assert check(usage, Activity(at(360), at(360)), limits, at(360)).usage.last_request_at == stamp(360)
 
 
 def test_what_sleeps_wakes_by_a_new_spec_or_another_value_of_the_annotation() -> None:
@@ -200,22 +200,22 @@ TELLS: dict[str, Callable[[DeploymentUsage, float], Activity]] = {
 @pytest.mark.parametrize("tells", TELLS)
 def test_a_time_to_come_that_another_clock_has_written_keeps_nothing_awake_for_a_year(tells: str) -> None:
     limits, usage = Limits(STOPS, None), recorded(YEAR, counted=7)
-    found = look(usage, TELLS[tells](usage, 0), limits, at(0))
+    found = check(usage, TELLS[tells](usage, 0), limits, at(0))
     assert (found.sleeps, found.usage.last_request_at) == (False, stamp(0))
-    later = look(found.usage, TELLS[tells](found.usage, 3600), limits, at(3600))
+    later = check(found.usage, TELLS[tells](found.usage, 3600), limits, at(3600))
     assert later.sleeps
 
 
 def test_a_warning_of_a_time_to_come_does_not_stand_for_the_next_one() -> None:
     usage = recorded(-86400, warned_at=stamp(YEAR))
-    assert look(usage, quiet(86400), Limits(None, DAY), at(0)).warns
+    assert check(usage, quiet(86400), Limits(None, DAY), at(0)).warns
 
 
 def test_without_any_limit_the_time_is_written_whenever_it_has_moved() -> None:
     limits = Limits(None, None)
-    usage = look(None, Activity(at(0), at(0), counted=1), limits, at(0)).usage
-    assert look(usage, Activity(at(0), at(60), counted=1), limits, at(60)).usage == usage
-    moved = look(usage, Activity(at(1), at(60), counted=2), limits, at(60)).usage
+    usage = check(None, Activity(at(0), at(0), counted=1), limits, at(0)).usage
+    assert check(usage, Activity(at(0), at(60), counted=1), limits, at(60)).usage == usage
+    moved = check(usage, Activity(at(1), at(60), counted=2), limits, at(60)).usage
     assert (moved.last_request_at, moved.counted) == (stamp(1), 2)
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_operator.decide.pods.refused import counts_what_has_ended, refusal_of_pod, refusal_of_write
+from finetune_operator.decide.pods.refused import counts_ended_objects, refusal_of_pod, refusal_of_write
 
 FORBIDDEN = 'Error creating: pods "a-1-7d577" is forbidden: '
 INVALID = 'Error creating: Pod "a-1-7d577" is invalid: spec.containers[0].resources.requests: Invalid value: "300Mi": '
@@ -76,7 +76,7 @@ def test_only_a_quota_of_objects_counts_attempts_that_have_ended(asked: str, end
     said = (
         f'jobs.batch "a-2" is forbidden: exceeded quota: q, requested: {asked}=1, used: {asked}=1, limited: {asked}=1'
     )
-    assert counts_what_has_ended(refusal_of_pod(said)) is ended
+    assert counts_ended_objects(refusal_of_pod(said)) is ended
 
 
 def test_a_webhook_that_does_not_answer_is_told_from_one_that_refuses_whatever_is_written() -> None:
