@@ -179,7 +179,7 @@ class Operator:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 # For a refusal of the API server a sentence is enough; an unexpected error needs its traceback.
                 foreseen = isinstance(error, CannotWatch | WentBack)
-                logger.error("cannot go on: %s", _with_next_step(error), exc_info=None if foreseen else error)
+                logger.error("cannot continue: %s", _with_next_step(error), exc_info=None if foreseen else error)
         return OK if ended == 0 else FAILED
 
     async def _lead(self) -> None:
@@ -242,7 +242,7 @@ async def _main(settings: Settings) -> int:
         logger.warning("another replica leads now")
         return FAILED
     except (NoCluster, CertificatesUnusable, KubeError, OSError) as error:
-        logger.error("cannot go on: %s", _with_next_step(error))  # noqa: TRY400 - a sentence says it all
+        logger.error("cannot continue: %s", _with_next_step(error))  # noqa: TRY400 - a sentence says it all
         return FAILED
 
 

@@ -41,7 +41,7 @@ _EXAMPLE = f"""\
 from data to an answering model on this machine:
 {chr(10).join(f"  finetune-trainer {EXAMPLES[command]}" for command in _WAY)}
 
-exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to go on), 78 wrong
+exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to continue), 78 wrong
 manifest; the others are in docs/reference/reasons.md. Every failure ends in one line with a reason and a next step.
 """
 _Raw = argparse.RawDescriptionHelpFormatter

@@ -483,7 +483,7 @@ def _page(run: Run, result: TrainingResult, contest: Contest | None, curves: str
         **(
             {"own code": "may have done otherwise than the job says"}
             if run.job.spec.code
-            else {"rows of a pass": "packed" if run.padded is None else f"padded: {run.padded}"}
+            else {"rows per pass": "packed" if run.padded is None else f"padded: {run.padded}"}
         ),
         "steps": run.plan.total_steps,
         "seed": hyper.seed,

@@ -48,7 +48,7 @@ class LocalIdle:
         asleep = idle.fall_asleep(view.generation, wake, view.now)
         status = status.model_copy(update={"asleep": asleep})
         written = await self.context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
-        await self.context.announce(deployment, "Normal", Reason.IDLE, f"{seen.fact.message}: its pods are ended")
+        await self.context.announce(deployment, "Normal", Reason.IDLE, f"{seen.fact.message}: its pods are stopped")
         return written or deployment, replace(view, status=status, idle=idle.sleeping(asleep, seen.usage))
 
     async def _activity(self, view: DeploymentView) -> idle.Activity:

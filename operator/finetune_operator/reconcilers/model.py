@@ -183,7 +183,7 @@ class ModelReconciler:
         before, known = view.status, self._recovered(model, view)
         if known is not before:
             back = ", ".join(str(one.version) for one in known.versions or () if one not in (before.versions or ()))
-            note = f"status had lost version {back}: their jobs have told of them"
+            note = f"status had lost version {back}: it is restored from their jobs"
             await self._context.announce(model, "Warning", "Recovered", note)
             gone, going = self._pruned_and_pruning(model, known)
             view = replace(view, pruned=gone, pruning=going)

@@ -180,6 +180,6 @@ def _require_here(version: ModelVersion, connection: LLMConnectionSpec) -> Huggi
     if connection.hugging_face is None:
         leads = f"LLMConnection {version.connection} leads to {connection.provider} now"
         gone = TryLater(Reason.CONNECTION_NOT_FOUND, f"{leads}, and the weights are where it led to before")
-        gone.next_step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."
+        gone.next_step = "Ask an admin to restore the connection as it was; another place is for another LLMConnection."
         raise gone
     return connection.hugging_face

@@ -194,7 +194,7 @@ def _post(url: str, report: Report) -> tuple[bool, float]:
         if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             status, pause = _request(url, _body(_shortened(report)))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        logger.warning("The report did not reach the operator (%s); the run goes on.", error)
+        logger.warning("The report did not reach the operator (%s); the run continues.", error)
         return False, 0.0
     if status < 300:
         return True, 0.0
@@ -202,7 +202,7 @@ def _post(url: str, report: Report) -> tuple[bool, float]:
         return False, pause
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) and report.phase in _END:
         return False, pause  # the token may be about to be renewed, and there is no later report
-    logger.warning("The operator refused a report with status %d; the run goes on.", status)
+    logger.warning("The operator refused a report with status %d; the run continues.", status)
     # The job is gone; with --cascade=orphan the run still goes on to its end. No need to report every 2 seconds.
     return True, _LONGEST_WAIT_SECONDS if status == http.HTTPStatus.GONE else 0.0
 

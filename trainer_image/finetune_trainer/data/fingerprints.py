@@ -36,7 +36,7 @@ _MEMORY = 4 << 20
 _RUN_ROWS = 1 << 16  # rows collected before they are sorted into buckets at once: runs are read bucket by bucket
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
-_OTHER_CASE = "in {} in other case, white space or Unicode form"
+_OTHER_CASE = "also in {}, but for case, white space or Unicode form"
 _OTHER_ANSWER = "with a question that {} answers otherwise"
 _MAX_PART = 1 << 21
 """Rows of a bucket that are compared at once: if most rows are equal, or ask the same, one bucket has most of them."""

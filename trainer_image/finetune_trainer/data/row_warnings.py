@@ -284,7 +284,7 @@ def _with_text_that(has_it: Callable[[str], bool], may_have: Callable[[str], boo
 
 _WRONG_ENCODING = ": the text was read in another encoding before it was saved; export it again as UTF-8"
 _UNCHANGED = "; it is learnt like any other"
-_UNESCAPE = "; they are learnt as they are: html.unescape of Python makes plain text of them"
+_UNESCAPE = "; they are learnt as they are: Python's html.unescape turns them into plain text"
 
 
 def text_warnings() -> list[RowWarning]:
@@ -292,16 +292,14 @@ def text_warnings() -> list[RowWarning]:
     words = ExactWords()
     return [
         RowWarning(words.missing_values, "a text that mostly means no value, such as nan, None or #N/A"),
-        RowWarning(
-            words.placeholders, "a text that mostly stands where one is still to be written, such as TODO or TBD"
-        ),
+        RowWarning(words.placeholders, "a placeholder for text that is still missing, such as TODO or TBD"),
         RowWarning(words.totals, "a question that is a total, as spreadsheets have below their columns"),
         RowWarning(answered_as_asked, "an answer that is the question"),
         RowWarning(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
         RowWarning(
             _with_text_that(damaged_text.is_encoded_twice), "letters such as Ã¼ where ü was meant", _WRONG_ENCODING
         ),
-        RowWarning(_with_text_that(damaged_text.has_html), "characters as HTML writes them, such as &amp;", _UNESCAPE),
+        RowWarning(_with_text_that(damaged_text.has_html), "HTML entities such as &amp;", _UNESCAPE),
         RowWarning(
             _with_text_that(
                 damaged_text.has_written_breaks,
@@ -323,11 +321,11 @@ def text_warnings() -> list[RowWarning]:
         RowWarning(
             _with_text_that(damaged_text.is_json_string, may_have=lambda texts: "\\" in texts and '"' in texts),
             "text as JSON writes it, with quotes around it and escapes within",
-            "; it is learnt so: json.loads of Python and fromjson of jq make plain text of it",
+            "; it is learnt as it is: Python's json.loads or jq's fromjson turns it into plain text",
         ),
         RowWarning(
             _with_text_that(damaged_text.has_written_letters, may_have=lambda texts: "\\" in texts and "\\u" in texts),
-            r"letters written out, such as \u00e9",
+            r"escaped letters, such as \u00e9",
             "; they are learnt as they are",
         ),
         RowWarning(
@@ -340,7 +338,7 @@ def text_warnings() -> list[RowWarning]:
             "the mark for a picture, such as <image>, which is learnt as text",
         ),
         RowWarning(
-            _with_text_that(damaged_text.has_bytes_of_mail), "letters as mails write them, such as =C3=BC", _UNCHANGED
+            _with_text_that(damaged_text.has_bytes_of_mail), "letters encoded as in e-mails, such as =C3=BC", _UNCHANGED
         ),
         RowWarning(with_character("\x1b"), "a control sequence of a terminal (U+001B)", _UNCHANGED),
         RowWarning(with_character("\0"), "a NUL character in the text (\\u0000)", _UNCHANGED),
@@ -350,7 +348,9 @@ def text_warnings() -> list[RowWarning]:
             _WRONG_ENCODING,
         ),
         RowWarning(
-            _with_text_that(damaged_text.has_breaks_of_excel), "_x000D_, as Excel's files have line breaks", _UNCHANGED
+            _with_text_that(damaged_text.has_breaks_of_excel),
+            "_x000D_, which is Excel's code for a line break",
+            _UNCHANGED,
         ),
         RowWarning(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _UNCHANGED),
     ]
@@ -376,9 +376,9 @@ def first_row_warnings(row: Row, *, in_csv: bool) -> Iterator[str]:
     if _with_old_separator(row):
         yield _OLD_SEPARATOR
     if row.completion[:1].isspace():
-        yield "white space before its answer, which is learnt with it unless the chat template takes it away"
+        yield "white space before its answer, which is learnt with it unless the chat template removes it"
     if marks := in_chat_format(_texts(row)):
-        yield f"marks of a chat in its text, such as {marks}: a chat template writes them, so take them away"
+        yield f"marks of a chat in its text, such as {marks}: the chat template adds them, so remove them"
 
 
 def _in_quotes(row: Row) -> bool:

@@ -325,6 +325,10 @@ class SplitCheck:
         columns, seen = self.columns, set(self.columns_seen)
         if self.names_fit_other_split and (meant.keys() >= set(unnamed) or "messages" in meant):
             return column_names.rename_step(columns, meant, self.format)
+        if meant.keys() >= set(unnamed) and all(place == name for place, name in meant.items()):
+            usual = " and ".join(meant)
+            named = f"Remove {usual} from spec.dataset.columns, as the file has the usual names"
+            return f"{named}, and apply the job under a new name."
         mapping = column_names.mapping_text(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._preference_step(seen, sought=bool(meant)):

@@ -308,7 +308,7 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     nobody = "it names no tracker" if trackers and not trackers.wire() else None
     yield "spec.trackers", nobody, "Write mlflow, tensorBoard or wandb below it, or several of them."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
-    yield "spec.modelRef.name", service, "Rename it, for example in small letters."
+    yield "spec.modelRef.name", service, "Rename it, for example in lower case."
     yield from _quantity_rules(spec.resources)
 
 

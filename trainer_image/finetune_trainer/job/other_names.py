@@ -97,51 +97,51 @@ _REMARKS = {
         "train_on_inputs train_on_responses_only completion_only_loss assistant_only_loss mask_prompt"
     ),
     "rows are shuffled, by hyperparameters.seed": "shuffle shuffle_seed data_seed",
-    "each row of a file is learnt from: name a smaller file for fewer": (
+    "every row of a file is used: name a smaller file for fewer": (
         "max_samples max_train_samples max_rows num_samples sample_size subset limit"
     ),
-    "how rows are laid out is recognised; columns of other names are told in spec.dataset.columns": (
+    "the layout of rows is recognised; map columns of other names in spec.dataset.columns": (
         "dataset_type data_format dataset_format chat_format formatting_func response_template"
     ),
     "a system message is a column of the rows, or one of their messages": "system_prompt system_message",
-    "the trainer validates, logs and keeps checkpoints by itself": (
+    "the trainer validates, logs and keeps checkpoints automatically": (
         "eval_steps eval_strategy evaluation_strategy logging_steps save_total_limit steps_per_eval steps_per_report "
         "val_batches evals_per_epoch eval_interval plot_loss logging_dir do_eval checkpoint checkpoints checkpointing"
     ),
-    "another attempt resumes from the last checkpoint by itself; a version is not a base model": (
+    "the next attempt resumes from the last checkpoint automatically; a version is not a base model": (
         "resume_from_checkpoint resume_from resume auto_resume_from_checkpoints checkpoint_dir adapter_path "
         "adapter_name_or_path lora_model_dir"
     ),
-    "the base model as it was is what preferences are compared with": "ref_model reference_model ref_free",
-    "learning from rewards is not there": (
+    "preferences are compared with the base model as it was": "ref_model reference_model ref_free",
+    "learning from rewards is not supported": (
         "grpo ppo reinforcement reward_model reward_funcs num_generations grader rlvr"
     ),
-    "whether a base model may run Python of its own is the connection's huggingFace.trustRemoteCode": (
+    "the connection's huggingFace.trustRemoteCode says whether a base model may run its own Python": (
         "trust_remote_code"
     ),
-    "a job trains; what is served, and where, is said by a FineTunedModel and its ModelDeployment": (
+    "a job only trains; a FineTunedModel and its ModelDeployment say what is served, and where": (
         "deploy serve serving"
     ),
-    "a training runs to its end: look at status.loss and choose epochs": (
+    "training runs to its end: look at status.loss and choose epochs": (
         "early_stopping early_stopping_patience load_best_model_at_end patience"
     ),
-    "beside the adapters nothing is trained, and with method Full everything": (
+    "only the adapters are trained, or with method Full everything": (
         "modules_to_save bias lora_modules_to_save lora_bias unfrozen_parameters freeze_layers"
     ),
-    "the trainer knows it by the base model": (
+    "the trainer derives this from the base model": (
         "task_type model_type tokenizer tokenizer_type tokenizer_name init_lora_weights fan_in_fan_out padding_side "
         "padding"
     ),
-    "the trainer decides it by itself, see status.memory": (
+    "the trainer decides this itself (see status.memory)": (
         "gradient_checkpointing use_gradient_checkpointing activation_checkpointing deepspeed fsdp fsdp_config compile "
         "torch_compile zero_optimization zero_stage offload device_map use_liger_kernel liger_kernel use_unsloth "
         "unsloth lora_on_cpu grad_checkpoint dataloader_num_workers preprocessing_num_workers group_by_length "
         "ddp_find_unused_parameters"
     ),
-    "attention is chosen by what the model and the GPU can": "flash_attention flash_attn attn_implementation",
-    "the base model's own chat template is taken": "chat_template prompt_template special_tokens",
-    f"the base model's own chat template is taken, and pods are shaped by {_TEMPLATE}": "template",
-    "rows are split before: name another file in spec.dataset.validation or test": (
+    "the attention kernel is chosen to suit model and GPU": "flash_attention flash_attn attn_implementation",
+    "the base model's own chat template is used": "chat_template prompt_template special_tokens",
+    f"the base model's own chat template is used, and pods are configured in {_TEMPLATE}": "template",
+    "split the rows beforehand, and name the other file in spec.dataset.validation or test": (
         "val_set_size val_size test_size validation_split test_split split splits"
     ),
     "weights are kept where the connection's huggingFace.artifacts says": "output_dir output save_dir",
@@ -152,21 +152,21 @@ _REMARKS = {
         "role_arn execution_role output_data_config volume_size use_spot_instances"
     ),
     "the job's name is metadata.name": "name job_name run_name",
-    "address and keys of a provider are the connection's, which an admin writes": (
+    "address and keys of a provider are in the connection, which an admin writes": (
         "api_key api_key_secret_ref base_url endpoint region"
     ),
-    "where a job is trained says its connection, which connectionRef names": "provider backend platform",
+    "the connection that connectionRef names says where a job is trained": "provider backend platform",
     "a job is one pod for each of resources.nodes": (
         "parallelism completions pytorch_replica_specs replica_specs restart_policy run_policy elastic_policy "
         "initializer"
     ),
-    "a job runs once: what repeats it applies one with a new name each time": "cron cron_schedule",
-    f"pods are shaped by {_TEMPLATE}": (
+    "a job runs once: to repeat it, apply one with a new name each time": "cron cron_schedule",
+    f"pods are configured in {_TEMPLATE}": (
         "env node_selector tolerations affinity service_account_name priority_class_name labels image_pull_secrets "
         "runtime_class_name volumes volume_mounts pod_template pod_spec_overrides gpu_type accelerator accelerator_type"
     ),
     f"the queue is named in {_TEMPLATE}": "queue_name queue",
-    "how often a lost pod is started again is the connection's huggingFace.maxRetries": (
+    "the connection's huggingFace.maxRetries says how often a lost pod is started again": (
         "backoff_limit max_retries retries retry_policy"
     ),
 }
@@ -179,18 +179,18 @@ _COUNTED_OTHERWISE = {
     ),
     "it is a fraction of all steps, such as 0.03": "warmup_steps learning_rate_warmup_steps num_warmup_steps",
     "it counts optimizer steps": "saves_per_epoch n_checkpoints save_strategy",
-    "QLoRA has a base model of 4 bits": (
+    "QLoRA loads the base model in 4 bits": (
         "load_in_4bit quantization quantization_bit quantization_config bnb_config bnb_4bit_quant_type "
         "bnb_4bit_compute_dtype"
     ),
-    "QLoRA has a base model of 4 bits, and none has 8": "load_in_8bit",
-    "there is BFloat16, and no float16": "fp16 float16",
+    "QLoRA loads the base model in 4 bits; 8 bits are not supported": "load_in_8bit",
+    "BFloat16 is supported, float16 is not": "fp16 float16",
     "elsewhere it is what alpha / r is here": "scale lora_scale",
 }
 """Differences between our field and its equivalents: another meaning, or other values."""
 
 
-_BY_BLOCK = "the provider is told by its block, such as openAI or huggingFace"
+_BY_BLOCK = "the provider is chosen by its block, such as openAI or huggingFace"
 _KEYS = "keys are in a Secret of the operator's namespace, which the provider's block names"
 _HUB = "a hub's token is a job's hubTokenSecretRef, and its mirror is HF_ENDPOINT in the Secret of a job's data"
 _ONE_NAMESPACE = "write matchLabels: {kubernetes.io/metadata.name: NAME} for one by its name"
@@ -246,7 +246,7 @@ OF_SERVING: dict[str, str] = {
     **dict.fromkeys(("image", "vllmimage", "trainerimage"), "images are those of the connection"),
     **dict.fromkeys(
         ("args", "env", "command", "nodeselector", "tolerations", "affinity", "runtimeclassname", "volumes", "labels"),
-        f"pods are shaped by {_TEMPLATE}",
+        f"pods are configured in {_TEMPLATE}",
     ),
     **dict.fromkeys(
         ("retention", "keepversions", "maxversions", "keep"), "how many are kept is a FineTunedModel's historyLimit"
@@ -295,7 +295,7 @@ _VALUE_HINTS = {
         "that is LoRA with lora: {useDoRA: true}": "dora",
         "that is LoRA with lora: {useRSLoRA: true}": "rslora",
         "that is LoRA with lora: {loraPlusRatio: 16}": "loraplus lora+",
-        "learning from rewards is not there": "grpo ppo rloo rlvr reinforcement rft gspo",
+        "learning from rewards is not supported": "grpo ppo rloo rlvr reinforcement rft gspo",
         "a job learns answers to prompts, and no text alone": (
             "pretrain pretraining continued_pretraining continued_pre_training pt cpt"
         ),

@@ -155,9 +155,7 @@ def read_documents(path: Path) -> list[Document]:
         raise _yaml_error(name, " line 1: it begins with a directive such as %YAML, which kubectl does not read")
     if not text.lstrip().startswith("{") and (content := _CONTENT_AFTER_MARK.search(text)):
         line = text.count("\n", 0, content.start()) + 1
-        raise _yaml_error(
-            name, f" line {line}: something stands beside ---, which kubectl does not read: it goes below"
-        )
+        raise _yaml_error(name, f" line {line}: there is text beside ---, which kubectl does not read: it goes below")
     try:
         found = _documents_with_tabs(name, _JSON_ENDS.sub(r"}\1--- ", text) if text.lstrip().startswith("{") else text)
     except RecursionError:
@@ -202,9 +200,7 @@ def _documents(name: str, text: str) -> list[Document]:
             stray = node.start_mark.line + 1
         found += _objects(name, _refuse_list(name, value), node)
     if found and stray:  # a file of nothing but text is not ours
-        raise TrainerError(
-            Reason.SPEC_INVALID, f"{name} line {stray}: no object stands there, but text alone", _SEPARATE_STEP
-        )
+        raise TrainerError(Reason.SPEC_INVALID, f"{name} line {stray}: there is no object, only text", _SEPARATE_STEP)
     return found
 
 

@@ -59,7 +59,7 @@ def _pushed(push: Push, folder: Path) -> Iterator[Pushed]:
         try:
             yield Pushed(target=push.oci.uri, revision=_to_registry(push.oci, folder))
         except PushError as error:
-            step = "Check artifact.push.oci: uri, Secret, the way out; then push it with `finetune-trainer push`."
+            step = "Check artifact.push.oci: uri, Secret, egress; then push it with `finetune-trainer push`."
             yield _failed(push.oci.uri, error, step)
     if push.hugging_face is not None:
         target = f"hf://{push.hugging_face.repository}"
@@ -67,7 +67,7 @@ def _pushed(push: Push, folder: Path) -> Iterator[Pushed]:
             token = os.environ.get(HUB_TOKEN_VARIABLE, "").strip() or None
             yield Pushed(target=target, revision=push_to_hub(push.hugging_face, token, folder))
         except PushError as error:
-            step = "Check artifact.push.huggingFace: repository, token, the way out; then `finetune-trainer push`."
+            step = "Check artifact.push.huggingFace: repository, token, egress; then `finetune-trainer push`."
             yield _failed(target, error, step)
 
 

@@ -196,7 +196,7 @@ def _upload_to(begun: httpx.Response) -> httpx.URL:
     except (ValueError, httpx.InvalidURL) as error:
         raise PushError("the registry names no place to upload to") from error
     if begun.url.scheme == "https" != place.scheme:
-        raise PushError("the registry wants the model sent without TLS")
+        raise PushError("the registry asks for the model to be sent without TLS")
     return place
 
 
@@ -253,7 +253,7 @@ class _Keys(httpx.Auth):
         said = dict(re.findall(r'(\w+)="([^"]*)"', asked))
         realm = said.get("realm", "")
         if not realm.startswith("https://") and self._root.scheme == "https":
-            raise PushError("the registry wants its keys sent without TLS")
+            raise PushError("the registry asks for its keys to be sent without TLS")
         query = {name: said[name] for name in ("service", "scope") if name in said}
         header = {"Authorization": self._basic} if self._basic else {}
         return httpx.Request("GET", realm, params=query, headers=header)

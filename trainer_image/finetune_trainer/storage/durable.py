@@ -128,7 +128,7 @@ def require_file(path: Path) -> None:
     """
     kind = path.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise OSError(errno.ENXIO, "a pipe or a device stands there", str(path))
+        raise OSError(errno.ENXIO, "it is a pipe or a device", str(path))
 
 
 def special_file_in(folder: Path) -> Path | None:

@@ -24,7 +24,7 @@ _STEPS = {
     Reason.ACCESS_DENIED: "Check the Secret of this namespace that the connection's artifacts.secretRef names, or the "
     "rights of the pods' service account: they must list, read, write and delete below artifacts.uri.",
     Reason.STORE_UNAVAILABLE: "Set spec.retryNonce when the store answers: the job resumes from its newest "
-    "checkpoint there. If it lasts, check artifacts.endpointURL of the connection and the way out of this namespace.",
+    "checkpoint there. If it lasts, check artifacts.endpointURL of the connection and the egress of this namespace.",
 }
 _TWIN_STEP = "Two pods ran one attempt. Set spec.retryNonce: the next attempt has a folder of its own."
 

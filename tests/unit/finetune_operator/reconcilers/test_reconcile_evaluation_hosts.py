@@ -349,7 +349,7 @@ async def test_a_pod_that_nobody_places_ends_what_is_billed(provider, begin):
         await cluster.pass_time(3600)
     assert cluster.status()["phase"] == "Succeeded"
     evaluated = cluster.condition("Evaluated")
-    assert (evaluated["reason"], "has stood for 24 hours" in evaluated["message"]) == ("DeploymentFailed", True)
+    assert (evaluated["reason"], "has existed for 24 hours" in evaluated["message"]) == ("DeploymentFailed", True)
     await alone(cluster, provider)
 
 

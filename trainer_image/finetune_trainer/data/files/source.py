@@ -58,7 +58,7 @@ _LOCAL_STEP = {
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
     Reason.STORE_UNAVAILABLE: "Check the disk.",
 }
-_IN_A_STORE = "Check the uri: bucket or container, and path, in the same capital and small letters"
+_IN_A_STORE = "Check the uri: bucket or container, and path, in the same upper and lower case"
 _NOT_FOUND_STEPS = {
     "s3": f"{_IN_A_STORE}; of a compatible store also AWS_ENDPOINT_URL, which names no bucket.",
     "gs": f"{_IN_A_STORE}.",

@@ -315,7 +315,7 @@ def _wrong_for_type(fields: Mapping[str, Any], kind: str) -> Iterator[Invalid]:
             yield Invalid(name, f"is null, and a {kind} has a value there; without the line it has the usual one")
     for name in REALS:
         if kind in NEVER_NULL[name] and is_whole(value := fields.get(name)):
-            yield Invalid(name, f"is {value}, and transformers wants a decimal point there: {value}.0")
+            yield Invalid(name, f"is {value}, and transformers requires a decimal point there: {value}.0")
     if (value := fields.get("bos_token_id")) is not None and not is_whole(value):
         yield Invalid("bos_token_id", f"is {shown(value)}, not a token's number")
     if isinstance(value := fields.get("pad_token_id"), list):
