@@ -241,7 +241,7 @@ class HostedDeployments:
         with suppress(Denied):  # the right for this is optional
             found[one.name] = await self._calls.details(there)
 
-    async def _usage(self, look: Look, plan: Plan) -> idle.Found | None:
+    async def _usage(self, look: Look, plan: Plan) -> idle.UsageCheck | None:
         """The provider's usage figures of the answering deployment; None if none answers."""
         entry = look.answering(plan)
         if entry is None or entry.name not in look.found or plan.serving.state == "Idle":
@@ -267,7 +267,9 @@ class HostedDeployments:
         said = f" {known}" if rate.per_hour else " at a price that is not known"
         return idle.Limits(limit, self._warn_after, said)
 
-    def _status(self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.Found | None) -> ModelDeploymentStatus:
+    def _status(
+        self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.UsageCheck | None
+    ) -> ModelDeploymentStatus:
         """The status to write before anything is done."""
         before, now = look.view.status, look.view.now
         placed = [self._placed(one) for one in plan.recorded]
@@ -283,7 +285,7 @@ class HostedDeployments:
         return one.model_copy(update={"place": place, "account": one.account or self._calls.account(one.connection)})
 
     async def _tell(
-        self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.Found | None
+        self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.UsageCheck | None
     ) -> None:
         if seen is not None and seen.warns:
             await self._context.announce(deployment, "Warning", seen.fact.reason, seen.fact.message)
