@@ -13,7 +13,7 @@ from finetune_api.names import ANSWERS_PATH
 Candidate = Literal["tuned", "base", "activeVersion"]
 CANDIDATES: tuple[Candidate, ...] = get_args(Candidate)
 
-QUESTION_MAX_BYTES = 1024 * 1024
+CHAT_REQUEST_MAX_BYTES = 1024 * 1024
 """Limit for a request with its examples: more than any model's context."""
 
 COMPLETIONS = "chat/completions"
@@ -28,7 +28,7 @@ def tokens_of(text: str) -> int:
     return -(-len(text.encode()) // BYTES_PER_TOKEN)
 
 
-class Asker(AttemptRef):
+class RequestingAttempt(AttemptRef):
     """The attempt that sends the request: the middle of the URL's path."""
 
     def root(self, service: str) -> str:
@@ -43,7 +43,7 @@ class Message(ApiModel):
     content: str = Field(description="What is said.")
 
 
-class Question(ApiModel):
+class ChatRequest(ApiModel):
     """The body of a request. Other fields of OpenAI's API are refused: they would be billed, or ignored."""
 
     model_config = ConfigDict(alias_generator=None)
@@ -53,7 +53,7 @@ class Question(ApiModel):
     temperature: Literal[0] = Field(0, description="The likeliest answer, as models that are tuned here give it.")
 
 
-class Reply(ApiModel):
+class ChatReply(ApiModel):
     """The model's answer, and the tokens that are billed for it."""
 
     text: str = Field(description="The answer; empty where the provider gave none.")

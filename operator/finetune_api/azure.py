@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
-from finetune_api.base import FILLED_IN, ApiModel, HttpUrl, Name, Never, ObjectRef, SecureUrl, rules, shaped
+from finetune_api.base import NO_PLACEHOLDER, ApiModel, HttpUrl, Name, Never, ObjectRef, SecureUrl, rules, shaped
 
 _SubscriptionID = Annotated[
     str,
@@ -14,7 +14,7 @@ _SubscriptionID = Annotated[
         "write the subscription's ID, not its name, as `az account show --query id` prints it: "
         "11111111-2222-3333-4444-555555555555",
     ),
-    FILLED_IN,
+    NO_PLACEHOLDER,
 ]
 _ONE_NAME = shaped(
     r"^[^/\s\"\x27]+$",
@@ -85,10 +85,10 @@ class AzureOpenAI(ApiModel):
     subscription_id: _SubscriptionID = Field(
         description="ID of the Azure subscription, for example 11111111-2222-3333-4444-555555555555."
     )
-    resource_group: Annotated[str, Field(max_length=90), _ONE_NAME, FILLED_IN] = Field(
+    resource_group: Annotated[str, Field(max_length=90), _ONE_NAME, NO_PLACEHOLDER] = Field(
         description="Resource group of the account."
     )
-    account: Annotated[str, Field(max_length=64), _ONE_NAME, FILLED_IN] | None = Field(
+    account: Annotated[str, Field(max_length=64), _ONE_NAME, NO_PLACEHOLDER] | None = Field(
         None, description="Azure OpenAI account; optional with workspace."
     )
     workspace: AzureWorkspace | None = Field(

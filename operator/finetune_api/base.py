@@ -115,10 +115,10 @@ class ReadBy(Never):
 TRIMMED = Never(r"^\s|\s$", "write it without white space at its ends, which would be part of it")
 """For a name that is compared exactly elsewhere: a YAML block ends with a line break."""
 
-FILLED_IN = Never(PLACEHOLDER, PLACEHOLDER_HELP)
+NO_PLACEHOLDER = Never(PLACEHOLDER, PLACEHOLDER_HELP)
 """For a text with placeholders in the examples."""
 
-ONE_CALL = Never(
+NO_CALL_PATH = Never(
     "/(chat/completions|completions|responses|fine_tuning/jobs)/?$",
     "write the root of the API, such as https://HOST/v1, without the path of one call",
 )
@@ -131,7 +131,7 @@ HttpUrl = Annotated[
         "write a whole URL without credentials, queries and white space, such as https://HOST or https://HOST/v1; a "
         "port is 1 to 65535",
     ),
-    FILLED_IN,
+    NO_PLACEHOLDER,
 ]
 SecureUrl = Annotated[
     str,
@@ -141,7 +141,7 @@ SecureUrl = Annotated[
         "write a whole URL with https, without credentials, queries and white space, such as https://HOST: secrets go "
         "there, and http keeps none; it is for this machine alone, such as http://localhost:8080; a port is 1 to 65535",
     ),
-    FILLED_IN,
+    NO_PLACEHOLDER,
 ]
 """For a service that is only available over https."""
 
@@ -154,7 +154,7 @@ CloudUrl = Annotated[
 ]
 """For a service on the internet, or a nearby one that may have no TLS."""
 
-ApiRoot = Annotated[CloudUrl, ONE_CALL]
+ApiRoot = Annotated[CloudUrl, NO_CALL_PATH]
 """Base URL of an API with OpenAI's calls."""
 
 SERVICE_NAME = "^[a-z]([-a-z0-9]{0,61}[a-z0-9])?$"
@@ -218,7 +218,7 @@ Quantity = Annotated[
 ]
 
 
-def _is(value: str, compared: str) -> str:
+def _is_quantity(value: str, compared: str) -> str:
     """CEL: whether it is a quantity for which this comparison is true."""
     return f"isQuantity(string({value})) && quantity(string({value})).{compared}"
 
@@ -231,7 +231,7 @@ Size = Annotated[
     _quantity(
         "Memory or scratch space as a Kubernetes quantity with its unit, for example 4Gi.",
         SIZE_EXAMPLES,
-        (f"!({_is('self', _TOO_SMALL)})", _SIZE_HELP),
+        (f"!({_is_quantity('self', _TOO_SMALL)})", _SIZE_HELP),
     ),
 ]
 _NONE = "compareTo(quantity('0')) == 0"
@@ -242,8 +242,8 @@ Cores = Annotated[
     _quantity(
         "An amount of CPU as a Kubernetes quantity, for example 4 or 500m.",
         CORES_EXAMPLES,
-        (f"!({_is('self', _TOO_MANY)})", _CORES_HELP),
-        (f"!({_is('self', _NONE)})", _NO_CORES_HELP),
+        (f"!({_is_quantity('self', _TOO_MANY)})", _CORES_HELP),
+        (f"!({_is_quantity('self', _NONE)})", _NO_CORES_HELP),
     ),
 ]
 _CPU = "self['cpu']"
@@ -264,10 +264,10 @@ ResourceList = Annotated[
         max_length=16,
         json_schema_extra=rules(
             (
-                " && ".join(f"!('{name}' in self && {_is(f'self[{name!r}]', _TOO_SMALL)})" for name in SIZES),
+                " && ".join(f"!('{name}' in self && {_is_quantity(f'self[{name!r}]', _TOO_SMALL)})" for name in SIZES),
                 f"{' and '.join(SIZES)}: {_SIZE_HELP}",
             ),
-            (f"!('cpu' in self && {_is(_CPU, _TOO_MANY)})", f"cpu: {_CORES_HELP}"),
+            (f"!('cpu' in self && {_is_quantity(_CPU, _TOO_MANY)})", f"cpu: {_CORES_HELP}"),
             (_COUNTED, COUNTED_HELP),
             (_WHOLE_NAMES, WHOLE_NAMES_HELP),
         ),

@@ -8,7 +8,7 @@ from finetune_api.aws import Bedrock, SageMaker
 from finetune_api.azure import AzureOpenAI, AzureResolved
 from finetune_api.base import (
     CLOSED,
-    FILLED_IN,
+    NO_PLACEHOLDER,
     ApiModel,
     ApiRoot,
     CloudUrl,
@@ -60,7 +60,7 @@ ImageName = Annotated[
         "write an image alone, such as registry.example.com/name:1.0, its name in lower case, without https://, "
         "quotation marks and white space",
     ),
-    FILLED_IN,
+    NO_PLACEHOLDER,
 ]
 
 PLACE_LENGTH = 512
@@ -222,7 +222,7 @@ class Artifacts(ApiModel):
         shaped(ARTIFACT_PLACE, ARTIFACT_HELP),
         Never(STEPS_UP, "a path may not have a '..' segment: write the path without it"),
         Never("[?#]", NO_QUERY_HELP),
-        FILLED_IN,
+        NO_PLACEHOLDER,
         ReadBy(ODD_CHARACTERS, ODD_CHARACTERS_HELP, parse_artifact_uri),
     ] = Field(
         description="pvc://CLAIM/PREFIX, s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or "
@@ -294,7 +294,7 @@ _OpenAIScope = Annotated[
     str,
     Field(max_length=128),
     shaped("^[!-~]+$", "write the ID as the provider's console shows it, such as proj_abc123, or leave the field out"),
-    FILLED_IN,
+    NO_PLACEHOLDER,
 ]
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, model_validator
 
-from finetune_api.base import FILLED_IN, ONE_CALL, TRIMMED, ApiModel, ReadBy, SecretKeyRef, rules, shaped
+from finetune_api.base import NO_CALL_PATH, NO_PLACEHOLDER, TRIMMED, ApiModel, ReadBy, SecretKeyRef, rules, shaped
 from finetune_api.hosts import HOST, PORT
 from finetune_api.uris import ODD_CHARACTERS, ODD_CHARACTERS_HELP, parse_uri
 
@@ -67,7 +67,7 @@ class ActiveVersion(ApiModel):
 class Service(ApiModel):
     """A service with OpenAI's chat completions."""
 
-    url: Annotated[str, Field(max_length=512), _ENDPOINT_URL, ONE_CALL] = Field(
+    url: Annotated[str, Field(max_length=512), _ENDPOINT_URL, NO_CALL_PATH] = Field(
         description="Base URL of its API, for example http://rag.team-a.svc/v1. Test data are sent there. An "
         "air-gapped connection allows Services of the cluster and what its allowedEndpoints name."
     )
@@ -111,7 +111,7 @@ class Output(ApiModel):
             "write pvc://CLAIM/FOLDER with a claim of the job's namespace, no part of the path beginning with a dot",
         ),
         TRIMMED,
-        FILLED_IN,
+        NO_PLACEHOLDER,
         ReadBy(ODD_CHARACTERS, ODD_CHARACTERS_HELP, parse_uri),
     ] = Field(description="pvc://CLAIM/FOLDER on a claim of the job's namespace.")
 

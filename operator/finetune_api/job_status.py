@@ -10,7 +10,7 @@ from finetune_api.evaluation import EvaluationResult
 from finetune_api.memory import MemoryUse
 from finetune_api.push import Pushed
 from finetune_api.reasons import NEXT_STEP, Reason
-from finetune_api.trackers import Followers
+from finetune_api.trackers import TrackerStates
 from finetune_api.verdict import DatasetVerdict, SplitName
 
 JobPhase = Literal[
@@ -228,7 +228,7 @@ class ProviderFile(ApiModel):
     sha256: Annotated[str, Field(max_length=64)] = Field(alias="sha256", description="SHA-256 as uploaded.")
 
 
-class Asked(ApiModel):
+class TokenUsage(ApiModel):
     """Requests to a model at a provider, and the tokens that are billed for them."""
 
     answers: Annotated[int, Field(ge=0)] = Field(
@@ -281,8 +281,8 @@ class ProviderEvaluation(ApiModel):
     failures: Annotated[int, Field(ge=0)] = Field(0, description="Pods that ended without a result.")
     retry_after: Timestamp | None = Field(None, description="When the next pod or deployment is tried, RFC 3339.")
     active_version: ComparedVersion | None = Field(None, description="The version that it is compared with.")
-    tuned: Asked | None = Field(None, description="Questions to the tuned model and the active version.")
-    base: Asked | None = Field(None, description="Questions to the base model.")
+    tuned: TokenUsage | None = Field(None, description="Questions to the tuned model and the active version.")
+    base: TokenUsage | None = Field(None, description="Questions to the base model.")
     deployments: Annotated[list[EvaluationDeployment], Field(max_length=8)] | None = Field(
         None, description="Deployments that are used; those created for the evaluation are deleted after it."
     )
@@ -383,7 +383,7 @@ class FineTuneJobStatus(ApiModel):
     evaluation: EvaluationResult | None = Field(
         None, description="Scores of the tuned model and its baselines on the test set."
     )
-    trackers: Followers | None = Field(None, description="State of each tracker, and the URL of its run.")
+    trackers: TrackerStates | None = Field(None, description="State of each tracker, and the URL of its run.")
     failure: Failure | None = Field(None, description="What went wrong, where, and what to do.")
     provider: ProviderStatus | None = Field(
         None, description="Details of the attempts, on the cluster or at the provider."

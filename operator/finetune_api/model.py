@@ -86,11 +86,11 @@ class ModelVersion(ApiModel):
     )
 
 
-MOST_LET_GO = 200
+DELETED_LIMIT = 200
 """The number that fits into a status of 64 KiB beside its versions, with names of usual length."""
 
 
-class LetGoVersion(ApiModel):
+class DeletedVersion(ApiModel):
     """A deleted version whose job still exists."""
 
     version: Annotated[int, Field(ge=1)] = Field(description="Its number.")
@@ -118,7 +118,7 @@ class FineTunedModelStatus(ApiModel):
     versions: Annotated[list[ModelVersion], Field(max_length=200)] | None = Field(
         None, description="Versions, oldest first."
     )
-    let_go: Annotated[list[LetGoVersion], Field(max_length=MOST_LET_GO)] | None = Field(
+    let_go: Annotated[list[DeletedVersion], Field(max_length=DELETED_LIMIT)] | None = Field(
         None,
         description="Versions beyond historyLimit whose weights are deleted and whose jobs are still there, the "
         "newest, 200 at most, oldest first. Such a job makes no second version, though its own status is lost.",

@@ -58,7 +58,7 @@ class Trackers(ApiModel):
     wandb: WandB | None = Field(None, description="A run in Weights & Biases.")
 
 
-class Tracked(ApiModel):
+class TrackerState(ApiModel):
     """The state of a tracker. A failing tracker never stops a training."""
 
     name: TrackerName = Field(description="Which tracker.")
@@ -70,5 +70,5 @@ class Tracked(ApiModel):
     )
 
 
-Followers = Annotated[list[Tracked], Field(max_length=4)]
+TrackerStates = Annotated[list[TrackerState], Field(max_length=4)]
 """All trackers of a job, in reports and in status: with more of them the whole status could not be written."""

@@ -15,7 +15,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, Loss, PartName, Progress, ProviderFile, TrainingResult
 from finetune_api.memory import MemoryUse
 from finetune_api.names import TERMINATION_MESSAGE_MAX_BYTES
-from finetune_api.trackers import Followers
+from finetune_api.trackers import TrackerStates
 from finetune_api.verdict import SPLITS, DatasetVerdict
 
 _SUSPECT = re.compile(rb"NaN|Infinity|\d[eE]\+?\d{3}|\d{19}")
@@ -160,7 +160,7 @@ class Report(AttemptRef):
     evaluation: EvaluationResult | None = Field(
         None, description="Scores of the tuned model and its baselines on the test set."
     )
-    trackers: Followers | None = Field(None, description="State of each experiment tracker.")
+    trackers: TrackerStates | None = Field(None, description="State of each experiment tracker.")
     checked: Checked | None = Field(None, description="What was uploaded to the provider; with phase Checked.")
     result: TrainingResult | None = Field(None, description="Result of the run; with phase Succeeded.")
     failure: Failure | None = Field(None, description="What went wrong; with phase Failed.")

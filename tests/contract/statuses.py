@@ -26,7 +26,6 @@ from finetune_api.evaluation import (
 )
 from finetune_api.job_status import (
     ArtifactRef,
-    Asked,
     ComparedVersion,
     EvaluationDeployment,
     Failure,
@@ -36,12 +35,13 @@ from finetune_api.job_status import (
     Progress,
     ProviderEvaluation,
     ProviderStatus,
+    TokenUsage,
     TrainingResult,
 )
-from finetune_api.model import FineTunedModelStatus, LetGoVersion, ModelVersion
+from finetune_api.model import DeletedVersion, FineTunedModelStatus, ModelVersion
 from finetune_api.push import Pushed
 from finetune_api.reasons import Reason
-from finetune_api.trackers import Tracked
+from finetune_api.trackers import TrackerState
 from finetune_api.verdict import DatasetVerdict, RowProblem, SharedRows, SplitVerdict
 
 NOW = "2026-11-21T10:00:00Z"
@@ -135,7 +135,7 @@ JOB = FineTuneJobStatus(
         warnings=["w"],
     ),
     evaluation=EVALUATION,
-    trackers=[Tracked(name="mlflow", url="https://mlflow.example.com/#/experiments/1/runs/a", problem="slow")],
+    trackers=[TrackerState(name="mlflow", url="https://mlflow.example.com/#/experiments/1/runs/a", problem="slow")],
     failure=FAILURE,
     provider=ProviderStatus(
         name="huggingFace", job_id="sentiment-1-1", attempt=2, retries=1, interruptions=1, fruitless_interruptions=1,
@@ -143,7 +143,7 @@ JOB = FineTuneJobStatus(
         evaluation=ProviderEvaluation(
             job_id="sentiment-1-1-eval2", tries=2, failures=1, retry_after=NOW, ended=True, failure=FAILURE,
             active_version=ComparedVersion(version=2, model="ft:gpt-4o-mini:acme::a"),
-            tuned=Asked(answers=400, prompt_tokens=12000, completion_tokens=800), base=Asked(answers=200),
+            tuned=TokenUsage(answers=400, prompt_tokens=12000, completion_tokens=800), base=TokenUsage(answers=200),
             deployments=[
                 EvaluationDeployment(
                     candidate="tuned", name="default-sentiment-1-abc123-e2t", created_at=NOW, unseen_since=NOW,
@@ -174,7 +174,7 @@ MODEL = FineTunedModelStatus(
     conditions=conditions(Ready=Reason.READY, Reconciling=Reason.READY, Stalled=Reason.READY),
     active_version=3,
     latest_version=3,
-    let_go=[LetGoVersion(version=1, job="sentiment-1", job_uid="4c1b2a3d-0000-4000-8000-000000000001")],
+    let_go=[DeletedVersion(version=1, job="sentiment-1", job_uid="4c1b2a3d-0000-4000-8000-000000000001")],
     base_model="HuggingFaceTB/SmolLM2-135M-Instruct",
     eval_loss=0.447,
     deployment="sentiment",

@@ -19,7 +19,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from finetune_api.asking import COMPLETIONS, Asker
+from finetune_api.asking import COMPLETIONS, RequestingAttempt
 from finetune_api.base import NOT_RECONCILED
 from finetune_api.job_status import ArtifactRef
 from finetune_api.manifest import Manifest
@@ -203,7 +203,7 @@ def upload(port: int, token: str, uid: str, name: str, rows: bytes) -> Manifest:
 
 def ask(port: int, token: str, uid: str, text: str, name: str) -> str:
     """One question to the tuned model, as the evaluation's pod asks it."""
-    place = Asker(namespace=TEAM, name=name, uid=uid, attempt=1).root(f"127.0.0.1:{port}")
+    place = RequestingAttempt(namespace=TEAM, name=name, uid=uid, attempt=1).root(f"127.0.0.1:{port}")
     asked = {"model": "tuned", "messages": [{"role": "user", "content": text}], "max_tokens": 8, "temperature": 0}
     headers = {"Authorization": f"Bearer {token}", "Content-Type": "application/json"}
     reply = sent(urllib.request.Request(f"{place}/{COMPLETIONS}", json.dumps(asked).encode(), headers, method="POST"))

@@ -19,7 +19,7 @@ from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
 from finetune_api.job_status import TrainingResult
 from finetune_api.names import ARTIFACT_FOLDER
 from finetune_api.reasons import Reason
-from finetune_api.trackers import Tracked
+from finetune_api.trackers import TrackerState
 from finetune_api.trainer import Report, TrainerJob
 from finetune_api.words import counted
 from finetune_trainer.attempt import fence, outcome
@@ -297,7 +297,7 @@ class Display:
                 outcome.say(line)
 
 
-def _tracker_line(one: Tracked) -> str:
+def _tracker_line(one: TrackerState) -> str:
     if one.problem:
         return f"warning: spec.trackers.{one.name}: {one.problem}"
     return f"{one.name} has the run: {one.url or 'its server does not say where'}"

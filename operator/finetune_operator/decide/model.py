@@ -7,7 +7,7 @@ from datetime import datetime
 from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.evaluation import EvaluationResult, Verdict
 from finetune_api.job_status import Failure
-from finetune_api.model import MOST_LET_GO, FineTunedModelSpec, FineTunedModelStatus, LetGoVersion, ModelVersion
+from finetune_api.model import DELETED_LIMIT, DeletedVersion, FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, is_true, merge, ready, reconciling, resting, stalled
 from finetune_operator.decide.job.versions import latest_of, there_are
@@ -331,8 +331,8 @@ def _status(
     )
 
 
-def _let_go(view: ModelView, kept: set[int]) -> list[LetGoVersion]:
+def _let_go(view: ModelView, kept: set[int]) -> list[DeletedVersion]:
     """Versions deleted by history, as long as their jobs exist: only these could register them again."""
     before, versions = view.status.let_go or (), view.status.versions or ()
-    new = [LetGoVersion(version=v.version, job=v.job, job_uid=v.job_uid) for v in versions if v.version not in kept]
-    return [one for one in (*before, *new) if one.job_uid in view.makers][-MOST_LET_GO:]
+    new = [DeletedVersion(version=v.version, job=v.job, job_uid=v.job_uid) for v in versions if v.version not in kept]
+    return [one for one in (*before, *new) if one.job_uid in view.makers][-DELETED_LIMIT:]

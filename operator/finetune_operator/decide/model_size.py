@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from finetune_api.model import FineTunedModelStatus, LetGoVersion, ModelVersion
+from finetune_api.model import DeletedVersion, FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.job.status_size import LIMIT_BYTES
 
 ALWAYS_FITTING = 10
@@ -75,7 +75,7 @@ def _without(
     return found, over
 
 
-def _newest(let_go: Sequence[LetGoVersion], over: int) -> tuple[Sequence[LetGoVersion], int]:
+def _newest(let_go: Sequence[DeletedVersion], over: int) -> tuple[Sequence[DeletedVersion], int]:
     first = 0
     while over > 0 and first < len(let_go) - REMEMBERED:
         over -= len(b",") + len(orjson.dumps(let_go[first].wire()))

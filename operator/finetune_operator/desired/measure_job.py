@@ -2,7 +2,7 @@
 
 from posixpath import join
 
-from finetune_api.asking import Asker
+from finetune_api.asking import RequestingAttempt
 from finetune_api.connection import CheckPod
 from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import FineTuneJobStatus, ProviderEvaluation, ProviderStatus
@@ -23,7 +23,7 @@ GRACE_SECONDS = 30
 """Time to receive and keep answers that are already requested, and so paid for."""
 
 
-def described(asker: Asker, spec: FineTuneJobSpec, status: FineTuneJobStatus, service: str) -> MeasureJob:
+def described(asker: RequestingAttempt, spec: FineTuneJobSpec, status: FineTuneJobStatus, service: str) -> MeasureJob:
     """The pod's job; `service`: DNS name of the operator's Service."""
     evaluation = (status.provider or ProviderStatus()).evaluation or ProviderEvaluation()
     active = evaluation.active_version

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import TypeVar
 
-from finetune_api.asking import Question, Reply
+from finetune_api.asking import ChatReply, ChatRequest
 from finetune_api.azure import AzureResolved
 from finetune_api.connection import THIS_CLUSTER, LLMConnectionSpec
 from finetune_api.model import ModelVersion
@@ -244,7 +244,7 @@ class Account:
 
         return await self.call(ask)
 
-    async def answer(self, model: str, question: Question) -> Reply:
+    async def answer(self, model: str, question: ChatRequest) -> ChatReply:
         """Ask a model one question, once the questions before it have been answered.
 
         Raises:

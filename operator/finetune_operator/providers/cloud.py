@@ -18,7 +18,7 @@ from finetune_api.trainer import Report
 from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.remote import SETTLE, RemoteJob, is_of, run_of, settles_in
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.versions import compared_with
+from finetune_operator.decide.job.versions import version_to_compare
 from finetune_operator.desired import names
 from finetune_operator.providers.account import Account
 from finetune_operator.providers.accounts import Accounts
@@ -342,7 +342,7 @@ class CloudTraining:
             spec=spec,
             suffix=names.fit(spec.model_ref.name, SUFFIX_LIMIT),
             files=provider.files or [],
-            active=compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, key.namespace), spec),
+            active=version_to_compare(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, key.namespace), spec),
             short_of_memory=provider.was_short_of_memory,
         )
         account = self._account(job)

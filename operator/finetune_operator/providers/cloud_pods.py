@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from finetune_api.asking import Asker
+from finetune_api.asking import RequestingAttempt
 from finetune_api.catalogue import Catalogue
 from finetune_api.connection import CheckPod, LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
@@ -109,7 +109,9 @@ class CloudPods:
         provider = status.provider or ProviderStatus()
         evaluation = provider.evaluation or ProviderEvaluation()
         key = key_of(job, provider)
-        asker = Asker(namespace=key.namespace, name=key.name, uid=job["metadata"]["uid"], attempt=key.attempt)
+        asker = RequestingAttempt(
+            namespace=key.namespace, name=key.name, uid=job["metadata"]["uid"], attempt=key.attempt
+        )
         measured = measure_job.described(asker, spec, status, self._service)
         manifest = measure_job.build(
             job,

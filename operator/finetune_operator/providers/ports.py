@@ -6,7 +6,7 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Any, Protocol
 
-from finetune_api.asking import Question, Reply
+from finetune_api.asking import ChatReply, ChatRequest
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
 from finetune_api.job import FineTuneJobSpec
@@ -152,7 +152,7 @@ class AnsweringApi(Protocol):
     Raises subclasses of ProviderError, whose messages quote neither question nor answer.
     """
 
-    async def answer(self, model: str, question: Question) -> Reply:
+    async def answer(self, model: str, question: ChatRequest) -> ChatReply:
         """The model's answer."""
 
 

@@ -5,9 +5,9 @@ Counts them. Between two writes of status the count is in memory; a new process 
 
 from datetime import datetime, timedelta
 
-from finetune_api.asking import Asker, Candidate, Question, Reply, tokens_of
+from finetune_api.asking import Candidate, ChatReply, ChatRequest, RequestingAttempt, tokens_of
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Asked, Failure, FineTuneJobStatus, ProviderEvaluation
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderEvaluation, TokenUsage
 from finetune_api.manifest import Manifest, labels_of
 from finetune_api.names import COMPONENT_LABEL
 from finetune_api.reasons import Reason
@@ -44,14 +44,14 @@ class Answers:
         self._accounts = accounts
         self._reports = reports
         self._providers = providers
-        self._counts: dict[str, dict[bool, Asked]] = {}
+        self._counts: dict[str, dict[bool, TokenUsage]] = {}
         """By the job's UID: how often its base model (True) and the model tuned from it (False) were asked."""
         self._silent: dict[str, tuple[datetime, Failure]] = {}
         """By the job's UID: since when all its questions fail, and why the last one did."""
         self._reported_silence: dict[str, bool] = {}
         """By the job's UID: whether its last reconcile was to report failing questions."""
 
-    def authorise(self, identity: TokenIdentity, asker: Asker) -> str | None:
+    def authorise(self, identity: TokenIdentity, asker: RequestingAttempt) -> str | None:
         """Accept only the evaluation's pod of a job that has not ended."""
         reason = self._reports.authorise(identity, asker)
         if reason is not None:
@@ -60,7 +60,7 @@ class Answers:
         measures = labels_of(pod).get(COMPONENT_LABEL) == COMPONENT
         return None if measures else "the token's pod measures no model"
 
-    async def accept(self, asker: Asker, question: Question) -> Reply:
+    async def accept(self, asker: RequestingAttempt, question: ChatRequest) -> ChatReply:
         """The model's answer.
 
         Raises:
@@ -85,13 +85,13 @@ class Answers:
             self._count(asker.uid, evaluation, is_base, -1)
             raise self._refuse(job, status, error, may_come_back=host is not None) from None
         except ProviderError as error:
-            self._count(asker.uid, evaluation, is_base, 0, _billed(question, Reply(text="")))
+            self._count(asker.uid, evaluation, is_base, 0, _billed(question, ChatReply(text="")))
             raise self._refuse(job, status, error) from None
         self._note_outcome(job, status)
         self._count(asker.uid, evaluation, is_base, 0, _billed(question, reply))
         return reply
 
-    def asked(self, uid: str) -> tuple[Asked | None, Asked | None]:
+    def asked(self, uid: str) -> tuple[TokenUsage | None, TokenUsage | None]:
         """What this process has counted for a job: for the tuned model and for its base model."""
         counts = self._counts.get(uid, {})
         return counts.get(False), counts.get(True)
@@ -164,23 +164,23 @@ class Answers:
             message = f"tuning and the answers so far come to budget.maxCost {spec.budget.max_cost}"
             raise Refusal(402, f"{Reason.BUDGET_EXCEEDED}: {message}")
 
-    def _asked(self, uid: str, evaluation: ProviderEvaluation) -> tuple[Asked, Asked]:
+    def _asked(self, uid: str, evaluation: ProviderEvaluation) -> tuple[TokenUsage, TokenUsage]:
         counts = self._counts.get(uid, {})
-        recorded = {False: evaluation.tuned or Asked(), True: evaluation.base or Asked()}
+        recorded = {False: evaluation.tuned or TokenUsage(), True: evaluation.base or TokenUsage()}
         return counts.get(False, recorded[False]), counts.get(True, recorded[True])
 
     def _count(
-        self, uid: str, evaluation: ProviderEvaluation, is_base: bool, answers: int, reply: Reply | None = None
+        self, uid: str, evaluation: ProviderEvaluation, is_base: bool, answers: int, reply: ChatReply | None = None
     ) -> None:
         before = self._asked(uid, evaluation)[is_base]
-        self._counts.setdefault(uid, {})[is_base] = Asked(
+        self._counts.setdefault(uid, {})[is_base] = TokenUsage(
             answers=before.answers + answers,
             prompt_tokens=before.prompt_tokens + (reply.prompt_tokens if reply else 0),
             completion_tokens=before.completion_tokens + (reply.completion_tokens if reply else 0),
         )
 
 
-def _billed(question: Question, reply: Reply) -> Reply:
+def _billed(question: ChatRequest, reply: ChatReply) -> ChatReply:
     """The reply with token counts: estimated from the text's length if the provider gives none, so no reply is free."""
     asked = sum(tokens_of(message.content) for message in question.messages)
     tokens = {
@@ -190,7 +190,7 @@ def _billed(question: Question, reply: Reply) -> Reply:
     return reply.model_copy(update=tokens)
 
 
-def _under_way(status: FineTuneJobStatus, asker: Asker) -> ProviderEvaluation:
+def _under_way(status: FineTuneJobStatus, asker: RequestingAttempt) -> ProviderEvaluation:
     """The evaluation, if it has begun and not ended.
 
     Raises:

@@ -16,7 +16,7 @@ from finetune_operator.decide.cloud_job.cloud_policy import shuts_down
 from finetune_operator.decide.conditions import is_true, stalled_event
 from finetune_operator.decide.deployment import token_prices
 from finetune_operator.decide.deployment.decision import (
-    Beside,
+    Alternatives,
     DeploymentDecision,
     DeploymentView,
     decide,
@@ -332,13 +332,13 @@ class DeploymentReconciler:
             return status
         return status.model_copy(update={"versions": [one for one in status.versions or () if one.version != number]})
 
-    def _alternatives(self, namespace: str, model: str) -> Beside:
+    def _alternatives(self, namespace: str, model: str) -> Alternatives:
         """What exists instead of a missing model or version."""
         store = self._context.store
         models = [name for where, name in store.addresses(FINE_TUNED_MODELS) if where == namespace]
         jobs = store.addresses(FINE_TUNE_JOBS, under_way(namespace, model))
         failed = store.addresses(FINE_TUNE_JOBS, failed_for(namespace, model))
-        return Beside(models, [name for _, name in jobs], [name for _, name in failed])
+        return Alternatives(models, [name for _, name in jobs], [name for _, name in failed])
 
     def _pods_of(self, namespace: str, name: str) -> list[Manifest]:
         return self._context.store.select(PODS, pods_of_deployment(namespace, name))

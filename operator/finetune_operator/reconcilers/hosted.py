@@ -243,7 +243,7 @@ class HostedDeployments:
         with suppress(Denied):  # the right for this is optional
             found[one.name] = await self._calls.details(there)
 
-    async def _usage(self, observed: Observation, plan: Plan) -> idle.Found | None:
+    async def _usage(self, observed: Observation, plan: Plan) -> idle.UsageCheck | None:
         """The provider's usage figures of the answering deployment; None if none answers."""
         entry = observed.answering(plan)
         if entry is None or entry.name not in observed.found or plan.serving.state == "Idle":
@@ -270,7 +270,7 @@ class HostedDeployments:
         return idle.Limits(limit, self._warn_after, said)
 
     def _status(
-        self, observed: Observation, plan: Plan, asleep: Sleep | None, seen: idle.Found | None
+        self, observed: Observation, plan: Plan, asleep: Sleep | None, seen: idle.UsageCheck | None
     ) -> ModelDeploymentStatus:
         """The status to write before anything is done."""
         before, now = observed.view.status, observed.view.now
@@ -287,7 +287,7 @@ class HostedDeployments:
         return one.model_copy(update={"place": place, "account": one.account or self._calls.account(one.connection)})
 
     async def _announce_idle(
-        self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.Found | None
+        self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.UsageCheck | None
     ) -> None:
         if seen is not None and seen.warns:
             await self._context.announce(deployment, "Warning", seen.fact.reason, seen.fact.message)

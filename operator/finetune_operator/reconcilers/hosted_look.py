@@ -83,7 +83,7 @@ class Observation:
             for c in status.conditions or ()
         )
 
-    def _served(self) -> attached.Served:
+    def _served(self) -> attached.KnownVersions:
         versions = (self.view.model.versions if self.view.model else None) or ()
         names = {
             hosting.named(version.artifact): version.version
@@ -91,7 +91,7 @@ class Observation:
             if hosting.named(version.artifact) and self._is_in_same_place(version)
         }
         names |= {hosting.named(self.target.version.artifact): self.target.version.version}  # if several have the model
-        return attached.Served(self.spec.model_ref.name, names, self.target.connection.azure_open_ai is None)
+        return attached.KnownVersions(self.spec.model_ref.name, names, self.target.connection.azure_open_ai is None)
 
     def _is_in_same_place(self, version: ModelVersion) -> bool:
         """Whether a version's model is in the same place as the wanted one."""

@@ -21,7 +21,7 @@ from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.job.attempts import with_latest_attempt
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide, refused_by_policy
-from finetune_operator.decide.job.versions import compared_of, find_version, has_made_one, versions_of_weights
+from finetune_operator.decide.job.versions import comparison_of, find_version, has_made_one, versions_of_weights
 from finetune_operator.decide.job.view import Decision, JobView
 from finetune_operator.decide.pods.refused import refusal_of_write
 from finetune_operator.providers.errors import ProviderError
@@ -147,7 +147,7 @@ class JobObserver:
             view = replace(view, same_as=weights)
         if spec.dataset.test is None:
             return view
-        compared = compared_of(self._model(job, spec) or {})
+        compared = comparison_of(self._model(job, spec) or {})
         return replace(view, if_better=compared.if_better, active=compared.active)
 
     def _original_of(self, view: JobView, known_by: str | None) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.exit_codes import ExitCode
-from finetune_api.trackers import Tracked
+from finetune_api.trackers import TrackerState
 from finetune_api.trainer import Report
 from finetune_trainer import run
 from tests.unit.finetune_trainer.jobs import make_job
@@ -151,7 +151,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_model, tmp_path, 
 
 
 def test_where_a_tracker_has_the_run_is_said_once_and_what_is_wrong_with_one(capfd):
-    tracked = [Tracked(name="wandb", problem="it is away"), Tracked(name="tensorBoard", url="tensorboard")]
+    tracked = [TrackerState(name="wandb", problem="it is away"), TrackerState(name="tensorBoard", url="tensorboard")]
     report = Report(namespace="a", name="b", uid="c", attempt=1, phase="Running", trackers=tracked)
     display = run.Display()
     display.show(report)

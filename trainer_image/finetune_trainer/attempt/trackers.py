@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from finetune_api.reasons import Reason
-from finetune_api.trackers import Tracked, TrackerName
+from finetune_api.trackers import TrackerName, TrackerState
 from finetune_api.trainer import TrainerJob
 from finetune_trainer.attempt import mlflow_run, weights_and_biases
 from finetune_trainer.attempt.interruption import End
@@ -89,7 +89,7 @@ class _TrackerThread:
 
     def __init__(self, job: TrainerJob, name: TrackerName) -> None:
         self.name = name
-        self.tracked: Tracked | None = None
+        self.tracked: TrackerState | None = None
         """None until its run has started, or failed to."""
         self.is_late = False
         """Whether it already exceeded its time once."""
@@ -149,7 +149,7 @@ class _TrackerThread:
         try:
             integration = _MAKERS[name](self._job)
             integration.on_train_begin(self._arguments, _state(0), None, model=model)
-            self.tracked = Tracked(name=name, url=_URLS[name](self._job))
+            self.tracked = TrackerState(name=name, url=_URLS[name](self._job))
             self._integration = integration
         except Exception as error:
             logger.warning("spec.trackers.%s: %s", name, type(error).__name__)
@@ -176,7 +176,7 @@ class _TrackerThread:
 
     def _record_problem(self, problem: str) -> None:
         """Record the first problem only: later ones may be consequences."""
-        found = self.tracked or Tracked(name=self.name)
+        found = self.tracked or TrackerState(name=self.name)
         if found.problem is None:
             self.tracked = found.model_copy(update={"problem": problem})
 
@@ -191,13 +191,13 @@ class Trackers:
         self._threads = [_TrackerThread(job, name) for name in _asked(job)]
 
     @property
-    def tracked(self) -> list[Tracked] | None:
+    def tracked(self) -> list[TrackerState] | None:
         """The state of each; before the start, known obstacles to it."""
         return [state for one in self._threads if (state := one.tracked or self._obstacle(one.name))] or None
 
-    def _obstacle(self, name: TrackerName) -> Tracked | None:
+    def _obstacle(self, name: TrackerName) -> TrackerState | None:
         why = _OBSTACLES[name](self._job) if name in _OBSTACLES else None
-        return Tracked(name=name, problem=why) if why else None
+        return TrackerState(name=name, problem=why) if why else None
 
     def follow(self, arguments: Any, model: Any) -> None:
         """Set the model in training and its TrainingArguments."""

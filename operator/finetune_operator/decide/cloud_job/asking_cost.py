@@ -4,7 +4,7 @@ from decimal import ROUND_UP, Decimal
 
 from finetune_api.catalogue import AnswerPrices, ModelFacts, TokenPrice
 from finetune_api.job import Budget, FineTuneJobSpec
-from finetune_api.job_status import Asked, Cost, ProviderEvaluation
+from finetune_api.job_status import Cost, ProviderEvaluation, TokenUsage
 from finetune_api.money import in_cents, of_tokens
 from finetune_api.trainer import EvaluationSize
 from finetune_api.words import counted
@@ -87,7 +87,7 @@ def with_spent(cost: Cost, answers: Decimal, hosting: Decimal) -> Cost:
     return cost.model_copy(update={"actual": in_cents(Decimal(cost.actual) + answers + hosting)})
 
 
-def _asked(asked: Asked | None, price: TokenPrice) -> Decimal:
+def _asked(asked: TokenUsage | None, price: TokenPrice) -> Decimal:
     return _of(price, asked.prompt_tokens, asked.completion_tokens) if asked else Decimal(0)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from finetune_api.catalogue import ModelFacts
 from finetune_api.connection import place_of_models
-from finetune_api.job_status import Asked, ComparedVersion, Failure
+from finetune_api.job_status import ComparedVersion, Failure, TokenUsage
 from finetune_api.reasons import Reason
 from finetune_operator.decide.cloud_job import asking_cost, evaluation_hosts
 from finetune_operator.decide.cloud_job.evaluation_record import (
@@ -330,7 +330,7 @@ def _change(view: JobView, told: list[Fact], in_the_way: Failure | None = None, 
     )
 
 
-def _more(recorded: Asked | None, counted: Asked | None) -> Asked | None:
+def _more(recorded: TokenUsage | None, counted: TokenUsage | None) -> TokenUsage | None:
     """The higher count: after a restart the operator counts on from what is recorded."""
     if recorded is None or counted is None:
         return counted or recorded

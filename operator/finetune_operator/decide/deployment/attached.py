@@ -35,7 +35,7 @@ EARLIEST = datetime(2020, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Served:
+class KnownVersions:
     """The names of the model's versions where the deployment is."""
 
     model: str
@@ -57,7 +57,7 @@ def plan(
     recorded: Sequence[HostedDeployment],
     found: Mapping[str, Hosted],
     wanted: Wanted,
-    served: Served,
+    served: KnownVersions,
     now: datetime,
 ) -> Plan:
     """What to do next. Deployments made for the object before are deleted once the attached one answers."""
@@ -106,7 +106,7 @@ def _there(found: Mapping[str, Hosted], wanted: Wanted) -> Hosted | None:
 
 
 def _entry(
-    recorded: Sequence[HostedDeployment], wanted: Wanted, served: Served, there: Hosted | None, now: datetime
+    recorded: Sequence[HostedDeployment], wanted: Wanted, served: KnownVersions, there: Hosted | None, now: datetime
 ) -> HostedDeployment | None:
     """Its record, once it was seen to serve a version of the model. What it served before does not count."""
     entry = next((one for one in recorded if one.name == wanted.name and one.attached), None)
@@ -146,7 +146,7 @@ def _made_at(there: Hosted, now: datetime) -> datetime:
     return now if made is None or made < EARLIEST else min(made, now)
 
 
-def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> Failure:
+def _not_found(wanted: Wanted, served: KnownVersions, found: Mapping[str, Hosted]) -> Failure:
     """Suggests the deployment whose address was given for its name, else those that serve a version of the model."""
     others = (one for one in found.values() if not one.name.startswith(wanted.prefix))
     near = [one for one in others if one.connection == wanted.connection]
@@ -158,7 +158,9 @@ def _not_found(wanted: Wanted, served: Served, found: Mapping[str, Hosted]) -> F
     return failure.model_copy(update={"next_step": f"Write {write} into spec.attach.id."}) if write else failure
 
 
-def _failure(wanted: Wanted, served: Served, there: Hosted | None, entry: HostedDeployment | None) -> Failure | None:
+def _failure(
+    wanted: Wanted, served: KnownVersions, there: Hosted | None, entry: HostedDeployment | None
+) -> Failure | None:
     name = wanted.name
     if there is None:
         said = (

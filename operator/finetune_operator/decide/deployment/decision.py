@@ -58,7 +58,7 @@ _MAY_COME = {Reason.NO_VERSION, Reason.MODEL_NOT_FOUND, Reason.CONNECTION_NOT_FO
 
 
 @dataclass(frozen=True)
-class Beside:
+class Alternatives:
     """Names in the namespace to mention if the model, or a version of it, is not found."""
 
     models: Sequence[str]
@@ -104,7 +104,7 @@ class DeploymentView:
     """Prefix of the names of deployments that it may have at a provider, if no record tells which."""
     maker: str = ""
     """The UID of the model that created it, if one did: its deployments at a provider are named by it."""
-    beside: Beside | None = None
+    beside: Alternatives | None = None
     """What exists instead, if the model or the version is not found."""
 
 

@@ -67,7 +67,7 @@ class Limits:
 
 
 @dataclass(frozen=True)
-class Found:
+class UsageCheck:
     """The result of a check of the usage."""
 
     usage: DeploymentUsage
@@ -78,7 +78,7 @@ class Found:
     """Whether an Event is due."""
 
 
-def check(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now: datetime) -> Found:
+def check(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now: datetime) -> UsageCheck:
     """What the usage means. A limit that is not set is never reached."""
     usage = usage or DeploymentUsage()
     if activity.last is None or activity.until is None:
@@ -90,24 +90,24 @@ def check(usage: DeploymentUsage | None, activity: Activity, limits: Limits, now
     if limits.idle is not None and quiet >= timedelta(seconds=limits.idle.after_seconds):
         stops = limits.idle.action != "None"
         if stops or limits.warn_after is None or quiet < limits.warn_after:
-            return Found(usage, Fact(CONDITION, "True", Reason.IDLE, since), sleeps=stops)
+            return UsageCheck(usage, Fact(CONDITION, "True", Reason.IDLE, since), sleeps=stops)
     if limits.warn_after is not None and quiet >= limits.warn_after:
         usage, due = _reminded(usage, now)
         said = f"{since}, and it is billed{limits.price}: delete it, or set spec.idle, if nobody needs it"
-        return Found(usage, Fact(CONDITION, "True", Reason.BILLED_WHILE_IDLE, said), warns=due)
+        return UsageCheck(usage, Fact(CONDITION, "True", Reason.BILLED_WHILE_IDLE, said), warns=due)
     usage = usage.model_copy(update={"warned_at": None})
-    return Found(usage, Fact(CONDITION, "False", Reason.IN_USE))
+    return UsageCheck(usage, Fact(CONDITION, "False", Reason.IN_USE))
 
 
-def _unknown_usage(usage: DeploymentUsage, activity: Activity, limits: Limits, now: datetime) -> Found:
+def _unknown_usage(usage: DeploymentUsage, activity: Activity, limits: Limits, now: datetime) -> UsageCheck:
     """One that may have been idle for as long as the warning limit is reported too: it may cost money for nothing."""
     why = f"it is unknown when it last received a request, so it does not count as idle: {activity.unknown}"
     since = moment(usage.last_request_at) if usage.last_request_at else activity.started
     if since is None or limits.warn_after is None or now - since < limits.warn_after:
-        return Found(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, why))
+        return UsageCheck(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, why))
     usage, due = _reminded(usage, now)
     said = f"it is billed{limits.price}: delete it if nobody needs it. {why[:1].upper()}{why[1:]}"
-    return Found(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, said), warns=due)
+    return UsageCheck(usage, Fact(CONDITION, "Unknown", Reason.USAGE_UNKNOWN, said), warns=due)
 
 
 def _reminded(usage: DeploymentUsage, now: datetime) -> tuple[DeploymentUsage, bool]:

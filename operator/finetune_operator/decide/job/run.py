@@ -29,7 +29,7 @@ class Run:
     state: RunState
     report: Report | None = None
     failure: Failure | None = None
-    """Why it failed; if Queued, what keeps it from starting; for an Active check pod, what keeps it from its data."""
+    """Why it failed; if Queued, what keeps it from starting; if an Active check, its data from the provider."""
     job_id: str | None = None
     """The provider's ID of the attempt."""
     interrupted: bool = False

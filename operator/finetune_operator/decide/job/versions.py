@@ -68,21 +68,21 @@ def versions_of_weights(model: Mapping[str, Any], made: ArtifactRef, uid: str) -
 
 
 @dataclass(frozen=True)
-class Compared:
+class Comparison:
     """What a new version is compared with, by its model."""
 
     if_better: bool = False
     active: Active | None = None
 
 
-def compared_of(model: Mapping[str, Any]) -> Compared:
+def comparison_of(model: Mapping[str, Any]) -> Comparison:
     """From a FineTunedModel's manifest: only the active version is read, whichever release wrote the others."""
     status = model.get("status") or {}
     number = status.get("activeVersion")
     found = next((one for one in status.get("versions") or () if number and one.get("version") == number), None)
     if_better = (model.get("spec") or {}).get("activation") == "IfBetter"
     if found is None:
-        return Compared(if_better)
+        return Comparison(if_better)
     artifact = found.get("artifact") or {}
     active = Active(
         version=found["version"],
@@ -92,14 +92,14 @@ def compared_of(model: Mapping[str, Any]) -> Compared:
         sha256=artifact.get("sha256"),
         provider_model_id=artifact.get("providerModelID"),
     )
-    return Compared(if_better, active)
+    return Comparison(if_better, active)
 
 
-def compared_with(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Active | None:
+def version_to_compare(model: Mapping[str, Any] | None, spec: FineTuneJobSpec) -> Active | None:
     """The active version, if it is a baseline of the job or the model's activation depends on the comparison."""
     if spec.dataset.test is None:
         return None
-    compared = compared_of(model or {})
+    compared = comparison_of(model or {})
     return compared.active if compared.if_better or spec.evaluation.has("activeVersion") else None
 
 

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from finetune_api.catalogue import ProviderFacts
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobSpec
-from finetune_api.job_status import Asked, Failure, FineTuneJobStatus, ProviderStatus
+from finetune_api.job_status import Failure, FineTuneJobStatus, ProviderStatus, TokenUsage
 from finetune_operator.decide.conditions import Fact, is_true
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.run import Run
@@ -105,9 +105,9 @@ class JobView:
     """If it is a copy from a backup of another namespace: the job that started what its status describes, in words."""
     same_as: tuple[int, ...] = ()
     """Of an adopted job: earlier versions of its model that have the same weights."""
-    asked_tuned: Asked | None = None
+    asked_tuned: TokenUsage | None = None
     """Requests to the tuned model at a provider, as counted by this process."""
-    asked_base: Asked | None = None
+    asked_base: TokenUsage | None = None
     """The same for the base model."""
     silence: Failure | None = None
     """Why neither model has answered a request for some time."""

@@ -7,7 +7,7 @@ else by the inference profile of the connection's geography.
 import re
 from typing import Any
 
-from finetune_api.asking import Question, Reply
+from finetune_api.asking import ChatReply, ChatRequest
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.errors import NotThere, Refused
 
@@ -36,7 +36,7 @@ class BedrockModels:
         self._profiles: dict[str, str] = {}
         """Inference profiles of base models that can only be called by profile, by model ID."""
 
-    async def answer(self, model: str, question: Question) -> Reply:
+    async def answer(self, model: str, question: ChatRequest) -> ChatReply:
         """Converse; repeated by inference profile for a base model that cannot be called by ID."""
         name = on_demand(model)
         asked = self._profiles.get(name, name)
@@ -50,7 +50,7 @@ class BedrockModels:
         self._profiles[name] = profile(name, self._region)
         return await self.answer(model, question)
 
-    async def _converse(self, name: str, question: Question) -> dict[str, Any]:
+    async def _converse(self, name: str, question: ChatRequest) -> dict[str, Any]:
         asked = conversation(question)
         answer: dict[str, Any] = await self._aws.run(
             RUNTIME, lambda client: client.converse(modelId=name, **asked), rate_limited=False
@@ -71,7 +71,7 @@ def profile(name: str, region: str) -> str:
     return f"{_WORLDS.get(world, world)}.{name}"
 
 
-def conversation(question: Question) -> dict[str, Any]:
+def conversation(question: ChatRequest) -> dict[str, Any]:
     """The question in Converse's format, with system messages apart from the turns."""
     system = [{"text": one.content} for one in question.messages if one.role == "system"]
     turns = [
@@ -81,10 +81,10 @@ def conversation(question: Question) -> dict[str, Any]:
     return {"messages": turns, "inferenceConfig": limits} | ({"system": system} if system else {})
 
 
-def reply(answer: dict[str, Any]) -> Reply:
+def reply(answer: dict[str, Any]) -> ChatReply:
     """The reply from Converse's answer; empty if it has no text."""
     blocks, usage = answer["output"]["message"]["content"], answer.get("usage") or {}
-    return Reply(
+    return ChatReply(
         text="".join(block.get("text", "") for block in blocks),
         prompt_tokens=usage.get("inputTokens", 0),
         completion_tokens=usage.get("outputTokens", 0),

@@ -32,7 +32,7 @@ from finetune_operator.decide.job.attempt_pods import is_live, kept_log_tail
 from finetune_operator.decide.job.attempts import WAITING_FOR_POD
 from finetune_operator.decide.job.read_run import has_ended, read_run
 from finetune_operator.decide.job.run import Run, with_log
-from finetune_operator.decide.job.versions import compared_with
+from finetune_operator.decide.job.versions import version_to_compare
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
@@ -340,7 +340,7 @@ class HuggingFaceTraining:
         return None if found is not None and wants_deletion(found) else found
 
     def _compared_with(self, namespace: str, spec: FineTuneJobSpec) -> training_job.Active | None:
-        active = compared_with(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace), spec)
+        active = version_to_compare(self._store.get(FINE_TUNED_MODELS, spec.model_ref.name, namespace), spec)
         if active is None:
             return None
         return training_job.Active(version=active.version, artifact_uri=active.uri, sha256=active.sha256)

@@ -10,7 +10,7 @@ import httpx2
 import openai
 from openai.types.chat import ChatCompletion
 
-from finetune_api.asking import Message, Question, Reply
+from finetune_api.asking import ChatReply, ChatRequest, Message
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import (
     NotThere,
@@ -44,7 +44,7 @@ class OpenAIModels:
         self._sdk = sdk
         self._host = urlsplit(str(sdk.base_url)).netloc
 
-    async def answer(self, model: str, question: Question) -> Reply:
+    async def answer(self, model: str, question: ChatRequest) -> ChatReply:
         """POST /chat/completions; repeated with other limits for models without temperature or max_tokens."""
         limits = {"max_tokens": question.max_tokens, "temperature": question.temperature}
         try:
@@ -67,7 +67,7 @@ class OpenAIModels:
 
         False while it is rate-limited, so that it is asked again. A rejected question counts as an answer.
         """
-        question = Question(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
+        question = ChatRequest(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
         try:
             await self.answer(model, question)
         except NotThere:
@@ -80,7 +80,7 @@ class OpenAIModels:
             return False
         return True
 
-    async def _complete(self, model: str, question: Question, limits: dict[str, int]) -> ChatCompletion:
+    async def _complete(self, model: str, question: ChatRequest, limits: dict[str, int]) -> ChatCompletion:
         messages: Any = [message.wire() for message in question.messages]
         asked: dict[str, Any] = {"model": model, "messages": messages, **limits}
         timeout = httpx2.Timeout(ANSWER_SECONDS, connect=5.0)
@@ -88,7 +88,7 @@ class OpenAIModels:
         return answer
 
 
-def _reply(said: ChatCompletion, host: str) -> Reply:
+def _reply(said: ChatCompletion, host: str) -> ChatReply:
     """The reply; empty if there are no choices or no content, as in a refusal.
 
     Raises:
@@ -98,7 +98,7 @@ def _reply(said: ChatCompletion, host: str) -> Reply:
         raise Unreadable(f"{host} answers without choices")
     text = said.choices[0].message.content if said.choices else None
     usage = said.usage.to_dict(warnings=False) if said.usage else {}  # some services omit one of the two counts
-    return Reply(
+    return ChatReply(
         text=text or "",
         prompt_tokens=usage.get("prompt_tokens") or 0,
         completion_tokens=usage.get("completion_tokens") or 0,

@@ -13,7 +13,7 @@ from typing import Protocol
 from aiohttp import web
 from pydantic import ValidationError
 
-from finetune_api.asking import COMPLETIONS, QUESTION_MAX_BYTES, Asker, Question, Reply
+from finetune_api.asking import CHAT_REQUEST_MAX_BYTES, COMPLETIONS, ChatReply, ChatRequest, RequestingAttempt
 from finetune_api.names import ANSWERS_PATH
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.report_server.bodies import check_head, read_body
@@ -26,10 +26,10 @@ ROUTE = f"{ANSWERS_PATH}/{{namespace}}/{{name}}/{{uid}}/{{attempt}}/{COMPLETIONS
 class Answering(Protocol):
     """Authorises and answers questions."""
 
-    def authorise(self, identity: TokenIdentity, asker: Asker) -> str | None:
+    def authorise(self, identity: TokenIdentity, asker: RequestingAttempt) -> str | None:
         """The reason to refuse any question of this identity, or None."""
 
-    async def accept(self, asker: Asker, question: Question) -> Reply:
+    async def accept(self, asker: RequestingAttempt, question: ChatRequest) -> ChatReply:
         """The answer. Raises Refusal."""
 
 
@@ -37,27 +37,27 @@ def handler(identify: Identify, answering: Answering) -> Handler:
     """A handler for one question, which is authorised before it is read; raises Refusal."""
 
     async def take(request: web.Request) -> web.Response:
-        check_head(request, QUESTION_MAX_BYTES, "question")
+        check_head(request, CHAT_REQUEST_MAX_BYTES, "question")
         identity = await identify(request)
         asker = _asker(request)
         require_allowed(answering.authorise(identity, asker), identity, "question")
-        question = _question(await read_body(request, QUESTION_MAX_BYTES, "question"))
+        question = _question(await read_body(request, CHAT_REQUEST_MAX_BYTES, "question"))
         reply = await answering.accept(asker, question)
         return web.json_response(reply.as_completion())
 
     return take
 
 
-def _asker(request: web.Request) -> Asker:
+def _asker(request: web.Request) -> RequestingAttempt:
     try:
-        return Asker.model_validate(dict(request.match_info))
+        return RequestingAttempt.model_validate(dict(request.match_info))
     except ValidationError as error:
         raise _unreadable(error) from None
 
 
-def _question(body: bytes) -> Question:
+def _question(body: bytes) -> ChatRequest:
     try:
-        return Question.model_validate_json(body)
+        return ChatRequest.model_validate_json(body)
     except ValidationError as error:
         raise _unreadable(error) from None
 

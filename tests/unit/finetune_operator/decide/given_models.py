@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
-from finetune_api.model import FineTunedModelSpec, FineTunedModelStatus, LetGoVersion, ModelVersion
+from finetune_api.model import DeletedVersion, FineTunedModelSpec, FineTunedModelStatus, ModelVersion
 from finetune_operator.decide.model import DeploymentView, ModelView
 from tests.unit.finetune_operator.decide.given import NOW
 
@@ -99,6 +99,6 @@ def evaluated(number: int) -> ModelVersion:
 
 def large(active: int | None, count: int = 100, let_go: int = 0) -> FineTunedModelStatus:
     """Status of a model with `count` versions, after `let_go` that history has dropped."""
-    gone = [LetGoVersion(version=n, job=f"sentiment-2025-{n:03d}", job_uid="0" * 36) for n in range(1, let_go + 1)]
+    gone = [DeletedVersion(version=n, job=f"sentiment-2025-{n:03d}", job_uid="0" * 36) for n in range(1, let_go + 1)]
     versions = [evaluated(n) for n in range(let_go + 1, let_go + count + 1)]
     return FineTunedModelStatus(active_version=active, versions=versions, let_go=gone or None)

@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.evaluation import EvaluationResult
 from finetune_api.job_status import Failure
-from finetune_api.model import MOST_LET_GO, FineTunedModelStatus, LetGoVersion, ModelVersion
+from finetune_api.model import DELETED_LIMIT, DeletedVersion, FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.versions import there_are
 from finetune_operator.decide.model import (
@@ -253,16 +253,16 @@ def test_what_history_lets_go_is_remembered_as_long_as_its_job_is_there() -> Non
         assert not set(_numbers(after.let_go)) & set(_numbers(after.versions))
         return _numbers(after.let_go)
 
-    earlier = [LetGoVersion(version=n, job=f"job-{n}", job_uid=f"uid-{n}") for n in range(1000, 1000 + MOST_LET_GO)]
+    earlier = [DeletedVersion(version=n, job=f"job-{n}", job_uid=f"uid-{n}") for n in range(1000, 1000 + DELETED_LIMIT)]
     before = FineTunedModelStatus(versions=list(V), let_go=earlier[:1])
     assert remembered(before, 1000, 1, 2, 3) == [1000, 2]
     assert remembered(before, 2) == [2], "whose job is gone, of that nobody tells again"
     assert remembered(before) == []
     full = before.model_copy(update={"let_go": earlier})
-    assert remembered(full, *range(1300)) == [*range(1001, 1000 + MOST_LET_GO), 2], "the newest, within bounds"
+    assert remembered(full, *range(1300)) == [*range(1001, 1000 + DELETED_LIMIT), 2], "the newest, within bounds"
 
 
-def _numbers(versions: Sequence[ModelVersion | LetGoVersion] | None) -> list[int]:
+def _numbers(versions: Sequence[ModelVersion | DeletedVersion] | None) -> list[int]:
     return [one.version for one in versions or ()]
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from finetune_api.asking import Asker
+from finetune_api.asking import RequestingAttempt
 from finetune_api.connection import CheckPod
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.trainer import MeasureJob, PrepareJob
@@ -17,7 +17,7 @@ OWNER = {
     "kind": "FineTuneJob",
     "metadata": {"name": "sentiment-1", "namespace": "team-a", "uid": UID},
 }
-ASKER = Asker(namespace="team-a", name="sentiment-1", uid=UID, attempt=2)
+ASKER = RequestingAttempt(namespace="team-a", name="sentiment-1", uid=UID, attempt=2)
 DATASET = {"train": {"uri": "pvc://data/a.csv"}, "test": {"uri": "configmap://rows/b.csv"}}
 JUDGE = {"url": "https://judge/v1", "model": "big", "apiKeySecretRef": {"name": "judge", "key": "api-key"}}
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from aiohttp import web
 
-from finetune_api.asking import Message, Question
+from finetune_api.asking import ChatRequest, Message
 from finetune_api.azure import AzureOpenAI
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate
@@ -135,7 +135,7 @@ def ended(provider: str) -> RemoteJob:
 
 
 Call = Callable[[FineTuningApi, str], Awaitable[Any]]
-QUESTION = Question(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
+QUESTION = ChatRequest(model="tuned", messages=[Message(role="user", content="ok?")], max_tokens=1)
 
 
 def hosting(api: FineTuningApi) -> Any:

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from finetune_api.asking import Question
+from finetune_api.asking import ChatRequest
 from finetune_operator.providers.account import Account
 from finetune_operator.providers.client import Sources
 from finetune_operator.runtime.errors import LeadershipLost
@@ -45,7 +45,7 @@ class LosesTheLead:
     "send",
     [
         lambda account: account.upload("finetune-a.jsonl", 1, cast("Any", None)),
-        lambda account: account.answer("m", Question.model_validate(QUESTION)),
+        lambda account: account.answer("m", ChatRequest.model_validate(QUESTION)),
         lambda account: account.call(lambda api: api.files("a")),
     ],
     ids=["a file", "a question", "a call"],

@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 
-from finetune_api.asking import Question
+from finetune_api.asking import ChatRequest
 from finetune_operator.providers.errors import Unreadable, parsing_answer
 from finetune_operator.providers.openai.models import OpenAIModels
 
-QUESTION = Question.model_validate(
+QUESTION = ChatRequest.model_validate(
     {"model": "tuned", "messages": [{"role": "user", "content": "who?"}], "max_tokens": 7}
 )
 TEXT = "Ann Example, born 1970"

@@ -13,9 +13,9 @@ import httpx2
 import openai
 import pytest
 
-from finetune_api.asking import Asker, Question
+from finetune_api.asking import ChatRequest, RequestingAttempt
 from finetune_api.catalogue import Catalogue
-from finetune_api.job_status import Asked
+from finetune_api.job_status import TokenUsage
 from finetune_api.trainer import MeasureJob
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import CONNECTIONS, EVENTS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, PODS
@@ -31,7 +31,9 @@ from tests.unit.finetune_operator.reconcilers.test_contested_statuses import kee
 __all__ = ["start"]
 
 CHAT = "chat.completions.create"
-QUESTION = Question.model_validate({"model": "tuned", "messages": [{"role": "user", "content": "x"}], "max_tokens": 4})
+QUESTION = ChatRequest.model_validate(
+    {"model": "tuned", "messages": [{"role": "user", "content": "x"}], "max_tokens": 4}
+)
 
 
 @pytest.fixture
@@ -81,7 +83,7 @@ async def test_questions_that_come_while_a_job_is_looked_at_do_not_have_it_looke
     told = {"step": 3, "totalSteps": 3, "answers": 1, "totalAnswers": 2 * ROWS, "updatedAt": stamp(60)}
     cluster.reports.accept(cluster.report("Evaluating", progress=told))
     looks = count(1)
-    monkeypatch.setattr(cluster.answers, "asked", lambda _: (Asked(answers=next(looks)), None))
+    monkeypatch.setattr(cluster.answers, "asked", lambda _: (TokenUsage(answers=next(looks)), None))
     before = cluster.kube.asked("patch_status", "finetunejobs")
     await cluster.settle()
     assert cluster.status()["progress"]["answers"] == 1
@@ -456,8 +458,8 @@ def here(cluster: MeasuredCluster, job: MeasureJob) -> MeasureJob:
     )
 
 
-def asker(job: MeasureJob) -> Asker:
-    return Asker(namespace=job.namespace, name=job.name, uid=job.uid, attempt=job.attempt)
+def asker(job: MeasureJob) -> RequestingAttempt:
+    return RequestingAttempt(namespace=job.namespace, name=job.name, uid=job.uid, attempt=job.attempt)
 
 
 async def refused(cluster: MeasuredCluster, job: MeasureJob, **asked: Any) -> Refusal:

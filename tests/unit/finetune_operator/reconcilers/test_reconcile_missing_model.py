@@ -2,7 +2,7 @@
 
 import pytest
 
-from finetune_operator.decide.deployment.decision import Beside, decide
+from finetune_operator.decide.deployment.decision import Alternatives, decide
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.queue import Key
 from tests.unit.finetune_operator.decide.deployment.given_deployments import view
@@ -11,36 +11,36 @@ from tests.unit.finetune_operator.reconcilers.fake_cluster import with_running_j
 
 MISSPELT = Key(MODEL_DEPLOYMENTS.kind, "team-a", "mine")
 
-MISSING: dict[str, tuple[Beside, str]] = {
+MISSING: dict[str, tuple[Alternatives, str]] = {
     "a job makes it": (
-        Beside(["tickets"], ["sentiment-1"]),
+        Alternatives(["tickets"], ["sentiment-1"]),
         "spec.modelRef: FineTunedModel sentiment does not exist yet; it is made when FineTuneJob sentiment-1 succeeds.",
     ),
     "several jobs make it": (
-        Beside([], ["sentiment-1", "sentiment-2", "sentiment-3"]),
+        Alternatives([], ["sentiment-1", "sentiment-2", "sentiment-3"]),
         "spec.modelRef: FineTunedModel sentiment does not exist yet; it is made when FineTuneJob sentiment-1, or "
         "another of 3, succeeds.",
     ),
     "a job would have": (
-        Beside(["tickets"], [], ["sentiment-2", "sentiment-1"]),
+        Alternatives(["tickets"], [], ["sentiment-2", "sentiment-1"]),
         "spec.modelRef: FineTunedModel sentiment does not exist; FineTuneJob sentiment-1 and 1 more, which would have "
         "made it, failed. See why (kubectl describe ftj sentiment-1), and retry it or apply another; the rest "
         "follows automatically.",
     ),
     "a name that nobody has": (
-        Beside(["tickets", "sentimnet"], []),
+        Alternatives(["tickets", "sentimnet"], []),
         "spec.modelRef: FineTunedModel sentiment does not exist, and no FineTuneJob that is under way names it in "
         "spec.modelRef; this namespace has sentimnet, tickets. Name a FineTunedModel of this namespace (kubectl get "
         "ftm).",
     ),
     "more names than anybody reads": (
-        Beside([f"m{n:02}" for n in range(12)], []),
+        Alternatives([f"m{n:02}" for n in range(12)], []),
         "spec.modelRef: FineTunedModel sentiment does not exist, and no FineTuneJob that is under way names it in "
         "spec.modelRef; this namespace has m00, m01, m02, m03, m04, m05, m06, m07, m08, m09 and 2 more. Name a "
         "FineTunedModel of this namespace (kubectl get ftm).",
     ),
     "an empty namespace": (
-        Beside([], []),
+        Alternatives([], []),
         "spec.modelRef: FineTunedModel sentiment does not exist, and no FineTuneJob that is under way names it in "
         "spec.modelRef; this namespace has none. Name a FineTunedModel of this namespace (kubectl get ftm).",
     ),

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_api.asking import QUESTION_MAX_BYTES, Reply
+from finetune_api.asking import CHAT_REQUEST_MAX_BYTES, ChatReply
 from finetune_api.names import ANSWERS_PATH
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.report_server.refusals import Refusal
@@ -32,7 +32,7 @@ class Answering:
         if self.fault:
             raise self.fault
         self.asked.append((asker, question))
-        return Reply(text="positive", prompt_tokens=5, completion_tokens=1)
+        return ChatReply(text="positive", prompt_tokens=5, completion_tokens=1)
 
 
 @asynccontextmanager
@@ -58,7 +58,7 @@ REFUSED: dict[str, tuple[dict[str, Any], int, str]] = {
     "another model": ({"body": QUESTION | {"model": "gpt-9"}}, 400, "model does not fit"),
     "creativity": ({"body": QUESTION | {"temperature": 1}}, 400, "temperature does not fit"),
     "no JSON": ({"body": b"{" + TEXT.encode()}, 400, "the body does not fit"),
-    "too long": ({"body": b" " * (QUESTION_MAX_BYTES + 1)}, 413, "at most"),
+    "too long": ({"body": b" " * (CHAT_REQUEST_MAX_BYTES + 1)}, 413, "at most"),
     "compressed": ({"headers": {"Content-Encoding": "gzip"}}, 415, "uncompressed"),
 }
 
@@ -93,7 +93,7 @@ async def test_only_so_many_are_on_their_way():
         async def again(*_):
             answers.accept = Answering().accept
             assert (await world.send(QUESTION))[0] == 503
-            return Reply(text="positive")
+            return ChatReply(text="positive")
 
         answers.accept = again
         assert (await world.send(QUESTION))[0] == 200

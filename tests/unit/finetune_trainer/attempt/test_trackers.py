@@ -17,7 +17,7 @@ from mlflow.protos.databricks_pb2 import ENDPOINT_NOT_FOUND, PERMISSION_DENIED, 
 
 from finetune_api.exit_codes import ExitCode
 from finetune_api.names import TRACKERS_PREFIX
-from finetune_api.trackers import Tracked
+from finetune_api.trackers import TrackerState
 from finetune_trainer.attempt import trackers
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.mlflow_run import RUNS_FOLDER
@@ -420,7 +420,7 @@ def test_a_secret_without_keys_of_mlflow_is_known_before_anything_is_tried(tmp_p
         monkeypatch.setenv(f"{TRACKERS_PREFIX}MLFLOW_TRACKING_{name}", value)
     tracked = trackers.Trackers(job(tmp_path, tmp_path, mlflow=mlflow_at("https://nowhere.example"))).tracked
     told = "Secret mlflow has neither MLFLOW_TRACKING_TOKEN, nor MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD"
-    assert (tracked or [None])[0] == (Tracked(name="mlflow", problem=told) if lacks else None)
+    assert (tracked or [None])[0] == (TrackerState(name="mlflow", problem=told) if lacks else None)
 
 
 NO_SERVER = "trackers.mlflow.trackingURI leads to no server of MLflow: write what its page has in front of /#/"

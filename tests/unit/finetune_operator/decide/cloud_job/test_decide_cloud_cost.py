@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from finetune_api.catalogue import ProviderFacts
-from finetune_api.job_status import Asked, Cost, ProviderEvaluation
+from finetune_api.job_status import Cost, ProviderEvaluation, TokenUsage
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Checked
 from finetune_operator.decide.cloud_job import cloud_cost
@@ -199,7 +199,7 @@ def test_a_budget_needs_the_price_of_all_that_the_job_is_to_pay(name: str) -> No
 def test_a_bill_has_what_was_asked_and_what_stood_for_it(hours_in: str, actual: str, hosting: str | None) -> None:
     cost = {"estimated": "20.00", "currency": "USD", "basis": "list price"}
     asked = ProviderEvaluation(
-        tuned=Asked(answers=1, prompt_tokens=100_000, completion_tokens=10_000), hosting="1.7000", ended=True
+        tuned=TokenUsage(answers=1, prompt_tokens=100_000, completion_tokens=10_000), hosting="1.7000", ended=True
     )
     before = status(evaluation=asked).model_copy(update={"cost": Cost.model_validate(cost)})
     done = at_provider("Succeeded", model="ft:a", tokens=2_000_000)

@@ -7,14 +7,21 @@ import pytest
 
 from finetune_api.catalogue import AnswerPrices, ModelFacts, Price, estimate
 from finetune_api.job import Budget
-from finetune_api.job_status import Asked, ComparedVersion, Failure, FineTuneJobStatus, Progress, ProviderEvaluation
+from finetune_api.job_status import (
+    ComparedVersion,
+    Failure,
+    FineTuneJobStatus,
+    Progress,
+    ProviderEvaluation,
+    TokenUsage,
+)
 from finetune_api.reasons import Reason
 from finetune_api.trainer import EvaluationSize
 from finetune_operator.decide.cloud_job import asking_cost, measuring
 from finetune_operator.decide.cloud_job.steps import decide
 from finetune_operator.decide.job import change
 from finetune_operator.decide.job.run import Run
-from finetune_operator.decide.job.versions import compared_of
+from finetune_operator.decide.job.versions import comparison_of
 from finetune_operator.decide.job.view import Active, JobView
 from finetune_operator.decide.pods.grace import GRACE
 from tests.unit.finetune_operator.decide.given import (
@@ -115,9 +122,9 @@ def test_a_version_of_another_connection_is_not_asked() -> None:
 def test_the_active_version_is_read_though_another_release_has_written_more_of_it() -> None:
     version = {"version": 4, "connection": "local", "artifact": {"providerModelID": "ft:old", "new": 1}, "alsoNew": {}}
     model = {"spec": {"activation": "IfBetter"}, "status": {"activeVersion": 4, "versions": [{"version": 3}, version]}}
-    found = compared_of(model)
+    found = comparison_of(model)
     assert (found.if_better, found.active) == (True, ACTIVE)
-    assert compared_of({"status": {"activeVersion": 5, "versions": [version]}}).active is None
+    assert comparison_of({"status": {"activeVersion": 5, "versions": [version]}}).active is None
 
 
 def test_the_pod_is_started_once_the_last_one_has_ended() -> None:
@@ -130,15 +137,15 @@ def test_the_pod_is_started_once_the_last_one_has_ended() -> None:
 
 def test_progress_is_followed() -> None:
     told = report("Evaluating", progress=progress() | {"answers": 3, "totalAnswers": 24})
-    decision = decide(given(made(pod("Active", report=told)), status(), asked_tuned=Asked(answers=3)))
+    decision = decide(given(made(pod("Active", report=told)), status(), asked_tuned=TokenUsage(answers=3)))
     assert (decision.status.phase, decision.status.progress.answers) == ("Evaluating", 3)
-    assert evaluation(decision.status).tuned == Asked(answers=3)
+    assert evaluation(decision.status).tuned == TokenUsage(answers=3)
 
 
 def test_a_new_process_goes_on_counting_where_the_last_one_was() -> None:
     before = status(tuned={"answers": 9})
     decision = decide(given(made(pod("Active")), before))
-    assert evaluation(decision.status).tuned == Asked(answers=9)
+    assert evaluation(decision.status).tuned == TokenUsage(answers=9)
 
 
 @pytest.mark.parametrize(
@@ -146,8 +153,8 @@ def test_a_new_process_goes_on_counting_where_the_last_one_was() -> None:
 )
 def test_of_what_was_asked_the_larger_count_stays(recorded: int, counted: int) -> None:
     run = made(pod("Active", report=report("Evaluating", progress=progress() | {"answers": 9, "totalAnswers": 24})))
-    decision = decide(given(run, status(tuned={"answers": recorded}), asked_tuned=Asked(answers=counted)))
-    assert evaluation(decision.status).tuned == Asked(answers=9)
+    decision = decide(given(run, status(tuned={"answers": recorded}), asked_tuned=TokenUsage(answers=counted)))
+    assert evaluation(decision.status).tuned == TokenUsage(answers=9)
 
 
 def test_a_pod_that_asks_after_all_ends_what_was_said_of_it_at_once() -> None:

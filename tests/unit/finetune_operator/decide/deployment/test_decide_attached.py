@@ -7,13 +7,13 @@ import pytest
 
 from finetune_api.deployment import HostedDeployment
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.attached import Served, plan
+from finetune_operator.decide.deployment.attached import KnownVersions, plan
 from finetune_operator.decide.deployment.hosted import Wanted
 from finetune_operator.decide.deployment.hosted_record import Hosted
 from tests.unit.finetune_operator.decide.given import at, stamp
 
 WANTED = Wanted("prod", 2, "azure", "md-v", None)
-SERVED = Served("sentiment", {"ft-1": 1, "ft-2": 2})
+SERVED = KnownVersions("sentiment", {"ft-1": 1, "ft-2": 2})
 
 
 def record(answered: bool = True, **fields: Any) -> HostedDeployment:

@@ -10,7 +10,13 @@ from finetune_api.deployment import DeploymentCost, Endpoint, HostedDeployment, 
 from finetune_api.job_status import Failure
 from finetune_api.model import FineTunedModelStatus, ModelVersion
 from finetune_api.reasons import Reason
-from finetune_operator.decide.deployment.decision import Beside, DeploymentView, decide, needs_no_reconcile, not_served
+from finetune_operator.decide.deployment.decision import (
+    Alternatives,
+    DeploymentView,
+    decide,
+    needs_no_reconcile,
+    not_served,
+)
 from finetune_operator.decide.deployment.server_state import Serving
 from finetune_operator.desired.serving import service
 from tests.unit.finetune_operator.decide.deployment.given_deployments import spec, view
@@ -61,14 +67,14 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
     "no version": (view(model=NO_VERSION), "Pending", "NoVersion", "InProgress", None),
     "no such version": (view(spec=spec(version=9)), "Failed", "VersionNotFound", "Failed", None),
     "version comes, the server of another answers": (
-        view(Serving("Serving", 2, 1), 2, spec=spec(version=3), beside=Beside([], ["b"])),
+        view(Serving("Serving", 2, 1), 2, spec=spec(version=3), beside=Alternatives([], ["b"])),
         "Updating",
         "VersionNotFound",
         "InProgress",
         2,
     ),
     "version comes": (
-        view(spec=spec(version=3), beside=Beside([], ["b"])),
+        view(spec=spec(version=3), beside=Alternatives([], ["b"])),
         "Pending",
         "VersionNotFound",
         "InProgress",
