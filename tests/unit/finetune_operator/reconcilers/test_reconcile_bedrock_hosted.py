@@ -68,7 +68,8 @@ async def test_one_on_demand_that_is_retained_is_not_said_to_be_billed_by_the_ho
     cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec={**spec, "deletionPolicy": "Retain"})
     await delete(cluster)
     assert (ADDRESS in cluster.kube.objects, hosts(provider)) == (False, [arn])
-    assert cluster.notes[-1].endswith("which is not billed by the hour")
+    [left] = [note for note in cluster.notes if note.startswith("left at the provider")]
+    assert left.endswith("which is not billed by the hour")
 
 
 async def test_what_answers_cost_is_written_once(cluster):
