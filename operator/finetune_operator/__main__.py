@@ -42,7 +42,7 @@ from finetune_operator.runtime.leadership.lease import unique_identity
 from finetune_operator.runtime.leadership.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
-from finetune_operator.runtime.report_server.server import ReportServer, Takers
+from finetune_operator.runtime.report_server.server import ReportServer, RequestHandlers
 from finetune_operator.runtime.service_account import changed_trust, is_ipv6
 from finetune_operator.runtime.settings import PREFIX, Settings, SettingsError
 
@@ -73,7 +73,11 @@ class Operator:
         self._reconcilers = self._make_reconcilers()
         self._trust_has_changed = changed_trust(settings.service_account)
         self._observer = Observer(
-            kube, self._store, self._queue.add_after, settings.watch_namespaces, gone=self._reconcilers.gone
+            kube,
+            self._store,
+            self._queue.add_after,
+            settings.watch_namespaces,
+            on_deleted=self._reconcilers.handle_deletion,
         )
         self._working = False
 
@@ -140,7 +144,7 @@ class Operator:
         reports = ReportServer(
             self._settings,
             self._certificates.context,
-            Takers(
+            RequestHandlers(
                 authorise=self._reports.authorise,
                 accept=self._reports.accept,
                 upload=self._reconcilers.uploads.accept,

@@ -224,9 +224,9 @@ def _out_of_memory(command: str, error: Exception) -> int:
 
     if not is_short_of_memory(error):
         raise error
-    said = f"the memory that `finetune-trainer {command}` may take was not enough ({type(error).__name__})"
+    message = f"the memory that `finetune-trainer {command}` may take was not enough ({type(error).__name__})"
     step = "Raise the limit (ulimit -v, the container's memory) or end other programs, and try again."
-    return complain(TrainerError(Reason.OUT_OF_MEMORY, said, step))
+    return complain(TrainerError(Reason.OUT_OF_MEMORY, message, step))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -41,7 +41,7 @@ class Observer:
         store: what reconcilers read.
         enqueue: takes the key of an object to reconcile, the delay in seconds, and its lane.
         namespaces: the watched ones; empty for all.
-        gone: called with each object of our kinds that was deleted, as it was last seen.
+        on_deleted: called with each watched object that was deleted, as it was last seen.
     """
 
     def __init__(
@@ -50,13 +50,13 @@ class Observer:
         store: Store,
         enqueue: Callable[[Key, float, Lane], None],
         namespaces: tuple[str, ...] = (),
-        gone: Callable[[Resource, Mapping[str, Any]], None] = lambda _resource, _obj: None,
+        on_deleted: Callable[[Resource, Mapping[str, Any]], None] = lambda _resource, _obj: None,
     ) -> None:
         self._kube = kube
         self._store = store
         self._enqueue = enqueue
         self._namespaces = namespaces
-        self._gone = gone
+        self._on_deleted = on_deleted
         self._unlisted = set(self.places())
         self._shut: set[str] = set()
         self._synced = asyncio.Event()
@@ -80,7 +80,7 @@ class Observer:
         if event_type == "DELETED":
             self._enqueue_affected(resource, obj)  # while the store still knows its owner
             self._store.discard(resource, obj)
-            self._gone(resource, obj)
+            self._on_deleted(resource, obj)
         elif self._store.put_event(resource, obj):
             if event_type == "ADDED" and is_expected_new_pod(resource, obj, self._store):
                 return
@@ -159,11 +159,11 @@ class Observer:
         self._drop_missing(resource, listing)
 
     def _drop_missing(self, resource: Resource, listing: Listing) -> None:
-        """Drop what a listing lacks. `gone` hears of it only if deletion was requested: etcd may have been restored."""
+        """Drop what a listing lacks; it was deleted only if that was requested: etcd may have been restored."""
         for gone in listing.end():
             self._enqueue_affected(resource, gone)
             if wants_deletion(gone):
-                self._gone(resource, gone)
+                self._on_deleted(resource, gone)
 
     def _enqueue_all(self, only: str | None = None) -> None:
         """Enqueue all objects of our kinds, or those of one namespace."""

@@ -129,7 +129,8 @@ class Account:
         try:
             if not self.client.is_fresh():
                 with suppress(ConnectionMoved):  # the account has changed: this is what the caller wants to know
-                    await self._sign_in()
+                    async with self._gate.passing(asks=False):
+                        await self.client.api()
         except Busy:
             if self.client.account is None:
                 raise  # with a known account, the callers inside the gate notice a change
@@ -227,15 +228,6 @@ class Account:
             self._guard()  # reading the Secret may have taken a while
             with parsing_answer():
                 return await do(api)
-
-    async def _sign_in(self) -> None:
-        """Build the client, or read its Secret again, if due.
-
-        Raises:
-            ProviderError: as `call`.
-        """
-        async with self._gate.passing(asks=False):
-            await self.client.api()
 
     async def host(self, do: Callable[[HostingApi], Awaitable[T]]) -> T:
         """Make one call of the deployments API.

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import TryLater, Unknown, Unreached, Unreadable
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
 REDIRECT_PAUSE_SECONDS = 60.0
 
@@ -57,7 +57,7 @@ def redirected(who: str, status: int, location: str, asked: str = "asked for") -
         location: the redirect's target; its query may be secret and is not shown.
         asked: how it was called.
     """
-    where = plain(location.partition("?")[0])[:200]
+    where = sanitized(location.partition("?")[0])[:200]
     told = f"{status}, {where}" if where else str(status)
     message = f"{who} sends what is {asked} to another address ({told}): let the LLMConnection lead there itself"
     return TryLater(Reason.PROVIDER_UNAVAILABLE, message, REDIRECT_PAUSE_SECONDS)

@@ -55,7 +55,7 @@ class TrainingProvider(Protocol):
         """
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """Delete ended pods of earlier attempts. The pod that status names is kept for inspection."""
+        """Delete ended Jobs and pods before the one that status names; they were kept for inspection."""
 
 
 @dataclass(frozen=True)

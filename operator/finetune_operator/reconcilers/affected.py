@@ -47,7 +47,7 @@ def affected(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterab
 
 
 def _deployments_on(connection: str, store: Store) -> list[tuple[str, str]]:
-    """Those of models with a version of the connection, and those that may have something at its provider."""
+    """ModelDeployments of models with a version of the connection, and those that may have left something there."""
     models = store.addresses(FINE_TUNED_MODELS, uses_connection(connection))
     of_models = (at for model in models for at in store.addresses(MODEL_DEPLOYMENTS, of_model(*model)))
     return sorted({*of_models, *store.addresses(MODEL_DEPLOYMENTS, uses_connection(connection))})

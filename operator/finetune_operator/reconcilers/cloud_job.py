@@ -57,9 +57,9 @@ class CloudJobs:
         self.answers = answers
         self._hosts = hosts
 
-    async def hold(self, job: Manifest) -> Manifest:
+    async def add_finalizer(self, job: Manifest) -> Manifest:
         """Put our finalizer on the job: it must not be deleted before its resources outside of the cluster are."""
-        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, self._training.note(job))
+        return await self._context.add_finalizer(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, self._training.note(job))
 
     async def submit(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Find the attempt's job at the provider, or create it.
@@ -79,7 +79,7 @@ class CloudJobs:
     async def _find_or_create(
         self, job: Manifest, view: JobView, decision: Decision, provider: ProviderStatus
     ) -> tuple[Manifest, Decision]:
-        job = await self.hold(job)  # the data's upload did that; someone may have removed the finalizer
+        job = await self.add_finalizer(job)  # the data's upload did that; someone may have removed the finalizer
         move = next_move(view, await self._training.find(job, provider))
         view = replace(view, account_now=self._training.account(job))  # it is known after the look-up
         match move:
@@ -123,7 +123,7 @@ class CloudJobs:
         """
         async with self._training.turn(job):
             if decision.host == "Up":
-                return await self._hosts.up(await self.hold(job), view, decision)
+                return await self._hosts.up(await self.add_finalizer(job), view, decision)
             left = await self._hosts.down(job, replace(view, status=decision.status))
         status = evaluation_record.released(left.status, gone=left.error is None and not left.names)
         if left.error is not None and decision.status.phase == "Suspended":
@@ -159,7 +159,7 @@ class CloudJobs:
         Raises:
             KubeError: the finalizer cannot be removed, or its next try is not due.
         """
-        self._context.require_may_let_go(job, PROVIDER_FINALIZER)
+        self._context.require_finalizer_removable(job, PROVIDER_FINALIZER)
         deployed = evaluation_record.may_have_deployed(view) and not view.abandoned
         try:
             succeeded = decision.stop and await self._stop(job, view)
@@ -178,7 +178,7 @@ class CloudJobs:
         elif view.abandoned:
             note = "the job is released; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
-        job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
+        job = await self._context.remove_finalizer(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
         return job, outcomes.cleaned_up(view, decision)
 
     async def _clean_up(

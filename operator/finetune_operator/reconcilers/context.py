@@ -25,7 +25,7 @@ from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.reconcilers import departed
 from finetune_operator.reconcilers.departed import Departed
-from finetune_operator.reconcilers.reading import parse_spec, parse_status, said, with_unread
+from finetune_operator.reconcilers.reading import parse_spec, parse_status, with_unread, written_status
 from finetune_operator.runtime.contested_statuses import ContestedStatuses
 from finetune_operator.runtime.errors import REFUSALS, Conflict, Forbidden, KubeError, NotFound, Transient
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
@@ -132,12 +132,12 @@ class Context:
         if old == new:
             return obj
         if self.departed.has(obj):
-            return self.departed.set_status(obj, with_unread(said(obj), old, new))
+            return self.departed.set_status(obj, with_unread(written_status(obj), old, new))
         metadata, namespace = obj["metadata"], obj["metadata"].get("namespace")
         state, marks = _state_id(obj), _marks_of(obj)
         self._refused_writes.check(state, marks)
         self._contested.check(metadata["uid"], obj.get("status"))
-        body = with_unread(said(obj), old, new)
+        body = with_unread(written_status(obj), old, new)
         try:
             written = await self._put_status(resource, obj, body)
             await self._require_stored(resource, obj, written, body, memory)
@@ -181,7 +181,7 @@ class Context:
         named = ", ".join(f"status.{key}" for key in lost)
         changed = Forbidden(200, "Changed", f"the API server takes it, and keeps other values of {named}")
         if memory in lost:
-            back = await self._put_status(resource, written, said(obj))
+            back = await self._put_status(resource, written, written_status(obj))
             self._contested.wrote(obj["metadata"]["uid"], back.get("status"))
             self.store.put(resource, back)
             raise changed
@@ -220,11 +220,13 @@ class Context:
 
     async def announce_ignored(self, obj: Mapping[str, Any], sentences: Iterable[str]) -> None:
         """Post an Event about fields that are allowed but have no effect."""
-        said = "; ".join(sentences)
-        if said:
-            await self.announce(obj, "Warning", ignored_fields.EVENT, said)
+        text = "; ".join(sentences)
+        if text:
+            await self.announce(obj, "Warning", ignored_fields.EVENT, text)
 
-    async def hold(self, resource: Resource, obj: Manifest, finalizer: str, note: str | None = None) -> Manifest:
+    async def add_finalizer(
+        self, resource: Resource, obj: Manifest, finalizer: str, note: str | None = None
+    ) -> Manifest:
         """Put our finalizer on the object, unless it is there: from now on it stays until we remove that.
 
         Args:
@@ -243,7 +245,7 @@ class Context:
         notes = {} if noted else {BEGUN_ANNOTATION: note}
         return await self._with_finalizers(resource, obj, [*_other_finalizers(obj, finalizer), finalizer], notes)
 
-    async def let_go(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
+    async def remove_finalizer(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
         """Remove our finalizer from the object, if it is there; an object that is gone needs nothing.
 
         Raises:
@@ -256,18 +258,18 @@ class Context:
             await self.announce(obj, "Warning", "FinalizerRemoved", departed.SETTLED)
             self.enqueue(self.departed.settle(obj))
             return obj
-        self.departed.let_go(obj)  # the watch event may come before the answer
+        self.departed.expect_removal(obj)  # the watch event may come before the answer
         try:
             return await self._with_finalizers(resource, obj, *_after_release(obj, finalizer))
         except NotFound:
             self.store.remove(resource, obj["metadata"]["namespace"], obj["metadata"]["name"])
             return obj
 
-    def require_may_let_go(self, obj: Manifest, finalizer: str) -> None:
+    def require_finalizer_removable(self, obj: Manifest, finalizer: str) -> None:
         """Call before deleting at providers what belongs to the object: else each reconcile would ask them again.
 
         Raises:
-            KubeError: `let_go` has to wait; the last refusal of the server.
+            KubeError: `remove_finalizer` has to wait; the last refusal of the server.
         """
         if finalizer in finalizers_of(obj):
             self._refused_writes.check(_change_id(obj, *_after_release(obj, finalizer)), _marks_of(obj))

@@ -34,12 +34,12 @@ class Departed:
 
     def __init__(self) -> None:
         self._last: dict[Key, Manifest] = {}
-        self._let_go: set[str] = set()
+        self._expected_removals: set[str] = set()
 
-    def let_go(self, obj: Mapping[str, Any]) -> None:
+    def expect_removal(self, obj: Mapping[str, Any]) -> None:
         """Announce that we are about to remove our finalizer: nothing of the object is left, or all of it stays."""
         if wants_deletion(obj):
-            self._let_go.add(obj["metadata"]["uid"])
+            self._expected_removals.add(obj["metadata"]["uid"])
 
     def take(self, resource: Resource, obj: Mapping[str, Any], now: Callable[[], datetime]) -> Key | None:
         """Keep an object that is gone as it was last seen; returns its key, or None if there is nothing to clean up.
@@ -48,8 +48,8 @@ class Departed:
         left alone.
         """
         metadata = obj["metadata"]
-        if metadata.get("uid") in self._let_go:
-            self._let_go.discard(metadata["uid"])
+        if metadata.get("uid") in self._expected_removals:
+            self._expected_removals.discard(metadata["uid"])
             return None
         if resource not in _KINDS or BEGUN_ANNOTATION not in annotations_of(obj) or is_abandoned(obj):
             return None

@@ -171,11 +171,13 @@ class DeploymentReconciler:
         except REFUSALS as refusal:
             unknown = f"; why its pod does not start is not known: {refusal.message}"
             return replace(view.serving, note=view.serving.note + unknown)
-        if failure is not None and failure.reason is Reason.UNSCHEDULABLE:
+        if failure is None:
+            return view.serving
+        if failure.reason is Reason.UNSCHEDULABLE:
             return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
         if failure is not None and any(is_awaited(failure, pod, view.now) for pod in pods):
             return replace(view.serving, note=f"{view.serving.note}; a pod waits: {failure.message}")
-        return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
+        return replace(view.serving, state="Failing", failure=failure)
 
     async def _remote(
         self, deployment: Manifest, view: DeploymentView, target: Target

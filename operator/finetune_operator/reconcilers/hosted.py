@@ -74,7 +74,7 @@ class HostedDeployments:
         if view.spec is None:
             return deployment, view
         note = self._calls.note(deployment, target.version.connection)
-        deployment = await self._context.hold(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER, note)
+        deployment = await self._context.add_finalizer(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER, note)
         deployment = without_copied(self._context.store, deployment)
         observed = await self._observe(deployment, view, view.spec, target)
         asleep = view.status.asleep

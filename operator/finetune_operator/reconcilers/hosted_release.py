@@ -47,7 +47,7 @@ class HostedRelease:
         Raises:
             KubeError: the finalizer cannot be removed, or its next try is not due.
         """
-        self._context.require_may_let_go(deployment, PROVIDER_FINALIZER)
+        self._context.require_finalizer_removable(deployment, PROVIDER_FINALIZER)
         if is_abandoned(deployment):
             goes_on = hosted_record.with_cost([one for one in view.status.hosted or () if not one.attached])
             goes_on = goes_on or "what it may have had"
@@ -79,7 +79,7 @@ class HostedRelease:
                 await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
             await self._announce_unknown(deployment, view)
             await self._announce_shared(deployment, view)
-        await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
+        await self._context.remove_finalizer(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
 
     async def _announce_retained(self, deployment: Manifest, view: DeploymentView) -> None:

@@ -184,7 +184,7 @@ def _index_model(model: Manifest) -> Iterator[str]:
 
 
 _WAITS = {**{reason: reason for reason in PASSING}, Reason.POD_REJECTED: Reason.UNSCHEDULABLE}
-"""What may pass by itself. A pod that is rejected and waits does so for a ResourceQuota: it finds no room there."""
+"""Reasons that may resolve themselves, as the metric shows them. A rejected pod that waits lacks room in its quota."""
 
 
 def _index_stuck(obj: Manifest) -> Iterator[str]:

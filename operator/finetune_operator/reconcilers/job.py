@@ -79,7 +79,7 @@ class JobReconciler:
             decision = _result_refused(view, refused)
         try:
             if cloud_job.needs_finalizer(view):
-                job = await self._cloud.hold(job)
+                job = await self._cloud.add_finalizer(job)
             job, decision = await self._act(job, view, decision)
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)

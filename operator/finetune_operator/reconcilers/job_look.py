@@ -162,9 +162,10 @@ class JobObserver:
 
     def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:
         """When the running trainer last reported."""
+        if view.run.state != "Active":
+            return None
         metadata = job["metadata"]
-        listens = view.run.state == "Active"
-        return self._reports.heard_at(metadata["namespace"], metadata["name"], metadata["uid"]) if listens else None
+        return self._reports.last_heard_at(metadata["namespace"], metadata["name"], metadata["uid"])
 
     def _model(self, job: Manifest, spec: FineTuneJobSpec | None) -> Manifest | None:
         """The FineTunedModel of the job's version, if it exists yet."""

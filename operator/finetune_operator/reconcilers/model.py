@@ -112,7 +112,7 @@ class ModelReconciler:
         self._offers = offers
         self._weights = Weights(context, accounts, observe)
         self._release = ModelRelease(context, self._weights)
-        self.gone = self._release.gone
+        self.remember_deleted = self._release.remember_deleted
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """Reconcile one model; a second time if the store was behind and the write conflicted."""
@@ -123,7 +123,7 @@ class ModelReconciler:
             return await self._reconcile(key)
 
     async def _reconcile(self, key: Key) -> Requeue | None:
-        await self._release.tell_of_gone(key.namespace, key.name)
+        await self._release.announce_left_weights(key.namespace, key.name)
         offered = self._offered(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:
@@ -144,7 +144,7 @@ class ModelReconciler:
         if view.deleting:
             return await self._reconcile_deleted(key, model, view, offered)
         try:
-            model = await self._release.hold(model, view)
+            model = await self._release.set_finalizer(model, view)
         except REFUSALS:  # an Event was posted; no watch event tells when it is over
             again = await self._register(key, model, view, offered)
             return Requeue(min(again.after_seconds if again else REFUSED_CHECK_SECONDS, REFUSED_CHECK_SECONDS))

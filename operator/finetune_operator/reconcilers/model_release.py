@@ -29,8 +29,8 @@ from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Requeue
 
 LOOK_SECONDS, TROUBLE_SECONDS = 5.0, 60.0
-GONE = 256
-"""Of so many models that went at once it is kept what to tell, until the look that their end has asked for."""
+GONE_REMEMBERED = 256
+"""How many models deleted without a finalizer are remembered, until the reconcile that their deletion triggers."""
 
 
 class ModelRelease:
@@ -44,17 +44,17 @@ class ModelRelease:
     def __init__(self, context: Context, weights: Weights) -> None:
         self._context = context
         self._weights = weights
-        self._gone: LRUCache[Manifest] = LRUCache(GONE)
+        self._gone: LRUCache[Manifest] = LRUCache(GONE_REMEMBERED)
 
-    def gone(self, model: Mapping[str, Any]) -> None:
-        """A model went."""
+    def remember_deleted(self, model: Mapping[str, Any]) -> None:
+        """Remember a model that was deleted without our finalizer."""
         if not is_held(model):
             metadata = model["metadata"]
             whole = {**model, "apiVersion": FINE_TUNED_MODELS.api_version, "kind": FINE_TUNED_MODELS.kind}
             self._gone.put(f"{metadata['namespace']}/{metadata['name']}", whole)
 
-    async def tell_of_gone(self, namespace: str, name: str) -> None:
-        """Name what the model that went has left, of which nothing tells any more. A claim is where it was."""
+    async def announce_left_weights(self, namespace: str, name: str) -> None:
+        """Post an Event with the weights that a deleted model left, as nothing else names them; not those on claims."""
         if (model := self._gone.get(f"{namespace}/{name}")) is None:
             return
         self._gone.drop(f"{namespace}/{name}")
@@ -66,12 +66,12 @@ class ModelRelease:
             said = "its weights stay, and storage may be billed until somebody deletes them there"
             await self._context.announce(model, "Warning", "Retained", f"{said}: {', '.join(left)}")
 
-    async def hold(self, model: Manifest, view: ModelView) -> Manifest:
+    async def set_finalizer(self, model: Manifest, view: ModelView) -> Manifest:
         """The model, with the finalizer exactly if its policy is to delete its weights."""
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
         if view.deleting or view.spec is None:
             return model
-        step = self._context.hold if wanted else self._context.let_go
+        step = self._context.add_finalizer if wanted else self._context.remove_finalizer
         return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
@@ -80,9 +80,9 @@ class ModelRelease:
         Raises:
             KubeError: the finalizer cannot be removed, or its next try is not due.
         """
-        self._context.require_may_let_go(model, WEIGHTS_FINALIZER)
+        self._context.require_finalizer_removable(model, WEIGHTS_FINALIZER)
         if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
-            await self._let_go(model, view.versions)
+            await self._remove_finalizer(model, view.versions)
             return None
         step = next_step(view.serving)
         if step.step == "DeleteWeights":
@@ -113,7 +113,7 @@ class ModelRelease:
                 gone, trouble = False, trouble or error
             left += [] if gone else [version]
         if not left:
-            await self._let_go(model, ())
+            await self._remove_finalizer(model, ())
             return None
         numbers = ", ".join(str(version.version) for version in left)
         if trouble is None:
@@ -124,12 +124,12 @@ class ModelRelease:
         again = leftovers.pause(view.status.conditions, trouble.failure(), view.now)
         return await self._report(model, view, [*stalled(trouble.reason, message), what], left, again)
 
-    async def _let_go(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
+    async def _remove_finalizer(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
         if left:
             numbers = ", ".join(str(version.version) for version in left)
             note = f"released; the weights of version {numbers} stay where they are until somebody deletes them"
             await self._context.announce(model, "Warning", "Abandoned", note)
-        await self._context.let_go(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
+        await self._context.remove_finalizer(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def _report(
         self, model: Manifest, view: ModelView, facts: list[Fact], left: list[ModelVersion], again: float

@@ -26,7 +26,7 @@ def register_object_metrics(store: Store) -> None:
             gauge = metrics.OBJECTS.labels(resource.kind, phase)
             gauge.set_function(partial(store.count, resource, in_phase(phase)))
     metrics.STUCK.rows = partial(_stuck, store)
-    metrics.DEPLOYMENTS.rows = partial(_priced, store)
+    metrics.DEPLOYMENTS.rows = partial(_deployment_rows, store)
     metrics.UNRELEASED.rows = partial(_unreleased, store)
     metrics.UNCLEANED.rows = partial(_uncleaned, store)
 
@@ -39,7 +39,7 @@ def _stuck(store: Store) -> Iterator[tuple[str, str, str, int]]:
             yield from ((resource.kind, namespace, reason, number) for namespace, number in found.items())
 
 
-def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
+def _deployment_rows(store: Store) -> Iterator[metrics.DeploymentRow]:
     """Cost of each deployment at a provider. One shared by several objects counts for only one, so costs add up."""
     found = {
         address: (store.get(MODEL_DEPLOYMENTS, address[1], address[0]) or {}).get("status") or {}

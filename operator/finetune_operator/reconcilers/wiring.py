@@ -146,10 +146,10 @@ class Reconcilers:
             where = f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}"
             await self._context.announce(obj, "Warning", "OperatorDefect", f"{_DEFECT} ({where}). {_REPORT_IT}")
 
-    def gone(self, resource: Resource, obj: Mapping[str, Any]) -> None:
+    def handle_deletion(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         """Handle a deleted object: clean up or report what it left at a provider, unless that was released before."""
         if resource is FINE_TUNED_MODELS:
-            self._models.gone(obj)
+            self._models.remember_deleted(obj)
         key = self._context.departed.take(resource, obj, self._context.clock)
         if key is not None:
             self._context.enqueue(key)

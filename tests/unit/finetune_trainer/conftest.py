@@ -49,8 +49,8 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(autouse=True)
 def _jobs_of_all_methods_share_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Disable optimizations that assume one job per process, as in a pod: tests run jobs of all methods in one."""
-    monkeypatch.setattr(four_bit, "leave_out", lambda _base: None)
-    monkeypatch.setattr(garbage, "import_for_good", lambda *_modules: None)
+    monkeypatch.setattr(four_bit, "block_import", lambda _base: None)
+    monkeypatch.setattr(garbage, "import_and_freeze", lambda *_modules: None)
 
 
 @pytest.fixture(autouse=True)

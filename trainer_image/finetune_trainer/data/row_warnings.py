@@ -11,7 +11,7 @@ from finetune_api.words import counted
 from finetune_trainer.data import damaged_text
 from finetune_trainer.data.fixes.chat_markup import in_chat_format
 from finetune_trainer.data.fixes.column_names import are_names
-from finetune_trainer.data.prompts import written_out
+from finetune_trainer.data.prompts import is_written_as_text
 from finetune_trainer.data.rows import Position, Row, Rows
 from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.tokenizer.shared_parts import mark_pattern
@@ -123,7 +123,7 @@ class TruncationWarning:
             self._texts.update(longest)
 
     @property
-    def said(self) -> str | None:
+    def warning(self) -> str | None:
         """The warning; None without a sign of truncation. Texts that all have the same length are intended."""
         several = (
             self._lengths_differ and self._length >= _MIN_TRUNCATED and len(self._texts) >= _MIN_ROWS_IF_RARELY_MEANT
@@ -167,8 +167,8 @@ def every_row_warnings() -> list[EveryRowWarning]:
         ),
         EveryRowWarning(
             lambda asked, answer: damaged_text.is_wrapped(asked) and damaged_text.is_wrapped(answer),
-            "have question and answer within quotes or brackets, which are learnt with them: so programs and databases "
-            "show texts, lists and structs",
+            "have question and answer within quotes, brackets or tags of HTML, which are learnt with them: so "
+            "programs, databases and pages show texts, lists and structs",
             _MIN_ROWS_IF_NEVER_MEANT,
         ),
         EveryRowWarning(
@@ -366,7 +366,7 @@ def first_row_warnings(row: Row, *, in_csv: bool) -> Iterator[str]:
     """Probable mistakes that are checked in the first row only, with their consequence."""
     if are_names(row.prompt[-1].content, row.completion):
         yield "names of columns for its texts: a header that is learnt as a row"
-    if written_out(row):
+    if is_written_as_text(row):
         yield "messages written as JSON, or by Python, for text: they are learnt as that text"
     if in_csv and _in_quotes(row):
         how = 'cells are quoted by ", and neither a space nor = stands before it'

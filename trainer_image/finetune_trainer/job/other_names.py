@@ -1,6 +1,6 @@
-"""What fields of a FineTuneJob are called elsewhere: by Axolotl, LLaMA-Factory, TRL, transformers, peft, Kubeflow.
+"""Names of a FineTuneJob's fields in other tools: Axolotl, LLaMA-Factory, TRL, transformers, peft, Kubeflow.
 
-A table and nothing more. docs/guides/other-tools.md says the same to people; a test compares.
+Only tables. docs/guides/other-tools.md tells users the same; a test compares them.
 """
 
 from collections.abc import Collection, Mapping
@@ -83,7 +83,7 @@ _PLACES = {
     "spec.artifact.merge": "merge_lora merge_and_unload merge_adapter",
     "spec.suspend": "paused pause stopped",
 }
-"""Fields of ours, and names that mean them elsewhere."""
+"""Our fields, and their names elsewhere."""
 
 _REMARKS = {
     "batchSize counts the rows of a whole step, microBatchSize those of one pass": (
@@ -170,7 +170,7 @@ _REMARKS = {
         "backoff_limit max_retries retries retry_policy"
     ),
 }
-"""What to do about names that mean no field of ours, and those names."""
+"""Hints for names without an equivalent here."""
 
 
 _COUNTED_OTHERWISE = {
@@ -187,7 +187,7 @@ _COUNTED_OTHERWISE = {
     "BFloat16 is supported, float16 is not": "fp16 float16",
     "elsewhere it is what alpha / r is here": "scale lora_scale",
 }
-"""What to heed where a field of ours has another meaning, or other values, than names elsewhere that lead to it."""
+"""Differences between our field and its equivalents: another meaning, or other values."""
 
 
 _BY_BLOCK = "the provider is chosen by its block, such as openAI or huggingFace"
@@ -230,7 +230,7 @@ OF_CONNECTIONS: dict[str, str] = {
     "apiversion": "the operator knows which version of the API it speaks",
     "location": "the account has its own",
 }
-"""What to do about plain names in an LLMConnection that mean none of its fields."""
+"""Hints for names in an LLMConnection that are not its fields."""
 
 _SERVICE = "a Service of the object's name is made, and no Ingress"
 OF_SERVING: dict[str, str] = {
@@ -261,7 +261,7 @@ OF_SERVING: dict[str, str] = {
         "a version is chosen by its number: activeVersion of a FineTunedModel, version of a ModelDeployment",
     ),
 }
-"""The same in a ModelDeployment and a FineTunedModel."""
+"""The same for a ModelDeployment and a FineTunedModel."""
 
 _COLUMNS = {
     "prompt": "input question query text instruction user source",
@@ -269,7 +269,7 @@ _COLUMNS = {
     "messages": "conversations conversation chat dialogue",
     "system": "system_prompt system_message context",
 }
-"""Keys of dataset.columns, and what others call them."""
+"""Keys of dataset.columns, and their names elsewhere."""
 
 _VALUES = {
     "BFloat16": "bf16 bf16-mixed mixed bfloat",
@@ -288,9 +288,9 @@ _VALUES = {
     "tokenF1": "f1 squad",
     "rougeL": "rouge",
 }
-"""What fields can have, and what others write for it; a value that only looks different is known without."""
+"""Our enum values, and their names elsewhere; differences in case and separators are handled without."""
 
-_ON_VALUES = {
+_VALUE_HINTS = {
     "LoRA": {
         "that is LoRA with lora: {useDoRA: true}": "dora",
         "that is LoRA with lora: {useRSLoRA: true}": "rslora",
@@ -309,14 +309,14 @@ _ON_VALUES = {
         "a base model of 4 bits is method: QLoRA": "int8 int4 4bit 8bit nf4 fp4 fp8 4 8",
     },
 }
-"""By one of the values that a field can have: what to say of those that it cannot, and that are no slips of the pen."""
+"""Hints for values without an equivalent, by one of the values that the field accepts."""
 
 
 PREFERENCE = frozenset({"dpo", "ipo", "kto", "orpo", "simpo", "rlhf", "preference"})
-"""Methods elsewhere that learn from two answers; here that is no method of its own."""
+"""Preference methods elsewhere; here preferences are not a method of their own."""
 
 SUPERVISED = frozenset({"sft", "supervised", "finetune", "finetuning", "instructiontuning"})
-"""What is called a method elsewhere, and is what each method does here."""
+"""Names for supervised fine-tuning, which every method here does."""
 
 
 def _listed(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -330,35 +330,37 @@ def _inverted(table: Mapping[str, str]) -> dict[str, str]:
 PLACES, REMARKS, COUNTED_OTHERWISE = _listed(_PLACES), _listed(_REMARKS), _listed(_COUNTED_OTHERWISE)
 
 _PLACE_OF, _COLUMN_OF, _MEANING_OF = _inverted(_PLACES), _inverted(_COLUMNS), _inverted(_VALUES)
-_HEED, _REMARK_ON = _inverted(_COUNTED_OTHERWISE), _inverted(_REMARKS)
-_ON_VALUE = {(one, name): remark for one, remarks in _ON_VALUES.items() for name, remark in _inverted(remarks).items()}
+_DIFFERENCE_OF, _HINT_FOR = _inverted(_COUNTED_OTHERWISE), _inverted(_REMARKS)
+_HINT_FOR_VALUE = {
+    (one, name): remark for one, remarks in _VALUE_HINTS.items() for name, remark in _inverted(remarks).items()
+}
 
 
 def place_of(name: str) -> str | None:
-    """The field of ours that another tool calls so."""
+    """Our equivalent of another tool's field."""
     return _PLACE_OF.get(plain(name))
 
 
-def remark_on(name: str) -> str | None:
-    """What to do where another tool has such a field, and we have none."""
-    return _REMARK_ON.get(plain(name))
+def hint_for(name: str) -> str | None:
+    """The hint for another tool's field without an equivalent."""
+    return _HINT_FOR.get(plain(name))
 
 
 def column_of(name: str) -> str | None:
-    """The key of dataset.columns that is called so elsewhere."""
+    """The key of dataset.columns with this name elsewhere."""
     return _COLUMN_OF.get(plain(name))
 
 
 def meaning_of(value: str) -> str | None:
-    """What of ours another tool calls so, as the value of a field."""
+    """Our equivalent of another tool's enum value."""
     return _MEANING_OF.get(plain(value))
 
 
-def to_heed(name: str) -> str:
-    """In what a field of ours differs from that which another tool calls so; empty where in nothing."""
-    return f" ({found})" if (found := _HEED.get(plain(name))) else ""
+def difference_hint(name: str) -> str:
+    """How our field differs from its equivalent elsewhere; "" if it does not."""
+    return f" ({found})" if (found := _DIFFERENCE_OF.get(plain(name))) else ""
 
 
-def remark_on_value(value: str, choices: Collection[str]) -> str | None:
-    """What to do where another tool takes such a value, and a field with these choices does not."""
-    return next((remark for one in choices if (remark := _ON_VALUE.get((one, plain(value))))), None)
+def hint_for_value(value: str, choices: Collection[str]) -> str | None:
+    """The hint for another tool's enum value that a field with these choices does not accept."""
+    return next((remark for one in choices if (remark := _HINT_FOR_VALUE.get((one, plain(value))))), None)

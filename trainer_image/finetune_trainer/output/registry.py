@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 import httpx
 
 from finetune_trainer.output.model_pack import IMAGE_MANIFEST, digest_of, pack
-from finetune_trainer.storage.store_errors import NO_TLS, why_silent
+from finetune_trainer.storage.store_errors import NO_TLS, why_unreachable
 
 T = TypeVar("T")
 
@@ -180,10 +180,10 @@ class Registry:
                 raise PushError(f"the registry does not take {what} (status {error.status})") from error
             except (httpx.TransportError, _BusyError) as error:
                 if tried == TRIES:
-                    said = f"status {error.status}" if isinstance(error, _BusyError) else why_silent(error)
-                    if said == NO_TLS:
-                        said += "; plainHTTP: true (--plain-http) is for a registry without it"
-                    raise PushError(f"the registry does not answer as it should for {what} ({said})") from error
+                    message = f"status {error.status}" if isinstance(error, _BusyError) else why_unreachable(error)
+                    if message == NO_TLS:
+                        message += "; plainHTTP: true (--plain-http) is for a registry without it"
+                    raise PushError(f"the registry does not answer as it should for {what} ({message})") from error
             except OSError as error:  # from the file: httpx's errors are none
                 raise PushError(f"{what} cannot be read: {error.strerror}") from error
             time.sleep(PAUSE_SECONDS * 2 ** (tried - 1))

@@ -30,7 +30,7 @@ from finetune_operator.providers.errors import ProviderError, TryLater, Unreadab
 from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.providers.timeouts import seconds_for
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
 T = TypeVar("T")
 
@@ -212,6 +212,6 @@ class Aws:
 
 def _no_address(service: str, endpoint: str) -> ProviderError:
     """The error for an invalid endpoint, for which no client can be created."""
-    message = f"{plain(endpoint)}, where {service} is to be, can be no host's address"
+    message = f"{sanitized(endpoint)}, where {service} is to be, can be no host's address"
     step = "Ask an admin to correct the LLMConnection's endpoints: a host's name has letters, digits and dashes."
     return TryLater(Reason.PROVIDER_UNAVAILABLE, message, next_step=step)

@@ -9,7 +9,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.failed_calls import redirected, unanswered
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
 STORE = "s3"
 KEY_PAUSE_SECONDS, ROLE_PAUSE_SECONDS, CONFLICT_PAUSE_SECONDS = 60.0, 60.0, 30.0
@@ -196,7 +196,7 @@ def _asked_pause(error: boto.ClientError) -> float | None:
 
 
 def _said(error: boto.ClientError) -> str:
-    return plain(str(error.response.get("Error", {}).get("Message", "")))
+    return sanitized(str(error.response.get("Error", {}).get("Message", "")))
 
 
 def _action(error: boto.ClientError) -> str:

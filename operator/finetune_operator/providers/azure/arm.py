@@ -24,7 +24,7 @@ from finetune_operator.providers.errors import (
 )
 from finetune_operator.providers.failed_calls import redirected, unanswered
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 from finetune_operator.runtime.http_date import http_date
 
 T = TypeVar("T")
@@ -158,8 +158,8 @@ def _with_field(error: ProviderError, base: str) -> ProviderError:
     if base.rstrip("/") == MANAGEMENT or not (no_such_service or error.reason is Reason.PROVIDER_UNAVAILABLE):
         return error
     error.message = (
-        f"{error.message}; ARM's address is azureOpenAI.managementEndpoint of the LLMConnection, {plain(base)[:200]}: "
-        "if that is wrong, an admin corrects it there"
+        f"{error.message}; ARM's address is azureOpenAI.managementEndpoint of the LLMConnection, "
+        f"{sanitized(base)[:200]}: if that is wrong, an admin corrects it there"
     )
     error.next_step = error.next_step or _ADDRESS
     return error
@@ -229,4 +229,4 @@ def _code(error: HttpResponseError) -> str:
 
 
 def _said(error: HttpResponseError) -> str:
-    return plain(str(getattr(error.error, "message", "") or error.reason or ""))
+    return sanitized(str(getattr(error.error, "message", "") or error.reason or ""))

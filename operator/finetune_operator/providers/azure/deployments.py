@@ -26,7 +26,7 @@ from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLat
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
 from finetune_operator.providers.rate_limit import RateLimiter
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
 _DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
 
@@ -108,7 +108,7 @@ class AzureDeployments:
                 return error.message  # polling by Location ends with the error that the PUT would have had
             raise
         said, how = found.get("error") or {}, str(found.get("status") or "")
-        words = plain(": ".join(str(said[part]) for part in ("code", "message") if said.get(part)))
+        words = sanitized(": ".join(str(said[part]) for part in ("code", "message") if said.get(part)))
         return words or how if _STATES.get(how.casefold()) == "Failed" else ""
 
     async def make(self, request: HostRequest) -> str | None:

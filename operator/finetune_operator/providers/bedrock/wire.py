@@ -15,7 +15,16 @@ from finetune_operator.desired import names
 from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.failed_jobs import OTHER_BASE, TRANSIENT, UNSAFE, UNSAFE_STEP, failed
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, whole, whole_lines
+from finetune_operator.providers.values import (
+    EvenSample,
+    Wire,
+    complete_lines,
+    csv_rows,
+    number,
+    parse_int,
+    sanitized,
+    unknown_state,
+)
 
 NAME_LIMIT = 63
 TOKEN_LETTERS = 12
@@ -173,7 +182,7 @@ def failure(shown: Wire) -> Failure:
     said = str(shown.get("failureMessage") or "")
     phase = next((name for name in _PHASES if _phase(shown, name) == "Failed"), "")
     if phase == "trainingDetails" or not phase:
-        return failed(plain(said) or "Bedrock gives no reason")
+        return failed(sanitized(said) or "Bedrock gives no reason")
     line = _LINE.search(said)
     place = next(((reason, message) for words, reason, message in _PLACES if words.search(said)), None)
     if place and not line:
@@ -219,9 +228,9 @@ def _result(shown: Wire, path: str) -> str:
 
 
 def _curve(content: bytes, column: str) -> tuple[LossPoint, ...]:
-    points = Spread[tuple[int, float]]()
-    for row in csv_rows(whole_lines(content, read=len(content))):
-        step, value = whole(row.get("step_number")), number(row.get(column))
+    points = EvenSample[tuple[int, float]]()
+    for row in csv_rows(complete_lines(content, read=len(content))):
+        step, value = parse_int(row.get("step_number")), number(row.get(column))
         if step is not None and value is not None and step >= 0:
             points.add((step + 1, value))
     return tuple(LossPoint(step=step, value=value) for step, value in sorted(dict(points.found()).items()))

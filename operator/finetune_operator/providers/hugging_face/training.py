@@ -141,8 +141,9 @@ class HuggingFaceTraining:
                 logger.debug("there are no JobSets on this cluster")
         own = (child for child in children if self._own(child, metadata["uid"]))
         numbers = ((one["metadata"]["name"], labels_of(one).get(ATTEMPT_LABEL, "")) for one in own)
-        said = [(name, int(number)) for name, number in numbers if number.isdecimal()]
-        return max((number for name, number in said if name in _names_of_attempt(job, number)), default=0)
+        named = [(name, int(number)) for name, number in numbers if number.isdecimal()]
+        attempts = (number for name, number in named if name in {_attempt(job, number), _batch_job(job, number)})
+        return max(attempts, default=0)
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The state by the attempt's Job, pods and report, with the end of the log if a failure needs it."""
@@ -465,11 +466,6 @@ def _is_finished(job_set: Manifest) -> bool:
     """Whether it has ended and creates no more Jobs: if its Job is gone, so is the attempt."""
     conditions = conditions_of(job_set)
     return any(one["type"] in {"Completed", "Failed"} and one["status"] == "True" for one in conditions)
-
-
-def _names_of_attempt(job: Manifest, number: int) -> tuple[str, str]:
-    """The names of an attempt's Job or JobSet, and of its batch Job."""
-    return _attempt(job, number), _batch_job(job, number)
 
 
 def _batch_job_of(pod: Manifest) -> str:

@@ -38,7 +38,7 @@ from finetune_operator.providers.openai.refusals import Barred, Throttled, trans
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.providers.timeouts import Limit
-from finetune_operator.providers.values import RESULTS_MAX_BYTES, plain
+from finetune_operator.providers.values import RESULTS_MAX_BYTES, sanitized
 
 T = TypeVar("T")
 E = TypeVar("E", bound=ProviderError)
@@ -87,7 +87,7 @@ class OpenAIApi:
         """From the headers of OpenAI's answers: the key's project or, if it has none, its organization."""
         answer = await self._ask(self._sdk.fine_tuning.jobs.with_raw_response.list(limit=1))
         found = ((what, answer.headers.get(f"openai-{what}")) for what in ("project", "organization"))
-        return next((f"{what} {plain(name)[:64]}" for what, name in found if name), None)
+        return next((f"{what} {sanitized(name)[:64]}" for what, name in found if name), None)
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """POST /files with a streamed body: the SDK's own `create` needs the whole file."""

@@ -13,7 +13,7 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Page, TryLater, is_html
 from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, redirected, too_long
 from finetune_operator.providers.timeouts import Limit
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
 CALL_SECONDS = 20.0
 CONTENT = "/content"
@@ -54,7 +54,7 @@ def client(
 
 
 def _no_address(base_url: str) -> TryLater:
-    message = f"{plain(base_url)} has no host that could be asked"
+    message = f"{sanitized(base_url)} has no host that could be asked"
     step = "Ask an admin to correct baseURL, or endpoint, of the LLMConnection: a host's name, or its address."
     return TryLater(Reason.PROVIDER_UNAVAILABLE, message, 60.0, next_step=step)
 

@@ -18,7 +18,7 @@ from finetune_operator.providers.errors import (
 )
 from finetune_operator.providers.failed_jobs import OTHER_BASE
 from finetune_operator.providers.openai.models import foreign_answer, is_quota, retry_after
-from finetune_operator.providers.openai.words import Said, said
+from finetune_operator.providers.openai.words import ErrorText, error_text
 
 QUOTA_PAUSE_SECONDS = 300.0
 KEY_PAUSE_SECONDS = 60.0
@@ -105,7 +105,7 @@ def _key_error(code: str, host: str) -> TryLater:
 
 def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     """Convert an error. `host`: the provider's name for users."""
-    told, pause = _said(error), retry_after(error)
+    told, pause = _error_text(error), retry_after(error)
     code, param, words = told.code, told.param, f": {told.words}" if told.words else ""
     if (strange := foreign_answer(error, host)) is not None:
         return strange
@@ -133,9 +133,9 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
     return Wrong(f"{host} refuses ({f'{error.status_code} {code}'.rstrip()}){words}", code, param)
 
 
-def _said(error: openai.APIStatusError) -> Said:
+def _error_text(error: openai.APIStatusError) -> ErrorText:
     """The provider's message. Parsed from the raw answer, as the SDK keeps only its `error` field."""
     try:
-        return said(error.response.json())
+        return error_text(error.response.json())
     except (ValueError, RecursionError):
-        return said(error.body)
+        return error_text(error.body)

@@ -16,7 +16,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.names import JOB_VARIABLE, REPORT_CA_VARIABLE
 from finetune_api.trainer import MeasureJob, Report
 from finetune_operator.runtime.kube import JOBS, PODS, TokenIdentity
-from finetune_operator.runtime.report_server.server import ReportServer, Takers
+from finetune_operator.runtime.report_server.server import ReportServer, RequestHandlers
 from finetune_operator.runtime.settings import Settings
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.outcome import fail
@@ -80,7 +80,7 @@ class MeasuredCluster(CloudCluster):
         settings = Settings(report_port=0, report_bind="127.0.0.1", report_burst=100)
         made = ReportServer(
             settings, self.certificates.context,
-            Takers(authorise=self.reports.authorise, accept=self.reports.accept, answering=self.answers),
+            RequestHandlers(authorise=self.reports.authorise, accept=self.reports.accept, answering=self.answers),
             review=self.review, is_leader=lambda: self.leads,
         )  # fmt: skip
         await made.start()

@@ -96,7 +96,7 @@ class Cluster:
             pod_metrics=self.metrics,
         )
         self.uploads, self.answers = self.reconcilers.uploads, self.reconcilers.answers
-        self.observer = Observer(self.kube, self.store, self.wake_in, gone=self.reconcilers.gone)
+        self.observer = Observer(self.kube, self.store, self.wake_in, on_deleted=self.reconcilers.handle_deletion)
         for place in self.observer.places():
             self.observer.end_listing(*place, self.observer.start_listing(*place))
 

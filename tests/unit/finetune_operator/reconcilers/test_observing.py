@@ -72,21 +72,9 @@ JOBS_OF_A = {("FineTuneJob", "team-a", "one"), ("FineTuneJob", "team-a", LONG_NA
     [
         (FINE_TUNE_JOBS, obj("one"), {("FineTuneJob", "team-a", "one")}),
         (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A | {("LLMConnection", "", "unused")}),
-        (
-            CONNECTIONS,
-            {"metadata": {"name": "local"}},
-            JOBS_OF_A | {("LLMConnection", "", "local"), ("ModelDeployment", "team-a", "m")},
-        ),
-        (
-            CONNECTIONS,
-            {"metadata": {"name": "azure"}},
-            {("LLMConnection", "", "azure"), ("ModelDeployment", "team-a", "side")},
-        ),
-        (
-            CONNECTIONS,
-            {"metadata": {"name": "bedrock"}},
-            {("LLMConnection", "", "bedrock"), ("ModelDeployment", "team-a", "far")},
-        ),
+        (CONNECTIONS, obj("local", ""), JOBS_OF_A | {LOCAL, ("ModelDeployment", "team-a", "m")}),
+        (CONNECTIONS, obj("azure", ""), {("LLMConnection", "", "azure"), ("ModelDeployment", "team-a", "side")}),
+        (CONNECTIONS, obj("bedrock", ""), {("LLMConnection", "", "bedrock"), ("ModelDeployment", "team-a", "far")}),
         (FINE_TUNED_MODELS, obj("m"), {("FineTunedModel", "team-a", "m"), ("ModelDeployment", "team-a", "m")}),
         (
             MODEL_DEPLOYMENTS,

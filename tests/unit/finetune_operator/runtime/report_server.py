@@ -10,7 +10,7 @@ import orjson
 from finetune_api.names import REPORT_PATH
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.report_server.route import Outlived
-from finetune_operator.runtime.report_server.server import ReportServer, Takers
+from finetune_operator.runtime.report_server.server import ReportServer, RequestHandlers
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime.tls import certificates
 
@@ -65,7 +65,7 @@ async def serving(world, path, options, **handlers):
     shown = await certificates()
     made = ReportServer(
         Settings(**{"report_port": 0, "report_bind": "127.0.0.1"} | options), shown.context,
-        Takers(authorise=world.authorise, **handlers), review=world.review, is_leader=lambda: world.leads,
+        RequestHandlers(authorise=world.authorise, **handlers), review=world.review, is_leader=lambda: world.leads,
     )  # fmt: skip
     await made.start()
     world.port = made.port

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from finetune_trainer.serving.app import Room, build_app
+from finetune_trainer.serving.app import ModelHolder, build_app
 from tests.unit.finetune_trainer.waiting import wait_until
 
 SERVED = "sentiment"
@@ -14,7 +14,7 @@ SERVED = "sentiment"
 
 
 @contextmanager
-def running_server(room: Room, key=None, *, sagemaker: bool = False) -> Iterator[str]:
+def running_server(room: ModelHolder, key=None, *, sagemaker: bool = False) -> Iterator[str]:
     """Serve `room`; yields the server's address."""
     server = uvicorn.Server(
         uvicorn.Config(

@@ -25,11 +25,11 @@ class InOrder:
     def with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
         return [(one, 1) for one in passes]
 
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         return False
 
 
 def fill(store: PairStore, model: Any, folder: Path, fingerprint: str, cut: Cut) -> None:
     """Fill the store from the model, or from the values stored in the folder."""
-    made = Reference(model, folder, fingerprint, ways=InOrder(cut), world=ALONE, interruption=Interruption())
+    made = Reference(model, folder, fingerprint, gradients=InOrder(cut), world=ALONE, interruption=Interruption())
     made.fill("train", store)

@@ -456,4 +456,4 @@ def test_a_signal_while_the_code_is_started_leaves_no_process(tiny_model, tmp_pa
 
 
 def hearing(job, reporter):
-    return own_code._Heard(job, DatasetVerdict(valid=True, reason="Valid", message=""), reporter)
+    return own_code._ChildReports(job, DatasetVerdict(valid=True, reason="Valid", message=""), reporter)

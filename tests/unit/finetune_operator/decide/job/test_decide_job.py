@@ -81,12 +81,7 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         "Failed",
     ),
     "connection not there yet": (view(connection=None), "Pending", "ConnectionNotFound", "InProgress"),
-    "connection not there": (
-        view(connection=None, now=NOW + GRACE),
-        "Pending",
-        "ConnectionNotFound",
-        "Failed",
-    ),
+    "connection not there": (view(connection=None, now=NOW + GRACE), "Pending", "ConnectionNotFound", "Failed"),
     "namespace not labelled yet": (
         view(connection=connection(namespaceSelector={"matchLabels": {"team": "b"}})),
         "Pending",
