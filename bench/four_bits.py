@@ -1,4 +1,4 @@
-"""A model in memory made into QLoRA's base, in place: its linear layers in 4 bits, as transformers loads them."""
+"""Turns a model in memory into QLoRA's base, in place: linear layers in 4 bits, as transformers loads them."""
 
 from importlib import import_module
 from typing import Any
@@ -8,7 +8,7 @@ from torch import nn
 
 
 def quantise(model: Any) -> None:
-    """All linear layers but the head, where they are, one after the other. What that took is no part of the peak."""
+    """Quantise all linear layers except the head, one after another. Resets the peak of GPU memory afterwards."""
     modules: Any = import_module("bitsandbytes.nn.modules")
     for path, module in list(model.named_modules()):
         if not isinstance(module, nn.Linear) or path == "lm_head":
@@ -26,7 +26,7 @@ def quantise(model: Any) -> None:
         layer.bias = module.bias
         parent, _, last = path.rpartition(".")
         setattr(model.get_submodule(parent), last, layer.to(device))
-    model.is_loaded_in_4bit = True  # peft looks for it
+    model.is_loaded_in_4bit = True  # read by peft
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()  # a real base comes in 4 bits, a layer at a time
+        torch.cuda.reset_peak_memory_stats()  # a real base is loaded in 4 bits, layer by layer

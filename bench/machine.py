@@ -1,4 +1,4 @@
-"""What figures were measured on, in one line: every table of bench/results has it."""
+"""One line about the machine of the measurements, for every table in bench/results."""
 
 import os
 import platform
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def described() -> str:
-    """Day, processor, cores, memory, GPUs, system, Python, and how busy the machine was in the last minute."""
+    """Date, processor, cores, memory, GPUs, system, Python, and the load of the last minute."""
     cpuinfo = Path("/proc/cpuinfo").read_text()
     model = next((line.partition(":")[2].strip() for line in cpuinfo.splitlines() if line.startswith("model name")), "")
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
@@ -21,7 +21,7 @@ def described() -> str:
 
 
 def _gpus() -> list[str]:
-    """Their names; nobody but the driver's own tool is asked, as most of bench/ imports no torch."""
+    """Their names from the driver's own tool, as most of bench/ imports no torch."""
     if not (tool := shutil.which("nvidia-smi")):
         return []
     asked = [tool, "--query-gpu=name", "--format=csv,noheader"]

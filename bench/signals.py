@@ -1,4 +1,4 @@
-"""A benchmark that is told to end leaves nothing standing: its clusters are ended by those who started them."""
+"""A benchmark that is stopped cleans up: clusters are stopped by the code that started them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ TOLD = (signal.SIGTERM, signal.SIGHUP)
 
 @contextmanager
 def ended_in_order() -> Iterator[None]:
-    """SIGTERM, and the end of its terminal, end what is within as Ctrl-C does: by an exception. In the main thread."""
+    """Turn SIGTERM and the hang-up of the terminal into an exception in the main thread, like Ctrl-C."""
 
     def end(number: int, _: FrameType | None) -> None:
         for one in TOLD:
-            signal.signal(one, signal.SIG_IGN)  # told again, it is clearing up already
+            signal.signal(one, signal.SIG_IGN)  # a repeated signal must not interrupt the clean-up
         raise SystemExit(128 + number)
 
     before = {number: signal.signal(number, end) for number in TOLD}

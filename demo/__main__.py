@@ -50,7 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             console.line(f"next:  {error.next_step}")
         return 1
     except KeyboardInterrupt:
-        console.line("\ninterrupted; `make demo` goes on from here, `make demo-down` removes what runs")
+        console.line("\ninterrupted; `make demo` continues from here, `make demo-down` removes what runs")
         return 130
     return 0
 

@@ -86,7 +86,7 @@ class ThrowAway:
                 )
                 raise DemoError(str(error), step) from error
             except ClusterError as error:
-                raise DemoError(str(error), "Run `make demo` again: it goes on from what is cached.") from error
+                raise DemoError(str(error), "Run `make demo` again: it continues from what is cached.") from error
         console.step("the node gets the images")
         self._cluster.load_image(ready.operator, ready.trainer)
         return ready

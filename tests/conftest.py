@@ -1,4 +1,4 @@
-"""How tests are spread over pytest's workers: those with our pods on one, those with an API server alone on the next,
+"""Distributes tests over pytest's workers: those with our pods on one, those with only an API server on the next,
 those that fork trainers on a third, all first and in order; the rest by file, over all workers."""
 
 import atexit
@@ -24,13 +24,13 @@ TOGETHER = {"e2e": "pods", "contract": "control planes", "chaos": "control plane
 """Folders whose tests start clusters, the longest first."""
 
 WAITING = "cluster"
-"""The folder whose tests wait for nodes that are lost and come back: before the rest, which computes meanwhile."""
+"""The folder whose tests wait for nodes to be lost and to return: before the rest, which computes meanwhile."""
 
 FORKING = "import ranks\n"
-"""In files whose tests fork trainers: one server has imported torch for all of them, which takes it many seconds."""
+"""Marks files whose tests fork trainers: one fork server imports torch for all of them, which takes many seconds."""
 
 YOUNG_OBJECTS = 20_000
-"""That many new ones between two looks of the garbage collector."""
+"""The garbage collector's threshold of new objects."""
 gc.set_threshold(YOUNG_OBJECTS)
 
 # As the trainer's commands set it. Torch reads it once, when whatever test is collected first imports it: threads that
@@ -47,11 +47,11 @@ settings.load_profile("patient")
 
 
 def undisturbed(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Of `compile`: one at a time, and without the garbage collector.
+    """Wrap `compile`: one call at a time, with the garbage collector off.
 
-    What that ends may be a task whose exception nobody has asked for: it is written out, for which Python 3.11 makes a
-    tree in the middle of another and loses that one ("AST constructor recursion depth mismatch"). pytest makes one to
-    show a failure, and without it ended the whole run.
+    Garbage collection may destroy a task with an unretrieved exception. Logging that makes Python 3.11 build an AST
+    within another one, which then fails ("AST constructor recursion depth mismatch"). pytest builds ASTs to show
+    failures, and the error ended the whole run.
     """
     turn = RLock()
 
@@ -73,10 +73,10 @@ builtins.compile = undisturbed(builtins.compile)
 
 
 class CaughtAtTheRoot(log_capture.catching_logs[Any]):
-    """pytest's own catcher of logs, of what comes up to the root logger alone.
+    """pytest's log handler, installed on the root logger only.
 
-    Since 9.2 it goes to every logger that passes nothing up as well, and looks through more than a thousand for them,
-    six times a test: nearly all of those are torch's, and no test looks at what they say.
+    Since 9.2 pytest also installs it on every non-propagating logger, and searches more than a thousand for these, six
+    times a test: nearly all are torch's, and no test checks them.
     """
 
     __slots__ = ()
@@ -101,7 +101,7 @@ log_capture.catching_logs = CaughtAtTheRoot  # type: ignore[misc]
 
 
 class ByCluster(LoadScopeScheduling):
-    """The folders of `TOGETHER` with the same word are one piece of work, any other file is one too."""
+    """Folders with the same value in `TOGETHER` form one work unit, as does any other file."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
@@ -123,7 +123,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByCluster:
 
 @pytest.hookimpl(trylast=True)  # of the rows that -k and -m have chosen
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Put the long pieces first, and leave out what a sample has no need of."""
+    """Put the long work units first, and drop rows that are not in the sample."""
     items.sort(key=lambda item: _rank(item.path))
     if config.getoption("sample"):
         left = set(beyond_a_sample(item.nodeid for item in items if item.get_closest_marker("alike")))
@@ -132,19 +132,19 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """What has been collected and imported stays: an eighth of the tests' time went into looking whether it does.
+    """Freeze all objects after collection: scanning them again and again took an eighth of the tests' time.
 
-    The little that is garbage stays with it: to look for that took each worker more than a second.
+    Without a collection before, as this took each worker more than a second and found little.
     """
     gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)  # before what pytest does that nobody hears of any more
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """A worker ends as soon as it has told all.
+    """End a worker as soon as it has reported everything.
 
-    The run waits for it while it looks through its garbage twice and gives back what it holds piece by piece: seconds
-    of each worker, when nothing else is left to do. What that would find has no way to whoever reads the results.
+    Otherwise the run would wait seconds for each worker's final garbage collections and deallocation, whose findings
+    could no longer be reported.
     """
     if hasattr(config, "workerinput"):
         atexit._run_exitfuncs()  # processes and folders that are to go with this one

@@ -1,7 +1,7 @@
-"""Processes forked from one that has imported already what they all need: seconds saved with each.
+"""Forks processes from a server that has imported their modules, which saves seconds each.
 
-multiprocessing has one such server in a process and loads nothing more into it while it runs; so it is stopped, by the
-way that CPython's own tests take, when others ask for other modules.
+multiprocessing has one fork server per process, and its preloaded modules are fixed; so it is stopped, as CPython's
+own tests do, when other modules are requested.
 """
 
 from multiprocessing import forkserver, get_context

@@ -1,21 +1,21 @@
-"""Which rows of tests marked `alike` `make test` runs; `make test-all` runs all."""
+"""Selects the rows of tests marked `alike` that `make test` runs; `make test-all` runs all."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from zlib import crc32
 
 ONE_OF = 9
-"""That many rows of a test go by for each that a sample has; it has one of any test.
+"""The sample has every ninth row of a test, and at least one.
 
-Odd, as rows are often four providers' times something: of a test with many, each provider has some.
+Odd, as the number of rows is often a multiple of four providers: this way a sample of many rows has each provider.
 """
 
 
 def beyond_a_sample(ids: Iterable[str]) -> Iterator[str]:
-    """Those rows, of tests whose rows are alike, that a sample has no need of; `ids` are pytest's.
+    """The rows that are not in the sample; `ids` are pytest's.
 
-    Which row a test's sample begins with follows from the test's name: were it the first of each, one provider would
-    have all of them.
+    The first row of a test's sample follows from the test's name: if it were always the first row, all would be of one
+    provider.
     """
     tests: dict[str, list[str]] = defaultdict(list)
     for one in ids:

@@ -14,11 +14,11 @@ from bench.cloud.phase import Phase, Plan
 from bench.scale import ours, world
 
 TRAINING_SECONDS = 60.0
-"""Three rounds of polling."""
+"""Three polling intervals."""
 
 
 def main() -> int:
-    """Both runs; the exit code says whether the bar is met."""
+    """Do both runs; the exit code says whether the limit is met."""
     parser = argparse.ArgumentParser(prog="python -m bench.cloud", description=__doc__)
     parser.add_argument("--jobs", type=int, default=1000, help="of all connections together, at least 8")
     parser.add_argument("--write", type=Path, help="where the page is written; default: printed")
@@ -35,7 +35,7 @@ def main() -> int:
 
 
 def connections(jobs: int) -> tuple[list[Wanted], list[Wanted]]:
-    """Three quarters of the jobs at providers that work, the rest at one that is slow and one that is dead."""
+    """Three quarters of the jobs at working providers, the rest at a slow one and a dead one."""
     eighth = jobs // 8
     healthy = jobs - 2 * eighth
     third = healthy // 3
@@ -48,7 +48,7 @@ def connections(jobs: int) -> tuple[list[Wanted], list[Wanted]]:
 
 
 def measure(name: str, wanted: list[Wanted]) -> Phase:
-    """One run on a control plane of its own."""
+    """One run on its own control plane."""
     jobs = sum(one.jobs for one in wanted)
     plan = Plan(name, wanted, TRAINING_SECONDS, patience=300.0 + 3 * jobs)
     with (

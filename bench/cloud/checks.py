@@ -1,4 +1,4 @@
-"""Plays the pods that check data: takes the place of Job controller, kubelet and trainer, and sends the files."""
+"""Simulates the pods that check data: replaces Job controller, kubelet and trainer, and uploads the files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from finetune_api.names import JOB_VARIABLE, UPLOAD_PATH
 
 ROWS = 12
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 30.0
-"""As the trainer waits between two tries of an upload, where it is not asked to wait longer."""
+"""The trainer's pauses between tries of an upload, unless it is asked to wait longer."""
 
 
 def _conversations() -> bytes:
@@ -54,14 +54,14 @@ DATA: dict[Kind, bytes] = {
 
 @dataclass
 class Checks:
-    """All pods of a run.
+    """All check pods of a run.
 
     Args:
         api: the API server.
-        clouds: connections by their names.
-        report_port: where the operator takes files.
-        told: a file that a job's pod says to have sent without having done so, None where it has to send it: a
-            provider that is dead takes none, and dies after it has got them just as well.
+        clouds: connections by name.
+        report_port: the operator's port for uploads.
+        told: whether a job's pod only claims to have uploaded its file: a dead provider accepts no uploads, and half
+            of its jobs are to have theirs before it dies.
     """
 
     api: Api
@@ -69,14 +69,14 @@ class Checks:
     report_port: int
     told: Callable[[str, Cloud], bool]
     waits: int = 0
-    """How often a pod was told to come back."""
+    """How often a pod was asked to come back later."""
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _addresses: Iterator[str] = field(
         default_factory=lambda: (f"127.{a}.{b}.{c}" for a, b, c in itertools.product(range(1, 255), repeat=3))
     )
 
     async def play(self) -> None:
-        """For each Job of a check, what its pod does; for ever."""
+        """Do what the pod of each check Job would do; never returns."""
         try:
             async for kind, job in self.api.watch(f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"):
                 if kind == "ADDED":
@@ -88,7 +88,7 @@ class Checks:
                 task.cancel()
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        """A pod that failed is told of: without it a run would only get late."""
+        """Print a pod's failure: otherwise the run would just be slow."""
         self._tasks.discard(task)
         if not task.cancelled() and task.exception() is not None:
             print(f"a check's pod failed: {task.exception()!r}")
@@ -107,7 +107,7 @@ class Checks:
         await self.api.merge(f"{PODS}/{name}/status", {"status": _ended_well(prepare, file)})
 
     async def _send(self, prepare: Manifest, token: str, data: bytes, digest: str) -> Manifest:
-        """PUT the file until it is taken, as the trainer does: from an address and a connection of its own."""
+        """PUT the file until it is accepted, as the trainer does, from its own address and connection."""
         target = {key: str(prepare[key]) for key in ("namespace", "name", "uid", "attempt")}
         query = urlencode(target | {"split": "train", "sha256": digest})
         url = f"https://127.0.0.1:{self.report_port}{UPLOAD_PATH}?{query}"
@@ -125,7 +125,7 @@ class Checks:
 
 
 async def _put(session: aiohttp.ClientSession, url: str, data: bytes) -> tuple[Manifest | None, float]:
-    """The file as the operator answers for it, or seconds after which to come back.
+    """The file in the operator's response, or the seconds after which to try again.
 
     Raises:
         RuntimeError: the file is refused.
@@ -147,14 +147,14 @@ async def _put(session: aiohttp.ClientSession, url: str, data: bytes) -> tuple[M
 
 
 def _prepare(job: Manifest) -> Manifest:
-    """What the pod is told to do."""
+    """The job in the pod's environment."""
     (container,) = job["spec"]["template"]["spec"]["containers"]
     told: Manifest = next(orjson.loads(one["value"]) for one in container["env"] if one["name"] == JOB_VARIABLE)
     return told
 
 
 def _pod(job: Manifest) -> Manifest:
-    """As the Job controller makes it, without what only a kubelet would look at."""
+    """As the Job controller creates it, without fields that only a kubelet reads."""
     metadata, template = job["metadata"], job["spec"]["template"]
     owner = {
         "apiVersion": "batch/v1",
@@ -172,7 +172,7 @@ def _pod(job: Manifest) -> Manifest:
 
 
 def _ended_well(prepare: Manifest, file: Manifest) -> Manifest:
-    """The status of a pod that has done its work."""
+    """The status of a pod that succeeded."""
     report = {key: prepare[key] for key in ("namespace", "name", "uid", "attempt")}
     report |= {"phase": "Checked", "checked": {"files": [file], "tokens": 100}}
     now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,4 +1,4 @@
-"""The benchmark's providers: simulators in processes of their own, each behind an LLMConnection with its Secret."""
+"""The benchmark's providers: simulators in their own processes, each behind an LLMConnection with its Secret."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Trouble = Literal["", "slow", "dead"]
 SLOW_SECONDS = 2.0
 FOR_EVER = 1_000_000_000
 STANDS_SECONDS = 36_000.0
-"""Simulated time that a job is looked at before it is trained: longer than a run takes, so its start is ours to say."""
+"""Simulated time of a job's validation: longer than a run, so that the benchmark decides when training starts."""
 QUEUED_SECONDS = 60.0
 BUCKET = "bench"
 MODELS: dict[Kind, str] = {
@@ -44,10 +44,10 @@ SETTINGS: dict[Kind, dict[str, Any]] = {
     },
     "bedrock": {"validation_seconds": STANDS_SECONDS, "processing_seconds": QUEUED_SECONDS, "job_limit": FOR_EVER},
 }
-"""Providers' own limits of jobs are far below what is measured; there, a connection has fewer jobs at once."""
+"""Real limits of providers are far below what is measured: with them a connection has fewer jobs at once."""
 
 STEP_SECONDS = 60.0
-"""Of real time too, while simulated time runs: nothing ends while running jobs are watched."""
+"""Equals real time while simulated time runs at rate 1: no job ends while running jobs are measured."""
 
 
 @dataclass(frozen=True)
@@ -67,15 +67,15 @@ class Cloud:
         return not self.trouble
 
     def train(self) -> None:
-        """Have all jobs be trained from now on; they last until `finish`."""
+        """Start the training of all jobs, which lasts until `finish`."""
         self.remote.advance(STANDS_SECONDS + QUEUED_SECONDS + 10.0)
 
     def finish(self) -> None:
-        """Have all jobs end."""
+        """End all jobs."""
         self.remote.advance(1000 * STEP_SECONDS)
 
     def fall_ill(self) -> None:
-        """From now on the provider is as its trouble says."""
+        """From now on the provider is slow or dead, according to `trouble`."""
         if self.trouble == "slow":
             self.remote.fault("*", outcome="delay", delay_seconds=SLOW_SECONDS, times=FOR_EVER)
         elif self.trouble == "dead":
@@ -122,7 +122,7 @@ _SECRETS: dict[Kind, dict[str, str]] = {
 
 @dataclass(frozen=True)
 class Wanted:
-    """A connection as it is asked for."""
+    """The parameters of a connection."""
 
     name: str
     kind: Kind
@@ -132,7 +132,7 @@ class Wanted:
 
 @contextmanager
 def running(wanted: list[Wanted], folder: Path) -> Iterator[tuple[list[Cloud], dict[str, str]]]:
-    """Start the providers; with them come variables of the operator's environment, which has to trust one of them."""
+    """Start the providers; also yields variables for the operator's environment, with the CA of one of them."""
     with ExitStack() as stack:
         s3 = stack.enter_context(_s3(folder)) if any(one.kind == "bedrock" for one in wanted) else ""
         tls = folder / "tls"
@@ -143,7 +143,7 @@ def running(wanted: list[Wanted], folder: Path) -> Iterator[tuple[list[Cloud], d
 
 
 def _started(one: Wanted, s3: str, tls: Path) -> Any:
-    """Its simulator. Simulated time runs as real time does, from now on."""
+    """Start its simulator, whose time runs like real time."""
     settings = SETTINGS[one.kind] | {"step_seconds": STEP_SECONDS} | ({"s3_endpoint": s3} if s3 else {})
     if one.kind != "bedrock":
         settings.pop("s3_endpoint", None)
@@ -156,7 +156,7 @@ def _started(one: Wanted, s3: str, tls: Path) -> Any:
 
 @contextmanager
 def _s3(folder: Path) -> Iterator[str]:
-    """Moto's S3 in a process of its own, with a bucket."""
+    """Moto's S3 in its own process, with a bucket."""
     port = free_port()
     folder.mkdir(parents=True, exist_ok=True)
     command: list[str | Path] = [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]

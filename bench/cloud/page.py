@@ -1,4 +1,4 @@
-"""What was measured, as a page of Markdown: two runs beside each other, without and with providers in trouble."""
+"""The results as a page of Markdown: two runs side by side, without and with failing providers."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from bench.scale import figures
 from bench.scale.page import commit, kubernetes
 
 BAR = 1.2
-"""How much later jobs of healthy connections may be submitted because of others' providers."""
+"""Limit of the delay of healthy connections' jobs due to others' providers, as a factor."""
 KINDS = ("create", "list", "get", "delete")
 
 
 @dataclass(frozen=True)
 class Result:
-    """The run of healthy connections alone, and the run with the others beside them."""
+    """The run of healthy connections alone, and the run beside failing ones."""
 
     alone: Phase
     beside: Phase
 
     def ratio(self, part: float) -> float:
-        """Times until jobs of healthy connections were submitted, beside against alone, at a percentile."""
+        """How many times longer healthy connections' jobs took to be submitted beside failing ones, at a percentile."""
         return self._submitted(self.beside, part) / self._submitted(self.alone, part)
 
     def _submitted(self, phase: Phase, part: float) -> float:
@@ -32,7 +32,7 @@ class Result:
 
 
 def waits(jobs: object) -> list[float]:
-    """Seconds from the POST of each job until its provider's name of it was in its status."""
+    """Seconds from the POST of each job until its status has the provider's job ID."""
     found: list[Job] = list(jobs)  # type: ignore[call-overload]
     return [job.submitted - job.sent for job in found if job.submitted is not None]
 
@@ -75,7 +75,7 @@ def _runs(result: Result) -> str:
 
 
 def _late(result: Result) -> str:
-    """Who was late because of whom."""
+    """Which jobs were delayed."""
     head = "| connection | submitted p50 s alone | beside | ratio | p99 s alone | beside | ratio |"
     lines = [head, "|---" * 7 + "|"]
     names = {job.cloud.name: job.cloud for job in result.beside.jobs.values()}
@@ -116,7 +116,7 @@ def _calls(phase: Phase) -> str:
 
 
 def kinds(calls: Calls) -> Counter[str]:
-    """Calls by what they do, from the providers' own names of them."""
+    """Calls by kind, from the providers' names of operations."""
     found: Counter[str] = Counter()
     for operation, count in calls.counted.items():
         found[_kind(operation)] += count

@@ -1,4 +1,4 @@
-"""One run: the operator's process, providers, and jobs that come at once and end when simulated time is moved."""
+"""One run: the operator's process, providers, and jobs that start at once and end when simulated time advances."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ CONNECTED_SECONDS = 120.0
 
 @dataclass
 class Job:
-    """What became of one FineTuneJob. Moments of the monotonic clock."""
+    """What happened to one FineTuneJob. Times of the monotonic clock."""
 
     cloud: Cloud
     sent: float = 0.0
     submitted: float | None = None
     complete: float | None = None
     released: bool = False
-    """Whether nothing of it is left to be done: its files are deleted."""
+    """Whether everything is done, including the deletion of its files."""
     failure: str = ""
 
 
 @dataclass
 class Calls:
-    """What one provider was asked, beside its S3."""
+    """Calls of one provider, without its S3."""
 
     counted: Counter[str]
     in_one_second: int
@@ -44,17 +44,17 @@ class Calls:
     per_second: float
     """The most within any ten seconds, per second."""
     refused: int
-    """Answers 429."""
+    """Responses with status 429."""
 
 
 @dataclass
 class Phase:
-    """What one run came to."""
+    """The results of one run."""
 
     jobs: dict[str, Job]
     calls: dict[str, Calls]
     while_training: dict[str, float]
-    """Calls per second at each healthy provider while all of its jobs are trained."""
+    """Calls per second at each healthy provider while all of its jobs are in training."""
     requests: int
     cpu_seconds: float
     peak_mib: float
@@ -70,18 +70,18 @@ class Phase:
 
 @dataclass
 class Plan:
-    """What a run is made of."""
+    """The parameters of a run."""
 
     name: str
     wanted: list[Wanted]
     training_seconds: float
     patience: float
-    """Seconds that any part of it may take."""
+    """Timeout of each part in seconds."""
 
 
 @dataclass
 class _Watched:
-    """The jobs as the client's watch tells of them."""
+    """The jobs, updated by a watch."""
 
     jobs: dict[str, Job]
     news: asyncio.Event = field(default_factory=asyncio.Event)
@@ -105,10 +105,10 @@ class _Watched:
             job.failure = str((status.get("failure") or {}).get("message"))
 
     async def until(self, what: str, seconds: float, done: Any) -> float:
-        """Wait until `done` holds of each healthy connection's job; the moment.
+        """Wait until `done` holds for each job of a healthy connection; returns the time.
 
         Raises:
-            RuntimeError: one has failed, or time is over.
+            RuntimeError: one has failed, or the time limit is exceeded.
         """
         healthy = [job for job in self.jobs.values() if job.cloud.healthy]
         try:
@@ -127,7 +127,7 @@ class _Watched:
 
 
 def play(world: World, folder: Path, plan: Plan) -> Phase:
-    """Run it to the end of all jobs of healthy connections."""
+    """Run until all jobs of healthy connections have ended."""
     with providers.running(plan.wanted, folder) as (found, environment):
         names = {cloud.name: cloud for cloud in found}
         for cloud in found:
@@ -163,7 +163,7 @@ async def _play(world: World, plan: Plan, names: dict[str, Cloud], operator: our
 
 
 async def _live(api: Api, plan: Plan, manifests: list[Manifest], watched: _Watched, checks: Checks) -> Phase:
-    """Apply, submitted, in training for a while, ended."""
+    """The phases: apply, submitted, in training for a while, ended."""
     began = time.monotonic()
 
     async def apply(manifest: Manifest) -> None:
@@ -187,7 +187,7 @@ async def _live(api: Api, plan: Plan, manifests: list[Manifest], watched: _Watch
 
 
 async def _train(healthy: list[Cloud], seconds: float) -> dict[str, float]:
-    """Let all jobs be trained for a while; what each provider is asked per second meanwhile."""
+    """Keep all jobs in training for a while; returns the calls per second at each provider."""
 
     def calls() -> dict[str, int]:
         return {cloud.name: len(cloud.remote.state()["calls"]) for cloud in healthy}
@@ -201,7 +201,7 @@ async def _train(healthy: list[Cloud], seconds: float) -> dict[str, float]:
 
 
 async def _connected(api: Api, names: set[str]) -> None:
-    """All connections are Ready: every provider was well then."""
+    """Wait until all connections are Ready, while every provider still works."""
     ready: set[str] = set()
     async with asyncio.timeout(CONNECTED_SECONDS):
         async for _, connection in api.watch(f"/apis/{ours.API}/llmconnections"):
@@ -213,12 +213,12 @@ async def _connected(api: Api, names: set[str]) -> None:
 
 
 def _is_told(job: str, cloud: Cloud) -> bool:
-    """A dead provider has died after it had got the data of every second job."""
+    """A dead provider dies after it has got the data of every second job."""
     return cloud.trouble == "dead" and int(job.rpartition("-")[2]) % 2 == 0
 
 
 def _jobs(plan: Plan, names: dict[str, Cloud]) -> Iterator[Manifest]:
-    """The connections' jobs in turns: all are at it from the first moment on."""
+    """The connections' jobs, alternating, so that all connections are busy from the start."""
     for number in range(max(cloud.jobs for cloud in names.values())):
         for cloud in names.values():
             if number < cloud.jobs:
@@ -244,7 +244,7 @@ def make_models(world: World, plan: Plan) -> None:
 
 
 def calls_of(recorded: list[dict[str, Any]]) -> Calls:
-    """Figures of a provider's own record of its calls."""
+    """Figures from a provider's log of its calls."""
     moments = sorted(call["received"] for call in recorded)
     return Calls(
         counted=Counter(call["operation"] for call in recorded),
@@ -255,7 +255,7 @@ def calls_of(recorded: list[dict[str, Any]]) -> Calls:
 
 
 def busiest(moments: list[float], seconds: float) -> int:
-    """The most of these moments, in order, that lie within so many seconds."""
+    """The maximum number of these sorted times within so many seconds."""
     most = first = 0
     for last, moment in enumerate(moments):
         while moments[first] <= moment - seconds:

@@ -1,1 +1,1 @@
-"""How fast datasets are checked, beside the field's own libraries."""
+"""How fast datasets are checked, compared with common libraries."""

@@ -1,6 +1,6 @@
 """`make bench-data`: `check` beside `datasets` and `tokenizers`, one process for each run; prints Markdown tables.
 
-Runs take turns, ours and the peer's, so that a busy machine is busy for both; of each the best counts.
+Runs alternate between ours and the peer's, so that a busy machine affects both; the best of each counts.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MB_PER_MIB = 1.048576
 
 @dataclass(frozen=True)
 class Best:
-    """The best of some runs of one program on one file."""
+    """The best of several runs of one program on one file."""
 
     rows: int
     seconds: float
@@ -47,18 +47,18 @@ class Best:
 
     @property
     def rows_per_second(self) -> float:
-        """Thousands of them."""
+        """In thousands."""
         return self.rows / self.seconds / 1000
 
     @property
     def cpu(self) -> float:
-        """Millionths of a second of a processor for each row."""
+        """CPU time per row in microseconds."""
         return self.cpu_seconds / self.rows * 1e6
 
 
 @dataclass(frozen=True)
 class Bar:
-    """What is asked: a figure of one run that may be `limit` at most."""
+    """A requirement: a figure of one run that must not exceed `limit`."""
 
     of: str
     what: str
@@ -67,7 +67,7 @@ class Bar:
 
 
 def main() -> int:
-    """Make the files, run everybody, print the tables."""
+    """Create the files, run all programs, print the tables."""
     parser = argparse.ArgumentParser(prog="python -m bench.data", description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000])
     parser.add_argument("--runs", type=int, default=3)
@@ -110,7 +110,7 @@ def tables(options: argparse.Namespace, folder: Path, python: Path) -> Iterator[
 
 
 def of_reading(count: int, beside: dict[str, tuple[Best, Best]], shared: Best) -> list[Bar]:
-    """Not slower than datasets, and bounded memory, all splits and duplicates included."""
+    """Not slower than datasets, and bounded memory, including all splits and duplicates."""
     peak = max(shared.peak_mib, *(ours.peak_mib for ours, _ in beside.values()))
     return [
         *(
@@ -122,7 +122,7 @@ def of_reading(count: int, beside: dict[str, tuple[Best, Best]], shared: Best) -
 
 
 def judged(bars: list[Bar]) -> str:
-    """A table of what is met and what is not: by time, as whoever waits has it."""
+    """A table of which bars are met, by elapsed time, which users wait for."""
     lines = ["| rows | what | measured | at most | |", "|" + "---|" * 5]
     for bar in bars:
         of, what, figure, limit = astuple(bar)
@@ -131,7 +131,7 @@ def judged(bars: list[Bar]) -> str:
 
 
 def peers() -> Path:
-    """Python of the peers' environment, made once."""
+    """The Python of the peers' environment, created once."""
     wanted = HERE / "peers.txt"
     folder = CACHE / f"bench-data-{sha256(wanted.read_bytes()).hexdigest()[:12]}"
     if not (folder / "done").is_file():
@@ -142,7 +142,7 @@ def peers() -> Path:
 
 
 def versions(python: Path) -> str:
-    """Of the peers and of what we stand on."""
+    """Of the peers and of our dependencies."""
     code = "from importlib.metadata import version as v; print(*(f'{n} {v(n)}' for n in NAMES), sep=', ')"
     theirs = said([python, "-c", code.replace("NAMES", "('datasets', 'tokenizers', 'pyarrow')")])
     ours = said([sys.executable, "-c", code.replace("NAMES", "('msgspec', 'pyarrow', 'tokenizers')")])
@@ -150,7 +150,7 @@ def versions(python: Path) -> str:
 
 
 def said(command: list[Any]) -> str:
-    """What a program prints last."""
+    """The last line that a program prints."""
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return done.stdout.strip().rpartition("\n")[2]
 
@@ -159,7 +159,7 @@ _HEAD = "| {} | check: thousand rows/s | µs of CPU a row | MiB | {}: thousand r
 
 
 def reading(paths: dict[str, Path], python: Path, runs: int) -> dict[str, tuple[Best, Best]]:
-    """Everything that `check` reports without a tokenizer, beside loading and dropping rows with missing values."""
+    """All that `check` reports without a tokenizer, compared with loading and dropping rows with missing values."""
     return {
         kind: in_turn(
             [sys.executable, "-m", "bench.data.ours", "-", path],
@@ -171,12 +171,12 @@ def reading(paths: dict[str, Path], python: Path, runs: int) -> dict[str, tuple[
 
 
 def three_splits(path: Path) -> Best:
-    """The same rows as training, validation and test set: all are shared, which is the most that there is to keep."""
+    """The same rows as training, validation and test set: all are duplicates, which needs the most memory."""
     return _best([json.loads(said([sys.executable, "-m", "bench.data.ours", "-", path, path, path]))])
 
 
 def counting(path: Path, model: Path, python: Path, runs: int) -> tuple[Best, Best]:
-    """`check` with token counts, beside what tokenizers needs to encode the same rows in batches."""
+    """`check` with token counts, compared with encoding the same rows in batches with tokenizers."""
     return in_turn(
         [sys.executable, "-m", "bench.data.ours", model, path],
         [python, HERE / "peers.py", "tokenizers", path, model],
@@ -193,7 +193,7 @@ def _table(peer: str, beside: dict[str, tuple[Best, Best]]) -> str:
 
 
 def in_turn(ours: list[Any], theirs: list[Any], runs: int) -> tuple[Best, Best]:
-    """Both programs, one after the other, `runs` times."""
+    """Run both programs alternately, `runs` times."""
     found = [(json.loads(said(ours)), json.loads(said(theirs))) for _ in range(runs)]
     return _best([one for one, _ in found]), _best([other for _, other in found])
 

@@ -1,4 +1,4 @@
-"""One check in a process of its own: `python -m bench.data.ours CACHE|- FILE…` prints a line of JSON."""
+"""One check in its own process: `python -m bench.data.ours CACHE|- FILE…` prints a line of JSON."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    """Check the files as training, validation and test set, with token counts where a model cache is named."""
+    """Check the files as training, validation and test set, with token counts if a model cache is given."""
     from finetune_api.job import FineTuneJobSpec
     from finetune_trainer.data import ChatTokenizer, fingerprints  # noqa: F401 - loaded before the clock runs
     from finetune_trainer.data.files import parquet  # noqa: F401 - loaded before the clock runs
@@ -26,7 +26,7 @@ def main() -> None:
     took = {"seconds": time.perf_counter() - started, "cpuSeconds": time.process_time() - computed}
     assert verdict.valid, verdict.message
     assert verdict.train is not None
-    # the kernel's mark of this program alone: that of rusage has the memory of whoever started it in it
+    # The kernel's peak of this program only: that of rusage includes the memory of the parent process.
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps({"rows": verdict.train.rows, "tokens": verdict.train.tokens, "peakMiB": peak} | took))
 

@@ -1,7 +1,7 @@
-"""The same by others, in a process of the peers' environment: `python peers.py datasets|tokenizers FILE [MODEL]`.
+"""The peers, in a process of their environment: `python peers.py datasets|tokenizers FILE [MODEL]`.
 
 datasets: load the file, which writes its cache of Arrow files, and drop rows with a missing value. tokenizers: encode
-prompt and completion in the chat's frame, a thousand rows at a time; reading is not counted.
+prompt and completion with the chat template's text, a thousand rows at a time; reading is not counted.
 """
 
 import json
@@ -58,7 +58,7 @@ def by_tokenizers(path: Path, model: Path) -> dict[str, float]:
 
 
 def main() -> None:
-    """Do it and print a line of JSON."""
+    """Run a peer and print a line of JSON."""
     said = by_datasets(Path(sys.argv[2])) if sys.argv[1] == "datasets" else by_tokenizers(*map(Path, sys.argv[2:]))
     peak = int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 1024
     print(json.dumps(said | {"peakMiB": peak}))

@@ -20,7 +20,7 @@ TEMPLATE = (
 
 
 def words(seed: int) -> list[str]:
-    """A vocabulary whose words have the lengths of English ones."""
+    """A vocabulary whose words are as long as English ones."""
     chance = random.Random(seed)
     letters = "etaoinshrdlcumwfgypbvk"
     weights = range(len(letters), 0, -1)
@@ -29,7 +29,7 @@ def words(seed: int) -> list[str]:
 
 
 def rows(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
-    """Rows of prompt and completion whose line of JSON has LINE_BYTES bytes; no two are the same."""
+    """Rows of prompt and completion, LINE_BYTES bytes each as a line of JSON, all different."""
     chance, known = random.Random(seed), words(seed)
     weights = [1 / (rank + 2) for rank in range(_WORDS)]
     total, cumulative = 0.0, []
@@ -45,7 +45,7 @@ def rows(count: int, seed: int = 0) -> Iterator[dict[str, str]]:
 
 
 def write(folder: Path, count: int) -> dict[str, Path]:
-    """A file of each format; those that are there already stay."""
+    """Write a file in each format; existing ones are kept."""
     paths = {kind: folder / f"rows-{count}.{kind}" for kind in FORMATS}
     if not all(path.is_file() for path in paths.values()):
         _write_all(paths, count)

@@ -1,7 +1,7 @@
-"""`make bench-memory`: the estimate of memory beside real peaks, as tables in bench/results/memory.md.
+"""`make bench-memory`: estimated and measured peak memory, as tables in bench/results/memory.md.
 
-The CPU's half is measured here. The GPU's half is measured where there is one; elsewhere the table of its last
-measurement stays (bench/results/memory-gpu.jsonl), with its machine.
+The CPU's part is measured here. The GPU's part is measured if there is a GPU; otherwise the table of its last
+measurement is kept (bench/results/memory-gpu.jsonl), with its machine.
 """
 
 import json
@@ -22,7 +22,7 @@ Line = dict[str, Any]
 
 
 def main() -> None:
-    """Measure what can be measured here and write the page."""
+    """Measure what is possible on this machine and write the page."""
     import torch
 
     if torch.cuda.is_available():
@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def print_(line: Line) -> Line:
-    """The line, said while the next one is waited for."""
+    """Print the line at once, before the next one is measured."""
     print(json.dumps(line), flush=True)
     return line
 
@@ -45,14 +45,14 @@ def _of_gpu() -> tuple[str, list[Line]]:
     from bench.memory.gpu import estimate
 
     head, *lines = map(json.loads, GPU_LINES.read_text(encoding="utf-8").splitlines())
-    for line in lines:  # peaks stay what they were; the estimate is today's
+    for line in lines:  # old peaks, new estimate
         case = (line["model"], line["method"], line["length"])
         line["estimate"] = estimate(*case, checkpointing=line["checkpointing"])
     return f"{head['machine']}, torch {head['torch']}, {head['date']}", lines
 
 
 def page(here: list[Line], machine: str, of_gpu: tuple[str, list[Line]]) -> str:
-    """All tables, with how to read them."""
+    """All tables, with an explanation."""
     gpu_machine, gpu = of_gpu
     parts = [
         "# Memory: estimated before a job, and taken by it",
@@ -70,7 +70,7 @@ def page(here: list[Line], machine: str, of_gpu: tuple[str, list[Line]]) -> str:
 
 
 def table(lines: list[Line]) -> str:
-    """One row for each line, and the spread of the errors below."""
+    """One row per line, and the spread of the errors below."""
     head = "| shape | method | tokens a row | checkpointing | estimate, GiB | peak, GiB | error |"
     rows = [head, "|---|---|--:|---|--:|--:|--:|", *map(_row, lines)]
     errors = [line["estimate"] / line["peak"] - 1 for line in lines if line.get("peak")]

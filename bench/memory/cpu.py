@@ -1,4 +1,4 @@
-"""Whole jobs on this machine's CPU, each in a process of its own: what they say of their memory themselves."""
+"""Complete jobs on this machine's CPU, each in its own process, which reports its peak memory."""
 
 import json
 import subprocess
@@ -13,7 +13,7 @@ from bench.memory.shapes import config_of, job_of
 
 MODELS = ("tiny", "SmolLM2-135M")
 LENGTHS = ("128", "512", "32-512")
-"""Tokens of a row: of all, or from the shortest to the longest."""
+"""Tokens per row: of all rows, or a range."""
 ROWS_PER_STEP = 4
 
 
@@ -36,14 +36,14 @@ def _case(cache: str, method: str, length: str) -> dict[str, Any]:
 
 
 def main(cache: str, method: str, length: str) -> None:
-    """One case: two steps of rows of one length, or six of rows of many."""
+    """One case: two steps with rows of equal length, or six with rows of many lengths."""
     from finetune_trainer.attempt.interruption import Interruption
     from finetune_trainer.attempt.report import Reporter
     from finetune_trainer.train import execute
 
     shortest, _, longest = length.rpartition("-")
     lengths = [int(longest)] * 2 * ROWS_PER_STEP
-    if shortest:  # evenly in the logarithm, in an order that mixes them
+    if shortest:  # log-uniform, in a mixed order
         places = [(7 * row) % 24 / 23 for row in range(6 * ROWS_PER_STEP)]
         lengths = [round(int(shortest) * (int(longest) / int(shortest)) ** place) for place in places]
     with tempfile.TemporaryDirectory() as scratch:
@@ -60,7 +60,7 @@ def main(cache: str, method: str, length: str) -> None:
 
 
 def _row(length: int) -> str:
-    """The tests' tokenizer makes a token of each letter; the template takes about 20."""
+    """The tests' tokenizer makes one token per letter; the template adds about 20."""
     return json.dumps({"prompt": "x" * max(1, int(0.7 * length) - 24), "completion": "z" * int(0.3 * length)}) + "\n"
 
 
@@ -68,7 +68,7 @@ _MAKE = "import sys; from pathlib import Path; from bench.memory.cpu import make
 
 
 def make(name: str, folder: Path) -> None:
-    """A model with random weights in bfloat16, as they are published, in a process that does not count."""
+    """A model with random weights in bfloat16, like published ones, written by a process that is not measured."""
     import torch
     from transformers import LlamaForCausalLM
 

@@ -1,7 +1,7 @@
 """Peak memory of an evaluation by the length of its test set (`make bench-evaluation`).
 
-Everybody's answers are there already, as a run finds them that was interrupted at its end: no model is loaded, and what
-is left is reading, comparing, records and report. Each length has a process of its own.
+All answers are already saved, as in a run that was interrupted at its end: no model is loaded, and what is left is
+reading, comparing, records and report. Each length has its own process.
 """
 
 import argparse
@@ -31,7 +31,7 @@ is reading, comparing, records and report.
 
 
 def main() -> None:
-    """A table of all lengths, or one line of it."""
+    """Print a table of all lengths, or one line of it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rows", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--write", type=Path, help="the page")
@@ -54,7 +54,7 @@ def _in_its_process(rows: int) -> str:
 
 
 def one(rows: int) -> None:
-    """One line of it."""
+    """Measure one line of it."""
     from finetune_api.trainer import MeasureJob
     from finetune_trainer.attempt.interruption import Interruption
     from finetune_trainer.attempt.report import Reporter
@@ -71,7 +71,7 @@ def one(rows: int) -> None:
         asked = collected(job.spec, job.dataset, lambda split: _rows(job, split), lambda texts: list(map(len, texts)))
         assert asked is not None
         asking = AskingProvider(
-            job, folder, asked=asked, way=Way(), reporter=Reporter(job), interruption=Interruption()
+            job, folder, material=asked, way=Way(), reporter=Reporter(job), interruption=Interruption()
         )
         for who in ("tuned", "zeroShot"):
             _answered(asking._kept(who, job.uid, job.attempt), rows, wrong=3 if who == "tuned" else 2)  # noqa: SLF001 - answers that a killed pod would have left
@@ -97,7 +97,7 @@ def _write(path: Path, rows: int) -> int:
 
 
 def _answered(kept: Any, rows: int, *, wrong: int) -> None:
-    """Answers of which one in `wrong` is not right."""
+    """Save answers of which one in `wrong` is wrong."""
     from finetune_trainer.evaluation.kept import Answer
 
     for start in range(0, rows, 1000):

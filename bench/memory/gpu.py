@@ -1,6 +1,6 @@
-"""Two real steps of the trainer on a GPU for each shape, method, length and with and without checkpointing.
+"""Two real training steps on a GPU for each shape, method and length, with and without checkpointing.
 
-`python -m bench.memory.gpu [SHAPE …]` prints the table's lines as JSON, of all shapes or of those named.
+`python -m bench.memory.gpu [SHAPE …]` prints the table's lines as JSON, for all shapes or for those named.
 """
 
 import gc
@@ -65,7 +65,7 @@ def _case(folder: Path, name: str, method: str, length: int, *, checkpointing: b
 
 
 def estimate(name: str, method: str, length: int, *, checkpointing: bool) -> int:
-    """What is thought of the case, in bytes."""
+    """The estimate for the case, in bytes."""
     with torch.device("meta"):
         shape = model_shape.of_model(_built(name, torch.float32))
     assert shape is not None

@@ -1,4 +1,4 @@
-"""Models of known shapes with random weights: memory does not depend on what the numbers are."""
+"""Models of known shapes with random weights: memory does not depend on their values."""
 
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ def config_of(name: str) -> Any:
 
 
 def job_of(folder: Path, method: str, **hyper: Any) -> TrainerJob:
-    """A job on rows that are elsewhere."""
+    """A job whose rows are supplied by the caller."""
     data = folder / "train.jsonl"
     spec = {
         "connectionRef": {"name": "local"},

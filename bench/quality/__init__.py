@@ -1,1 +1,1 @@
-"""How good tuned models get on data that people have rated, beside what was published about the same data."""
+"""Quality of tuned models on data rated by people, compared with published figures for the same data."""

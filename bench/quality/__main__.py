@@ -1,6 +1,6 @@
 """`make bench-quality`: SmolLM2-135M tuned on half of the rated texts and asked about the other half, for some seeds.
 
-A seed decides halves, order and adapters. What is done is kept (out/quality), so an interrupted run goes on.
+The seed determines halves, order and adapters. Results are saved (out/quality), so an interrupted run can be resumed.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ Result = dict[str, Any]
 
 
 def main() -> None:
-    """Tune and ask what has not been, and write the page."""
+    """Run what is not done yet, and write the page."""
     parser = argparse.ArgumentParser(prog="python -m bench.quality", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--train-rows", type=int, help="at most so many to learn from; default: half of all")
@@ -61,7 +61,7 @@ def model_cache(files: Path) -> Path:
 
 
 def run(downloads: Path, cache: Path, name: str, seed: int, at_most: dict[str, int | None]) -> Result:
-    """One tuning and its answers; kept, so that it is done once."""
+    """One tuning with its answers; saved, so that it is done only once."""
     size = "-".join(str(count or "half") for count in at_most.values())
     folder = OUT / f"{name.replace(' ', '-')}-{size}-{seed}"
     kept = folder / "result.json"
@@ -92,7 +92,7 @@ def manifest(folder: Path, seed: int) -> dict[str, Any]:
 
 
 def of_answers(rows: Sequence[dict[str, Any]], who: str) -> Scores:
-    """What the answers of the tuned model or a baseline are worth."""
+    """The scores of the tuned model's or a baseline's answers."""
     answers = [str(row["answers"][who]["answer"]).strip() for row in rows]
     return scores(answers, [row["completion"].strip() for row in rows], texts.LABELS)
 
@@ -110,7 +110,7 @@ def page(found: Sequence[Result]) -> str:
 
 
 def table(name: str, found: Sequence[Result]) -> str:
-    """Ours, and what the paper has."""
+    """Our figures and those of the paper."""
     rows = found[0]["rows"]
     head = [
         f"## {name.capitalize()}: {rows['train']:,} rows to learn from, {rows['test']:,} to answer", "",

@@ -1,4 +1,4 @@
-"""What the paper that ships with the texts has: Hutto and Gilbert, VADER, ICWSM 2014, tables 4 and 5."""
+"""Figures of the paper that comes with the texts: Hutto and Gilbert, VADER, ICWSM 2014, tables 4 and 5."""
 
 OVERALL_F1 = {
     "tweets": {

@@ -1,4 +1,4 @@
-"""Scores of answers in one word out of three, and their spread over seeds. Pure."""
+"""Scores of one-word answers out of three classes, and their spread over seeds. Pure."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from statistics import mean, stdev
 
 @dataclass(frozen=True)
 class Scores:
-    """Parts of one: accuracy; F1 of each class, in the mean and weighted by how often the class is right."""
+    """Fractions: accuracy; F1 per class, as a plain mean and weighted by the frequency of the class."""
 
     accuracy: float
     macro_f1: float
@@ -15,7 +15,7 @@ class Scores:
 
 
 def scores(answers: Sequence[str], labels: Sequence[str], classes: Sequence[str]) -> Scores:
-    """An answer that is no class is wrong, and counts against the class that it should have been."""
+    """An answer outside of the classes is wrong, and counts against the right class."""
     pairs = list(zip(answers, labels, strict=True))
     f1 = [_f1(pairs, one) for one in classes]
     counts = [sum(label == one for label in labels) for one in classes]
@@ -24,12 +24,12 @@ def scores(answers: Sequence[str], labels: Sequence[str], classes: Sequence[str]
 
 
 def _f1(pairs: Sequence[tuple[str, str]], one: str) -> float:
-    """2 TP / (2 TP + FP + FN); 0 where the class neither occurs nor is answered."""
+    """2 TP / (2 TP + FP + FN); 0 if the class neither occurs nor is answered."""
     hits = sum(answer == label == one for answer, label in pairs)
     either = sum(answer == one for answer, _ in pairs) + sum(label == one for _, label in pairs)
     return 2 * hits / either if either else 0.0
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and sample standard deviation, as a table has them."""
+    """Mean and sample standard deviation, formatted for a table."""
     return f"{mean(values):.3f} ± {stdev(values):.3f}" if len(values) > 1 else f"{mean(values):.3f}"

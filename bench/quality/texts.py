@@ -1,4 +1,4 @@
-"""The texts of the quickstart's package, halved: one half to learn from, the other to be asked about."""
+"""The texts of the quickstart's package, split in half: one half for training, the other for the test set."""
 
 import json
 import runpy
@@ -11,7 +11,7 @@ SETS = {
     "tweets": ("hutto_ICWSM_2014/tweets_GroundTruth.txt", "tweet"),
     "product reviews": ("hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt", "review"),
 }
-"""File of each set, and what one of its texts is called."""
+"""File of each set, and the word for one of its texts."""
 LABELS = ("positive", "negative", "neutral")
 VALIDATION_ROWS = 64
 
@@ -19,7 +19,7 @@ Row = dict[str, str]
 
 
 def rows(downloads: Path, name: str, seed: int) -> list[Row]:
-    """All texts of a set as rows, each text once, in an order that depends on seed and text alone."""
+    """All texts of a set as rows, without duplicates, in an order determined by seed and text."""
     prepare = runpy.run_path(str(FOLDER / "prepare.py"))
     file, thing = SETS[name]
     sdist = prepare["one"](downloads, "vader[Ss]entiment-*.tar.gz")
@@ -30,12 +30,12 @@ def rows(downloads: Path, name: str, seed: int) -> list[Row]:
 
 
 def write_halves(all_rows: list[Row], folder: Path, at_most: dict[str, int | None]) -> dict[str, int]:
-    """Write train, validation (a part of the first half) and test; how many rows each has.
+    """Write train, validation (a part of the first half) and test; returns the number of rows of each.
 
     Args:
-        all_rows: in their order.
-        folder: gets a file for each split.
-        at_most: rows of train and test, where not the whole half is wanted.
+        all_rows: in order.
+        folder: for the files of the splits.
+        at_most: limits of rows for train and test.
     """
     half = len(all_rows) // 2
     splits = {

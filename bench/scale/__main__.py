@@ -1,4 +1,4 @@
-"""`make bench-operator`: N FineTuneJobs at once on a control plane whose nodes KWOK plays. Writes Markdown."""
+"""`make bench-operator`: N FineTuneJobs at once on a control plane whose nodes KWOK simulates. Writes Markdown."""
 
 from __future__ import annotations
 
@@ -25,11 +25,12 @@ from tests.cluster import processes
 EDITS = 200
 RESTART_SECONDS = 300
 PEER_AT_MOST = 5000
-"""The peer takes nine minutes for so many, and grows faster than their number: beside more there is no run of it."""
+"""The peer takes nine minutes for this many, and its time grows faster than their number, so it runs no more."""
 
 
 def main() -> int:
-    """Run for each number of jobs, then for the reports, and write the page; the exit code says whether all is met."""
+    """Run for each number of jobs, then the reports, and write the page; the exit code says whether all bars are
+    met."""
     parser = argparse.ArgumentParser(prog="python -m bench.scale", description=__doc__)
     parser.add_argument("--jobs", type=int, nargs="*", default=[1000], help="a run for each")
     parser.add_argument(
@@ -58,7 +59,7 @@ def _parts(rows: list[Row], others: list[Run]) -> list[str]:
 
 
 def _tell(parts: list[str], file: Path | None) -> None:
-    """After each run: the next one may fail."""
+    """Write after each run, since the next one may fail."""
     text = page.page(parts)
     if file:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +69,7 @@ def _tell(parts: list[str], file: Path | None) -> None:
 
 @contextmanager
 def fresh_world() -> Iterator[tuple[world.World, Path]]:
-    """A cluster of its own, and a folder."""
+    """A new cluster, and a folder."""
     with (
         tempfile.TemporaryDirectory(prefix="bench-scale-") as folder,
         world.running(f"scale-{os.getpid()}", Path(folder)) as made,
@@ -77,13 +78,13 @@ def fresh_world() -> Iterator[tuple[world.World, Path]]:
 
 
 def measure(count: int) -> Row:
-    """One run of jobs, from their POST to their end; then a restart and edits with all of them present."""
+    """One run of jobs, from their POST to their end; then a restart and edits with all of them in place."""
     with fresh_world() as (made, folder):
         ours.install(made, count)
         with ours.running(made, folder) as operator:
             run = _play(made, count, ours, (operator.pid,), operator.check)
         asked = figures.requests(made.audit_log, ours.USER)
-        # The operator believes a pod that has ended well; on a busy machine Kubernetes itself is half a minute behind.
+        # The operator trusts a pod that has succeeded; on a busy machine Kubernetes is half a minute behind.
         processes.wait_until(lambda: world.is_at_rest(made), "every batch Job ended", timeout=120 + count / 10)
         began = time.monotonic()
         with ours.running(made, folder) as operator:
@@ -103,7 +104,7 @@ def measure(count: int) -> Row:
 
 
 def measure_peer(count: int) -> Run:
-    """One run of the peer's jobs, from their POST to their end; of its two managers, both together."""
+    """One run of the peer's jobs, from their POST to their end; figures of its two managers together."""
     with fresh_world() as (made, folder):
         peer.install(made)
         with peer.running(made, folder) as managers:
@@ -114,7 +115,7 @@ def measure_peer(count: int) -> Run:
 
 @dataclass(frozen=True)
 class _Played:
-    """What a run took; of who does the work, where nothing else is said."""
+    """What a run took; figures of the operator's processes unless said otherwise."""
 
     times: Times
     peak_mib: float
@@ -124,7 +125,7 @@ class _Played:
 
 
 def _figures(count: int, run: _Played, asked: Counter[str]) -> dict[str, Any]:
-    """The fields of a `Run`; what was asked of the API server most is printed."""
+    """The fields of a `Run`; prints the most frequent API requests."""
     for what, number in asked.most_common(12):
         print(f"  {number / count:7.2f} per job  {what}")
     times, created = run.times, run.times.until(run.times.job_created)
@@ -143,7 +144,7 @@ def _figures(count: int, run: _Played, asked: Counter[str]) -> dict[str, Any]:
 
 
 class _Contender(Protocol):
-    """A module that has N jobs of an operator."""
+    """A module with the jobs of an operator."""
 
     PATH: str
 
@@ -178,13 +179,13 @@ def _play(
 
 
 def _others(made: world.World, *operators: int) -> float:
-    """CPU seconds so far of everything on the machine that does not belong to the run."""
+    """CPU seconds so far of all processes of the machine that do not belong to the run."""
     own = sum(figures.cpu_seconds(pid) for pid in {*made.pids(), *operators, os.getpid()})
     return figures.machine_seconds() - own
 
 
 def measure_reports(count: int) -> pushes.Pushed:
-    """One run of reports that come at once."""
+    """One run of simultaneous reports."""
     with fresh_world() as (made, folder):
         ours.install(made, count)
         with ours.running(made, folder) as operator:

@@ -1,4 +1,4 @@
-"""What is asked of the operator beside its peer, in the same run, and whether it is met. Pure."""
+"""Requirements for the operator compared with its peer in the same run, and whether they are met. Pure."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from itertools import pairwise
 from bench.scale.page import Row, Run
 
 MANY = 5000
-"""From so many jobs on, more is asked."""
+"""From this many jobs on requirements are stricter."""
 MB_PER_MIB = 1.048576
 LINEAR = 1.1
-"""How much more than in proportion a time may grow from one size to the next: a run is not like another."""
+"""How much more than linearly a time may grow from one size to the next: runs vary."""
 
 
 @dataclass(frozen=True)
 class Bar:
-    """One demand: a figure that may be `limit` at most."""
+    """One requirement: a figure that must not exceed `limit`."""
 
     jobs: int
     what: str
@@ -27,12 +27,12 @@ class Bar:
 
     @property
     def met(self) -> bool:
-        """Whether it is kept."""
+        """Whether it is met."""
         return self.figure <= self.limit
 
 
 def judged(rows: Sequence[Row], peers: Sequence[Run]) -> list[Bar]:
-    """All demands, those beside the peer only where it ran with as many jobs."""
+    """All requirements; those relative to the peer only if it ran with as many jobs."""
     beside = {peer.jobs: peer for peer in peers}
     found = [bar for row in rows for bar in _of(row, beside.get(row.jobs))]
     ordered = sorted(rows, key=lambda row: row.jobs)
@@ -62,7 +62,7 @@ def _of(row: Row, peer: Run | None) -> list[Bar]:
 
 
 def _growth(smaller: Row, larger: Row) -> list[Bar]:
-    """No step worse than linear: time per job does not grow with the number of jobs."""
+    """No growth worse than linear: the time per job must not grow with the number of jobs."""
     times = {
         "apply → Job p50": (smaller.created_p50, larger.created_p50),
         "apply → Job p99": (smaller.created_p99, larger.created_p99),

@@ -1,4 +1,4 @@
-"""One edit among N finished jobs: from the PATCH until the client's watch shows that the operator has seen it."""
+"""One edit among N finished jobs: from the PATCH until the client's watch shows that the operator has processed it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ SECONDS = 30.0
 
 
 async def play(kubeconfig: Path, path: str, names: list[str]) -> list[float]:
-    """Edit these jobs one after the other; seconds until status speaks of each edit.
+    """Edit these jobs one after another; returns the seconds until the status reflects each edit.
 
     Raises:
-        TimeoutError: an edit was not seen.
+        TimeoutError: the status did not change in time.
     """
     async with Api.connect(kubeconfig) as api:
         seen = _Seen()
         watching = asyncio.create_task(seen.watch(api, path))
         try:
-            # The watch begins with all that is there: an edit before its end would wait for the client, not for us.
+            # The watch starts with all existing objects: an edit before that would wait for the client, not for us.
             async with asyncio.timeout(10 * SECONDS):
                 await seen.until(lambda: names[-1] in seen.observed and len(seen.observed) >= len(names))
             return [await _edit(api, seen, path, name) for name in names]
@@ -31,7 +31,7 @@ async def play(kubeconfig: Path, path: str, names: list[str]) -> list[float]:
 
 
 class _Seen:
-    """The generation of each object that its status speaks of."""
+    """The observed generation in each object's status."""
 
     def __init__(self) -> None:
         self.observed: dict[str, int] = {}

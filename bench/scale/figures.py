@@ -1,4 +1,4 @@
-"""Figures from what was recorded: percentiles, requests in the audit log, CPU and memory of a process."""
+"""Figures from recorded data: percentiles, requests in the audit log, CPU and memory of a process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def percentile(values: Sequence[float], part: float) -> float:
-    """Nearest rank: the smallest value that `part` of all values do not exceed; nan where there is none."""
+    """Nearest rank: the smallest value that is not exceeded by `part` of all values; nan without values."""
     ordered = sorted(values)
     return ordered[max(0, math.ceil(part * len(ordered)) - 1)] if ordered else math.nan
 
@@ -26,20 +26,20 @@ def cpu_seconds(pid: int) -> float:
 
 
 def machine_seconds() -> float:
-    """What all processors together have spent so far on anything but waiting."""
+    """CPU seconds of all processors so far, except for idling and waiting."""
     fields = [int(field) for field in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     idle, waiting = fields[3], fields[4]
     return (sum(fields) - idle - waiting) / TICKS
 
 
 def peak_mib(pid: int) -> float:
-    """The most memory that a process has had resident, in MiB."""
+    """The peak resident memory of a process, in MiB."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
 
 
 def requests(audit_log: Path, user: str) -> Counter[str]:
-    """Finished requests of a user in the audit log by verb and resource, watches left out."""
+    """A user's completed requests in the audit log by verb and resource, without watches."""
     counted: Counter[str] = Counter()
     with audit_log.open("rb") as lines:
         for line in lines:

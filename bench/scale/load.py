@@ -1,4 +1,4 @@
-"""The client: applies N objects as fast as the API server takes them, and sees by its watches what becomes of them."""
+"""The client: applies N objects as fast as the API server accepts them, and watches what happens to them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 @dataclass
 class Times:
-    """Moments of each object by its name, in seconds of the monotonic clock."""
+    """Times of each object by name, in seconds of the monotonic clock."""
 
     sent: dict[str, float] = field(default_factory=dict)
     job_created: dict[str, float] = field(default_factory=dict)
@@ -33,12 +33,12 @@ class Times:
     failed: set[str] = field(default_factory=set)
 
     def until(self, moments: Mapping[str, float]) -> list[float]:
-        """Seconds from an object's POST to a moment."""
+        """Seconds from an object's POST to another time."""
         return [at - self.sent[name] for name, at in moments.items() if name in self.sent]
 
 
 class Api:
-    """The API server as the administrator, by plain HTTP: a client library would cost more than what is measured."""
+    """The API server, as administrator, by plain HTTP: a client library would cost more than what is measured."""
 
     def __init__(self, session: aiohttp.ClientSession, server: str) -> None:
         self._session, self._server = session, server
@@ -46,7 +46,7 @@ class Api:
     @classmethod
     @asynccontextmanager
     async def connect(cls, kubeconfig: Path) -> AsyncIterator[Api]:
-        """Connects with the kubeconfig's token."""
+        """Connect with the kubeconfig's token."""
         config = yaml.safe_load(await asyncio.to_thread(kubeconfig.read_text))
         cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
         context = ssl.create_default_context()
@@ -67,7 +67,7 @@ class Api:
             return await _object(answer, HTTPStatus.CREATED)
 
     async def merge(self, path: str, body: Manifest) -> Manifest:
-        """Merge into one object.
+        """Merge-patch one object.
 
         Raises:
             RuntimeError: the server refused it.
@@ -76,10 +76,10 @@ class Api:
             return await _object(answer, HTTPStatus.OK)
 
     async def watch(self, path: str, accept: str = "application/json") -> AsyncIterator[tuple[str, Manifest]]:
-        """Events from the present on, for ever. A watch that ends goes on from what it has told, as informers do.
+        """Events from now on, without end. A watch that ends is resumed at its last version, as informers do.
 
-        The API server ends watches whose reader it cannot keep up with; to be told everything anew would then take it
-        longer each time. What it knows no more, and what it has before the first event, is told from the present on.
+        The API server ends watches whose reader is too slow; starting again with all objects would take longer each
+        time. If the version has expired, or there was no event yet, it starts again from now.
         """
         version, headers = "0", {"Accept": accept}
         while True:
@@ -115,7 +115,7 @@ async def _object(answer: aiohttp.ClientResponse, wanted: HTTPStatus) -> Manifes
 
 
 async def in_turns(items: Iterable[Any], do: Callable[[Any], Awaitable[Any]]) -> list[Any]:
-    """What `do` makes of each item, in no order; so many at once as the client has workers."""
+    """Results of `do` for each item, unordered, with as many at once as the client has workers."""
     waiting, done = deque(items), []
 
     async def work() -> None:
@@ -136,16 +136,16 @@ async def play(
     check: Callable[[], None],
     seconds: float,
 ) -> Times:
-    """Apply all manifests at once, and return when each is Complete or Failed.
+    """Apply all manifests at once; returns when each is Complete or Failed.
 
     Args:
-        kubeconfig: the administrator's.
+        kubeconfig: of the administrator.
         manifests: objects of one kind.
         path: where they are created and watched.
         jobs_path: where batch Jobs are watched.
-        owner_of: the name of the object that a batch Job was made for.
-        check: called now and then; raises where there is no use in waiting.
-        seconds: from the first POST after which those that have not ended count as lost.
+        owner_of: returns the name of the object that a batch Job belongs to.
+        check: called periodically; raises if waiting is pointless.
+        seconds: time limit from the first POST.
 
     Raises:
         TimeoutError: they did not all end.
@@ -170,7 +170,7 @@ async def play(
 
 
 def _raise_what_ended(watching: Iterable[asyncio.Task[None]]) -> None:
-    """A watch ends by its error alone."""
+    """A watch only ends with an error."""
     for task in watching:
         if task.done():
             task.result()

@@ -1,4 +1,4 @@
-"""finetune-operator in the benchmark: the chart's rights and default settings, one process, N FineTuneJobs."""
+"""finetune-operator in the benchmark: the chart's permissions and default settings, one process, N FineTuneJobs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ PATH = f"/apis/{API}/namespaces/{NAMESPACE}/finetunejobs"
 
 
 def install(world: World, jobs: int) -> None:
-    """Definitions, rights, a connection, and the models whose versions the jobs make."""
+    """Apply CRDs, permissions, a connection, and the models that get the jobs' versions."""
     install_chart(world)
     world.cluster.apply(
         _connection("local"),
@@ -44,7 +44,7 @@ def install(world: World, jobs: int) -> None:
 
 
 def install_chart(world: World) -> None:
-    """Definitions and rights, and the pod that the operator labels as the leader's."""
+    """Apply CRDs and permissions, and the pod that the operator labels as the leader's."""
     cluster = world.cluster
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}})
     cluster.helm("install", RELEASE, str(ROOT / "helm" / "finetune-operator"), "--namespace", OWN)
@@ -67,7 +67,7 @@ class Running:
         return self.process.pid
 
     def check(self) -> None:
-        """Whether it still works.
+        """Check that it still runs.
 
         Raises:
             RuntimeError: it has ended; with the end of its log.
@@ -76,21 +76,21 @@ class Running:
             raise RuntimeError(f"the operator ended with {self.process.returncode}: {self.log.read_text()[-2000:]}")
 
     def metric(self, name: str, **labels: str) -> float:
-        """The sum of a metric's samples that have these labels."""
+        """The sum of a metric's samples with these labels."""
         with urllib.request.urlopen(f"http://127.0.0.1:{self.probe_port}/metrics", timeout=30) as answer:
             families = text_string_to_metric_families(answer.read().decode())
         samples = (sample for family in families for sample in family.samples if sample.name == name)
         return sum(sample.value for sample in samples if labels.items() <= sample.labels.items())
 
     def caught_up(self, objects: int) -> bool:
-        """Whether each of so many jobs was looked at, and nothing waits."""
+        """Whether this many jobs were reconciled, and the queue is empty."""
         looked = self.metric("finetune_reconciles_total", kind="FineTuneJob") >= objects
         return looked and not self.metric("finetune_queue_ready") and not self.metric("finetune_queue_in_work")
 
 
 @contextmanager
 def running(world: World, folder: Path, more: Mapping[str, str] | None = None) -> Iterator[Running]:
-    """The operator while it leads; it is ended afterwards. `more`: variables of its environment."""
+    """The operator while it leads; stopped afterwards. `more`: additional environment variables."""
     probe, report = free_port(), free_port()
     environment = {
         **(more or {}),
@@ -118,7 +118,7 @@ def running(world: World, folder: Path, more: Mapping[str, str] | None = None) -
 
 
 def jobs(count: int, connection: str = "local") -> Iterator[Manifest]:
-    """FineTuneJobs with nothing but what is required."""
+    """FineTuneJobs with required fields only."""
     for number in range(count):
         yield {
             "apiVersion": API,
@@ -176,7 +176,8 @@ def _own_pod() -> Manifest:
 
 
 def _service_account(world: World, folder: Path) -> dict[str, str]:
-    """What a pod is given: the chart's service account as the kubelet mounts it, and the API server's address."""
+    """A pod's files and variables: the chart's service account as mounted by the kubelet, and the API server's
+    address."""
     (cluster,) = (one["cluster"] for one in yaml.safe_load(world.cluster.kubeconfig.read_text())["clusters"])
     server = urlsplit(cluster["server"])
     token = world.cluster.token(OWN, RELEASE)

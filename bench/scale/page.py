@@ -1,4 +1,4 @@
-"""What was measured, as a page of Markdown: the figures, on which machine, with which versions, and how busy it was."""
+"""The results as a page of Markdown: figures, machine, versions, and load."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parents[2]
 
 @dataclass(frozen=True, kw_only=True)
 class Run:
-    """One run of jobs, by whomever. Times in seconds."""
+    """One run of jobs, of either operator. Times in seconds."""
 
     jobs: int
     created_p50: float
@@ -26,29 +26,29 @@ class Run:
     all_complete: float
     """From the first POST until the last job is Complete."""
     requests_per_job: float
-    """Of who does the work, watches left out, its start included."""
+    """Of the operator, without watches, including its start."""
     peak_mib: float
     cpu_seconds: float
     api_cpu_seconds: float
-    """Of the API server meanwhile: most of what the jobs cost is there."""
+    """CPU time of the API server: most of the cost of the jobs is there."""
     others: float
-    """Processors that other work on the machine took meanwhile."""
+    """Processors used by other processes of the machine."""
     failed: int
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row(Run):
-    """One run of the operator; with what it then does with all jobs present."""
+    """One run of the operator, including what it does with all jobs in place."""
 
     restart: float
-    """From a start of the process with all jobs present until each was looked at and nothing waits."""
+    """From a start of the process with all jobs in place until each was reconciled and the queue is empty."""
     edit_p50: float
-    """From an edit of one of these jobs until its status speaks of it; the same for p99."""
+    """From an edit of one of these jobs until its status reflects it; the same for p99."""
     edit_p99: float
 
 
 def table(rows: list[Row]) -> str:
-    """Runs as Markdown."""
+    """The runs as Markdown."""
     head = (
         "| jobs | apply → Job p50 s | p99 s | all Complete s | requests per job | peak MiB | CPU s "
         "| API server's CPU s | restart s | edit p50 ms | p99 ms | others' CPUs |"
@@ -65,7 +65,7 @@ def table(rows: list[Row]) -> str:
 
 
 def peers(rows: list[Run]) -> str:
-    """Runs of the peer as Markdown."""
+    """The runs of the peer as Markdown."""
     columns = (
         "TrainJobs | apply → Job p50 s | p99 s | all Complete s | requests per job | peak MiB | CPU s "
         "| API server's CPU s | others' CPUs"
@@ -98,7 +98,7 @@ def page(parts: list[str]) -> str:
 
 
 def facts() -> list[str]:
-    """Where and when, and with what."""
+    """Place, time and versions."""
     return [
         f"{described()}; commit {commit()}",
         f"Kubernetes {kubernetes()} with etcd without fsync, KWOK {_kwok()}; "
@@ -112,7 +112,7 @@ def _kubeflow() -> str:
 
 
 def commit() -> str:
-    """The commit that is checked out."""
+    """The current commit."""
     command = ["git", "describe", "--always", "--dirty"]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
 

@@ -1,8 +1,8 @@
-"""Kubeflow Trainer with JobSet in the benchmark: both managers as their own manifests have them, N TrainJobs.
+"""Kubeflow Trainer with JobSet in the benchmark: both managers with their own manifests, N TrainJobs.
 
-Their webhooks are on, as in a real deployment. The API server reaches them at the host's address of the cluster; who
-plays the kubelet's part here gives each manager the certificate that it has written into its Secret. Nothing of them
-is changed but the rate of Trainer's client, which has no setting and is 20 requests a second.
+Their webhooks are enabled, as in a real deployment. The API server reaches them at the host's address in the cluster;
+we act as kubelet and give each manager the certificate that it wrote into its Secret. Nothing of them is changed except
+the rate limit of Trainer's client, 20 requests a second, which has no setting.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tests.cluster.errors import ClusterError
 API = "trainer.kubeflow.org/v1alpha1"
 PATH = f"/apis/{API}/namespaces/{NAMESPACE}/trainjobs"
 CERTIFICATES = Path("/tmp/k8s-webhook-server/serving-certs")
-"""Where both managers look for their certificates; it cannot be set."""
+"""Where both managers expect their certificates; not configurable."""
 
 
 @dataclass(frozen=True)
 class Manager:
-    """One of the two, and its names in its manifests."""
+    """One of the two managers, with its names in its manifests."""
 
     program: str
     namespace: str
@@ -44,7 +44,7 @@ class Manager:
 
     @property
     def user(self) -> str:
-        """Its name in the audit log."""
+        """Its user in the audit log."""
         return f"system:serviceaccount:{self.namespace}:{self.account}"
 
 
@@ -60,15 +60,15 @@ MANAGERS = (JOB_SET, TRAINER)
 
 
 def install(world: World) -> None:
-    """Definitions, rights, webhooks and their Services."""
+    """Apply CRDs, permissions, webhooks and their Services."""
     programs, cluster = binaries.build("kubeflow"), world.cluster
     for definition in (
         *sorted((programs / "trainer-manifests/crds").glob("trainer.kubeflow.org_*.yaml")),
         *sorted((programs / "jobset-manifests/crd/bases").glob("*.yaml")),
     ):
-        # Client-side apply would copy a definition into an annotation, which is too small for it.
+        # Client-side apply would copy a CRD into an annotation, which exceeds its limit.
         cluster.kubectl("create", "-f", str(definition))
-    # Not `kubectl wait`: it fails on a definition that has no conditions yet.
+    # Not `kubectl wait`: it fails on a CRD without conditions.
     processes.wait_until(lambda: _defined(world), "the definitions", timeout=30)
     names = {"trainer": ("rbac", "webhook"), "jobset": ("rbac", "webhook", "internalcert")}
     for manager in MANAGERS:
@@ -91,7 +91,7 @@ def _defined(world: World) -> bool:
 
 
 def _built(world: World, manager: Manager, parts: list[Path], prefix: str) -> list[Manifest]:
-    """What kustomize makes of parts of the manifests. Services are our own: theirs select pods that are not there."""
+    """The manifests built by kustomize. Services are our own: the original ones select pods that do not exist."""
     folder = world.cluster.folder / f"kustomize-{manager.program}"
     folder.mkdir()
     wanted = {
@@ -110,7 +110,7 @@ def _empty_secret(manager: Manager) -> Manifest:
 
 
 def _front(world: World, manager: Manager) -> tuple[Manifest, Manifest]:
-    """The Service of a manager's webhooks, and where it leads: to a port of this machine."""
+    """The Service of a manager's webhooks, and its endpoints: a port of this machine."""
     metadata = {"name": manager.service, "namespace": manager.namespace}
     port = {"name": "webhook-server", "port": 443, "protocol": "TCP", "targetPort": manager.webhook_port}
     service = {"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": {"ports": [port]}}
@@ -133,7 +133,7 @@ class Running:
     logs: tuple[Path, ...]
 
     def check(self) -> None:
-        """Whether both still work.
+        """Check that both still run.
 
         Raises:
             RuntimeError: one has ended; with the end of its log.
@@ -145,7 +145,7 @@ class Running:
 
 @contextmanager
 def running(world: World, folder: Path) -> Iterator[Running]:
-    """Both managers while they are ready, and the runtime that jobs name; they are ended afterwards."""
+    """Both managers once they are ready, and the runtime that jobs name; stopped afterwards."""
     with ExitStack() as stack:
         CERTIFICATES.mkdir(parents=True, exist_ok=True)
         stack.callback(_remove_if_unused)
@@ -154,7 +154,7 @@ def running(world: World, folder: Path) -> Iterator[Running]:
         for manager, (pid, log) in zip(MANAGERS, started, strict=True):
             ready = partial(answers, f"http://{world.cluster.addresses.loopback}:{manager.health_port}/readyz")
             processes.wait_until(ready, manager.program, timeout=120, pid=pid, log=log)
-        # A webhook is ready a moment after it says so, and knows a runtime a moment after it has let it pass.
+        # A webhook works a moment after it reports ready, and knows a runtime a moment after accepting it.
         processes.wait_until(lambda: _accepted(world, "apply", _runtime()), "the runtime", timeout=60)
         job = next(jobs(1))
         processes.wait_until(lambda: _accepted(world, "create", job, "--dry-run=server"), "a TrainJob", timeout=60)
@@ -163,7 +163,7 @@ def running(world: World, folder: Path) -> Iterator[Running]:
 
 @contextmanager
 def _started(world: World, manager: Manager, folder: Path) -> Iterator[tuple[int, Path]]:
-    """One manager in a view of the file system where its certificates are its own."""
+    """One manager, in a mount namespace with its own certificates."""
     certificates = folder / f"certificates-{manager.program}"
     certificates.mkdir()
     log = folder / f"{manager.program}.log"
@@ -209,7 +209,7 @@ def _flags(world: World, manager: Manager, folder: Path) -> list[str]:
 
 
 def _certified(world: World, manager: Manager, folder: Path) -> bool:
-    """Whether the manager has filled its Secret; then its data are where a kubelet would mount them."""
+    """Whether the manager has filled its Secret; if so, writes its data where a kubelet would mount them."""
     data = world.cluster.get("secret", manager.secret, "-n", manager.namespace).get("data") or {}
     for name, value in data.items():
         (folder / name).write_bytes(base64.b64decode(value))
@@ -225,7 +225,7 @@ def _accepted(world: World, verb: str, manifest: Manifest, *more: str) -> bool:
 
 
 def _remove_if_unused() -> None:
-    """The folders were made for the mounts; somebody else's files stay."""
+    """The folders were created for the mounts; other files stay."""
     with suppress(OSError):
         CERTIFICATES.rmdir()
         CERTIFICATES.parent.rmdir()
@@ -250,7 +250,7 @@ def _runtime() -> Manifest:
 
 
 def jobs(count: int) -> Iterator[Manifest]:
-    """TrainJobs with nothing but what is required."""
+    """TrainJobs with required fields only."""
     for number in range(count):
         yield {
             "apiVersion": API,

@@ -1,4 +1,4 @@
-"""N trainers that report at the same moment, each as a pod does: own address, own token, own connection, patience."""
+"""N trainers that report at the same moment, each like a pod: own address, token and connection, with retries."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ PROBE_EVERY_SECONDS = 0.1
 
 @dataclass
 class Pushed:
-    """What became of the reports. Times in seconds."""
+    """Results for the reports. Times in seconds."""
 
     taken: list[float] = field(default_factory=list)
-    """From the common start until a report was accepted, waits included."""
+    """From the common start until a report was accepted, including waits."""
     told_to_wait: int = 0
-    """Answers 429 and 503, and connections that were closed in the middle of a request: come back later."""
+    """Responses 429 and 503, and connections closed during a request: retry later."""
     shown: float = 0.0
     """Until the client's watch shows the last job's progress in its status."""
     probes: list[float] = field(default_factory=list)
-    """How long the liveness probe took meanwhile."""
+    """Durations of the liveness probe during this time."""
 
 
 async def play(
     kubeconfig: Path, path: str, jobs: list[Manifest], *, report_port: int, probe_port: int, seconds: float
 ) -> Pushed:
-    """Apply jobs whose pods stay, wait until all run, and have all report at once.
+    """Apply jobs whose pods keep running, wait for the pods, and have all report at once.
 
     Raises:
-        TimeoutError: not all was done in time.
+        TimeoutError: not finished in time.
     """
     pushed = Pushed()
     async with Api.connect(kubeconfig) as api, asyncio.timeout(seconds):
@@ -78,7 +78,7 @@ async def _running_pods(api: Api, count: int) -> list[Manifest]:
 
 
 async def token_of(api: Api, pod: Manifest) -> tuple[str, str]:
-    """What the kubelet mounts: a token that is bound to the pod and means the operator alone."""
+    """As mounted by the kubelet: a token bound to the pod, with the operator as its only audience."""
     metadata = pod["metadata"]
     bound = {"apiVersion": "v1", "kind": "Pod", "name": metadata["name"], "uid": metadata["uid"]}
     request = {"audiences": [TOKEN_AUDIENCE], "expirationSeconds": 3600, "boundObjectRef": bound}
@@ -88,7 +88,7 @@ async def token_of(api: Api, pod: Manifest) -> tuple[str, str]:
 
 
 def report_of(pod: Manifest) -> Manifest:
-    """A report in the middle of training, as the pod's environment says whose it is."""
+    """A report from the middle of training, for the job in the pod's environment."""
     (container,) = pod["spec"]["containers"]
     job = next(orjson.loads(one["value"]) for one in container["env"] if one["name"] == JOB_VARIABLE)
     own = {key: job[key] for key in ("namespace", "name", "uid", "attempt")}
@@ -99,7 +99,7 @@ def report_of(pod: Manifest) -> Manifest:
 
 @dataclass(frozen=True)
 class Trainer:
-    """One pod as the report server meets it."""
+    """One pod from the view of the report server."""
 
     url: str
     address: str
@@ -107,10 +107,10 @@ class Trainer:
     token: str
 
     async def report(self, pushed: Pushed, began: float) -> None:
-        """Report until it is accepted, and wait where the server says so.
+        """Report until it is accepted, waiting when the server asks for it.
 
         Raises:
-            RuntimeError: the server refuses it.
+            RuntimeError: the server rejects it.
         """
         connector = aiohttp.TCPConnector(ssl=False, local_addr=(self.address, 0))  # a throw-away certificate
         headers = {"Authorization": f"Bearer {self.token}", "Content-Type": "application/json"}
@@ -122,7 +122,7 @@ class Trainer:
         pushed.taken.append(time.monotonic() - began)
 
     async def _post(self, session: aiohttp.ClientSession, body: bytes) -> float | None:
-        """Seconds after which to come back; None: accepted."""
+        """Seconds after which to retry; None: accepted."""
         try:
             async with session.post(self.url, data=body) as answer:
                 if answer.status == HTTPStatus.ACCEPTED:
@@ -131,12 +131,12 @@ class Trainer:
                     raise RuntimeError(f"{answer.status}: {await answer.text()}")
                 return float(answer.headers.get("Retry-After", 1))
         except aiohttp.ClientConnectionError:
-            # Who is told to wait before the body was read is hung up on.
+            # The server may close the connection if it asks to wait before the body was read.
             return 1.0
 
 
 async def _shown(api: Api, path: str, count: int) -> float:
-    """When the last job's status has the reported step."""
+    """When the last job's status shows the reported step."""
     showing: set[str] = set()
     async for _, job in api.watch(path):
         if ((job.get("status") or {}).get("progress") or {}).get("step"):

@@ -1,4 +1,4 @@
-"""A control plane whose nodes and pods KWOK plays: what both operators run on. Knows neither of them."""
+"""A control plane whose nodes and pods KWOK simulates, for both operators. Independent of either."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from tests.cluster.cluster import Cluster
 
 NAMESPACE = "bench"
 STAYS = "bench.finetune.dev/stays"
-"""Annotation of pods that do not end by themselves."""
+"""Annotation of pods that keep running."""
 
 NODES = 20
 PODS_PER_NODE = 1000
 ETCD_BYTES = 8 * 1024**3
-"""Ten thousand jobs and all that was written about them, until it is compacted after five minutes."""
+"""Enough for ten thousand jobs with all their revisions, which are compacted after five minutes."""
 AT_ONCE_SECONDS = 5
-"""Controllers that look for new kinds do so within these seconds of each other."""
+"""Controllers poll for new kinds within these seconds of each other."""
 KWOK_CONFIG = Path(__file__).with_name("kwok") / "kwok.yaml"
 
 AUDIT_POLICY = {
@@ -39,7 +39,7 @@ AUDIT_POLICY = {
         {"level": "None"},
     ],
 }
-"""Who asked for what, without bodies, and of operators alone: the log is to cost little."""
+"""The audit policy: metadata only, and of operators only, to keep it cheap."""
 
 
 class World:
@@ -50,7 +50,7 @@ class World:
         self.audit_log = audit_log
 
     def pids(self) -> list[int]:
-        """The processes of the control plane and of its nodes."""
+        """The processes of control plane and nodes."""
         return list(processes.running(str(self.cluster.folder)))
 
     def api_server(self) -> int:
@@ -61,17 +61,17 @@ class World:
 
 @contextmanager
 def running(name: str, folder: Path) -> Iterator[World]:
-    """A fresh cluster, its nodes ready; gone at the end.
+    """A new cluster with ready nodes; deleted at the end.
 
-    The clients of controller manager and scheduler have no rate limit that a benchmark of operators could meet first.
+    Controller manager and scheduler have no client rate limit that would limit the operators first.
     """
     log, audited = _audit(folder)
     unlimited = ["--kube-api-qps=1000", "--kube-api-burst=1000"]
     flags = {
-        # Webhooks are called at their endpoints: nobody here makes a Service's address lead to them.
+        # Webhooks are called at their endpoints: there is no kube-proxy for Services.
         "kube-apiserver": [*audited, "--enable-aggregator-routing=true"],
         "etcd": [f"--quota-backend-bytes={ETCD_BYTES}"],
-        # A heartbeat that is late because the machine is busy is not a lost node.
+        # A heartbeat that is late because the machine is busy is no lost node.
         "kube-controller-manager": [*unlimited, "--node-monitor-grace-period=300s"],
         "kube-scheduler": unlimited,
     }
@@ -87,7 +87,7 @@ def running(name: str, folder: Path) -> Iterator[World]:
 
 @contextmanager
 def api_alone(name: str, folder: Path) -> Iterator[World]:
-    """A fresh API server without controllers and nodes, for who plays what they would do; gone at the end."""
+    """A new API server without controllers and nodes, for callers that simulate these; deleted at the end."""
     log, audited = _audit(folder)
     with Cluster(name, nodes=0, controllers=False, more_flags={"kube-apiserver": audited}) as cluster:
         account = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}}
@@ -97,10 +97,10 @@ def api_alone(name: str, folder: Path) -> Iterator[World]:
 
 
 def settle(made: World, plural: str) -> None:
-    """Return when Kubernetes' own controllers watch a kind that was just defined, for which they look every 30 s.
+    """Return once Kubernetes' controllers watch a newly defined kind, for which they poll every 30 s.
 
-    Until then the garbage collector asks anew for the owner of each batch Job: a request for each, of whoever begins
-    sooner than that after its definitions came.
+    Until then the garbage collector looks up the owner of each batch Job again: one request each, to the cost of
+    whichever operator starts earlier after its CRDs were applied.
     """
     processes.wait_until(lambda: _is_watched(made, plural), f"watches of {plural}", timeout=120)
     time.sleep(AT_ONCE_SECONDS)
@@ -113,7 +113,7 @@ def _is_watched(made: World, plural: str) -> bool:
 
 
 def is_at_rest(made: World) -> bool:
-    """Whether the Job controller has seen the end of every batch Job."""
+    """Whether the Job controller has processed the end of every batch Job."""
     unended = made.cluster.kubectl(
         "get", "jobs.batch", "--namespace", NAMESPACE, "--field-selector", "status.successful=0", "--output", "name"
     )
@@ -121,7 +121,7 @@ def is_at_rest(made: World) -> bool:
 
 
 def _audit(folder: Path) -> tuple[Path, list[str]]:
-    """The log of who asked for what, and the API server's flags for it."""
+    """The audit log, and the API server's flags for it."""
     folder.mkdir(parents=True, exist_ok=True)
     policy, log = folder / "audit-policy.json", folder / "audit.log"
     policy.write_text(json.dumps(AUDIT_POLICY))

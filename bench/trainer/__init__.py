@@ -1,1 +1,1 @@
-"""Training side by side: the trainer, TRL and transformers' Trainer on the same rows, each in a process of its own."""
+"""Training side by side: the trainer, TRL and transformers' Trainer on the same rows, each in its own process."""

@@ -1,7 +1,7 @@
 """`make bench-trainer`: the trainer beside TRL, transformers, LLaMA-Factory and Unsloth; bench/results/trainer.md.
 
-Contenders take turns, each in a process of its own; of several runs the best counts. What was measured is kept as
-JSON Lines beside the page; what was measured on another machine stands on it too.
+Contenders take turns, each in its own process; the best of several runs counts. Results are saved as JSON Lines beside
+the page, which also shows those of other machines.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from bench.trainer.work import Task
 
 RESULTS = Path(__file__).parents[1] / "results"
 _QUICK = 7
-"""Contenders of a quick race: the first ones of its list."""
+"""A quick race has only this many contenders, the first of its list."""
 
 
 def run(task: Task) -> Result:
@@ -37,10 +37,10 @@ def run(task: Task) -> Result:
 
 
 def contend(task: Task) -> Result:
-    """What a contender measures, in the Python of its environment.
+    """Run a contender in the Python of its environment.
 
     Raises:
-        NotInstalledError: it has none.
+        NotInstalledError: it has no environment.
         CalledProcessError: it failed.
     """
     command: list[Any] = [python_of(task.program), "-m", "bench.trainer.contend", json.dumps(asdict(task))]
@@ -55,7 +55,7 @@ def _reason(error: NotInstalledError | subprocess.CalledProcessError) -> str:
 
 
 def best(found: Iterable[Result]) -> list[Result]:
-    """The best run of each contender, setting by setting in the order in which they came."""
+    """The best run of each contender in each setting, in the original order."""
     by_name: dict[tuple[str, str], Result] = {}
     for one in found:
         key = str(one["setting"]), str(one["contender"])
@@ -64,7 +64,7 @@ def best(found: Iterable[Result]) -> list[Result]:
 
 
 def quick(race: Race) -> Race:
-    """The first contenders of a race with a quarter of the rows and as few steps as there can be."""
+    """The first contenders of a race, with a quarter of the rows and the minimum of steps."""
     if race is AGREEMENT:
         return race
     task = replace(race.task, batch=race.task.batch // 4, seconds=0)
@@ -72,12 +72,12 @@ def quick(race: Race) -> Race:
 
 
 def recorded(path: Path) -> list[Result]:
-    """What was measured before."""
+    """Results saved before."""
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def race_all(chosen: list[Race], runs: int, record: Path) -> None:
-    """Write down each result as it comes; of what was measured before stays what is not raced anew."""
+    """Save each result at once; earlier results are kept unless they are raced again."""
     anew = {setting_of(race.task) for race in chosen}
     kept = [one for one in recorded(record) if one["setting"] not in anew]
     found: list[Result] = []

@@ -1,6 +1,6 @@
-"""LLaMA-Factory, through the function that its command line calls. Its packages are of another environment.
+"""LLaMA-Factory, called through the function of its command line. It has its own environment.
 
-It wants files: the model with its tokenizer, and the rows as tokens in the form in which it keeps them itself.
+It needs files: the model with its tokenizer, and tokenised rows in its own format.
 """
 
 import os
@@ -14,7 +14,7 @@ from bench.trainer.clock import Clock, await_turn
 
 def run(task: work.Task) -> dict[str, Any]:
     """Train with LLaMA-Factory's defaults; `-slim` without activation checkpointing."""
-    os.environ["DISABLE_VERSION_CHECK"] = "1"  # what fits together, the resolver of its lock has seen to
+    os.environ["DISABLE_VERSION_CHECK"] = "1"  # the lock file ensures that versions fit
     import torch
     from llamafactory.train.tuner import run_exp
 

@@ -1,4 +1,4 @@
-"""transformers' Trainer by itself, with peft: what one writes in twenty lines."""
+"""transformers' Trainer with peft, as one would use it in twenty lines."""
 
 import tempfile
 from typing import Any

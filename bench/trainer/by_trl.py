@@ -1,4 +1,4 @@
-"""TRL's SFTTrainer. Its packages are of another environment."""
+"""TRL's SFTTrainer. It has its own environment."""
 
 import tempfile
 from typing import Any
@@ -16,7 +16,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "trl-liger": _SLIM | _GROUPED | {"use_liger_kernel": True},
     "trl-packing-liger": _SLIM | {"packing": True, "use_liger_kernel": True},
 }
-"""What each contender changes about TRL's defaults, beside what the work asks for; all but the first name bf16, too."""
+"""What each contender changes in TRL's defaults, besides the task's settings; all but the first also use bf16."""
 
 
 def run(task: work.Task) -> dict[str, Any]:
@@ -44,7 +44,7 @@ def run(task: work.Task) -> dict[str, Any]:
 
 
 def dataset(task: work.Task) -> Any:
-    """The rows as TRL takes tokens."""
+    """The rows in TRL's format for tokens."""
     from datasets import Dataset
 
     return Dataset.from_list(
@@ -56,7 +56,7 @@ def dataset(task: work.Task) -> Any:
 
 
 def trained(task: work.Task, model: Any, data: Any, clock: Clock, *, peft_config: Any, **own: Any) -> dict[str, Any]:
-    """Train `model` by SFTTrainer; `own` are arguments of SFTConfig beside what the work asks for."""
+    """Train `model` with SFTTrainer; `own` are arguments of SFTConfig besides the task's settings."""
     import torch
     from trl import SFTConfig, SFTTrainer
 

@@ -1,4 +1,4 @@
-"""Unsloth's model under TRL's SFTTrainer, as its notebooks have it. Its packages are of another environment."""
+"""Unsloth's model with TRL's SFTTrainer, as in its notebooks. It has its own environment."""
 
 import tempfile
 from pathlib import Path

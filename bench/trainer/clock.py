@@ -1,4 +1,4 @@
-"""What a contender's process measures: steps as they end, memory, and what the model learns."""
+"""What a contender's process measures: times of steps, memory, and losses."""
 
 import resource
 import time
@@ -12,25 +12,25 @@ _LEAST_TIMED = 2
 
 
 def await_turn(file: str | None) -> None:
-    """Wait until `file` is there: contenders may be loaded beside one another, but they run one after the other."""
+    """Wait until `file` exists: contenders may load at the same time, but run one after another."""
     while file and not Path(file).exists():
         time.sleep(0.1)
 
 
 @dataclass
 class Clock:
-    """Steps as they end. A GPU is waited for at each, in every contender alike."""
+    """Records the ends of steps. Synchronises the GPU at each, for every contender alike."""
 
     task: Task
     started: float = field(default_factory=time.monotonic)
-    """When the model was there and training could begin."""
+    """When the model was loaded and training could start."""
     ends: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
-    """Seconds that all threads of this process had computed by then: others on the machine change them little."""
+    """CPU seconds of this process so far: little affected by other processes of the machine."""
     tokens: list[int] = field(default_factory=list)
 
     def step(self, tokens: int) -> bool:
-        """A step of so many tokens without padding has ended; whether the time is over."""
+        """Record the end of a step with its tokens without padding; returns whether the time is over."""
         import torch
 
         if torch.cuda.is_available():
@@ -42,7 +42,7 @@ class Clock:
         return timed >= _LEAST_TIMED and self.ends[-1] - self.ends[self.task.warm_up - 1] > self.task.seconds
 
     def result(self, losses: list[float], held_out: float | None) -> dict[str, Any]:
-        """Everything that is known of the contender at the end."""
+        """Everything measured about the contender."""
         import torch
 
         cuda, warm_up = torch.cuda.is_available(), self.task.warm_up

@@ -1,6 +1,6 @@
 """One contender, in this process: `python -m bench.trainer.contend '{"contender": "ours", "shape": "135M", …}'`.
 
-The argument is a Task as JSON; the last line of the output is what was measured, as JSON.
+The argument is a Task as JSON; the last line of the output is the result as JSON.
 """
 
 import json
@@ -18,7 +18,7 @@ PROGRAMS = {
     "llamafactory": "bench.trainer.by_llamafactory",
     "unsloth": "bench.trainer.by_unsloth",
 }
-"""By the first word of a contender's name."""
+"""By the first part of a contender's name."""
 
 MARK = "RESULT "
 
@@ -26,12 +26,12 @@ _LIBRARIES = ("unsloth", "llamafactory", "trl", "liger_kernel", "peft", "transfo
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that this process has imported."""
+    """Versions of the libraries that this process has imported."""
     return {name: version(name) for name in _LIBRARIES if name in sys.modules}
 
 
 def main() -> None:
-    """Run the contender that the command line names."""
+    """Run the contender named in the command line."""
     task = Task(**json.loads(sys.argv[1]))
     os.environ |= {"HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
     os.environ |= {"UNSLOTH_DISABLE_STATISTICS": "1", "HF_HUB_DISABLE_TELEMETRY": "1"}

@@ -1,4 +1,4 @@
-"""The peers' environments, each made once from a lock of its own: their bounds exclude one another."""
+"""The peers' environments, each created once from its own lock: their requirements conflict."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ def python_of(program: str) -> Path:
     """The Python that a contender's program runs in.
 
     Raises:
-        NotInstalledError: its packages could not be had, or not together.
+        NotInstalledError: its packages are unavailable or conflict.
     """
     lock = HERE / "locks" / f"{program}.txt"
     if not lock.is_file():
@@ -38,6 +38,6 @@ def python_of(program: str) -> Path:
 
 
 def _settings() -> dict[str, str]:
-    """uv does not read pip's settings: a mirror that is set for pip shall serve it too."""
+    """uv does not read pip's settings: pass on a configured mirror."""
     mirror = os.environ.get("PIP_INDEX_URL")
     return {"UV_HTTP_TIMEOUT": "300"} | ({"UV_DEFAULT_INDEX": mirror} if mirror else {}) | dict(os.environ)

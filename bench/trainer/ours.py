@@ -1,4 +1,4 @@
-"""The trainer of this project, through the same functions as a job's pod: model, adapters, decisions, steps."""
+"""This project's trainer, called through the same functions as in a job's pod: model, adapters, settings, steps."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from bench.trainer.clock import Clock, await_turn
 
 
 def job(output: str, task: work.Task) -> Any:
-    """A job of a cluster, as its pod gets it."""
+    """A cluster's job as given to its pod."""
     from finetune_api.trainer import TrainerJob
 
     return TrainerJob.model_validate(
@@ -40,7 +40,7 @@ def job(output: str, task: work.Task) -> Any:
 
 
 def run(task: work.Task) -> dict[str, Any]:
-    """Train as a job does."""
+    """Train like a job."""
     from finetune_trainer.computing import torch_settings
     from finetune_trainer.computing.limits import cpu_threads
 
@@ -97,7 +97,7 @@ def run(task: work.Task) -> dict[str, Any]:
 
 
 def _adapted(model: Any, one: Any, task: work.Task) -> Any:
-    """With adapters that have learnt something, on layers as a job has them."""
+    """Add adapters that are not zero, on fused layers as in a job."""
     from finetune_trainer.computing import adapted_linear, frozen_norm
     from finetune_trainer.models.adapters import with_adapters
 
@@ -110,14 +110,14 @@ def _adapted(model: Any, one: Any, task: work.Task) -> Any:
 
 
 def _compile_or_not(contender: str) -> None:
-    """Whatever the work's length: without more in its name a contender computes as a long job does."""
+    """A contender without a suffix compiles like a long job, whatever the task's length."""
     from finetune_trainer.training import tuning
 
     tuning._WORTH_COMPILING = math.inf if "eager" in contender else 0  # noqa: SLF001 - its place in a job
 
 
 def _store(one: Any, task: work.Task) -> Any:
-    """The rows where the job's shuffled order comes upon them in the order of the work, as every peer takes them."""
+    """The rows reordered, so that the job's shuffle yields them in the task's order, in which peers take them."""
     from finetune_trainer.training import tuning
     from finetune_trainer.training.token_store import TokenStore
 
@@ -128,7 +128,7 @@ def _store(one: Any, task: work.Task) -> Any:
 
 
 def _profiled(trainer: Any, path: str) -> None:
-    """Print where the time of one step goes."""
+    """Print a profile of one step."""
     import torch
 
     original, seen = trainer.training_step, []

@@ -1,4 +1,4 @@
-"""The page of bench/results from recorded results. Pure."""
+"""The page of bench/results, from saved results. Pure."""
 
 from collections.abc import Callable, Iterable
 from itertools import groupby
@@ -10,10 +10,10 @@ from bench.trainer.races import AGREEMENT
 Result = dict[str, Any]
 
 PEAK = 989e12
-"""Of an H100 or H200 in dense bfloat16, FLOP per second, by its data sheet."""
+"""Of an H100 or H200 in dense bfloat16, FLOP per second, according to its data sheet."""
 
 BOUND = 1e-4
-"""How far apart losses of the same step may be, as a part of ours: 32 bits, the same rows in the same order."""
+"""Allowed relative difference from our loss in the same step: 32 bits, the same rows in the same order."""
 
 _OTHER_ORDER = ("trl-grouped", "trl-packing", "trl-liger")
 
@@ -40,17 +40,17 @@ def page(results: Iterable[Result]) -> str:
 
 
 def setting_of(task: work.Task) -> str:
-    """The name of a piece of work."""
+    """The name of a task's setting."""
     return f"{task.shape} {task.lengths}"
 
 
 def apart(losses: list[float], ours: list[float]) -> float | None:
-    """The largest distance of two curves at the same step, as a part of the second; None where they share no step."""
+    """The largest relative difference of two curves in the same step; None without common steps."""
     return max((abs(one - other) / other for one, other in zip(losses, ours, strict=False)), default=None)
 
 
 def agreement(results: list[Result]) -> list[tuple[Result, float, float]]:
-    """Contenders, and how far apart from ours their curves are, and their losses on rows that nobody trained on."""
+    """Contenders, with the differences of their curves and of their held-out losses from ours."""
     ours = next(one for one in results if one["contender"].removesuffix("-float32") == "ours")
     return [
         (
@@ -96,7 +96,7 @@ def _speed(setting: str, results: list[Result]) -> str:
 
 
 def _versions(done: list[Result]) -> list[str]:
-    """What each program ran with, where that was kept."""
+    """The versions of each program, if recorded."""
     of_program: dict[str, dict[str, str]] = {}
     for one in done:
         program = one["contender"].partition("-")[0]
@@ -157,7 +157,7 @@ def _machine(results: list[Result]) -> str:
 
 
 def _other_days(results: list[Result]) -> str:
-    """Who was measured on another day than the table's head says."""
+    """Contenders that were measured on another day than the table's header says."""
     days: dict[str, list[str]] = {}
     for one in results:
         days.setdefault(str(one["machine"]).partition(",")[0], []).append(f"`{one['contender']}`")

@@ -1,4 +1,4 @@
-"""Who does which work: on speed, and on whether all learn the same from the same rows."""
+"""Which contenders do which task: for speed, and for whether all learn the same from the same rows."""
 
 import math
 from dataclasses import dataclass, replace
@@ -14,19 +14,19 @@ _FP32 = {"precision": "Float32"}
 
 @dataclass(frozen=True)
 class Race:
-    """One piece of work, and who does it."""
+    """One task, and its contenders."""
 
     task: Task
     contenders: tuple[Contender, ...]
 
     @property
     def tasks(self) -> list[Task]:
-        """The work of each contender."""
+        """The task for each contender."""
         return [replace(self.task, contender=name, **own) for name, own in self.contenders]
 
 
 def named(task: Task) -> str:
-    """A contender as the page calls it."""
+    """A contender's name on the page."""
     return task.contender + ("" if task.precision == "Auto" else f"-{task.precision.lower()}")
 
 
@@ -36,7 +36,7 @@ def _race(shape: str, lengths: str, batch: int, *contenders: str | Contender, **
 
 
 IN_ORDER = ("ours", "transformers", "trl-in-order", "llamafactory", "unsloth")
-"""Those that take rows as they stand, in 32 bits on a CPU: what they learn can be compared step by step."""
+"""Contenders that take rows in order, in 32 bits on a CPU: their losses are comparable step by step."""
 
 AGREEMENT = _race(
     "tiny", "ragged-cpu", 16, "ours-padded", *IN_ORDER, steps=40, warm_up=1, seconds=math.inf, held_out=64,
@@ -56,10 +56,10 @@ _PEERS = (
 _PEERS_OF_LONG_ROWS: tuple[str | Contender, ...] = (
     ("trl-liger", {"each": 2}), "trl-defaults", ("unsloth", {"each": 2}), ("unsloth-slim", {"each": 2}),
 )  # fmt: skip
-"""Rows of one length need no packing."""
+"""Rows of equal length need no packing."""
 
 _FOUR_BITS = ("ours-eager", "ours", "ours-unfused-eager", "trl-packing-liger", "unsloth-slim")
-"""QLoRA: the best of each."""
+"""The best setting of each for QLoRA."""
 
 _DROPOUT = ("ours-dropout", "ours-eager-dropout")
 

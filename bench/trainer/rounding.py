@@ -1,12 +1,12 @@
 """Do compiled layers differ from others by more than rounding? `python -m bench.trainer.rounding --shape 1.5B`.
 
-The same model, first adapters and rows, computed in several ways, and in 32 bits as the measure of them all:
+The same model, initial adapters and rows, computed in several ways, with 32 bits as the reference:
 
     gradients    of the first step, where B is zero, and of a later one; ||difference|| / ||gradient in 32 bits||
-    first step   what each way's first update of AdamW makes of the second step's loss, all in 32 bits
-    losses       of the first steps, each way going its own
+    first step   the loss of the second step after each way's first AdamW update, evaluated in 32 bits
+    losses       of the first steps, each way on its own trajectory
 
-One line of JSON for each way, then one for what they have in common.
+Prints one line of JSON for each way, then one with comparisons.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from finetune_trainer.training.token_store import TokenStore
 from finetune_trainer.training.tuning import device
 
 LEARNING_RATE, EPSILON, MOST_NORM = 2e-4, 1e-8, 1.0
-"""Of AdamW, whose first step is g / (|g| + epsilon) times the rate; and what gradients are clipped to before."""
+"""Of AdamW, whose first step is g / (|g| + epsilon) times the rate; and the limit for clipping gradients."""
 
 ROWS_PER_STEP = 32
 KINDS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
@@ -49,7 +49,7 @@ class Way:
     compiled: bool = False
 
     def cut(self, tokens: int) -> Cut:
-        """Passes of at most so many tokens."""
+        """Passes of at most this many tokens."""
         return Cut(tokens, packed=self.packed, filled=self.packed and device() == "cuda")
 
 
@@ -65,28 +65,28 @@ WAYS = (
 
 
 class Learner:
-    """A model that is trained in one way."""
+    """A model trained in one way."""
 
     def __init__(self, way: Way, shape: str, store: TokenStore, tokens: int) -> None:
         self.way, self._store, self._tokens = way, store, tokens
-        base = work.build(shape, torch.bfloat16, device()).to(way.dtype)  # 32 bits of the same numbers
+        base = work.build(shape, torch.bfloat16, device()).to(way.dtype)  # the same values in 32 bits
         self.model = with_adapters(base, LoRA(r=work.LORA_R, alpha=work.LORA_ALPHA), "bench/model")
         work.fill_adapters(self.model)
-        if way.packed or way.compiled:  # else layers are peft's own
+        if way.packed or way.compiled:  # otherwise the layers are peft's own
             fuse(self.model)
         self.trained = {name: one for name, one in self.model.named_parameters() if one.requires_grad}
         self._optimizer = torch.optim.AdamW(self.trained.values(), lr=LEARNING_RATE, eps=EPSILON, weight_decay=0.0)
 
     @contextmanager
     def training(self) -> Iterator[None]:
-        """As a job trains."""
+        """The context in which a job trains."""
         self.model.train()
         trained = list(self.trained.values())
         with in_training(self.model, trained, packed=self.way.packed, compile_layers=self.way.compiled):
             yield
 
     def loss(self, step: int, *, learn: bool = True) -> float:
-        """Mean loss of a step's rows; gradients are left in the parameters."""
+        """Mean loss of a step's rows; leaves gradients in the parameters."""
         self._optimizer.zero_grad()
         passes = self._passes(step)
         weight, total = sum(map(labelled, passes)), 0.0
@@ -104,23 +104,23 @@ class Learner:
         return passes_of(self._store, rows, self.way.cut(self._tokens))
 
     def gradients(self) -> Gradients:
-        """A copy, on the CPU."""
+        """A copy of the gradients on the CPU."""
         return {name: one.grad.float().cpu() for name, one in self.trained.items() if one.grad is not None}
 
     def set_gradients(self, values: Gradients) -> None:
-        """Go on with these instead."""
+        """Replace the gradients."""
         for name, one in self.trained.items():
             one.grad = values[name].to(one.device)
 
     def update(self) -> float:
-        """One step of the optimizer; the gradients' norm before it."""
+        """One step of the optimizer; returns the gradients' norm before it."""
         norm = torch.nn.utils.clip_grad_norm_(self.trained.values(), MOST_NORM)
         self._optimizer.step()
         return float(norm)
 
     @torch.no_grad()
     def set_second(self, values: Gradients | None, deviation: float = 0.0) -> None:
-        """Give the adapters' B these values, or random ones."""
+        """Set the adapters' B to these values, or to random ones."""
         chance = torch.Generator().manual_seed(5)
         for name, one in self.trained.items():
             if ".lora_B." in name:
@@ -128,7 +128,7 @@ class Learner:
 
 
 def learn(learner: Learner, steps: int) -> dict[str, Any]:
-    """Gradients and losses of one way; its first step is computed twice, since compiled layers are made in it."""
+    """Gradients and losses of one way; computes the first step twice, since layers are compiled in it."""
     with learner.training():
         losses, norms = [learner.loss(0)], []
         first = again = learner.gradients()
@@ -152,34 +152,34 @@ def learn(learner: Learner, steps: int) -> dict[str, Any]:
 
 
 def first_update(gradients: Gradients) -> Gradients:
-    """What AdamW makes of B in its first step."""
+    """The change of B in AdamW's first step."""
     norm = torch.stack([one.norm() for one in gradients.values()]).norm()
     clipped = min(1.0, MOST_NORM / float(norm))
     return {name: -LEARNING_RATE * clipped * one / ((clipped * one).abs() + EPSILON) for name, one in gradients.items()}
 
 
 def far(one: Gradients, other: Gradients, part: str = "") -> float:
-    """||one - other|| / ||other|| over all parameters whose name has `part` in it."""
+    """||one - other|| / ||other|| over all parameters with `part` in their names."""
     names = [name for name in other if part in name]
     apart = sum(float((one[name] - other[name]).double().pow(2).sum()) for name in names)
     return float((apart / max(sum(float(other[name].double().pow(2).sum()) for name in names), 1e-300)) ** 0.5)
 
 
 def agreeing(one: Gradients, other: Gradients, part: str) -> float:
-    """Part of B's elements whose signs are the same."""
+    """Fraction of B's elements with equal signs."""
     names = [name for name in other if part in name and ".lora_B." in name]
     same = sum(int((one[name].sign() == other[name].sign()).sum()) for name in names)
     return same / sum(other[name].numel() for name in names)
 
 
 def by_kind(one: Gradients, exact: Gradients) -> dict[str, Any]:
-    """Distances for each kind of layer, A and B."""
+    """Differences for each kind of layer, A and B."""
     found = {f"{kind} {half}": far(one, exact, f"{kind}.{half}") for kind in KINDS for half in ("lora_A", "lora_B")}
     return {name: round(value, 5) for name, value in found.items()}
 
 
 def say(**about: Any) -> None:
-    """One line."""
+    """Print one line of JSON."""
     sys.stdout.write(json.dumps(about) + "\n")
     sys.stdout.flush()
 
@@ -217,7 +217,7 @@ def main() -> None:
 
 
 def compare(found: dict[str, dict[str, Any]]) -> None:
-    """Every way beside 32 bits and beside the others."""
+    """Compare every way with 32 bits and with the others."""
     for name, one in found.items():
         for other_name, other in found.items():
             if other_name != name:

@@ -1,4 +1,4 @@
-"""What every peer that stands on transformers' Trainer is watched with: a callback, and a count of its tokens."""
+"""Instruments peers that use transformers' Trainer: a callback, and a count of tokens."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,7 +10,7 @@ from bench.trainer.clock import Clock
 
 
 class Watch(TrainerCallback):
-    """Gives the model its first adapters, takes the time of steps, keeps their losses and ends the training."""
+    """Sets the initial adapters, records times and losses of steps, and ends the training."""
 
     def __init__(self, clock: Clock, tokens_of_step: Callable[[int], int]) -> None:
         self._clock, self._tokens_of_step = clock, tokens_of_step
@@ -18,40 +18,40 @@ class Watch(TrainerCallback):
         self._held_out: float | None = None
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **about: Any) -> None:
-        """Adapters are there by now, whoever made them."""
+        """Adapters exist at this point, whoever created them."""
         work.fill_adapters(about["model"])
 
     def on_log(self, args: Any, state: Any, control: Any, **about: Any) -> None:
-        """A step's loss."""
+        """Record a step's loss."""
         if "loss" in about.get("logs", {}):
             self._losses.append(float(about["logs"]["loss"]))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_about: Any) -> Any:
-        """One more step."""
+        """Record a step."""
         if self._clock.step(self._tokens_of_step(state.global_step)):
             control.should_training_stop = True
         return control
 
     def on_train_end(self, args: Any, state: Any, control: Any, **about: Any) -> None:
-        """What was learnt."""
+        """Measure the held-out loss."""
         task = self._clock.task
         if task.held_out:
             self._held_out = work.held_out_loss(about["model"], task.lengths, task.held_out)
 
     @property
     def result(self) -> dict[str, Any]:
-        """Of the whole training."""
+        """Results of the whole training."""
         return self._clock.result(self._losses, self._held_out)
 
 
 def tokens_in_order(task: work.Task) -> Callable[[int], int]:
-    """Tokens of a step, from 1, of a trainer that takes rows as they stand."""
+    """Tokens of a step, from 1, for a trainer that takes rows in order."""
     sizes = [len(row.ids) for row in task.rows]
     return lambda step: sum(sizes[(step - 1) * task.batch : step * task.batch])
 
 
 class Counted:
-    """Tokens of a step of a trainer that sorts or packs rows: counted as batches are made, given as they are used."""
+    """Tokens of a step for a trainer that sorts or packs rows: counted when batches are made, returned when used."""
 
     def __init__(self, trainer: Any) -> None:
         self._made: list[int] = []
@@ -77,7 +77,7 @@ class Counted:
 
 
 def arguments(task: work.Task, output: str, *, cuda: bool, **own: Any) -> dict[str, Any]:
-    """What the work asks of TrainingArguments: everything else is the library's default, or in `own`."""
+    """The task's TrainingArguments: everything else is the library's default, or in `own`."""
     each = min(task.batch, task.each)
     return {
         "output_dir": output, "per_device_train_batch_size": each, "gradient_accumulation_steps": task.batch // each,
@@ -87,7 +87,7 @@ def arguments(task: work.Task, output: str, *, cuda: bool, **own: Any) -> dict[s
 
 
 def tokenizer() -> Any:
-    """A tokenizer for padding alone: the rows are tokens already."""
+    """A tokenizer for padding only: the rows are already tokenised."""
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 

@@ -1,6 +1,6 @@
-"""The work: shapes of models with random weights, and rows of token ids. Every contender gets the same.
+"""The tasks: shapes of models with random weights, and rows of token ids, the same for every contender.
 
-Weights, first adapters and rows come from seeds alone, whatever versions of the libraries a contender brings.
+Weights, initial adapters and rows depend on seeds only, not on a contender's versions of libraries.
 """
 
 import gc
@@ -44,46 +44,46 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 _FOUR_BITS = "-nf4"
 SHAPES |= {f"{name}{_FOUR_BITS}": SHAPES[name] for name in ("1.5B", "8B")}
-"""QLoRA's: the same with a base in 4 bits."""
+"""For QLoRA: the same with a base in 4 bits."""
 
 LORA_R, LORA_ALPHA = 16, 32
 LABELLED = 0.3
-"""Part of a ragged row that carries loss: its end."""
+"""Fraction of a ragged row that carries loss, at its end."""
 
 IGNORED = -100
-"""The label of a token that carries no loss."""
+"""The label of a token without loss."""
 
-_KNOWN_TOKENS = 256  # rows use few tokens, some far more often than others: that much can be learnt in a few steps
+_KNOWN_TOKENS = 256  # few tokens with uneven frequencies, which can be learned in a few steps
 
 
 @dataclass(frozen=True)
 class Task:
-    """What one contender is to do."""
+    """One contender's task."""
 
     contender: str
     shape: str
     lengths: str
     batch: int
-    """Rows of an optimizer step."""
+    """Rows per optimizer step."""
     steps: int
     warm_up: int = 3
-    """Steps before the time counts."""
+    """Steps before the measurement starts."""
     seconds: float = 20
-    """How long the time counts, at the least two steps."""
+    """Duration of the measurement, at least two steps."""
     precision: str = "Auto"
     each: int = 8
-    """Most rows of a peer's forward pass."""
+    """Maximum rows of a peer's forward pass."""
     learning_rate: float = 2e-4
     held_out: int = 0
-    """Rows that nobody trained on, whose loss is measured at the end."""
+    """Rows that are not trained on, whose loss is measured at the end."""
     after: str | None = None
-    """File whose appearance is the turn of this contender."""
+    """File that must exist before this contender starts."""
     profile: str | None = None
     cprofile: str | None = None
 
     @property
     def program(self) -> str:
-        """The first word of the contender's name: `trl` of `trl-packing`."""
+        """The first part of the contender's name: `trl` of `trl-packing`."""
         return self.contender.partition("-")[0]
 
     @property
@@ -93,24 +93,24 @@ class Task:
 
     @property
     def rows(self) -> "list[Row]":
-        """The rows, in the order in which steps take them."""
+        """The rows, in the order of the steps."""
         return rows(self.lengths, self.batch * self.steps)
 
 
 class Row(NamedTuple):
-    """Token ids, and how many of them are prompt."""
+    """Token ids, and the length of the prompt."""
 
     ids: list[int]
     prompt: int
 
     @property
     def labels(self) -> list[int]:
-        """The ids that carry loss, each in its place."""
+        """The labels: ids of tokens with loss, at their positions."""
         return [IGNORED] * self.prompt + self.ids[self.prompt :]
 
 
 class Lengths(NamedTuple):
-    """How long rows are: log-normal with `mean` and at most `longest` tokens, or all the same where both are equal."""
+    """Lengths of rows: log-normal with `mean` and at most `longest` tokens, or all the same if both are equal."""
 
     mean: int
     longest: int
@@ -138,7 +138,7 @@ def rows(lengths: str, count: int, *, seed: int = 7) -> list[Row]:
 
 
 def build(shape: str, dtype: Any, device: str) -> Any:
-    """The model of a shape with random weights, the same for the same device."""
+    """A model of a shape with random weights, the same for the same device."""
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
@@ -163,7 +163,7 @@ def build(shape: str, dtype: Any, device: str) -> Any:
 
 
 def save(shape: str, dtype: Any, folder: Path) -> None:
-    """Write the model to `folder` for those that want files; it is made where it will be trained, and gone then."""
+    """Write the model to `folder` for contenders that need files; it is created on the training device, then freed."""
     import torch
 
     cuda = torch.cuda.is_available()
@@ -175,7 +175,8 @@ def save(shape: str, dtype: Any, folder: Path) -> None:
 
 
 def fill_adapters(model: Any) -> None:
-    """Give every contender the same adapters, spread as peft's first ones: A uniform within 1/sqrt(inputs), B zero."""
+    """Give every contender the same adapters, distributed like peft's initial ones: A uniform in 1/sqrt(inputs), B
+    zero."""
     import torch
 
     with torch.no_grad():
@@ -189,7 +190,7 @@ def fill_adapters(model: Any) -> None:
 
 
 def held_out_loss(model: Any, lengths: str, count: int) -> float:
-    """Mean negative log likelihood in nats of the labelled tokens of `count` rows that nobody trained on."""
+    """Mean negative log likelihood in nats of the labelled tokens of `count` rows that were not trained on."""
     import torch
     from torch.nn import functional
 
@@ -205,7 +206,7 @@ def held_out_loss(model: Any, lengths: str, count: int) -> float:
 
 
 def flops_per_token(shape: str, work: list[Row]) -> float:
-    """Floating-point operations that LoRA needs for one token of `work`, forward and backward, none of them twice.
+    """Floating-point operations of LoRA for one token of `work`, forward and backward, without recomputation.
 
     4 per frozen weight (forward, and the gradient of its input; none of the weight), the output head only for tokens
     that are labelled, 6 per adapter weight, and causal attention: 2 products of length/2 keys forward, 4 backward.

@@ -25,9 +25,7 @@ RoleArn = Annotated[
 InstanceType = Annotated[
     str,
     Field(max_length=64),
-    shaped(
-        "^ml[.][a-z0-9-]+[.][a-z0-9-]+$", "write a type such as ml.g5.xlarge, in small letters, without white space"
-    ),
+    shaped("^ml[.][a-z0-9-]+[.][a-z0-9-]+$", "write a type such as ml.g5.xlarge, in lower case, without white space"),
 ]
 """SageMaker adds types every month, so only their form is checked."""
 

@@ -173,7 +173,7 @@ ObjectName = Annotated[
     Field(min_length=1, max_length=253),
     shaped(
         "^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
-        "names of objects are in small letters: write a-z, 0-9, - and ., with a letter or a digit at both ends, "
+        "names of objects are in lower case: write a-z, 0-9, - and ., with a letter or a digit at both ends, "
         "such as local-cpu",
     ),
 ]

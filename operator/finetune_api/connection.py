@@ -57,7 +57,7 @@ ImageName = Annotated[
     Field(min_length=1, max_length=512),
     shaped(
         r"^([^/\s\"\x27]*[.:][^/\s\"\x27]*/)?[a-z0-9][^\sA-Z:@\"\x27]*(:[^\s/:@\"\x27]+)?(@[^\s\"\x27]+)?$",
-        "write an image alone, such as registry.example.com/name:1.0, its name in small letters, without https://, "
+        "write an image alone, such as registry.example.com/name:1.0, its name in lower case, without https://, "
         "quotation marks and white space",
     ),
     NO_PLACEHOLDER,

@@ -116,7 +116,7 @@ KINDS = (
         plural="finetunejobs",
         short="ftj",
         scope="Namespaced",
-        description="One run of supervised tuning. Its success adds a version to a FineTunedModel. The spec cannot be "
+        description="One run of fine-tuning. Its success adds a version to a FineTunedModel. The spec cannot be "
         f"changed, except {', '.join(MUTABLE_FIELDS[:-1])} and {MUTABLE_FIELDS[-1]}.",
         spec=FineTuneJobSpec,
         status=FineTuneJobStatus,

@@ -28,7 +28,7 @@ _URI_RULES = rules(
     (
         f"self.matches('^((pvc|configmap)://{OBJECT_SHAPE}|(s3|gs|abfs|hf|https)://[^/]+)/.+')",
         "uri needs a scheme, a place and a path: pvc://CLAIM/PATH, configmap://NAME/KEY, s3://BUCKET/KEY, "
-        "gs://BUCKET/KEY, abfs://CONTAINER/PATH, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH, in small letters; "
+        "gs://BUCKET/KEY, abfs://CONTAINER/PATH, hf://datasets/OWNER/NAME/PATH or https://HOST/PATH, in lower case; "
         "CLAIM and NAME have a-z, 0-9, - and . only (file:// works only in `finetune-trainer check` and `run`)",
     ),
     (

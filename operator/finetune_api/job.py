@@ -38,7 +38,7 @@ _MODEL_NAME = shaped(
 
 _ALL_LINEAR = Never(
     "^(?i:all([_ ]?linear)?)$|^A(?i:ll-linear)$|^(?i:all-)L(?i:inear)$",
-    "write all-linear in small letters and with a hyphen, or names of modules with commas",
+    "write all-linear in lower case and with a hyphen, or names of modules with commas",
 )
 
 _NAMES_OF_MODULES = shaped(

@@ -144,7 +144,7 @@ def _sagemaker_checks(instance_types: Collection[str] | None) -> tuple[Check, ..
     return (
         (
             lambda spec: bool(spec.evaluation.services),
-            "evaluation: at SageMaker the trainer asks nobody else: use zeroShot, fewShot, activeVersion",
+            "evaluation: at SageMaker the trainer calls no other service: use zeroShot, fewShot, activeVersion",
         ),
         (
             lambda spec: spec.evaluation.output is not None,

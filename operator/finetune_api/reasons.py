@@ -111,23 +111,23 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.AWAITING_CONFIGURATION: "Write the block that the message names: it is billed from then on. Or set "
     "deployment.mode: Manual on the FineTunedModel.",
     Reason.RESTORED: "If it is to run, perhaps again, remove its label velero.io/restore-name; else delete it. "
-    "Restores with --status-include-resources know what was done.",
-    Reason.CONNECTION_NOT_FOUND: "Ask an admin to make that LLMConnection, as it was if it has gone: the rest follows "
-    "automatically.",
+    "A restore with --status-include-resources avoids this.",
+    Reason.CONNECTION_NOT_FOUND: "Ask an admin to create that LLMConnection, as it was if it was deleted: the rest "
+    "follows automatically.",
     Reason.NAMESPACE_NOT_ALLOWED: "Ask an admin to let the connection's namespaceSelector match this namespace.",
     Reason.MODEL_NOT_ALLOWED: "Choose a base model that the connection allows, or ask an admin to allow this one.",
     Reason.FINE_TUNING_DISABLED: "Ask an admin to set fineTuning.enabled on the connection, or use another one.",
     Reason.CODE_NOT_ALLOWED: "Remove spec.code, or ask an admin to set fineTuning.allowCode on the connection.",
     Reason.PROVIDER_NOT_SUPPORTED: "Use a connection with a huggingFace, openAI, azureOpenAI, bedrock or sageMaker "
     "block.",
-    Reason.SECRET_NOT_FOUND: "Ask an admin to make the Secret, with all its keys, in the operator's own namespace.",
+    Reason.SECRET_NOT_FOUND: "Ask an admin to create the Secret, with all its keys, in the operator's own namespace.",
     Reason.CREDENTIALS_INVALID: "Ask an admin to correct or renew the keys in the connection's Secret; it is read "
     "again automatically.",
     Reason.PROVIDER_UNAVAILABLE: "Nothing to do: the provider is asked again. If it lasts, check the "
     "addresses in the LLMConnection (baseURL, endpoint, endpoints), and the egress of the operator's pod.",
     Reason.RATE_LIMITED: "Nothing to do: the call is made again after the pause that the provider asks for.",
     Reason.QUOTA_EXCEEDED: "Raise the quota or the credit of the provider's account, or wait for other jobs to end.",
-    Reason.BUCKET_NOT_FOUND: "Ask an admin to make the bucket, in the connection's region, or to correct s3.bucket.",
+    Reason.BUCKET_NOT_FOUND: "Ask an admin to create the bucket, in the connection's region, or to correct s3.bucket.",
     Reason.ROLE_NOT_USABLE: "Ask an admin to correct roleARN: its trust policy must let the service assume it, and the "
     "operator's identity needs iam:PassRole for it.",
     Reason.PROVIDER_BUSY: "Nothing to do: it is tried again. If it lasts, end at the provider what the message names.",
@@ -170,7 +170,7 @@ NEXT_STEP: dict[Reason, str] = {
     Reason.ARTIFACT_FAILED: "Make room on the volume of the connection's artifacts, then set spec.retryNonce.",
     Reason.PUSH_FAILED: "The version exists. Correct what the message names, and push it with `finetune-trainer push`.",
     Reason.TRACKER_FAILED: "The training continues, and metrics.jsonl in the artifact has everything. Correct the "
-    "Secret or the address that spec.trackers names: the next attempt, or the next job, is followed there.",
+    "Secret or the address that spec.trackers names: the next attempt, or the next job, is logged there.",
     Reason.TRAINER_CRASHED: "Read failure.logTail; if the job is not at fault, report it as a bug.",
     Reason.TRAINER_SILENT: "Read the pod's log. If it hangs, delete the pod: the next attempt resumes from the last "
     "checkpoint. If it works, make sure that the pod reaches the operator's report port.",
@@ -181,7 +181,7 @@ NEXT_STEP: dict[Reason, str] = {
     "names; they are tried again.",
     Reason.JOB_SET_MISSING: "Ask an admin to install JobSet; the job then continues automatically. Or apply it under "
     "a new name with resources.nodes: 1.",
-    Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
+    Reason.CONTAINER_CONFIG_INVALID: "Create the Secret, ConfigMap or volume that the message names in this namespace: "
     "the pod continues automatically. If only the name is wrong, correct it; a job is then applied under a new name.",
     Reason.UNSCHEDULABLE: "Wait for room (kubectl describe nodes shows what nodes have, and what of it is requested), "
     "or ask for fewer resources: a pod that asks for more than any node has waits forever.",

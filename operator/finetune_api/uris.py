@@ -29,7 +29,7 @@ ARTIFACT_PLACE = f"^({'|'.join(f'{scheme}://{shape}' for scheme, shape in ARTIFA
 
 ARTIFACT_HELP = (
     "write pvc://CLAIM, s3://BUCKET, gs://BUCKET or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net, "
-    "with or without /PREFIX; all names are in small letters, and a bucket's has at least 3"
+    "with or without /PREFIX; all names are in lower case, and a bucket's has at least 3"
 )
 NO_QUERY_HELP = "a folder has neither '?' nor '#': write the path without them"
 LOCAL_SCHEME = "file"
@@ -153,7 +153,7 @@ def parse_uri(text: str, *, allow_local: bool = False) -> Uri:
             f"{split.scheme or 'no scheme'}: not a place that a dataset is read from{_hint(split)}; {allowed}"
         )
     if not text.startswith(f"{split.scheme}://"):
-        raise UriError(f"the scheme has small letters: write {split.scheme}://")
+        raise UriError(f"the scheme is in lower case: write {split.scheme}://")
     if "@" in split.netloc and split.scheme != "abfs":
         raise UriError("the uri holds credentials; put them into a Secret and name it in spec.dataset.secretRef")
     path = _path(text, split)

@@ -28,7 +28,7 @@ from finetune_operator.providers.client import Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.reconcilers.reports import ReportBox
 from finetune_operator.reconcilers.wiring import Reconcilers
@@ -42,7 +42,7 @@ from finetune_operator.runtime.leadership.lease import unique_identity
 from finetune_operator.runtime.leadership.lease_thread import LeaseThread, lease_thread
 from finetune_operator.runtime.probes import ProbeServer
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
-from finetune_operator.runtime.report_server.server import ReportServer, Takers
+from finetune_operator.runtime.report_server.server import ReportServer, RequestHandlers
 from finetune_operator.runtime.service_account import changed_trust, is_ipv6
 from finetune_operator.runtime.settings import PREFIX, Settings, SettingsError
 
@@ -67,13 +67,17 @@ class Operator:
         self._certificates = certificates
         self._guarded = kube.guarded(self._leadership.assert_held)
         self._store = make_store()
-        show(self._store)
+        register_object_metrics(self._store)
         self._queue = WorkQueue(self._reconcile, settings.workers, timeout=settings.reconcile_timeout_seconds)
         self._reports = ReportBox(self._store, self._queue.add, kube.now)
         self._reconcilers = self._make_reconcilers()
         self._trust_has_changed = changed_trust(settings.service_account)
         self._observer = Observer(
-            kube, self._store, self._queue.add_after, settings.watch_namespaces, gone=self._reconcilers.gone
+            kube,
+            self._store,
+            self._queue.add_after,
+            settings.watch_namespaces,
+            on_deleted=self._reconcilers.handle_deletion,
         )
         self._working = False
 
@@ -140,7 +144,7 @@ class Operator:
         reports = ReportServer(
             self._settings,
             self._certificates.context,
-            Takers(
+            RequestHandlers(
                 authorise=self._reports.authorise,
                 accept=self._reports.accept,
                 upload=self._reconcilers.uploads.accept,
@@ -159,7 +163,7 @@ class Operator:
         settings = self._settings
         stop_kopf = asyncio.Event()
         shell, watching = await start(settings, self._observer, stop_kopf)
-        _on_signals(stop)  # replaces kopf's handlers, which would stop in the middle of reconciles
+        _stop_on_signals(stop)  # replaces kopf's handlers, which would stop in the middle of reconciles
         leading = asyncio.create_task(self._lead(), name="lead")
         over = asyncio.wait([shell, watching, leading], return_when=asyncio.FIRST_COMPLETED)
         ended = await _first(stop.wait(), self._leadership.lost(), over)
@@ -175,15 +179,15 @@ class Operator:
             if task.done() and not task.cancelled() and (error := task.exception()) is not None:
                 # For a refusal of the API server a sentence is enough; an unexpected error needs its traceback.
                 foreseen = isinstance(error, CannotWatch | WentBack)
-                logger.error("cannot go on: %s", _with_step(error), exc_info=None if foreseen else error)
+                logger.error("cannot continue: %s", _with_next_step(error), exc_info=None if foreseen else error)
         return OK if ended == 0 else FAILED
 
     async def _lead(self) -> None:
         """Reconcile, once the store is synced."""
-        await self._observer.begun()
+        await self._observer.wait_until_synced()
         self._queue.start()
         self._working = True
-        await self._observer.keep_up(self._settings.resync_seconds)
+        await self._observer.resync_periodically(self._settings.resync_seconds)
 
     async def _reconcile(self, key: Key) -> Requeue | None:
         if self._observer.is_shut(key.namespace):
@@ -214,13 +218,13 @@ async def _first(*waits: Coroutine[Any, Any, Any]) -> int:
     return tasks.index(first)
 
 
-def _with_step(error: BaseException) -> str:
+def _with_next_step(error: BaseException) -> str:
     """The error, and what to do if the operator's own rights are the cause."""
     step = step_of_write(str(error))
     return f"{error}. {step}" if step else str(error)
 
 
-def _on_signals(stop: asyncio.Event) -> None:
+def _stop_on_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
@@ -228,7 +232,7 @@ def _on_signals(stop: asyncio.Event) -> None:
 
 async def _main(settings: Settings) -> int:
     stop = asyncio.Event()
-    _on_signals(stop)
+    _stop_on_signals(stop)
     try:
         identity = unique_identity(settings.pod_name)
         async with Kube.connect(settings) as kube, lease_thread(settings, identity) as leadership:
@@ -238,7 +242,7 @@ async def _main(settings: Settings) -> int:
         logger.warning("another replica leads now")
         return FAILED
     except (NoCluster, CertificatesUnusable, KubeError, OSError) as error:
-        logger.error("cannot go on: %s", _with_step(error))  # noqa: TRY400 - a sentence says it all
+        logger.error("cannot continue: %s", _with_next_step(error))  # noqa: TRY400 - a sentence says it all
         return FAILED
 
 

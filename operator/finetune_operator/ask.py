@@ -41,8 +41,8 @@ _KINDS = frozenset(
     {"md", "modeldeployment", "modeldeployments", f"modeldeployment.{GROUP}", f"modeldeployments.{GROUP}"}
 )
 """Prefixes of names, as `kubectl get -o name` prints them and users type them."""
-_HOTTEST = 2
-_MOST_TOLD = 300
+_MAX_TEMPERATURE = 2
+_MESSAGE_LIMIT = 300
 OK, FAILED, INTERRUPTED = 0, 1, 130
 ANSWER_SECONDS = 120.0
 """For one answer: a model writes a long one word by word."""
@@ -124,8 +124,8 @@ def _temperature(text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 <= value <= _HOTTEST:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_HOTTEST}")
+    if not 0 <= value <= _MAX_TEMPERATURE:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {_MAX_TEMPERATURE}")
     return value
 
 
@@ -176,22 +176,22 @@ async def answer(kube: Kube, args: argparse.Namespace, environment: Mapping[str,
         wake = f"kubectl -n {args.namespace} annotate md {args.model} --overwrite {WAKE_ANNOTATION}=$(date +%s)"
         raise CannotAsk(f"ModelDeployment {args.model} was stopped, as it received no requests; bring it back: {wake}")
     if status.get("servedVersion") is None or not status.get("endpoint"):
-        raise CannotAsk(f"ModelDeployment {args.model} does not answer yet ({_why(status)})")
+        raise CannotAsk(f"ModelDeployment {args.model} does not answer yet ({_readiness(status)})")
     endpoint = Endpoint.model_validate(status["endpoint"])
     if endpoint.api == "Converse":
-        return await _beside(lambda: _asked_at_aws(endpoint, lambda: _by_converse(endpoint, args)))
+        return await _in_daemon_thread(lambda: _ask_aws(endpoint, lambda: _converse(endpoint, args)))
     body = _completion(endpoint.model, args)
     if endpoint.api == "InvokeEndpoint":
         region = environment.get(REGION_VARIABLE)
-        return await _beside(lambda: _asked_at_aws(endpoint, lambda: _by_invoke_endpoint(endpoint, body, region)))
+        return await _in_daemon_thread(lambda: _ask_aws(endpoint, lambda: _invoke_endpoint(endpoint, body, region)))
     if urlsplit(endpoint.url).hostname == f"{args.model}.{args.namespace}.svc":  # a gateway may be a Service as well
         if (deployment.get("spec") or {}).get("apiKeySecretRef"):
             raise CannotAsk(
                 f"ModelDeployment {args.model} asks for a bearer key, which the API server does not pass on: "
                 f"kubectl -n {args.namespace} port-forward svc/{args.model} 8000:80, and send it with curl"
             )
-        return await _in_cluster(kube, endpoint, args, body)
-    return await _at_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
+        return await _ask_in_cluster(kube, endpoint, args, body)
+    return await _ask_provider(endpoint, body, environment.get(KEY_VARIABLE, ""))
 
 
 def _completion(model: str | None, args: argparse.Namespace) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def _completion(model: str | None, args: argparse.Namespace) -> dict[str, Any]:
     return body
 
 
-def _why(status: Mapping[str, Any]) -> str:
+def _readiness(status: Mapping[str, Any]) -> str:
     """Its phase, and the message of its condition Ready."""
     if not status.get("phase"):
         return "it has no status: see whether the operator runs"
@@ -214,7 +214,7 @@ def _why(status: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def _read(endpoint: Endpoint) -> Iterator[None]:
+def _parsing(endpoint: Endpoint) -> Iterator[None]:
     """Wrap the parsing of a reply.
 
     Raises:
@@ -232,7 +232,7 @@ def _content(reply: bytes) -> str:
     return str(orjson.loads(reply)["choices"][0]["message"]["content"] or "")
 
 
-async def _in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, body: dict[str, Any]) -> str:
+async def _ask_in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, body: dict[str, Any]) -> str:
     path = "v1/chat/completions"
     try:
         reply = await kube.post_to_service(args.namespace, args.model, SERVICE_PORT, path, orjson.dumps(body))
@@ -242,36 +242,38 @@ async def _in_cluster(kube: Kube, endpoint: Endpoint, args: argparse.Namespace, 
             raise CannotAsk(f"ModelDeployment {args.model}: {said}") from None
         if error.status == 0:
             raise  # the API server itself does not answer
-        raise CannotAsk(f"ModelDeployment {args.model}: {_hinted(error.status, error.message)}") from None
-    with _read(endpoint):
+        raise CannotAsk(f"ModelDeployment {args.model}: {_with_hint(error.status, error.message)}") from None
+    with _parsing(endpoint):
         return _content(reply)
 
 
-def _hinted(status: int, said: str) -> str:
+def _with_hint(status: int, said: str) -> str:
     """A server's error message, with a hint what to do about it."""
-    words = "it answers with a page" if said.lstrip().startswith("<") else said[:_MOST_TOLD] or "it refuses"
+    words = "it answers with a page" if said.lstrip().startswith("<") else said[:_MESSAGE_LIMIT] or "it refuses"
     hint = _HINTS.get(status, "")
     return f"{words} ({status}){f'; {hint}' if hint else ''}"
 
 
-async def _at_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:
+async def _ask_provider(endpoint: Endpoint, body: dict[str, Any], key: str) -> str:
     if not key:
         raise CannotAsk(f"{endpoint.url} asks for a key: put yours into {KEY_VARIABLE}")
     import openai
 
     provider = openai.AsyncOpenAI(base_url=endpoint.url, api_key=key, max_retries=1, timeout=ANSWER_SECONDS)
     async with provider as client:
-        with _read(endpoint):  # the SDK does not catch errors of the JSON parser
+        with _parsing(endpoint):  # the SDK does not catch errors of the JSON parser
             try:
                 reply = await client.chat.completions.create(**body)
             except openai.OpenAIError as error:
                 cause = known_cause(error, "SSL_CERT_FILE")
-                raise CannotAsk(f"{endpoint.url} {cause}" if cause else f"{endpoint.url}: {_said(error)}") from None
-    with _read(endpoint):
+                raise CannotAsk(
+                    f"{endpoint.url} {cause}" if cause else f"{endpoint.url}: {_error_message(error)}"
+                ) from None
+    with _parsing(endpoint):
         return reply.choices[0].message.content or ""
 
 
-def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
+def _converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
     """Ask through bedrock-runtime."""
     import boto3
 
@@ -287,11 +289,11 @@ def _by_converse(endpoint: Endpoint, args: argparse.Namespace) -> str:
     region = endpoint.model.split(":")[3]
     client = boto3.Session().client("bedrock-runtime", region_name=region, endpoint_url=endpoint.url)
     reply = client.converse(**asked)
-    with _read(endpoint):
+    with _parsing(endpoint):
         return "".join(block.get("text", "") for block in reply["output"]["message"]["content"])
 
 
-def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | None) -> str:
+def _invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | None) -> str:
     """Ask through sagemaker-runtime, in OpenAI's format. For a private endpoint the caller names the region."""
     import boto3
 
@@ -299,11 +301,11 @@ def _by_invoke_endpoint(endpoint: Endpoint, body: dict[str, Any], region: str | 
     region = public[1] if public else region
     client = boto3.Session().client("sagemaker-runtime", region_name=region, endpoint_url=endpoint.url)
     reply = client.invoke_endpoint(EndpointName=endpoint.model, ContentType="application/json", Body=orjson.dumps(body))
-    with _read(endpoint):
+    with _parsing(endpoint):
         return _content(reply["Body"].read())
 
 
-async def _beside(call: Callable[[], str]) -> str:
+async def _in_daemon_thread(call: Callable[[], str]) -> str:
     """Run in a daemon thread: asyncio waits for the threads of its own executor, even after Ctrl-C."""
     loop = asyncio.get_running_loop()
     answered: asyncio.Future[str] = loop.create_future()
@@ -320,7 +322,7 @@ async def _beside(call: Callable[[], str]) -> str:
     return await answered
 
 
-def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
+def _ask_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
     """Ask with the user's own credentials, from wherever boto3 finds them."""
     from botocore.exceptions import BotoCoreError, ClientError, HTTPClientError, NoCredentialsError, NoRegionError
 
@@ -334,7 +336,7 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
     except ClientError as error:
         code, said = (error.response["Error"].get(key, "") for key in ("Code", "Message"))
         status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        raise CannotAsk(f"{endpoint.url}: {_hinted(status, f'{code}: {said}')}") from None
+        raise CannotAsk(f"{endpoint.url}: {_with_hint(status, f'{code}: {said}')}") from None
     except HTTPClientError as error:
         cause = known_cause(error, "AWS_CA_BUNDLE") or f"does not answer ({type(error).__name__})"
         raise CannotAsk(f"{endpoint.url} {cause}") from None
@@ -342,7 +344,7 @@ def _asked_at_aws(endpoint: Endpoint, ask: Callable[[], str]) -> str:
         raise CannotAsk(f"AWS's settings of this shell: {error}") from None
 
 
-def _said(error: "openai.OpenAIError") -> str:
+def _error_message(error: "openai.OpenAIError") -> str:
     """The provider's message, except for a refused key, where it contains parts of the key."""
     import openai
 
@@ -352,7 +354,7 @@ def _said(error: "openai.OpenAIError") -> str:
         return f"no answer within {ANSWER_SECONDS:g} s: ask again in a while"
     if isinstance(error, openai.APIStatusError):
         told = error.body.get("message") if isinstance(error.body, dict) else error.body
-        return _hinted(error.status_code, str(told or ""))
+        return _with_hint(error.status_code, str(told or ""))
     if isinstance(error, openai.APIConnectionError):
         return "nothing answers there, or the connection broke before the answer was whole"
     return error.message if isinstance(error, openai.APIError) else type(error).__name__

@@ -22,7 +22,7 @@ class Parser(argparse.ArgumentParser):
         """See argparse; a subcommand reports its unknown flags itself, since the top-level parser knows none."""
         found, unknown = super().parse_known_args(args, namespace)
         if unknown and self._subparsers is None:
-            self.error(f"unrecognized arguments: {shlex.join(unknown)}{self._meant(unknown)}")
+            self.error(f"unrecognized arguments: {shlex.join(unknown)}{self._suggestion(unknown)}")
         return found, unknown
 
     def error(self, message: str) -> NoReturn:
@@ -31,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         near = nearest_name(choice[1], re.findall(r"[\w-]+", choice[2])) if choice else None
         super().error(message + (f"; did you mean {near}?" if near else ""))
 
-    def _meant(self, unknown: Sequence[str]) -> str:
+    def _suggestion(self, unknown: Sequence[str]) -> str:
         """A hint: the flag that was probably meant, else to quote a text of several words."""
         flags = [flag for flag in self._option_string_actions if flag.startswith("--")]
         if unknown[0].startswith("-"):

@@ -1,7 +1,7 @@
-"""What Mistral's own library makes of conversations: `mistral_by_mistral_common.py FILE`, run where mistral-common is.
+"""Conversations as tokenized by Mistral's own library: `mistral_by_mistral_common.py FILE`, needs mistral-common.
 
-It is not among the dependencies: it wants an older numpy, and transformers behaves differently beside it. Nothing but
-Python's own library is imported here, so that tests read the conversations from here, too.
+This is not a dependency: it needs an older numpy, and changes the behaviour of transformers. Only the standard library
+is imported at module level, so that tests can import the conversations.
 """
 
 import json

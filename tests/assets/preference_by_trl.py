@@ -1,7 +1,7 @@
-"""One batch of pairs and a model of fixed weights, and what TRL's DPOTrainer makes of them, as figures in a file.
+"""Reference figures of TRL's DPOTrainer for one batch of pairs and a model with fixed weights, in a file.
 
-TRL is not among the dependencies: it brings pandas, which pyarrow then imports wherever it is used. The figures are
-made anew by `python -m tests.assets.preference_by_trl`, in the environment of `make bench-trainer`.
+TRL is not a dependency: it needs pandas, which pyarrow then imports wherever it is used. To regenerate the figures
+run `python -m tests.assets.preference_by_trl` in the environment of `make bench-trainer`.
 """
 
 import json
@@ -45,7 +45,7 @@ def base() -> Any:
 
 
 def fill(model: Any) -> Any:
-    """The model with weights that follow from their names' order alone, those of its adapters too."""
+    """Set weights, including adapters', that depend only on the order of their names."""
     with torch.no_grad():
         for number, (_, value) in enumerate(sorted(model.named_parameters())):
             if value.dim() > 1:
@@ -59,7 +59,7 @@ def direction(value: torch.Tensor, number: int) -> torch.Tensor:
 
 
 def said_of(model: Any) -> dict[str, list[float]]:
-    """Of each gradient its length, and how far it goes in one direction."""
+    """Each gradient's norm, and its projection onto one direction."""
     found = {}
     for number, (name, value) in enumerate(sorted(model.named_parameters())):
         if value.grad is not None:

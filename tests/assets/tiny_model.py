@@ -1,4 +1,4 @@
-"""A tiny random Llama with a tokenizer of its own and a chat template: a base model that needs no download.
+"""A tiny random Llama with its own tokenizer and a chat template: a base model that needs no download.
 
 `python -m tests.assets.tiny_model DIR` puts `test/tiny-llama` into the model cache DIR; tests call `make_tiny_model`.
 It is deterministic: the same weights and the same tokenizer each time.
@@ -25,7 +25,7 @@ _CORPUS = [
 
 
 def make_tiny_model(cache: Path, name: str = NAME, *, width: int = 32, layers: int = 2) -> Path:
-    """Write the model to `cache/name` and return that folder; one that is there already is left alone."""
+    """Write the model to `cache/name` unless it exists, and return that folder."""
     folder = cache / name
     if (folder / "manifest.json").is_file():
         return folder

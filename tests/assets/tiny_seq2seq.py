@@ -1,4 +1,4 @@
-"""Tiny random encoder-decoders with tokenizers of their own: base models that need no download.
+"""Tiny random encoder-decoders with their own tokenizers: base models that need no download.
 
 `make_tiny_t5`, `make_tiny_bart` and `make_tiny_pegasus` put them into a model cache. They are deterministic.
 """
@@ -88,10 +88,10 @@ def _make(folder: Path, tokenizer, build) -> Path:
 
 
 def make_t5_tokenizer():
-    """A unigram tokenizer as T5 has it: `</s>` behind every text, nothing before it.
+    """A unigram tokenizer like T5's: `</s>` after every text, nothing before it.
 
-    Training it finds the same pieces each time, in another order and with other last digits: a model of these
-    weights would be another one, and learn better or worse.
+    Training it would give the same pieces each time, but in another order and with other last digits: the model would
+    differ from run to run, and learn better or worse.
     """
     from tokenizers import Tokenizer, models, pre_tokenizers, trainers
     from transformers import T5Tokenizer
@@ -107,7 +107,7 @@ def make_t5_tokenizer():
 
 
 def make_bart_tokenizer():
-    """A byte-level BPE tokenizer as BART has it: `<s>` before and `</s>` behind every text."""
+    """A byte-level BPE tokenizer like BART's: `<s>` before and `</s>` after every text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""The pod that brings a job's training data to a provider, played by a test: it sends them to the operator."""
+"""A simulated check pod, which uploads a job's training data to a provider through the operator."""
 
 import hashlib
 from collections.abc import AsyncIterator
@@ -14,9 +14,9 @@ from finetune_api.trainer import Report, termination_message
 TOKENS = 100
 PIECE = 256 * 1024
 NOT_YET = {403, 429, 503}
-"""The operator has not seen the pod yet, or not that its last upload broke off; it, or the provider, asks for patience.
+"""The operator has not seen the pod or the end of its aborted upload yet, or operator or provider are rate-limited.
 
-The trainer's pod tries these again, too.
+The trainer's pod retries these, too.
 """
 
 
@@ -29,7 +29,7 @@ class CheckPod:
         token: the pod's.
         of: namespace, name, uid and attempt of its job.
         content: the training data.
-        test: what is found of the test set, where the job has one.
+        test: the verdict on the test set, if the job has one.
     """
 
     operator: str
@@ -39,21 +39,21 @@ class CheckPod:
     test: Manifest | None = None
 
     async def send(self) -> ProviderFile | None:
-        """Send all of it; None where nobody took it, which the pod tries again."""
+        """Upload all data; None if it was not accepted, which the pod retries."""
         try:
             return await self._put(_pieces(self.content))
         except aiohttp.ClientError:
             return None
 
     async def break_off(self, end: int) -> None:
-        """Send so many bytes, and then no more."""
+        """Abort the upload after this many bytes."""
         try:
             await self._put(_broken(self.content[:end]))
         except (BrokenOff, aiohttp.ClientError):
             return
 
     def checked(self, file: ProviderFile) -> str:
-        """The pod's last words."""
+        """The pod's termination message."""
         found = {"valid": True, "reason": "Valid", "message": "good", "test": self.test}
         checked = {"files": [file.wire()], "tokens": TOKENS}
         report = {**self.of, "phase": "Checked", "checked": checked, "dataset": found}
@@ -73,7 +73,7 @@ class CheckPod:
 
 
 class BrokenOff(Exception):
-    """The pod is gone in the middle of its file."""
+    """The pod ended in the middle of its upload."""
 
 
 async def _pieces(content: bytes) -> AsyncIterator[bytes]:

@@ -1,4 +1,4 @@
-"""The clocks that an operator goes by, its own and the API server's: a test moves them, while they go on running."""
+"""The clocks that an operator sees, its own and the API server's: tests shift them while they run."""
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -9,12 +9,12 @@ from typing import Self
 from finetune_api.manifest import Manifest
 
 VARIABLE = "CHAOS_CLOCKS"
-"""Of an operator's environment: the file by which its own clock goes."""
+"""Environment variable of an operator with the file of its own clock's offset."""
 
 
 @dataclass(frozen=True)
 class Clocks:
-    """Seconds by which both clocks are ahead of this machine's, in a file: operators are processes of their own."""
+    """Offsets of both clocks from this machine's in seconds, in a file, as operators are separate processes."""
 
     path: Path
 
@@ -31,12 +31,12 @@ class Clocks:
         return timedelta(seconds=float(own)), timedelta(seconds=float(server))
 
     def pass_time(self, seconds: float) -> None:
-        """For both."""
+        """Advance both clocks."""
         own, server = (ahead.total_seconds() for ahead in self.ahead)
         self.set(own + seconds, server + seconds)
 
     def own(self) -> datetime:
-        """By the operator's own clock."""
+        """Now, by the operator's own clock."""
         return datetime.now(UTC) + self.ahead[0]
 
     def date(self) -> str:
@@ -45,9 +45,9 @@ class Clocks:
 
 
 class Stamps:
-    """The times of the API server's own that its objects bear: made and deleted by its clock of that moment.
+    """Rewrites the API server's timestamps of objects to the simulated server clock.
 
-    The server itself knows nothing of hours that pass at once: of each object it counts when it was first seen so.
+    The server does not know the simulated clock, so an object's times are set when they are first seen.
     """
 
     def __init__(self, clocks: Clocks) -> None:
@@ -55,7 +55,7 @@ class Stamps:
         self._ahead: dict[tuple[str, str], timedelta] = {}
 
     def put_right(self, obj: Manifest) -> None:
-        """The times of an object, and of those that a list or a watch has of them."""
+        """Rewrite the times of an object, or of those in a list or watch event."""
         for one in (obj, obj.get("object") or {}, *(obj.get("items") or ())):
             metadata = one.get("metadata") or {}
             for stamp in {"creationTimestamp", "deletionTimestamp"} & set(metadata):
@@ -64,7 +64,7 @@ class Stamps:
 
 
 def wear(path: Path) -> None:
-    """In an operator's process: read the time off these clocks, where the operator reads its own."""
+    """Make an operator's process use these clocks instead of its own."""
     from finetune_operator import __main__
     from finetune_operator.runtime import server_clock
 

@@ -1,4 +1,4 @@
-"""Lives of jobs at providers outside of the cluster, up to where nothing moves any more; then the team deletes all."""
+"""Lives of jobs at providers outside of the cluster, until everything is settled; then the team deletes all."""
 
 from collections.abc import Awaitable, Callable
 
@@ -12,14 +12,14 @@ CloudLife = Callable[[CloudSite], Awaitable[None]]
 
 
 async def is_served(site: CloudSite, template: Manifest | None = None) -> None:
-    """A model is tuned, registered, deployed where that is needed, and answers for an hour."""
+    """A model is tuned, registered, deployed if needed, and answers for an hour."""
     await site.serves(**(template or {}))
     await site.passes(HOUR)
     await site.tells_the_cost_of(HOUR)
 
 
 async def is_renewed(site: CloudSite) -> None:
-    """A second version is deployed, and then the first one's deployment goes."""
+    """A second version is deployed, and then the first one's deployment is deleted."""
     await is_served(site)
     await site.asks_for("sentiment-2")
     await site.is_tuned(job="sentiment-2")
@@ -27,7 +27,7 @@ async def is_renewed(site: CloudSite) -> None:
 
 
 async def is_suspended(site: CloudSite) -> None:
-    """Suspended while it runs at the provider, and resumed: the second attempt is another job there."""
+    """A job is suspended while it runs at the provider, and resumed: the second attempt is a new job there."""
     await site.connects()
     await site.model(deployment={"mode": "Manual"})
     await site.asks_for()
@@ -40,7 +40,7 @@ async def is_suspended(site: CloudSite) -> None:
 
 
 async def is_measured(site: CloudSite) -> None:
-    """What is tuned answers a test set, in deployments that are made for that and deleted after it."""
+    """A tuned model is evaluated on a test set, in deployments created for that and deleted after it."""
     await site.connects()
     await site.model(deployment={"mode": "Manual"})
     files = {split: {"uri": f"pvc://data/{split}.jsonl"} for split in ("train", "test")}
@@ -52,7 +52,7 @@ async def is_measured(site: CloudSite) -> None:
 
 
 async def is_adopted(site: CloudSite) -> None:
-    """A job that was made elsewhere, here by another FineTuneJob, becomes the first version of a model of its own."""
+    """An existing provider job, here of another FineTuneJob, is adopted as the first version of a new model."""
     await site.connects()
     await site.model(deployment={"mode": "Manual"}, activation="Manual")
     await site.asks_for()
@@ -67,12 +67,12 @@ async def is_adopted(site: CloudSite) -> None:
 
 
 async def is_provisioned(site: CloudSite) -> None:
-    """Served by throughput that is billed by the hour."""
+    """A model is served by throughput that is billed by the hour."""
     await is_served(site, BY_THE_HOUR)
 
 
 async def is_large(site: CloudSite) -> None:
-    """Data that go to S3 in parts; the pod breaks off in the third of them, and begins again."""
+    """Data are uploaded to S3 in parts; the pod aborts in the third part, and starts again."""
     await site.connects()
     await site.model(deployment={"mode": "Manual"})
     await site.asks_for()
@@ -101,4 +101,4 @@ LIVES: dict[str, tuple[CloudLife, str]] = {
     }.items()
     for provider in providers
 }
-"""By name, with the provider; those that take longest come first."""
+"""By name, with the provider; the longest come first."""

@@ -1,7 +1,7 @@
-"""Every fault point at providers: each call that changes something there, and each write that holds an object for it.
+"""Every fault point at providers: each call that changes something there, and each write of a finalizer for it.
 
-Calls have the names of the SDKs' operations. Tests compare the list with the calls in the code and with what the
-providers' simulators were asked in undisturbed lives. Calls that only read, and questions to models, are no points.
+Calls are named by the SDKs' operations. Tests compare the list with the calls in the code and with those that the
+simulators received in undisturbed lives. Calls that only read, and model requests, are not fault points.
 """
 
 import ast
@@ -105,7 +105,7 @@ AGAIN: dict[str, tuple[str, ...]] = {
     **{f"{life} at sagemaker": ("CreateEndpoint",)
        for life in ("sleeps", "is_robbed", "is_refused_room", "is_deployed_in_vain")},
 }  # fmt: skip
-"""What a life asks for a second time, as somebody wants it anew: who forgets the first one, or the wish, pays twice."""
+"""Calls that a life repeats on purpose: an operator that forgets the first one, or the request, would pay twice."""
 
 FAULTS = faults_at(POINTS) + faults_at(AGAIN, again=True)
 
@@ -118,7 +118,7 @@ QUICK = {
     Fault("is_served at sagemaker", "CreateTrainingJob", "after"),
     Fault("is_served at sagemaker", "CreateEndpoint", "after"),
 }
-"""Where something would be paid for twice. Every run of the tests walks these; the others are slow ones."""
+"""Points where something could be billed twice. Every test run covers these; the others are marked slow."""
 
 _SERVICES = ("bedrock", "bedrock-runtime", "cloudwatch", "s3", "sagemaker", "sagemaker-runtime")
 _READS = re.compile(
@@ -127,11 +127,11 @@ _READS = re.compile(
 )
 _CLIENTS = re.compile(r"self\._(sdk|arm)\.(.+)")
 _RAW = {"/files": "files.create"}
-"""What the code posts without an operation of the SDK, by its path."""
+"""Calls that the code posts by path, without an operation of the SDK."""
 
 
 def at_providers(points: Iterator[str] | list[str] | tuple[str, ...]) -> set[str]:
-    """Those of them that are calls on providers, and change something there."""
+    """The points that are calls to providers and change something there."""
     return {point for point in points if " " not in point and not _READS.match(point)}
 
 

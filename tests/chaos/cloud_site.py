@@ -1,4 +1,4 @@
-"""A namespace whose jobs run at a provider outside of the cluster: the test is its user, its kubelet and its pods."""
+"""A namespace whose jobs run at a provider outside of the cluster: the test acts as user, kubelet and pods."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,20 +30,20 @@ ROWS = 12
 _TEST = {"file": "test.jsonl", "format": "JSON lines", "rows": ROWS}
 
 LONG_PATIENCE = 2 * PATIENCE
-"""A create whose outcome is unknown is waited for: two minutes."""
+"""Longer, as the operator waits two minutes after a create with an unknown outcome."""
 PATIENCE_AT_THE_END = 5 * PATIENCE
-"""Each list and each deletion that is refused costs a minute, and a bad provider refuses each of them three times."""
+"""Each refused list or deletion costs a minute, and a bad provider refuses each three times."""
 
 
 class CloudSite(Site):
-    """What a team does with a provider, and what its pods would do.
+    """Actions of a team with a provider, and of its pods.
 
     Args:
-        site: the namespace, which is the operator's own, too.
+        site: the namespace, which is also the operator's own.
         cluster: the control plane.
         cloud: the provider.
         operator: address of the operator's report server.
-        asked: what the provider and its store have been asked.
+        asked: calls to the provider and its object store.
         clocks: the operator's own, and the API server's.
     """
 
@@ -59,11 +59,11 @@ class CloudSite(Site):
         self._operator = operator
 
     async def until(self, look: Callable[[], Awaitable[Any]], what: str, seconds: float = LONG_PATIENCE) -> Any:
-        """As a Site's, with more patience."""
+        """As in Site, with a longer timeout."""
         return await super().until(look, what, seconds)
 
     async def connects(self) -> None:
-        """Secret and LLMConnection, of the namespace's name; its credentials have been checked in the end."""
+        """Create Secret and LLMConnection with the namespace's name; returns once the credentials are checked."""
         metadata = {"name": self.cloud.name, "namespace": self.name}
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": self.cloud.secret}
         await self.kube.create(SECRETS, secret)
@@ -71,7 +71,7 @@ class CloudSite(Site):
         await self.ready(CONNECTIONS, self.name)
 
     async def model(self, **spec: Any) -> None:
-        """A model that takes everything with it when it is deleted."""
+        """Create a model whose deletion deletes everything."""
         await self.apply(FINE_TUNED_MODELS, "sentiment", {"deletionPolicy": "Delete", **spec})
 
     async def asks_for(self, job: str = "sentiment-1", **spec: Any) -> None:
@@ -79,7 +79,7 @@ class CloudSite(Site):
         await self.job(job, connectionRef={"name": self.name}, baseModel=self.cloud.base_model, **spec)
 
     async def check(self, attempt: int = 1, job: str = "sentiment-1", size: int = 0) -> CheckPod:
-        """Wait for the pod that brings the data, `size` bytes of them or as few as there are."""
+        """Wait for the check pod; its data have at least `size` bytes."""
         pod = await self.trainer(attempt, job)
         owner = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
         assert owner is not None
@@ -91,7 +91,7 @@ class CloudSite(Site):
         return CheckPod(self._operator, await self._token(pod["metadata"]["name"]), of, content, found)
 
     async def is_made(self, check: CheckPod) -> None:
-        """The data are checked and brought there; the provider makes the job, and the operator knows it."""
+        """Check and upload the data; returns once the provider's job exists and the operator knows it."""
         attempt, job = check.of["attempt"], check.of["name"]
         file = await self.until(check.send, "an upload")
         await self.ends(await self.pod_of(job, attempt), message=check.checked(file))
@@ -103,12 +103,12 @@ class CloudSite(Site):
         await self.says(is_known, f"job {attempt} at the provider", FINE_TUNE_JOBS, job)
 
     async def is_tuned(self, attempt: int = 1, job: str = "sentiment-1") -> None:
-        """A job to its end, an hour later, and until nothing that was brought there for it is left."""
+        """Run a job to its end, an hour later, and until its uploaded files are deleted."""
         await self.is_made(await self.check(attempt, job))
         await self.succeeds_there(job)
 
     async def measures(self, job: str = "sentiment-1") -> None:
-        """The pod that asks the model the test set ends well."""
+        """Let the evaluation pod succeed."""
         pod = await self.pod_with(f"{JOB_LABEL}={job},{COMPONENT_LABEL}={COMPONENT}")
         await self.pod_says(pod, TRAINER_CONTAINER, {"running": {"startedAt": MOMENT}})
         owner = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
@@ -121,17 +121,17 @@ class CloudSite(Site):
         await self.ends(pod, message=termination_message(Report.model_validate(report)))
 
     async def succeeds_there(self, job: str = "sentiment-1") -> None:
-        """The provider's job succeeds, and nothing that was brought there for it is left."""
+        """Let the provider's job succeed; returns once its uploaded files are deleted."""
         self.advance(HOUR)
         await self.is_over(job)
 
     async def is_over(self, job: str = "sentiment-1", phase: str = "Succeeded") -> None:
-        """Wait until the job has ended, and nothing holds it any more."""
+        """Wait until the job has ended and has no finalizer."""
         await self.phase(phase, job)
         await self.until(lambda: self._is_released(job), f"{job}'s release", PATIENCE_AT_THE_END)
 
     async def begins(self, operation: str) -> None:
-        """Wait until the provider has begun what it was asked for; a minute later that is done."""
+        """Wait until the provider has started the operation, and let it complete a minute later."""
 
         async def look() -> bool:
             return self.cloud.simulator.count(operation) > 0
@@ -140,7 +140,7 @@ class CloudSite(Site):
         self.advance(MINUTE)
 
     async def serves(self, **template: Any) -> None:
-        """A model is tuned, registered, deployed where that is needed, and answers."""
+        """Tune and register a model, deploy it if needed, and wait until it answers."""
         await self.connects()
         await self.model(deployment={"template": {**self.cloud.template, **template}})
         await self.asks_for()
@@ -148,7 +148,7 @@ class CloudSite(Site):
         await self.answers()
 
     async def serves_nothing(self) -> Manifest:
-        """A model is tuned and registered, and nobody deploys it; its artifact."""
+        """Tune and register a model without deploying it; returns its artifact."""
         await self.connects()
         await self.model(deployment={"mode": "Manual"})
         await self.asks_for()
@@ -158,7 +158,7 @@ class CloudSite(Site):
         return artifact
 
     async def passes(self, seconds: float, name: str = "sentiment") -> None:
-        """Time, by all clocks; then the deployment is looked at, which else would take its while, and its cost told."""
+        """Advance all clocks, trigger a reconcile of the deployment, and wait until its cost is reported."""
         await self.is_shown(name)
         before = (await self.status(MODEL_DEPLOYMENTS, name)).get("cost") or {}
         self.advance(seconds)
@@ -174,14 +174,14 @@ class CloudSite(Site):
         await self.says(is_there, "shown by the provider", MODEL_DEPLOYMENTS, name)
 
     async def is_looked_at(self, name: str = "sentiment", calls: Sequence[str] = ()) -> None:
-        """Have the provider asked about a deployment: anything, or these calls in this order."""
+        """Trigger calls to the provider about a deployment: any call, or these in this order."""
         asked = len(self.asked)
         await self.touch(name)
         if self.cloud.deploys:
             await self.until(lambda: self._is_asked_after(asked, calls), "the look at the deployment")
 
     async def tells_the_cost_of(self, seconds: float, name: str = "sentiment") -> None:
-        """Wait until status says what so much time costs, to the cent: a look may have begun before it passed."""
+        """Wait until status has the cost of this time, to the cent: an earlier reconcile may still be running."""
 
         def is_told(status: Manifest) -> bool:
             cost = status.get("cost", {})
@@ -191,7 +191,7 @@ class CloudSite(Site):
         await self.says(is_told, f"cost of {seconds:g} s", MODEL_DEPLOYMENTS, name)
 
     async def _tells_the_cost(self, before: Manifest, seconds: float, name: str) -> None:
-        """Wait until status says what so much more time costs, where it said what had been billed by the hour."""
+        """Wait until status has the additional cost of this time, if it had an hourly cost before."""
         if not {"perHour", "sinceDeployed"} <= before.keys():
             return
         least = Decimal(before["sinceDeployed"]) + Decimal(before["perHour"]) * Decimal(seconds) / 3600
@@ -202,24 +202,24 @@ class CloudSite(Site):
         await self.says(is_told, f"cost of {seconds:g} s more", MODEL_DEPLOYMENTS, name)
 
     def advance(self, seconds: float) -> None:
-        """Time passes, by all clocks."""
+        """Advance all clocks."""
         self.cloud.simulator.advance(seconds)
         self.clocks.pass_time(seconds)
 
     async def touch(self, name: str) -> None:
-        """Somebody labels a deployment, so it is looked at; annotations of others are no news."""
+        """Label a deployment to trigger a reconcile; foreign annotations do not."""
         self._touched += 1
         labels = {"example.com/touched": str(self._touched)}
         await self.kube.merge_patch(MODEL_DEPLOYMENTS, name, self.name, {"metadata": {"labels": labels}})
 
     async def annotate(self, name: str, annotation: str, value: str) -> None:
-        """A deployment; no two values are the same."""
+        """Annotate a deployment; every value is made unique."""
         self._touched += 1
         annotations = {annotation: f"{value} {self._touched}"}
         await self.kube.merge_patch(MODEL_DEPLOYMENTS, name, self.name, {"metadata": {"annotations": annotations}})
 
     async def stalls(self, reason: str, resource: Resource, name: str) -> None:
-        """Wait until an object says that it needs somebody, for this reason."""
+        """Wait until an object is Stalled for this reason."""
 
         def is_stalled(status: Manifest) -> bool:
             found = [c for c in status.get("conditions") or () if c["type"] in {"Stalled", "Failed"}]
@@ -228,7 +228,7 @@ class CloudSite(Site):
         await self.says(is_stalled, f"stalled for {reason}", resource, name)
 
     async def answers(self, version: int = 1) -> None:
-        """Wait until a version is served, and nothing else is."""
+        """Wait until this version is served, and no other."""
 
         def alone(status: Manifest) -> bool:
             hosted = [one["version"] for one in status.get("hosted") or ()]
@@ -239,7 +239,7 @@ class CloudSite(Site):
         await self.ready(FINE_TUNED_MODELS)
 
     async def leaves(self) -> None:
-        """Delete all of it, models first; returns when it is gone, with what Kubernetes collects after it."""
+        """Delete everything, models first; returns when it is gone, including what is garbage-collected."""
         jobs = [job["metadata"]["name"] for job in await self.kube.list(FINE_TUNE_JOBS, self.name)]
         for model in await self.kube.list(FINE_TUNED_MODELS, self.name):
             await self.kube.delete(FINE_TUNED_MODELS, model["metadata"]["name"], self.name)

@@ -1,4 +1,4 @@
-"""Lives that take a turn at a provider: nobody asks for long, things fail or go, or somebody else has made them."""
+"""Lives with special events at a provider: idle models, failures, deletions, and resources of other users."""
 
 from finetune_api.manifest import Manifest
 from finetune_api.names import WAKE_ANNOTATION
@@ -10,7 +10,7 @@ DAY = 24 * HOUR
 IDLE = {"afterSeconds": 2 * HOUR, "action": "Delete"}
 MODEL = "sentiment"
 BY_THE_HOUR = {"bedrock": {"type": "ProvisionedThroughput", "modelUnits": 1, "commitment": "NoCommitment"}}
-"""What is billed by the hour at Bedrock; elsewhere all is."""
+"""Bedrock's hourly billed deployment type; at other providers all are."""
 
 
 def _by_the_hour(site: CloudSite) -> Manifest:
@@ -18,7 +18,7 @@ def _by_the_hour(site: CloudSite) -> Manifest:
 
 
 async def sleeps(site: CloudSite) -> None:
-    """Nobody asks it for three hours, so its deployment is deleted; it is woken, and answers for one more hour."""
+    """A model is idle for three hours, so its deployment is deleted; it is woken, and answers for another hour."""
     await site.serves(idle=IDLE, **_by_the_hour(site))
     endpoint = (await site.status(MODEL_DEPLOYMENTS, MODEL))["endpoint"]
     strangers.count_a_question(site.cloud, endpoint["model"], site.clocks.own())
@@ -31,7 +31,7 @@ async def sleeps(site: CloudSite) -> None:
 
 
 async def fails(site: CloudSite) -> None:
-    """The provider's job fails; somebody sets retryNonce, and the second one succeeds."""
+    """The provider's job fails; the user sets retryNonce, and the second one succeeds."""
     await site.connects()
     await site.model(deployment={"template": site.cloud.template})
     strangers.fail_next_job(site.cloud)
@@ -45,7 +45,7 @@ async def fails(site: CloudSite) -> None:
 
 
 async def is_robbed_of_its_job(site: CloudSite) -> None:
-    """Somebody deletes the provider's job while it runs; somebody sets retryNonce, and the second one succeeds."""
+    """The provider's running job is deleted there; the user sets retryNonce, and the second one succeeds."""
     await site.connects()
     await site.model(deployment={"template": site.cloud.template})
     await site.asks_for()
@@ -58,7 +58,7 @@ async def is_robbed_of_its_job(site: CloudSite) -> None:
 
 
 async def is_deployed_in_vain(site: CloudSite) -> None:
-    """The deployment fails there; somebody has it made anew."""
+    """The deployment fails there; the user has it created again."""
     strangers.fail_next_deployment(site.cloud)
     await site.connects()
     await site.model(deployment={"template": site.cloud.template})
@@ -71,7 +71,7 @@ async def is_deployed_in_vain(site: CloudSite) -> None:
 
 
 async def is_robbed(site: CloudSite) -> None:
-    """Somebody deletes what serves; somebody has it made anew."""
+    """The deployment is deleted there; the user has it created again."""
     await site.serves(**_by_the_hour(site))
     await site.passes(HOUR)
     strangers.delete_what_serves(site.cloud)
@@ -80,10 +80,10 @@ async def is_robbed(site: CloudSite) -> None:
 
 
 async def expires(site: CloudSite) -> None:
-    """Azure deletes what nobody has asked for 15 days; somebody has it made anew.
+    """Azure deletes a deployment that was idle for 15 days; the user has it created again.
 
-    The days pass for the operator first, and a look ends before they pass there: one that was under way would take its
-    old time for that of the deletion, or new figures for those of a deployment that still stands.
+    The days pass for the operator first, and a reconcile ends before they pass at Azure: a concurrent one would take
+    its own start for the time of the deletion, or read new metrics for a deployment that still exists.
     """
     await site.serves()
     await site.is_shown()
@@ -104,7 +104,7 @@ async def _is_missed_and_made_anew(site: CloudSite) -> None:
 
 
 async def is_refused_room(site: CloudSite) -> None:
-    """The account is full for an hour; then it is not, and the deployment comes without anybody's doing."""
+    """The account has no capacity for an hour; after that the deployment is created automatically."""
     await site.connects()
     await site.model(deployment={"template": {**site.cloud.template, **_by_the_hour(site)}})
     await site.asks_for()
@@ -134,7 +134,7 @@ async def is_turned_away(site: CloudSite) -> None:
 
 
 async def is_attached(site: CloudSite) -> None:
-    """What somebody else has deployed answers, stays when its object goes, and goes with it where that is asked for."""
+    """Another user's deployment is attached and answers; it outlives the object, unless its deletion is requested."""
     strangers.deploy(site.cloud, await site.serves_nothing())
     for policy in ("Retain", "Delete"):
         spec = {"modelRef": {"name": MODEL}, "attach": {"id": strangers.BY_HAND}, "deletionPolicy": policy}
@@ -166,4 +166,4 @@ TURNS = {
     fails: ("openai", "azure", "bedrock", "sagemaker"),
     is_turned_away: ("openai",),
 }
-"""Those that take longest come first."""
+"""The longest come first."""

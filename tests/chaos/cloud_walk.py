@@ -1,4 +1,4 @@
-"""One walk through a life at a provider: two wires, to the API server and to the provider, and a killer on both."""
+"""One run of a life at a provider: proxies to the API server and to the provider, and a killer on both."""
 
 import asyncio
 import json
@@ -36,9 +36,9 @@ _DIFFERS = (
     (re.compile(r"https?://127\.0\.0\.1:\d+"), "ADDRESS"),
     (re.compile(r"(tuning|life-of-bedrock)-[0-9a-f]{12}"), "BUCKET"),
     (re.compile(r"\b(file|ftjob)-\w+"), r"\1-ID"),
-    # The operator counts by its own clock, on which seconds pass; `Cost` holds it to the bill.
+    # The operator's own clock advances by seconds; `Cost` compares its figures with the bill.
     (re.compile(r'"(sinceDeployed|ended|hosting|evaluation)": "\d+\.\d+"'), r'"\1": "DOLLARS"'),
-    # Of the job's UID; a job that somebody else has made has none.
+    # Part of the job's UID; other users' jobs have none.
     (re.compile(r"\b(ft-[0-9a-f]{32}-[\w-]+)-[0-9a-f]{8}\b"), r"\1-MARK"),
     (re.compile(r'(ft:[^":]+:[^":]*:[^":]*)-[0-9a-f]{8}:'), r"\1-MARK:"),
     (re.compile(r"\bft-[0-9a-f]{32}\b"), "ft-ID"),
@@ -47,68 +47,68 @@ _DIFFERS = (
 )
 REPORT_PORT = 8443
 QUESTION = "inference"
-"""What simulators' bills call it."""
+"""A model request on the simulators' bills."""
 HOSTING = {"hosting", "throughput"}
-"""And what they call an hour of a deployment."""
+"""An hour of a deployment on these bills."""
 _CENT = Decimal("0.01")
 HOST = "127.0.0.1"
 BUSY = {("FineTuneJob", "ProviderBusy"), ("ModelDeployment", "ProviderBusy")}
-"""That something is being ended is told to who asks meanwhile: who had no answer at first, asks when it has ended."""
+"""Reported only to an operator that asks while something is being stopped; after a lost answer it asks later."""
 
 
 @dataclass(frozen=True)
 class AtProvider:
-    """What the provider knows in the end, when all of it has been deleted."""
+    """The provider's final state, after everything was deleted."""
 
     left: list[Resource]
     objects: list[str]
     running: list[str]
-    """What is billed by the hour."""
+    """Hourly billed resources."""
     jobs: int
-    """How many it has ever made."""
+    """Number of jobs ever created."""
     bill: list[tuple[str, Decimal]]
-    """Of all but questions, and but lines of nothing: to ask for what stands once more is one."""
+    """Without model requests and zero lines, which result from requesting an existing deployment again."""
     questions: list[Decimal]
-    """What each question to a model has cost."""
+    """The cost of each model request."""
     deleted: int
-    """How many deployments were."""
+    """Number of deleted deployments."""
     defects: list[str]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What deployments have cost before all was deleted, as status tells it and as the provider bills it."""
+    """The cost of deployments before everything was deleted, by status and by the provider's bill."""
 
     told: Decimal
     billed: Decimal
     allowed: Decimal
-    """By how much more may be told: the walk's own seconds pass for the operator and not for the simulator."""
+    """By how much status may exceed the bill: the run's real seconds pass only for the operator."""
 
     @property
     def is_told_right(self) -> bool:
-        """Whether the two are the same, but for that and for what rounding takes."""
+        """Whether the two are equal, apart from that and from rounding."""
         return -_CENT <= self.told - self.billed <= self.allowed + _CENT
 
 
 @dataclass(frozen=True)
 class CloudTold:
-    """What is known of a walk when it is over."""
+    """The result of a run."""
 
     served: dict[str, Any]
-    """What the namespace held before all was deleted."""
+    """The namespace's content before everything was deleted."""
     cost: Cost
     end: dict[str, Any]
     events: set[tuple[str, str]]
-    """Kinds of object, and what Events told of them."""
+    """Events, by kind of object and reason."""
     provider: AtProvider
     points: list[str]
     killed: bool
     warnings: list[str]
-    """What the operator logged of things in its way."""
+    """The operator's logged warnings."""
 
 
 class Calls:
-    """What an operator asks of one provider: written down, and the killer's to stop."""
+    """An operator's calls to one provider: recorded, and interrupted by the killer."""
 
     def __init__(self, killer: Killer) -> None:
         self._killer = killer
@@ -117,7 +117,7 @@ class Calls:
         """Operations, in the order of arrival."""
 
     async def of_simulator(self, operation: str, carry_out: Callable[[], Reply]) -> Reply:
-        """See simulators.http.Meddle: a simulator serves from a thread of its own."""
+        """See simulators.http.Meddle: a simulator serves from its own thread."""
 
         async def forward() -> Reply:
             return carry_out()
@@ -144,19 +144,19 @@ async def walk(
     own_clock: float = 0,
     killer_of: type[Killer] = Killer,
 ) -> CloudTold:
-    """Walk through a life at a provider.
+    """Run a life at a provider.
 
     Args:
         stage: where.
-        live: what happens in it.
+        live: the life.
         provider: its name.
         fault: where the operator is killed.
-        trouble: makes the provider a bad one.
+        trouble: makes the provider fail.
         own_clock: seconds by which the operator's own clock is ahead of the API server's.
-        killer_of: who does what is done to the operator.
+        killer_of: makes the killer.
 
     Raises:
-        TimeoutError: something that belongs to the life did not happen; with what was reached and what is left.
+        TimeoutError: a step of the life did not happen; with what was reached and what is left.
     """
     address, log = own_address(stage.site.name), stage.folder / "log"
     tls = certificates.kept(stage.folder.parent / "provider-tls", (HOST,))
@@ -197,20 +197,20 @@ async def _lived(site: CloudSite, live: CloudLife, wire: Wire, killer: Killer, l
 
 
 def warnings(log: Path) -> list[str]:
-    """The lines of an operator's log that are no mere information."""
+    """The lines of an operator's log above level info."""
     return [line for line in log.read_text().splitlines() if '"level":"INFO"' not in line]
 
 
 def settings(stage: Stage, address: str, tls: Tls) -> dict[str, str]:
-    """Environment of the operator: it knows prices, asks often, and takes files at an address that it keeps."""
+    """Environment of the operator: with prices, frequent polling, and a fixed address for uploads."""
     chosen = operators.environment(
         stage.site.name,
         stage.folder / "kubeconfig",
         report_bind=address,
         report_port=REPORT_PORT,
         provider_poll_seconds=1,
-        # Of a deployment that is idle for days one look alone tells: that which began before they passed at the
-        # provider, and asked for its figures after. Whether there is one is chance.
+        # Whether an idle deployment's usage is reported is chance: only a reconcile that starts before days pass at the
+        # provider, and reads its metrics afterwards, does so.
         billed_idle_seconds=30 * DAY,
         provider_catalogue=ROOT / "helm/finetune-operator/files/providers.json",
     )
@@ -218,14 +218,14 @@ def settings(stage: Stage, address: str, tls: Tls) -> dict[str, str]:
 
 
 def own_address(name: str) -> str:
-    """An address of this machine that no other operator has: of the process, and the number of its play."""
+    """A loopback address unique to this operator: from the process ID and the play's number."""
     number = os.getpid() * 1024 + int(name.rpartition("-")[2])
     return f"127.{64 + (number >> 16) % 128}.{(number >> 8) % 256}.{number % 254 + 1}"
 
 
 @contextmanager
 def opened(provider: str, store: str, tls: Tls) -> Iterator[Cloud]:
-    """A provider of this walk alone."""
+    """A provider for this run only."""
     made = {
         "openai": lambda: clouds.openai(HOST),
         "azure": lambda: clouds.azure(HOST, tls),
@@ -237,7 +237,7 @@ def opened(provider: str, store: str, tls: Tls) -> Iterator[Cloud]:
 
 
 def lead(cloud: Cloud, store: str, calls: Calls) -> None:
-    """Have the operator's calls pass `calls`. The simulator itself goes on reading the store without."""
+    """Route the operator's calls through `calls`. The simulator itself reads the store directly."""
     cloud.simulator.meddle = calls.of_simulator
     for block in cloud.block.values():
         if "endpoints" in block:
@@ -245,7 +245,7 @@ def lead(cloud: Cloud, store: str, calls: Calls) -> None:
 
 
 def known(cloud: Cloud) -> AtProvider:
-    """What the provider knows."""
+    """The provider's state."""
     simulator = cloud.simulator
     bill = sorted((line.what, line.amount) for line in simulator.ledger.lines())
     return AtProvider(
@@ -261,17 +261,17 @@ def known(cloud: Cloud) -> AtProvider:
 
 
 async def events_of(site: CloudSite) -> set[tuple[str, str]]:
-    """What Events of our own kinds told."""
+    """Events of our own kinds."""
     own = {resource.kind for resource in OWN}
     found = await site.kube.list(EVENTS, site.name)
     return {(one["regarding"]["kind"], one["reason"]) for one in found if one["regarding"]["kind"] in own}
 
 
 async def cost_of(site: CloudSite, seconds: float) -> Cost:
-    """What deployments have cost up to now in a walk of so many seconds."""
+    """The cost of deployments so far, in a run of this many seconds."""
     found = await site.kube.list(MODEL_DEPLOYMENTS, site.name)
     if not found:
-        return Cost(Decimal(0), Decimal(0), Decimal(0))  # evaluations and what is gone have their cost elsewhere
+        return Cost(Decimal(0), Decimal(0), Decimal(0))  # costs of evaluations and deleted objects are elsewhere
     costs = [one["status"].get("cost", {}) for one in found]
     if any(cost.get("display") == "unknown" for cost in costs):
         return Cost(Decimal(0), Decimal(0), Decimal(0))
@@ -282,5 +282,5 @@ async def cost_of(site: CloudSite, seconds: float) -> Cost:
 
 
 async def cloud_picture(site: CloudSite) -> dict[str, Any]:
-    """As `picture`, without the provider's own names."""
+    """As `picture`, without names generated by the provider."""
     return await picture(site.kube, site.name, _DIFFERS)

@@ -1,4 +1,4 @@
-"""One control plane for all chaos: API server and controller manager, no scheduler and no nodes."""
+"""One control plane for all chaos tests: API server and controller manager, no scheduler and no nodes."""
 
 import os
 from collections.abc import Callable, Hashable, Iterator
@@ -13,11 +13,11 @@ from tests.cluster.cluster import Cluster
 
 FOLDER = "tests/chaos/"
 Outcome = Callable[[Hashable], Any]
-"""What became of a play of the test's module; raises what it ended with."""
+"""The result of a play of the test's module; raises its exception."""
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """All tests of this folder need the control plane; the slow ones are for those who ask for them."""
+    """All tests of this folder need the control plane; slow ones run only if requested."""
     here = [item for item in items if item.nodeid.startswith(FOLDER)]
     for item in here:
         item.add_marker(pytest.mark.cluster)
@@ -28,7 +28,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.fixture(scope="package")
 def cluster() -> Iterator[Cluster]:
-    """A control plane on which Jobs make pods that nobody places: tests play the nodes."""
+    """A control plane on which Jobs create pods that are never scheduled: tests act as nodes."""
     with Cluster(f"chaos-{os.getpid()}", nodes=0) as made:
         made.kill("kube-scheduler", "dns")
         made.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
@@ -41,12 +41,12 @@ def cluster() -> Iterator[Cluster]:
 def outcomes(
     cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Outcomes]:
-    """What becomes of all plays."""
+    """The results of all plays."""
     with performed(cluster, selected(request.session.items), tmp_path_factory.mktemp("chaos")) as outcomes:
         yield outcomes
 
 
 @pytest.fixture
 def outcome(outcomes: Outcomes, request: pytest.FixtureRequest) -> Outcome:
-    """What became of a play of the test's own module, when that is over."""
+    """Waits for a play of the test's own module, and returns its result."""
     return lambda key: outcomes[request.module.__name__, key].result()

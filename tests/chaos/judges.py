@@ -1,4 +1,4 @@
-"""Those who judge an object by its status: kstatus, `kubectl wait`, Argo CD, and the columns of `kubectl get`."""
+"""Tools that evaluate an object's status: kstatus, `kubectl wait`, Argo CD, and the columns of `kubectl get`."""
 
 import json
 import subprocess
@@ -17,7 +17,7 @@ _AGE = "Age"
 
 @dataclass(frozen=True)
 class Sight:
-    """One object at one moment, and what `kubectl get` printed of it then."""
+    """One object at one moment, and its row of `kubectl get`."""
 
     resource: Resource
     situation: str
@@ -26,7 +26,7 @@ class Sight:
 
     @property
     def phase(self) -> str:
-        """What people read."""
+        """The phase in status."""
         return str(self.obj.get("status", {}).get("phase", ""))
 
     @property
@@ -43,7 +43,7 @@ class Sight:
 
 
 async def columns(server: str, token: str, resource: Resource, namespace: str, name: str) -> dict[str, str]:
-    """The object's row as the API server prints it for kubectl, without name, age and what only -o wide shows."""
+    """The object's row as the API server prints it for kubectl, without name, age and the columns of -o wide."""
     headers = {"Accept": _TABLE, "Authorization": f"Bearer {token}"}
     url = server + resource.path(namespace or None, name)
     async with aiohttp.ClientSession() as session, session.get(url, headers=headers) as answer:

@@ -1,4 +1,4 @@
-"""Lives of a job, from `kubectl apply` to where nothing moves any more: what user and kubelet do, step by step."""
+"""Lives of a job, from `kubectl apply` until everything is settled: the steps of user and kubelet."""
 
 from collections.abc import Awaitable, Callable
 
@@ -9,7 +9,7 @@ Life = Callable[[Site], Awaitable[None]]
 
 
 async def succeeds(site: Site) -> None:
-    """The model is tuned, registered and served; then by two pods, which a drain is not to end at once."""
+    """The model is tuned, registered and served; then by two pods, which a drain must not evict together."""
     await site.job()
     await site.succeeds()
     await site.phase("Succeeded")
@@ -19,7 +19,7 @@ async def succeeds(site: Site) -> None:
 
 
 async def retries(site: Site) -> None:
-    """The first attempt runs out of memory, the second succeeds. The operator finds certificates that are broken."""
+    """The first attempt runs out of memory, the second succeeds. The operator finds broken certificates."""
     broken = {"metadata": {"name": "finetune-operator-tls", "namespace": site.name}, "data": {"tls.crt": "eA=="}}
     await site.kube.create(SECRETS, broken)
     await _unserved_model(site)
@@ -31,7 +31,7 @@ async def retries(site: Site) -> None:
 
 
 async def fails(site: Site) -> None:
-    """The trainer crashes for good; later somebody sets retryNonce, and the second attempt succeeds."""
+    """The trainer fails permanently; later the user sets retryNonce, and the second attempt succeeds."""
     await _unserved_model(site)
     await site.job()
     await site.ends(await site.trainer(), 1, message="Segmentation fault")
@@ -44,7 +44,7 @@ async def fails(site: Site) -> None:
 
 
 async def is_suspended(site: Site) -> None:
-    """Suspended while it runs, resumed, and deleted as soon as it has succeeded; its version stays."""
+    """A job is suspended while it runs, resumed, and deleted as soon as it has succeeded; its version stays."""
     await _unserved_model(site)
     await site.job(ttlSecondsAfterFinished=0)
     await site.trainer()
@@ -58,7 +58,7 @@ async def is_suspended(site: Site) -> None:
 
 
 async def is_on_nodes(site: Site) -> None:
-    """Two nodes: suspended while they run, resumed, and both pods end well. JobSet's own controller makes them."""
+    """Two nodes: suspended while they run, resumed, and both pods succeed. JobSet's own controller creates them."""
     await _unserved_model(site)
     await site.job(resources={"nodes": 2})
     await site.trainers(2)
@@ -74,7 +74,7 @@ async def is_on_nodes(site: Site) -> None:
 
 
 async def is_forgotten(site: Site) -> None:
-    """A second version drives the first one out of a history of one."""
+    """A second version replaces the first one in a history of one."""
     await _unserved_model(site, historyLimit=1)
     for name in ("sentiment-1", "sentiment-2"):
         await site.job(name)
@@ -88,7 +88,7 @@ async def is_forgotten(site: Site) -> None:
 
 
 async def is_connected(site: Site) -> None:
-    """A connection of its own, which every other operator on the control plane reports on too."""
+    """A connection of its own, whose status every other operator on the control plane writes as well."""
     await make_connection(site.kube, site.name)
     await site.ready(CONNECTIONS, site.name)
 
@@ -96,7 +96,7 @@ async def is_connected(site: Site) -> None:
 LIVES: dict[str, Life] = {
     life.__name__: life for life in (retries, is_forgotten, is_on_nodes, is_suspended, fails, succeeds, is_connected)
 }
-"""Those that take longest come first."""
+"""The longest come first."""
 
 
 async def _unserved_model(site: Site, **spec: object) -> None:

@@ -1,7 +1,7 @@
 """The operator's code as syntax trees.
 
-Made when tests are collected, before plays begin in a thread of their own: Python 3.11 cannot make trees in two threads
-at once ("AST constructor recursion depth mismatch"), and what serves S3 to the plays makes some.
+Built at collection, before plays start in their own thread: Python 3.11 cannot build ASTs in two threads at once ("AST
+constructor recursion depth mismatch"), and the plays' S3 server builds some.
 """
 
 import ast

@@ -1,7 +1,7 @@
-"""Operators as processes of their own: started, killed, frozen, waited for.
+"""Operators as separate processes: started, killed, frozen, waited for.
 
-`fork` takes a process that has imported the operator already and makes a copy of it: a start costs a tenth, and what
-runs is the same `main` with an environment, a process id and sockets of its own. `start` is the command of the image.
+`fork` copies a process that has already imported the operator, which takes a tenth of a start's time; the copy runs
+the same `main` with its own environment, process ID and sockets. `start` is the command of the image.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class Process(Protocol):
-    """What subprocess and multiprocessing have in common."""
+    """Common interface of subprocess and multiprocessing."""
 
     pid: Any
 
@@ -44,7 +44,7 @@ class Operator:
         return int(self._process.pid)
 
     async def ended(self, seconds: float = 120) -> int:
-        """Wait until the process has ended, whatever ended it; its exit code, negative for a signal."""
+        """Wait until the process has ended; returns its exit code, negative for a signal."""
         loop = asyncio.get_running_loop()
         future: asyncio.Future[None] = loop.create_future()
         loop.add_reader(self._handle, lambda: future.done() or future.set_result(None))
@@ -56,18 +56,18 @@ class Operator:
         return await asyncio.to_thread(_collect, self._process)
 
     def send(self, number: signal.Signals) -> None:
-        """Signal exactly this process: a process id that was given anew is another's."""
+        """Signal exactly this process, and not another one that reuses its process ID."""
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(self._handle, number)
 
     async def kill(self) -> None:
-        """End it where it stands."""
+        """Kill it with SIGKILL."""
         self.send(signal.SIGKILL)
         await self.ended()
 
 
 def environment(namespace: str, kubeconfig: Path, **settings: object) -> dict[str, str]:
-    """Settings of an operator that looks after one namespace, and has its own objects there too."""
+    """Settings of an operator that manages one namespace, which is also its own."""
     chosen = {
         "namespace": namespace,
         "watch_namespaces": namespace,
@@ -91,18 +91,18 @@ WARM = (
     "finetune_operator.runtime.kubeconfig",
     *(f"finetune_operator.providers.{provider}.api" for provider in ("azure", "bedrock", "openai", "sagemaker")),
 )
-"""What a copy need not import."""
+"""Modules that are imported before forking."""
 
 
 def fork(settings: Mapping[str, str], log: Path) -> Operator:
-    """An operator from the warm process."""
+    """Fork an operator from the warm process."""
     child = forking(*WARM).Process(target=_become_the_operator, args=(dict(settings), str(log)), daemon=True)
     child.start()
     return Operator(log, child, os.pidfd_open(child.pid or 0))
 
 
 def start(settings: Mapping[str, str], log: Path) -> Operator:
-    """An operator as its image starts it."""
+    """Start an operator like its image does."""
     command = [sys.executable, "-m", "finetune_operator"]
     with log.open("ab") as output:
         child = subprocess.Popen(command, env=dict(settings), cwd="/", stdout=output, stderr=output)
@@ -124,7 +124,7 @@ def _become_the_operator(settings: dict[str, str], log: str) -> None:
     with Path(log).open("ab") as output:
         os.dup2(output.fileno(), 1)
         os.dup2(output.fileno(), 2)
-    if "SSL_CERT_FILE" in settings:  # aiohttp has read those that are trusted otherwise when it was imported
+    if "SSL_CERT_FILE" in settings:  # aiohttp reads the default certificates at import
         connector._SSL_CONTEXT_VERIFIED.load_default_certs()
     from finetune_operator.__main__ import main
 

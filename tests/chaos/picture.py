@@ -1,4 +1,4 @@
-"""What a namespace holds in the end, told so that two runs of one life can be compared."""
+"""A namespace's final content, normalized so that two runs of one life can be compared."""
 
 import difflib
 import json
@@ -37,14 +37,14 @@ _OF_THE_SERVER = {"uid", "resourceVersion", "creationTimestamp", "managedFields"
 
 
 async def picture(kube: Kube, namespace: str, differs: Differs = ()) -> dict[str, list[Manifest]]:
-    """Every object that the operator makes or writes, by kind and name, without what differs from run to run.
+    """Every object that the operator creates or writes, by kind and name, without what differs from run to run.
 
-    A connection that bears the namespace's name counts as the namespace's own.
+    A connection with the namespace's name counts as part of the namespace.
 
     Args:
         kube: the administrator's.
-        namespace: the one that is looked at.
-        differs: what else differs from run to run, and what is written instead.
+        namespace: to read.
+        differs: further values that differ from run to run, and their replacements.
     """
     objects = [(resource, obj) for resource in KEPT for obj in await kube.list(resource, namespace)]
     connection = await kube.get(CONNECTIONS, namespace)
@@ -62,7 +62,7 @@ async def picture(kube: Kube, namespace: str, differs: Differs = ()) -> dict[str
         for uid, meaning in uids.items():
             text = text.replace(uid, f"UID of {meaning}")
             for part, which in ((uid[:8], "first 8"), (uid[-6:], "last 6")):
-                # Not within a digest, where the same letters stand by chance.
+                # Not within a digest, where the same characters may occur by chance.
                 text = re.sub(rf"(?<![0-9a-f]){part}(?![0-9a-f])", f"{which} of the UID of {meaning}", text)
         for pattern, instead in (*_DIFFERS, *differs):
             text = pattern.sub(instead, text)
@@ -74,22 +74,22 @@ async def picture(kube: Kube, namespace: str, differs: Differs = ()) -> dict[str
 def assert_same(
     wanted: dict[str, list[Manifest]], found: dict[str, list[Manifest]], warnings: Sequence[str] = ()
 ) -> None:
-    """Two pictures are one; the message has every line in which they are not, where pytest would cut it short.
+    """Assert that two pictures are equal; the message has all differing lines, which pytest would truncate.
 
-    `warnings`: of the operator, which may tell why.
+    `warnings`: of the operator, which may explain a difference.
     """
     changed = difference(wanted, found)
     assert not changed, "\n".join((changed, *warnings))
 
 
 def difference(wanted: dict[str, list[Manifest]], found: dict[str, list[Manifest]]) -> str:
-    """Nothing, or the lines in which two pictures differ."""
+    """The lines in which two pictures differ; empty if none."""
     lines = [json.dumps(side, indent=1, sort_keys=True).splitlines() for side in (wanted, found)]
     return "\n".join(difflib.unified_diff(*lines, "undisturbed", "disturbed", lineterm="", n=6))
 
 
 def _name(obj: Manifest) -> str:
-    """A pod's own name is drawn by lot; what it is of is not."""
+    """The object's name; for a pod, whose own name is random, its owner's."""
     metadata = obj["metadata"]
     if obj["kind"] == "Pod":
         return str(metadata["labels"].get("job-name") or metadata["labels"][COMPONENT_LABEL])

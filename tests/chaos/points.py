@@ -1,7 +1,7 @@
-"""Every fault point: each kind of write that the operator's process makes, in the life that comes to it.
+"""Every fault point: each kind of write of the operator's process, with a life that makes it.
 
-Tests compare the list with the calls in the code and with what undisturbed lives did. Reads are no fault points: to be
-killed before or after one is to be killed between two writes.
+Tests compare the list with the calls in the code and with undisturbed lives. Reads are no fault points: a kill before
+or after one is a kill between two writes.
 """
 
 from tests.chaos.walk import Fault, faults_at
@@ -73,4 +73,4 @@ QUICK = {
     Fault("is_on_nodes", "apply jobsets 1", "after"),
     Fault("is_forgotten", "create jobs prune", "after"),
 }
-"""Where work would be done twice, or a version lost. Every run of the tests walks these; the others are slow ones."""
+"""Points where work could be done twice, or a version lost. Every test run covers these; the others are marked slow."""

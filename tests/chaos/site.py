@@ -1,6 +1,6 @@
-"""One namespace on a control plane without nodes: the test is its user and its kubelet.
+"""One namespace on a control plane without nodes: the test acts as user and kubelet.
 
-The controller manager is Kubernetes' own: it makes pods of Jobs, notices their ends, and collects orphans.
+The controller manager is Kubernetes' own: it creates Jobs' pods, notices their ends, and collects garbage.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ MOMENT = "2026-11-21T10:00:00Z"
 
 
 class Site:
-    """What a team does in its namespace, and what nodes would do there.
+    """Actions of a team in its namespace, and of nodes.
 
     Args:
         kube: the administrator's.
@@ -45,12 +45,12 @@ class Site:
         self.name = name
 
     async def make(self) -> None:
-        """The namespace, and what its controllers must have made before pods can be."""
+        """Create the namespace, and wait for what pods need in it."""
         await self.kube.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": self.name}})
         await self.until(lambda: self.kube.get(SERVICE_ACCOUNTS, "default", self.name), "a service account")
 
     async def until(self, look: Callable[[], Awaitable[T | None]], what: str, seconds: float = PATIENCE) -> T:
-        """What `look` finds, as soon as that is something.
+        """Call `look` until it returns something, and return that.
 
         Raises:
             TimeoutError: it did not happen.
@@ -64,7 +64,7 @@ class Site:
             raise TimeoutError(f"{self.name}: {what} did not happen within {seconds:g} s") from None
 
     async def apply(self, resource: Resource, name: str, spec: Manifest) -> None:
-        """Make an object as a user does."""
+        """Apply an object as a user does."""
         metadata = {"name": name, **({"namespace": self.name} if resource.namespaced else {})}
         body = {"apiVersion": resource.api_version, "kind": resource.kind, "metadata": metadata, "spec": spec}
         await self.kube.create(resource, body)
@@ -90,7 +90,7 @@ class Site:
         return status
 
     async def phase(self, phase: str, name: str = "sentiment-1", resource: Resource = FINE_TUNE_JOBS) -> None:
-        """Wait until a job or a deployment says this phase."""
+        """Wait until a job or a deployment has this phase."""
         await self.says(lambda status: status.get("phase") == phase, f"phase {phase}", resource, name)
 
     async def ready(self, resource: Resource, name: str = "sentiment") -> None:
@@ -98,7 +98,7 @@ class Site:
         await self.says(lambda status: ("Ready", "True") in _conditions(status), "Ready", resource, name)
 
     async def says(self, holds: Callable[[Manifest], bool], what: str, resource: Resource, name: str) -> None:
-        """Wait until a status is so."""
+        """Wait until a status satisfies `holds`."""
 
         async def look() -> bool:
             return holds(await self.status(resource, name))
@@ -106,13 +106,13 @@ class Site:
         await self.until(look, f"{resource.kind} {name}: {what}")
 
     async def served(self) -> None:
-        """Bring the server's pod up, and wait until everything is as it should be."""
+        """Start the server's pod, and wait until everything is ready."""
         await self.pod_says(await self.pod_with(f"{DEPLOYMENT_LABEL}=sentiment"), "server", _RUNNING)
         await self.ready(MODEL_DEPLOYMENTS)
         await self.ready(FINE_TUNED_MODELS)
 
     async def serves_with(self, replicas: int) -> None:
-        """Bring up so many pods of the server, and wait until status counts them."""
+        """Start this many pods of the server, and wait until status counts them."""
 
         async def look() -> list[Manifest] | None:
             found = await self.kube.list(PODS, self.name, f"{DEPLOYMENT_LABEL}=sentiment")
@@ -145,20 +145,20 @@ class Site:
         return await self.pod_with(f"{JOB_LABEL}={job},{ATTEMPT_LABEL}={attempt}")
 
     async def ends(self, pod: Manifest, code: int = 0, reason: str = "", message: str = "") -> None:
-        """The trainer's container ends."""
+        """End the trainer's container."""
         ended = {"exitCode": code, "reason": reason or ("Error" if code else "Completed"), "message": message}
         await self.pod_says(
             pod, TRAINER_CONTAINER, {"terminated": {**ended, "startedAt": MOMENT, "finishedAt": MOMENT}}
         )
 
     async def succeeds(self, attempt: int = 1, job: str = "sentiment-1") -> None:
-        """An attempt runs and makes its artifact."""
+        """Run an attempt that writes its artifact."""
         pod = await self.trainer(attempt, job)
         await self.phase("Validating", job)
         await self.ends(pod, message=await self.result(job, attempt))
 
     async def ends_well(self) -> None:
-        """A job that runs succeeds, and its model is served."""
+        """Let a running job succeed, and its model be served."""
         await self.ends(await self.trainer(), message=await self.result("sentiment-1", 1))
         await self.phase("Succeeded")
         await self.served()
@@ -178,12 +178,12 @@ class Site:
         await self.until(look, "the end of all Jobs")
 
     async def prunes(self) -> None:
-        """The pod that deletes weights has done so."""
+        """Let the pod that deletes weights succeed."""
         pod = await self.pod_with(f"{COMPONENT_LABEL}=prune")
         await self.ends(pod)
 
     async def pod_says(self, pod: Manifest, container: str, state: Manifest) -> None:
-        """What the kubelet writes of a pod with one container."""
+        """Write the status of a pod with one container, as the kubelet does."""
         ended, running = state.get("terminated"), "running" in state
         phase = "Running" if running else "Pending" if ended is None else "Failed" if ended["exitCode"] else "Succeeded"
         conditions = [{"type": kind, "status": str(running)} for kind in ("Ready", "ContainersReady")]
@@ -201,13 +201,13 @@ class Site:
         await self.kube.patch_status(PODS, pod["metadata"]["name"], self.name, status)
 
     async def release_lease(self) -> None:
-        """Let the time of a dead leader's Lease pass at once."""
+        """Let a dead leader's Lease expire immediately."""
         lease = await self.kube.get(LEASES, "finetune-operator", self.name)
         if lease is not None:
             await self.kube.merge_patch(LEASES, "finetune-operator", self.name, {"spec": {"holderIdentity": ""}})
 
     async def result(self, job: str, attempt: int) -> str:
-        """The termination message of a trainer that has made its artifact."""
+        """The termination message of a trainer that has written its artifact."""
         owner = await self.kube.get(FINE_TUNE_JOBS, job, self.name)
         assert owner is not None
         result = {"artifact": {"uri": "pvc://models/x/model", "kind": "Adapter"}, "steps": 10, "trainLoss": 0.4}
@@ -239,7 +239,7 @@ def connection() -> Manifest:
 
 
 async def make_connection(kube: Kube, name: str = CONNECTION) -> None:
-    """Apply a connection, unless it is there."""
+    """Apply a connection, unless it exists."""
     if await kube.get(CONNECTIONS, name) is None:
         await Site(kube, "").apply(CONNECTIONS, name, connection())
 

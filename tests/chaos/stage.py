@@ -1,7 +1,7 @@
-"""Plays beside each other: most of their time they wait for Kubernetes' own controllers, or for a Lease to end.
+"""Runs plays concurrently, as they mostly wait for Kubernetes' own controllers, or for a Lease to expire.
 
-A module of tests names its plays in `PLAYS`; those of the tests that were selected are all performed at once, and
-`outcome` hands a test what became of its own, as soon as that is over.
+A test module defines its plays in `PLAYS`; those of the selected tests all run at once, and `outcome` gives a test its
+play's result as soon as that has ended.
 """
 
 import asyncio
@@ -26,7 +26,7 @@ AT_ONCE = 10
 
 @dataclass(frozen=True)
 class Stage:
-    """Where a play is performed: the control plane, a namespace of its own, and a folder for files and logs."""
+    """The environment of a play: the control plane, its own namespace, and a folder for files and logs."""
 
     cluster: Cluster
     site: Site
@@ -34,7 +34,7 @@ class Stage:
 
     @property
     def kube(self) -> Kube:
-        """The administrator's port."""
+        """The administrator's API client."""
         return self.site.kube
 
 
@@ -49,22 +49,22 @@ class Plays:
 
     beside: Mapping[Hashable, Play] = field(default_factory=dict)
     calm: Mapping[Hashable, Play] = field(default_factory=dict)
-    """Those that keep time: beside each other, when the crowd is over."""
+    """Timing-sensitive plays: run together, after the others."""
     alone: Mapping[Hashable, Play] = field(default_factory=dict)
-    """Those that take away what the others stand on: one after the other, at the end."""
+    """Plays that disturb others: run one after the other, at the end."""
     always: tuple[Hashable, ...] = ()
     """Keys of plays that every test of the module is compared with."""
     compared: Mapping[Hashable, Hashable] = field(default_factory=dict)
-    """By the key of a play, that of the one that it is compared with: whoever is selected brings it along."""
+    """By the key of a play, that of the play to compare with, which is then selected as well."""
 
 
 Outcomes = Mapping[Name, Future[Any]]
-"""What each play returned, or the exception in which it ended."""
+"""Each play's result or exception."""
 Waves = tuple[dict[Name, Play], dict[Name, Play], dict[Name, Play]]
 
 
 def selected(items: Iterable[pytest.Item]) -> Waves:
-    """The plays of these tests, in the waves in which they are performed."""
+    """The plays of these tests, grouped into waves."""
     found: Waves = ({}, {}, {})
     for item in items:
         plays = getattr(getattr(item, "module", None), "PLAYS", None)
@@ -81,10 +81,10 @@ def selected(items: Iterable[pytest.Item]) -> Waves:
 
 @contextmanager
 def performed(cluster: Cluster, waves: Waves, folder: Path) -> Iterator[Outcomes]:
-    """Have plays performed while tests already look at those that are over.
+    """Run plays while tests already check those that have ended.
 
-    pytest names the running test in the environment and takes the name out again; a play that reads the whole
-    environment just then, as a process that it starts or a client's search for proxies does, ends in a KeyError.
+    pytest sets and removes the running test's name in the environment; a play that iterates over the environment at
+    that moment, to start a process or to look for proxies, would fail with a KeyError.
     """
     outcomes: Outcomes = {name: Future() for wave in waves for name in wave}
 
@@ -93,7 +93,7 @@ def performed(cluster: Cluster, waves: Waves, folder: Path) -> Iterator[Outcomes
             asyncio.run(_perform(cluster, waves, folder, outcomes))
         finally:
             for outcome in outcomes.values():
-                outcome.cancel()  # it was not performed: nobody waits for it
+                outcome.cancel()  # it did not run
 
     stage = Thread(target=perform, name="plays", daemon=True)
     with pytest.MonkeyPatch.context() as patch:
@@ -119,7 +119,7 @@ async def _perform(cluster: Cluster, waves: Waves, folder: Path, outcomes: Outco
                 error.add_note(f"see {own}")
                 outcomes[name].set_exception(error)
 
-    # The plays' own questions wait as long as they do: a server that is busy with all of them answers in the end.
+    # Plays' own requests have no shorter timeout: a server that is busy with all plays answers eventually.
     async with Kube.connect(Settings(kubeconfig=cluster.kubeconfig, kube_timeout_seconds=PATIENCE)) as kube:
         await make_connection(kube)
         beside, calm, alone = waves

@@ -1,4 +1,4 @@
-"""The wire between one operator and a bucket in S3: what it asks is passed on, named as S3's operations are."""
+"""A proxy between one operator and an S3 bucket, which names requests by S3's operations."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ _HOP_BY_HOP = {"connection", "transfer-encoding", "expect", "date", "server"}
 
 
 class Stored(NamedTuple):
-    """What comes back."""
+    """An answer."""
 
     status: int
     headers: CIMultiDict[str]
@@ -27,7 +27,7 @@ Meddle = Callable[[str, Callable[[], Awaitable[Stored]]], Awaitable[Stored]]
 
 
 def operation(request: web.Request) -> str:
-    """The operation that changes something; "" for one that only reads."""
+    """The operation, if it changes something; "" if it only reads."""
     asked = request.query
     match request.method:
         case "PUT":
@@ -43,7 +43,7 @@ def operation(request: web.Request) -> str:
 
 @asynccontextmanager
 async def open_store_wire(store: str, meddle: Meddle) -> AsyncIterator[str]:
-    """A wire to the S3 at the address `store`; yields its own. Each call that changes something passes `meddle`."""
+    """A proxy to the S3 at `store`; yields its address. Each call that changes something passes `meddle`."""
     timeout = aiohttp.ClientTimeout(total=None)
     async with aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session:
 

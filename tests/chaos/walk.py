@@ -1,4 +1,4 @@
-"""One walk through a life: an operator behind a wire of its own, killed at one fault point and started again."""
+"""One run of a life: an operator behind its own proxy, killed at one fault point and restarted."""
 
 import asyncio
 import json
@@ -19,16 +19,16 @@ from tests.chaos.wire import Answer, Call, Forward, HangUp, Wire, open_wire
 T = TypeVar("T")
 Position = Literal["before", "after"]
 QUIET_SECONDS = 2.0
-"""Longer than the second after which an operator looks again at what somebody else has changed meanwhile."""
+"""Longer than the second after which an operator retries after a conflict."""
 BUSY_SECONDS, BUSY_AT_MOST_SECONDS = 1.0, 30.0
-"""Where a pause and a word with the API server take longer, everybody is late; that may last."""
+"""If a pause and an API request take longer than the first, the machine is busy; wait up to the second."""
 
 
 @dataclass(frozen=True)
 class Fault:
-    """Where the operator is killed: the first time that `life` comes to `point`; the second time, if `again`.
+    """Where the operator is killed: the first time that `life` reaches `point`, or the second time if `again`.
 
-    Position: before the API server has seen the call, or after it has done it and before its answer is seen.
+    Position: before the API server receives the call, or after it was carried out, but before the answer.
     """
 
     life: str
@@ -41,7 +41,7 @@ class Fault:
 
 
 def faults_at(points: Mapping[str, Sequence[str]], *, again: bool = False) -> tuple[Fault, ...]:
-    """Both faults at each of these points, which are named by the life that comes to them."""
+    """Both faults at each of these points, by the life that reaches them."""
     positions: tuple[Position, ...] = ("after", "before")
     return tuple(
         Fault(life, point, position, again)
@@ -53,27 +53,27 @@ def faults_at(points: Mapping[str, Sequence[str]], *, again: bool = False) -> tu
 
 @dataclass(frozen=True)
 class Told:
-    """What is known of a walk when it is over."""
+    """The result of a run."""
 
     picture: dict[str, Any]
     points: list[str]
-    """Fault points in the order in which they were reached, each as often as it was."""
+    """Fault points in the order in which they were reached, with repetitions."""
     created: Counter[str]
     killed: bool
 
     @property
     def made_again(self) -> list[str]:
-        """What was made once more after it was gone; Events are, by an operator that has forgotten them."""
+        """Objects that were created again; except Events, which a restarted operator repeats."""
         return made_again(self.created)
 
 
 def made_again(created: Counter[str]) -> list[str]:
-    """Objects but Events that were made more than once."""
+    """Objects, except Events, that were created more than once."""
     return [name for name, times in created.items() if times > 1 and not name.startswith("events/")]
 
 
 class Killer:
-    """A meddler that ends the operator at one point, once, and has it started again."""
+    """A meddler that kills the operator once at a fault point, and has it restarted."""
 
     def __init__(self, site: Site, settings: dict[str, str], log: Path, fault: Fault | None) -> None:
         self._site = site
@@ -90,7 +90,7 @@ class Killer:
         return self._restart is not None
 
     async def end(self) -> None:
-        """End the operator."""
+        """Kill the operator."""
         await self.operator.kill()
 
     async def __call__(self, call: Call, forward: Forward) -> Answer:
@@ -98,17 +98,17 @@ class Killer:
         return await self.at(call.point, forward)
 
     async def at(self, point: str, forward: Callable[[], Awaitable[T]]) -> T:
-        """What `forward` gives, unless this is where the operator is to be killed.
+        """Return `forward`'s result, unless the operator is killed here.
 
         Raises:
-            HangUp: the operator that called is no more.
+            HangUp: the calling operator was killed.
         """
         if self.killed or self._fault is None or point != self._fault.point:
             return await forward()
         if self._passed < self._fault.again:
             self._passed += 1
             return await forward()
-        # A task of its own: with the operator's end this request is cancelled.
+        # In its own task: this request is cancelled when the operator ends.
         self._restart = asyncio.create_task(self._kill_and_restart(self._fault.position, forward))
         await asyncio.shield(self._restart)
         raise HangUp
@@ -122,10 +122,10 @@ class Killer:
 
 
 async def walk(stage: Stage, life: str, fault: Fault | None = None) -> Told:
-    """Walk through a life, killed once where `fault` says.
+    """Run a life, with one kill as defined by `fault`.
 
     Raises:
-        TimeoutError: something that belongs to the life did not happen; with what was reached and what is left.
+        TimeoutError: a step of the life did not happen; with what was reached and what is left.
     """
     async with open_wire(stage.cluster.kubeconfig, stage.folder / "kubeconfig", stage.site.name) as wire:
         settings = operators.environment(stage.site.name, stage.folder / "kubeconfig")
@@ -144,9 +144,9 @@ async def walk(stage: Stage, life: str, fault: Fault | None = None) -> Told:
 
 
 async def quiet(wire: Wire) -> None:
-    """Wait until the operator writes nothing any more but its Lease.
+    """Wait until the operator writes nothing but its Lease.
 
-    Where it waits for an answer, or for the processor, or the API server does, silence says nothing.
+    Silence does not count while it waits for an answer, or while it or the API server waits for the processor.
     """
 
     def written() -> int:

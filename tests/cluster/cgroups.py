@@ -1,6 +1,6 @@
-"""The control group below which a node keeps its pods, for cgroup v1 (also the hybrid layout) and v2.
+"""The control group of a node's pods, for cgroup v1 (also the hybrid layout) and v2.
 
-A node's pods must not share `/kubepods` with another node of the same machine, so each gets a group of its own name.
+Nodes on the same machine must not share `/kubepods`, so each gets its own group.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def _inherit_cpuset(group: Path) -> None:
 
 
 def _weigh(group: Path) -> None:
-    """As much as all processors, as on a machine that is a node; by default all pods together weigh as one process."""
+    """Set the weight of all processors, as on a real node; by default all pods together weigh as one process."""
     for file, one, most in (("cpu.shares", 1024, 1 << 18), ("cpu.weight", 100, 10_000)):  # cgroup v1 and v2
         if (group / file).exists():
             (group / file).write_text(str(min(one * (os.cpu_count() or 1), most)))

@@ -1,7 +1,7 @@
-"""One throw-away cluster: up, what one does with it, and down.
+"""One throw-away cluster: up, its use, and down.
 
-`up` begins by removing what an interrupted run of the same name left; it is the same code as `down`, so what `down`
-forgets would show at the next `up`.
+`up` first removes what an interrupted run of the same name left, with the same code as `down`, so that an incomplete
+`down` is noticed.
 """
 
 from __future__ import annotations
@@ -39,38 +39,38 @@ from tests.cluster.paths import cache_root, cluster_dir, lock
 
 DEFAULT_NAME = "finetune"
 RUN_VARIABLE = "CLUSTER_TESTS_RUN"
-"""Names the run of the tests that starts a cluster: scripts/tests.sh ends what its own run has left."""
+"""Names the test run that starts a cluster: scripts/tests.sh cleans up after its own run."""
 NODE_ROLES = ("namespaces", "containerd", "kubelet", "kube-proxy")
 
 
 @dataclass(frozen=True)
 class Mode:
-    """What is asked of a cluster; one that runs in another mode is replaced."""
+    """The requested mode of a cluster; one that runs in another mode is replaced."""
 
     nodes: int = 1
     """Nodes that run pods; 0: control plane only."""
     controllers: bool = True
-    """Controller manager and scheduler. Without them Jobs make no pods and deleted namespaces stay."""
+    """Controller manager and scheduler. Without them Jobs create no pods and deleted namespaces stay."""
 
 
 def known_names() -> list[str]:
-    """Names of the clusters that there are on this machine, whether they run or have left something."""
+    """Names of the clusters on this machine, running or with something left."""
     return sorted(path.parent.name for path in cluster_dir("*").parent.glob("*/state.json"))
 
 
 def unknown(name: str) -> str:
-    """That there is no cluster of this name, and which there are."""
+    """The message that there is no cluster of this name, with the existing ones."""
     return f"there is no cluster {name}; on this machine: {', '.join(known_names()) or 'none'}"
 
 
 class Cluster:
-    """A cluster by name; two with different names run beside each other. As a context manager: up, and down at the end.
+    """A cluster by name; several can run side by side. As a context manager: up, and down at the end.
 
     Args:
         name: lower-case letters, digits and dashes, at most 20.
-        nodes: nodes that run pods, 0 for a control plane alone (ready in seconds).
-        controllers: whether controller manager and scheduler run; they must where there are nodes.
-        more_flags: flags of the control plane's processes, by their name, for what only a benchmark wants otherwise.
+        nodes: nodes that run pods, 0 for only a control plane (ready in seconds).
+        controllers: whether controller manager and scheduler run; required if there are nodes.
+        more_flags: additional flags of the control plane's processes, by name, for benchmarks.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Cluster:
 
     @property
     def exists(self) -> bool:
-        """Whether there is one of this name, running or not."""
+        """Whether a cluster of this name exists, running or not."""
         return self.folder.exists()
 
     @property
@@ -116,17 +116,17 @@ class Cluster:
         return path
 
     def token(self, namespace: str, account: str) -> str:
-        """A service account's, for a day."""
+        """A service account's token, valid for a day."""
         return self.kubectl("create", "token", account, "--namespace", namespace, "--duration=24h").strip()
 
     @property
     def audit(self) -> AuditLog:
-        """What service accounts have asked of its API server."""
+        """Its audit log of service accounts' requests."""
         return AuditLog(self.folder)
 
     @property
     def registry(self) -> str:
-        """What image references of this project begin with."""
+        """The prefix of this project's image references."""
         return IMAGE_HOST
 
     @property
@@ -144,7 +144,7 @@ class Cluster:
         return binaries.build()
 
     def up(self) -> Self:
-        """Start the cluster, or leave it as it is when it already runs in the same mode.
+        """Start the cluster, unless it already runs in the same mode.
 
         Raises:
             ClusterError: something did not start; everything is taken down again, but the logs stay.
@@ -166,7 +166,7 @@ class Cluster:
         return self
 
     def down(self) -> None:
-        """Give back processes, interfaces, mounts, control groups and files; keep the image store."""
+        """Remove processes, interfaces, mounts, control groups and files; keep the image store."""
         with lock(f"cluster-{self.name}"):
             if self.folder.exists():
                 say(f"removing cluster {self.name}")
@@ -212,7 +212,7 @@ class Cluster:
         return answer
 
     def read(self, path: str) -> dict[str, Any] | None:
-        """What the API server has at a path such as /api/v1/pods, or None: for looks in a loop, quicker than `get`.
+        """The object at a path such as /api/v1/pods, or None; faster than `get`, for polling.
 
         Raises:
             ClusterError: it does not answer, or refuses.
@@ -261,12 +261,12 @@ class Cluster:
         node.start_agents()
 
     def kill(self, *roles: str) -> None:
-        """End processes of the control plane where they stand; `start_again` brings etcd and API server back."""
+        """Kill processes of the control plane; `start_again` restarts etcd and API server."""
         found = processes.running(str(self.folder))
         processes.kill([pid for pid, role in found.items() if role in roles])
 
     def start_again(self, role: Literal["etcd", "kube-apiserver"]) -> None:
-        """Start a process that was killed, on the data that it left; the API server is ready on return."""
+        """Restart a killed process with its data; the API server is ready on return."""
         control_plane = self._control_plane(self.programs)
         if role == "etcd":
             control_plane.start_etcd()
@@ -312,14 +312,14 @@ class Cluster:
             self.kubectl("wait", "--for=condition=Ready", f"node/{node.name}", "--timeout=120s")
 
     def _connect(self, nodes: Sequence[Node]) -> None:
-        """Teach every node the way to the others' pods."""
+        """Set every node's routes to the others' pods."""
         for node in nodes:
             for other in nodes:
                 if other != node:
                     network.connect_pods(self.addresses, node.first_process(), other.number)
 
     def _wait_for_default_account(self) -> None:
-        """Pods are refused until the controller manager has made their namespace's service account."""
+        """Wait for the namespace's service account, without which pods are refused."""
 
         def made() -> bool:
             return shell.succeeds(
@@ -341,7 +341,7 @@ class Cluster:
             shutil.rmtree(self._image_stores(), ignore_errors=True)
 
     def _end_processes(self) -> None:
-        """Kill processes and remove the network; the files stay for whoever looks for the reason."""
+        """Kill processes and remove the network; files are kept for debugging."""
         kill_nodes(processes.running(str(self.folder)))
         network.release(self.folder)
         if not any(role.startswith("kubelet-") for role in processes.roles_of_all()):

@@ -1,4 +1,4 @@
-"""What `up`, `down` and the builds tell the person who waits: one line a step, with the seconds since the start."""
+"""Progress output of `up`, `down` and the builds: one line per step, with the seconds since the start."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """etcd, API server, controller manager, scheduler and DNS: processes of the host on the cluster's own addresses.
 
-They know nothing of nodes. Where flags differ from a production cluster, the comment beside them says why.
+They are independent of nodes. Comments explain flags that differ from a production cluster.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.cluster.network import Addresses
 from tests.cluster.paths import cache_root
 
 NOBODY = 65532
-"""The user of the controller manager: it makes the volumes' folders, and they must belong to the user of the pods."""
+"""The user of the controller manager: it creates the volumes' folders, which must belong to the pods' user."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class ControlPlane:
     keys: Credentials
     nodes: list[str]
     more_flags: Mapping[str, Sequence[str]]
-    """Process name → flags after our own: the last of two wins."""
+    """Process name → flags added after our own, so that they override these."""
 
     @property
     def server(self) -> str:
@@ -44,7 +44,7 @@ class ControlPlane:
         return self.folder / "logs" / f"{role}.log"
 
     def start_api(self) -> None:
-        """Start etcd and the API server and return when it is ready; the kubeconfig files are written on the way."""
+        """Start etcd and the API server, write the kubeconfig files, and return when the server is ready."""
         self.start_etcd()
         pid = self._start("kube-apiserver", self._apiserver_flags())
         log = self.log("kube-apiserver")
@@ -53,24 +53,24 @@ class ControlPlane:
         processes.wait_until(self.answers, "API server", timeout=120, pid=pid, log=log)
 
     def start_etcd(self) -> None:
-        """Start etcd, on the data that it has."""
+        """Start etcd with its existing data."""
         self._start("etcd", self._etcd_flags())
 
     def start_apiserver(self) -> None:
-        """Start the API server again and return when it is ready; certificate and kubeconfig files are as before."""
+        """Restart the API server and return when it is ready; certificate and kubeconfig files are unchanged."""
         pid = self._start("kube-apiserver", self._apiserver_flags())
         processes.wait_until(self.answers, "API server", timeout=120, pid=pid, log=self.log("kube-apiserver"))
 
     def answers(self) -> bool:
-        """Whether the API server calls itself ready."""
+        """Whether the API server reports that it is ready."""
         return answers(f"{self.server}/readyz", self.keys.ca)
 
     def start_controllers(self) -> None:
-        """Start the controller manager in a view of the file system where /tmp is the cluster's own folder.
+        """Start the controller manager in a mount namespace where /tmp is the cluster's own folder.
 
-        Its built-in host-path provisioner makes volumes below /tmp, and nowhere else. Run as the pods' user it makes
-        folders that they can write to; two capabilities let it read its own files and delete what other users wrote.
-        A cache that is itself below /tmp is put back where it was: the programs and keys are in it.
+        Its built-in host-path provisioner creates volumes only below /tmp. It runs as the pods' user, so that they can
+        write to the folders; two capabilities let it read its own files and delete what other users wrote. A cache that
+        is itself below /tmp is mounted back: it contains the programs and keys.
         """
         volumes, cache = self.folder / "volumes", cache_root()
         volumes.mkdir(exist_ok=True)
@@ -145,10 +145,10 @@ class ControlPlane:
             "--use-service-account-credentials", f"--root-ca-file={self.keys.ca}",
             f"--service-account-private-key-file={self.keys.service_account_key}",
             "--leader-elect=false", "--enable-hostpath-provisioner",
-            "--node-monitor-grace-period=15s",  # as above: a lost node is to be noticed within a test
-            # A claim that is made before its volume is known waits for the next look at all of them: 15 s, seen often.
+            "--node-monitor-grace-period=15s",  # as above: a lost node must be noticed within a test
+            # A claim that is created before its volume is known often waits 15 s for the next sync of all claims.
             "--pvclaimbinder-sync-period=1s",
-            # Tests that make many jobs at once would wait for the default limit of 20 requests per second.
+            # Tests that create many jobs at once would be slowed by the default limit of 20 requests per second.
             "--kube-api-qps=200", "--kube-api-burst=400",
         ]  # fmt: skip
 
@@ -188,7 +188,7 @@ cluster.local:53 in-addr.arpa:53 {{
 
 
 def answers(url: str, ca: Path | None = None) -> bool:
-    """Whether a URL answers 200; without `ca` the certificate is not looked at (health on loopback)."""
+    """Whether a URL answers 200; without `ca` the certificate is not verified (health on loopback)."""
     if ca is None:
         context = ssl.create_default_context()
         context.check_hostname = False

@@ -1,7 +1,6 @@
-"""Who may talk to the API server: one token per component, a key for service accounts, and kubeconfig files.
+"""Credentials for the API server: one token per component, a key for service accounts, and kubeconfig files.
 
-Every component has the user name and groups that it has in a real cluster, so Kubernetes' own RBAC and node
-authorizer hold here as they hold there.
+Every component has the user name and groups of a real cluster, so that Kubernetes' own RBAC and node authorizer apply.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ class Credentials:
 
     @property
     def token_file(self) -> Path:
-        """What the API server reads: token, user, uid, groups."""
+        """The API server's token file: token, user, uid, groups."""
         return self.folder / "tokens.csv"
 
     @property
@@ -39,7 +38,7 @@ class Credentials:
 
     @property
     def ca(self) -> Path:
-        """What clients trust: the API server's certificate is its own authority."""
+        """The CA that clients trust: the API server's self-signed certificate."""
         return self.certificates / "apiserver.crt"
 
     def kubeconfig(self, user: str) -> Path:
@@ -48,7 +47,7 @@ class Credentials:
 
 
 def create(folder: Path, nodes: list[str]) -> Credentials:
-    """Write tokens and the service-account key into `folder`, readable by their owner alone."""
+    """Write tokens and the service-account key into `folder`, readable only by their owner."""
     folder.mkdir(parents=True, exist_ok=True)
     folder.chmod(0o700)
     made = Credentials(folder)

@@ -1,4 +1,4 @@
-"""The errors of the throw-away cluster: the message says what failed, which log shows it, and what to do."""
+"""Errors of the throw-away cluster: messages say what failed, which log shows it, and what to do."""
 
 
 class ClusterError(RuntimeError):
@@ -6,4 +6,4 @@ class ClusterError(RuntimeError):
 
 
 class MachineError(ClusterError):
-    """What only the machine's owner gives is absent, a right or a package: to try again changes nothing."""
+    """A permission or package is missing that only the machine's owner can provide: a retry would not help."""

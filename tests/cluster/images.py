@@ -1,8 +1,8 @@
-"""Building the project's images without a container engine, tagged by the hash of what goes into them.
+"""Builds the project's images without a container engine, tagged by the hash of their inputs.
 
-`build_images()` gives the references that pods name; a warm run builds and pushes nothing. The base image is a
-minimal Debian made by mmdebstrap, since no public registry is needed or reached. Layers lie in buildah's own store
-below the cache and in the registry's; both are pruned of images of this project that are no longer the latest.
+`build_images()` returns the references for pods; a warm run builds and pushes nothing. The base image is a minimal
+Debian made by mmdebstrap, so no public registry is needed. Layers are in buildah's own store below the cache and in
+the registry's; older images of this project are pruned from both.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from tests.cluster.paths import REPOSITORY, cache_dir, cache_root, lock, lock_if
 SUITE = "bookworm"
 BASE_PACKAGES = "python3,python3-venv,ca-certificates"
 KEPT_IMAGES = 2
-"""Images of one name that stay: the latest, and the one before it for whoever switches between two branches."""
+"""Images kept per name: the latest, and the one before it for switching between two branches."""
 KEPT_SECONDS = 1800
-"""Younger ones stay as well: another test run may be about to start pods of them."""
+"""Younger ones are kept as well: another test run may be about to start pods with them."""
 IN_USE = "image-stores"
-"""The lock that builds share and tidying has alone."""
+"""The lock that builds hold shared and the cleanup exclusively."""
 
 PIP_SETTINGS = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_TRUSTED_HOST", "PIP_DEFAULT_TIMEOUT", "PIP_RETRIES")
 CA_BUNDLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
@@ -70,7 +70,7 @@ class BuiltImages:
 
 
 def build_images() -> BuiltImages:
-    """Build what changed of the operator's and the trainer's images and put it into the registry.
+    """Build the operator's and the trainer's images if they changed, and push them to the registry.
 
     Raises:
         ClusterError: a build failed, with the end of its log.
@@ -81,8 +81,8 @@ def build_images() -> BuiltImages:
 def build_all(names: Iterable[str]) -> dict[str, str]:
     """Build those of `IMAGES` that the registry lacks; return their references by name.
 
-    All are built before the first is pushed: on a new machine the registry's program is still being compiled, and much
-    of what an image takes is one processor's work.
+    All are built before the first is pushed: on a new machine the registry is still being compiled meanwhile, and image
+    builds use mostly one processor.
     """
     wanted = {name: (IMAGES[name], _tag(IMAGES[name])) for name in names}
     absent = [(image, tag) for image, tag in wanted.values() if not registry.has(image.repository, tag)]
@@ -98,11 +98,11 @@ def build_all(names: Iterable[str]) -> dict[str, str]:
 
 
 def publish(name: str, prefix: str) -> str:
-    """Build one of `IMAGES` and push it to another registry, as the user is logged in there; return its reference.
+    """Build one of `IMAGES` and push it to another registry, with the user's login; return its reference.
 
     Args:
         name: key of `IMAGES`.
-        prefix: registry and path, such as registry.example.com/team. One on this machine is spoken to without TLS.
+        prefix: registry and path, such as registry.example.com/team. No TLS is used for one on this machine.
 
     Raises:
         ClusterError: the build or the push failed, with the end of its log.
@@ -136,7 +136,7 @@ def _base_tag() -> str:
 
 
 def _base_in_store() -> str:
-    """The base image in buildah's store, made when absent; its name there."""
+    """Create the base image in buildah's store if absent; returns its name there."""
     name = f"localhost/base:{_base_tag()}"
     with lock("image-base"):
         if not shell.succeeds(*_buildah("inspect", "--type", "image", name)):
@@ -177,9 +177,9 @@ def _ensure_in_registry(image: Image, tag: str) -> None:
 
 
 def _push(repository: str, tag: str) -> None:
-    """Put an image into the registry; layers that it has are not even read.
+    """Push an image to the registry; existing layers are not even read.
 
-    zstd takes a quarter of gzip's time, on this side and on the node's.
+    zstd takes a quarter of gzip's time, both here and on the node.
     """
     say(f"pushing {repository}:{tag} to the registry")
     with registry.served_for_build() as address:
@@ -192,7 +192,7 @@ def _push(repository: str, tag: str) -> None:
 
 @contextmanager
 def _mounts() -> Iterator[list[str]]:
-    """What a build sees of this machine and no image keeps: its certificates and, where set, pip's settings."""
+    """Mounts of a build that no image keeps: the machine's certificates and, if set, pip's settings."""
     bundle = next((os.environ[name] for name in CA_BUNDLES if os.environ.get(name)), SYSTEM_CA_BUNDLE)
     settings = {name.removeprefix("PIP_").lower().replace("_", "-"): os.environ.get(name) for name in PIP_SETTINGS}
     lines = ["[global]", f"cert = {SYSTEM_CA_BUNDLE}"]
@@ -205,7 +205,7 @@ def _mounts() -> Iterator[list[str]]:
 
 
 def _tag(image: Image) -> str:
-    """Hash of base image, Dockerfile and inputs, as the build would see them."""
+    """Hash of base image, Dockerfile and inputs."""
     digest = hashlib.sha256(f"{_base_tag()} {image.target}".encode())
     for path in _files([image.dockerfile, ".dockerignore", *image.inputs]):
         digest.update(f"{path.relative_to(REPOSITORY)}\0".encode() + path.read_bytes() + b"\0")
@@ -224,7 +224,7 @@ def _files(names: list[str]) -> Iterator[Path]:
 
 
 def _tidy() -> None:
-    """Drop what an interrupted build left and images that nobody needs, unless a build is going on."""
+    """Remove leftovers of interrupted builds and unneeded images, unless a build is running."""
     with lock_if_free(IN_USE) as alone:
         if not alone:
             return
@@ -246,8 +246,8 @@ def _stale_tags(repository: str) -> list[str]:
 def _buildah(*arguments: str) -> list[str]:
     """A buildah command on the project's own store: the user's other images are neither seen nor touched.
 
-    It runs in a view of the file system of its own: its mounts end with it, even when it is killed, and its memory of
-    what the registry has lies in the cache too.
+    It runs in its own mount namespace: its mounts end with it, even when it is killed, and its record of the registry's
+    content is in the cache, too.
     """
     own = cache_root() / "buildah"
     memory, run = cache_dir("buildah", "memory"), cache_dir("buildah", "run")
@@ -259,7 +259,7 @@ def _buildah(*arguments: str) -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """buildah writes whole layers to TMPDIR: they belong on the cache's disk, and are ours to clear."""
+    """Set TMPDIR, to which buildah writes whole layers, to the cache's disk, where we clean up."""
     return {**os.environ, "TMPDIR": str(cache_dir("buildah", "tmp"))}
 
 

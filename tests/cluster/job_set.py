@@ -1,6 +1,6 @@
-"""JobSet's own controller, with its webhooks, as a process beside the control plane of a cluster that is up.
+"""JobSet's own controller, with its webhooks, as a process beside a running cluster's control plane.
 
-It has the administrator's rights; in a real cluster it has a service account of its own. It ends with the cluster.
+It has the administrator's permissions; in a real cluster it has its own service account. It ends with the cluster.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ GROUP = "jobset.x-k8s.io"
 
 
 def install(cluster: Cluster) -> None:
-    """Define JobSets and start their controller, unless it runs; both are ready on return.
+    """Install the JobSet CRD and start its controller, unless it runs; both are ready on return.
 
     Raises:
         ClusterError: it does not start.
@@ -33,7 +33,7 @@ def install(cluster: Cluster) -> None:
     # Client-side apply would copy the whole definition into an annotation, which is too small for it.
     cluster.kubectl("apply", "--server-side", "-f", str(programs / "jobsets.yaml"))
     kubectl = (cluster.programs / "kubectl", f"--kubeconfig={cluster.kubeconfig}")
-    # Not `kubectl wait`: it fails on a definition that has no conditions yet.
+    # Not `kubectl wait`, which fails on a definition without conditions.
     processes.wait_until(lambda: shell.succeeds(*kubectl, "get", "jobsets"), "JobSet's definition", timeout=30)
     folder = cluster.folder / ROLE
     authority = _certificate(folder, cluster.addresses.host)
@@ -47,7 +47,7 @@ def install(cluster: Cluster) -> None:
 
 
 def _certificate(folder: Path, host: str) -> str:
-    """Write the webhooks' key and certificate; returns what the API server has to trust."""
+    """Write the webhooks' key and certificate; returns the CA for the API server."""
     folder.mkdir(parents=True, exist_ok=True)
     shell.run(
         "openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=jobset",
@@ -71,7 +71,7 @@ def _configuration(folder: Path, host: str, loopback: str) -> Path:
 
 
 def _webhooks(server: str, authority: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """As JobSet's own manifests have them, but for where they are served."""
+    """JobSet's own webhook configurations with another address."""
     of_sets = {"apiGroups": [GROUP], "apiVersions": ["v1alpha2"], "resources": ["jobsets"]}
     of_pods = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"], "operations": ["CREATE"]}
     only = {"matchExpressions": [{"key": "jobset.sigs.k8s.io/jobset-name", "operator": "Exists"}]}

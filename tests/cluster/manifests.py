@@ -1,4 +1,4 @@
-"""What every cluster starts with: DNS behind its Service, and a default storage class that makes volumes on demand."""
+"""Initial objects of every cluster: DNS behind its Service, and a default storage class with dynamic provisioning."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def _dns_rights() -> list[dict[str, Any]]:
 
 
 def _dns_service(addresses: Addresses) -> list[dict[str, Any]]:
-    """The usual `kube-dns` Service; behind it is a process of the host, so it is there before any node."""
+    """The usual `kube-dns` Service; its backend is a process of the host, which starts before any node."""
     name, labels = "kube-dns", {"k8s-app": "kube-dns"}
     ports = [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]
     return [

@@ -1,8 +1,8 @@
-"""The addresses of one cluster and the interfaces behind them: a bridge on the host, a wire into each node.
+"""The addresses of one cluster and its interfaces: a bridge on the host, a veth pair into each node.
 
-A node lives in a network namespace of its own, so its iptables rules, routes and pod interfaces end with it; the host
-keeps only a bridge, one wire per node and three routes. Every cluster takes a free /16 of its own, so several run
-beside each other on the same port numbers.
+A node has its own network namespace, so its iptables rules, routes and pod interfaces end with it; the host has only a
+bridge, one veth per node and three routes. Every cluster takes a free /16, so several can run side by side on the same
+port numbers.
 
     host, 10.B.0.1 (API server, DNS, registry) ── bridge ──┬── node 1, 10.B.0.11 ── pods 10.B.17.0/24
                                                            └── node 2, 10.B.0.12 ── pods 10.B.18.0/24
@@ -29,7 +29,7 @@ BLOCKS = range(224, 250)
 
 @dataclass(frozen=True)
 class Addresses:
-    """Everything that follows from the number of a cluster's /16, and the name of its bridge."""
+    """Addresses derived from the number of a cluster's /16, and the name of its bridge."""
 
     block: int
     bridge: str
@@ -41,7 +41,7 @@ class Addresses:
 
     @property
     def loopback(self) -> str:
-        """A loopback address of this cluster alone, for what only the host may ask (etcd, health)."""
+        """This cluster's own loopback address, for what only the host may reach (etcd, health)."""
         return f"127.{self.block}.0.1"
 
     @property
@@ -73,12 +73,12 @@ class Addresses:
         return f"10.{self.block}.{16 + number}.0/24"
 
     def wire(self, number: int) -> str:
-        """The host's end of a node's wire."""
+        """The host's end of a node's veth pair."""
         return f"{self.bridge}n{number}"
 
 
 def bridge_of(owner: Path) -> str:
-    """The name of a cluster's bridge: from its folder, so that what a killed run left is found without any record."""
+    """The name of a cluster's bridge, derived from its folder, so that it is found after a killed run."""
     return f"ft{hashlib.sha256(str(owner).encode()).hexdigest()[:8]}"
 
 
@@ -103,10 +103,10 @@ def take_addresses(owner: Path) -> Addresses:
 
 
 def connect_node(addresses: Addresses, number: int, pid: int) -> None:
-    """Lay the wire between the bridge and the network namespace of process `pid`, with the routes of both ends.
+    """Create the veth pair between the bridge and the network namespace of process `pid`, with the routes of both ends.
 
-    In the node everything outside the cluster is unreachable at once, as behind a strict firewall: a test that would
-    need the internet fails in milliseconds, not after a time-out.
+    From the node everything outside the cluster is unreachable, as behind a strict firewall: a test that needs the
+    internet fails in milliseconds, and not after a timeout.
     """
     outer, inner = addresses.wire(number), "eth0"
     shell.run("ip", "link", "add", outer, "type", "veth", "peer", "name", inner, "netns", str(pid))
@@ -133,7 +133,7 @@ def connect_pods(addresses: Addresses, pid: int, other: int) -> None:
 
 
 def release(owner: Path) -> None:
-    """Remove the bridge, and with it the host's routes; a node's wire goes with its namespace, or here."""
+    """Remove the bridge, and with it the host's routes; a node's veth ends with its namespace, or here."""
     bridge = bridge_of(owner)
     for link in json.loads(shell.run("ip", "-json", "link", "show")):
         if link["ifname"] == bridge or link["ifname"].startswith(f"{bridge}n"):

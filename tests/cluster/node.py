@@ -1,8 +1,8 @@
-"""One node: containerd, kubelet and kube-proxy in namespaces of their own, ended by ending their first process.
+"""One node: containerd, kubelet and kube-proxy in their own namespaces, which end with their first process.
 
-The first process holds a network, mount, process, host-name and IPC namespace. All that a node does to a machine —
-mounts, pod interfaces, iptables rules, shims, containers — happens inside and vanishes with it, however it ends.
-/var/lib, /var/log, /run and /tmp inside are the node's own; its image store is kept between runs.
+The first process holds a network, mount, PID, UTS and IPC namespace. All changes of a node to the machine — mounts, pod
+interfaces, iptables rules, shims, containers — are inside and vanish with it, however it ends. /var/lib, /var/log, /run
+and /tmp inside are the node's own; its image store is kept between runs.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ class Node:
         return self.cluster_folder / "logs" / f"{self._role(role)}.log"
 
     def start_runtime(self) -> None:
-        """Make the namespaces and start containerd in them; needs no API server."""
+        """Create the namespaces and start containerd in them; needs no API server."""
         self._write_configuration()
         cgroups.create(self.cgroup)
         self._make_namespaces()
@@ -78,7 +78,7 @@ class Node:
         self._ensure_pause_image()
 
     def start_agents(self) -> None:
-        """Start the kubelet and, once it has registered the node whose address it asks for, kube-proxy."""
+        """Start the kubelet and, once it has registered the node, kube-proxy, which needs the node's address."""
         sysctls.note()
         shutil.copy(self.keys.kubeconfig(self.name), self.folder / "var-lib" / "node" / "kubelet.kubeconfig")
         shutil.copy(self.keys.kubeconfig("kube-proxy"), self.folder / "var-lib" / "node" / "kube-proxy.kubeconfig")
@@ -102,11 +102,11 @@ class Node:
         return shell.run(*self._enter(), *command, stdin=stdin)
 
     def runtime(self, command: str, *names: str) -> str:
-        """Ask containerd over the interface that the kubelet uses: pull, images, remove, forget-pods."""
+        """Call containerd through CRI: pull, images, remove, forget-pods."""
         return self.inside(f"{PROGRAMS_INSIDE}/cri", CONTAINERD_SOCKET, command, *names)
 
     def _ensure_pause_image(self) -> None:
-        """Also in the registry: under disk pressure the kubelet deletes every image, and no pod starts without it."""
+        """Also push it to the registry: under disk pressure the kubelet deletes all images, and every pod needs it."""
         repository, _, tag = PAUSE_IMAGE.removeprefix(f"{IMAGE_HOST}/").rpartition(":")
         if PAUSE_IMAGE in self.runtime("images").split() and registry.has(repository, tag):
             return
@@ -124,19 +124,19 @@ class Node:
         return True
 
     def _drop_images_without_registry(self) -> None:
-        """Remove images that the builds have pruned: the store stays, and each trainer takes gigabytes."""
+        """Remove images that the builds have pruned, as the store is kept, and each trainer image takes gigabytes."""
         for image in self.runtime("images").split():
             repository, _, tag = image.removeprefix(f"{IMAGE_HOST}/").rpartition(":")
             if image.startswith(IMAGE_HOST) and image != PAUSE_IMAGE and not registry.has(repository, tag):
                 self.runtime("remove", image)
 
     def kill(self) -> None:
-        """End everything that runs on the node, as pulling the plug would; the Node object stays."""
+        """Kill everything that runs on the node, like a power failure; the Node object stays."""
         mine = {pid: role for pid, role in processes.running(self.owner).items() if role.endswith(f"-{self.number}")}
         kill_nodes(mine)
 
     def remove(self) -> None:
-        """Give back what is left after `kill`: control groups and files (the image store stays)."""
+        """Remove what is left after `kill`: control groups and files (the image store stays)."""
         cgroups.remove(self.cgroup)
         shutil.rmtree(self.folder, ignore_errors=True)
 
@@ -181,7 +181,7 @@ class Node:
         return shell.succeeds(kubectl, f"--kubeconfig={self.keys.kubeconfig('admin')}", "get", "node", self.name)
 
     def _cni(self) -> dict[str, object]:
-        """A wire per pod: all traffic is routed, so Services work where the kernel has no bridge netfilter."""
+        """A veth pair per pod: all traffic is routed, so Services work without bridge netfilter in the kernel."""
         ranges = [[{"subnet": self.addresses.node_pods(self.number)}]]
         ipam = {"type": "host-local", "ranges": ranges, "routes": [{"dst": "0.0.0.0/0"}], "dataDir": "/run/cni"}
         return {
@@ -203,7 +203,7 @@ class Node:
         return {
             "apiVersion": "kubelet.config.k8s.io/v1beta1",
             "kind": "KubeletConfiguration",
-            # Only the host and this cluster's own pods reach the port, and the cluster is thrown away.
+            # Only the host and this cluster's own pods reach the port, and the cluster is temporary.
             "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
             "authorization": {"mode": "AlwaysAllow"},
             "cgroupDriver": "cgroupfs",
@@ -233,7 +233,7 @@ class Node:
             "mode": "iptables",
             "clusterCIDR": self.addresses.pods,
             "iptables": {"minSyncPeriod": "0s"},
-            # These settings are the machine's, and may not be changed from inside a network namespace.
+            # These settings are machine-wide and cannot be changed from inside a network namespace.
             "conntrack": {"maxPerCore": 0, "min": 0, "tcpEstablishedTimeout": "0s", "tcpCloseWaitTimeout": "0s"},
         }
 
@@ -244,7 +244,7 @@ def cgroup_of(cluster_folder: Path) -> str:
 
 
 def kill_nodes(running: dict[int, str]) -> None:
-    """Kill marked processes, first those that hold namespaces: the kernel then ends every shim and container inside."""
+    """Kill marked processes, namespace holders first: the kernel then kills every shim and container inside."""
     holders = [
         child
         for pid, role in running.items()
@@ -254,12 +254,12 @@ def kill_nodes(running: dict[int, str]) -> None:
 
 
 def _is_ready(unshare: int) -> bool:
-    """Whether the first process runs `pause`: before, it is still `unshare` on its way into the namespaces."""
+    """Whether the first process runs `pause`; before that, `unshare` is still creating the namespaces."""
     child = processes.child_of(unshare)
     return child is not None and Path(f"/proc/{child}/comm").read_text().strip() == "pause"
 
 
-# Every source is bound below the node's folder first: the folder itself may lie under a path that a later line covers.
+# Every source is first bound below the node's folder, since that folder may be under a path that a later line covers.
 MOUNTS = """\
 mount -t proc proc /proc
 hostname '{name}'

@@ -31,7 +31,7 @@ def ensure(*groups: dict[str, str]) -> None:
     """Install the packages whose program is not on this machine.
 
     Raises:
-        MachineError: packages are missing and this is no Debian, or not root.
+        MachineError: packages are missing, and this is not Debian or not root.
     """
     wanted = {name: program for group in groups for name, program in group.items()}
     missing = [name for name, program in wanted.items() if not _present(program)]
@@ -48,22 +48,22 @@ def ensure(*groups: dict[str, str]) -> None:
 
 
 def _present(program: str) -> bool:
-    """Whether a program is on PATH (with the folders of root's programs) or, given a path, exists."""
+    """Whether a program is on PATH (including sbin folders) or, given a path, exists."""
     if program.startswith("/"):
         return Path(program).exists()
     return shutil.which(program, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is not None
 
 
 def is_root() -> bool:
-    """Whether this process is root's."""
+    """Whether this process runs as root."""
     return os.geteuid() == 0
 
 
 def need_root(what: str) -> None:
-    """Say at once what would end minutes later, after Kubernetes has been compiled, in somebody else's words.
+    """Fail early, instead of with another tool's message minutes later, after Kubernetes has been compiled.
 
     Raises:
-        MachineError: this process is not root's.
+        MachineError: this process does not run as root.
     """
     if not is_root():
         raise MachineError(f"{what} needs root: run make as root, or with sudo")

@@ -1,6 +1,6 @@
-"""Where the cluster keeps things: everything in one cache folder of the user, so that one `rm -r` removes all of it.
+"""Paths of the cluster's files: everything is in one cache folder of the user, so that one `rm -r` removes it all.
 
-Nothing is written elsewhere but by apt. A second clone of the repository finds the same cache and is warm with it.
+Only apt writes elsewhere. A second clone of the repository shares the cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ KUBE_MODULE = Path(__file__).resolve().parent / "kube"
 
 
 def cache_root() -> Path:
-    """`$XDG_CACHE_HOME/finetune-operator`, made when absent."""
+    """`$XDG_CACHE_HOME/finetune-operator`, created if absent."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     root = Path(base).resolve() / "finetune-operator"
     root.mkdir(parents=True, exist_ok=True)
@@ -24,20 +24,20 @@ def cache_root() -> Path:
 
 
 def cache_dir(*parts: str) -> Path:
-    """A folder of the cache, made when absent."""
+    """A folder of the cache, created if absent."""
     path = cache_root().joinpath(*parts)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def cluster_dir(name: str) -> Path:
-    """Where the cluster called `name` keeps its own files; not made here."""
+    """The folder of the cluster called `name`; not created here."""
     return cache_root() / "clusters" / name
 
 
 @contextmanager
 def lock(name: str, *, shared: bool = False) -> Iterator[None]:
-    """Hold a lock among the processes of this machine: two test runs must not build the same thing into one place."""
+    """Hold a machine-wide lock: two test runs must not build the same thing concurrently."""
     with (cache_dir("locks") / name).open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
@@ -45,7 +45,7 @@ def lock(name: str, *, shared: bool = False) -> Iterator[None]:
 
 @contextmanager
 def lock_if_free(name: str) -> Iterator[bool]:
-    """Hold a lock unless somebody else does; gives whether it is held. For tidying that can wait."""
+    """Try to take a lock; yields whether it is held. For cleanup that can wait."""
     with (cache_dir("locks") / name).open("w") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -13,7 +13,7 @@ PAUSE_IMAGE = "registry.test/pause:1"
 
 
 def pause_archive(program: Path, archive: Path) -> Path:
-    """Write the archive that `ctr images import` takes, with `program` as the image's only file."""
+    """Write an archive for `ctr images import`, with `program` as the image's only file."""
     layer = _layer(program)
     configuration = json.dumps({
         "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()],

@@ -1,4 +1,4 @@
-"""Ports of this machine: one that is free, and whether somebody answers at an address."""
+"""Ports of this machine: finds a free one, and checks whether an address answers."""
 
 import random
 import socket
@@ -13,9 +13,9 @@ _RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 
 
 def free_port() -> int:
-    """A port that nobody listens on, on any address.
+    """A port that is free on all addresses.
 
-    Not one that the kernel gives to who connects: between this look and a server's bind it would be gone again.
+    Not an ephemeral port: the kernel might assign it to a connection before the server binds it.
     """
     first, last = map(int, _RANGE.read_text().split())
     outside: list[int] = [*range(10_000, first), *range(last + 1, 2**16)]

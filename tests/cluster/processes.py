@@ -1,7 +1,7 @@
-"""Starting and ending the cluster's processes, found again by a mark in their environment.
+"""Starts and kills the cluster's processes, which are identified by a mark in their environment.
 
-A recorded process id may belong to somebody else after a crash; a mark in /proc/PID/environ cannot. So there is no
-pid file: what carries the mark of this cluster is the cluster's, and nothing else is ever signalled.
+A recorded process ID may belong to another process after a crash; a mark in /proc/PID/environ cannot. So there is no
+PID file: only processes with this cluster's mark are ever signalled.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ def start(owner: str, role: str, command: Sequence[str | Path], log: Path, env: 
             stdout=output,
             stderr=subprocess.STDOUT,
             env=environment,
-            start_new_session=True,  # a Ctrl-C in the terminal is for `up`, which then ends them in order
+            start_new_session=True,  # a Ctrl-C in the terminal goes to `up`, which then stops them in order
         )
     _children[process.pid] = process
     return process.pid
 
 
 def running(owner: str) -> dict[int, str]:
-    """Every living process that carries `owner`'s mark, with its role."""
+    """Every running process with `owner`'s mark, with its role."""
     prefix = f"{MARK}={owner}\t".encode()
     found: dict[int, str] = {}
     for entry in Path("/proc").iterdir():
@@ -56,15 +56,15 @@ def roles_of_all() -> set[str]:
 
 
 def kill(pids: Sequence[int], timeout: float = 20) -> None:
-    """End processes at once and return when they are gone.
+    """Kill processes and return when they are gone.
 
     Raises:
-        ClusterError: one is still there after `timeout` seconds.
+        ClusterError: one still runs after `timeout` seconds.
     """
     handles = {pid: handle for pid in pids if (handle := _open(pid)) is not None}
     try:
         for handle in handles.values():
-            with suppress(ProcessLookupError):  # ended and collected since: the first one's end may end others
+            with suppress(ProcessLookupError):  # already gone: one process may end with another
                 signal.pidfd_send_signal(handle, signal.SIGKILL)
         deadline = time.monotonic() + timeout
         for pid, handle in handles.items():
@@ -77,7 +77,7 @@ def kill(pids: Sequence[int], timeout: float = 20) -> None:
 
 
 def child_of(pid: int) -> int | None:
-    """The first child of a process, or None: as `unshare` has the first process of its namespaces."""
+    """The first child of a process, or None; for `unshare`, the first process of its namespaces."""
     try:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def alive(pid: int) -> bool:
 def wait_until(
     condition: Callable[[], bool], what: str, *, timeout: float, pid: int | None = None, log: Path | None = None
 ) -> None:
-    """Ask `condition` until it holds; what is waited for has no event of its own (a port, an API object).
+    """Poll until `condition` holds, for things without events (a port, an API object).
 
     Raises:
         ClusterError: it does not hold within `timeout` seconds, or process `pid` ended; with the tail of `log`.
@@ -111,7 +111,7 @@ def wait_until(
 
 
 def tail(log: Path | None) -> str:
-    """The last lines of a log, introduced by its path; empty without one."""
+    """The last lines of a log after its path; empty without a log."""
     if log is None or not log.exists():
         return ""
     lines = log.read_text(errors="replace").splitlines()[-LOG_TAIL_LINES:]
@@ -122,7 +122,7 @@ _children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 def _reap(pid: int) -> None:
-    """Collect a child of ours that ended: until then it would look alive."""
+    """Reap a child that has ended: until then it would seem to run."""
     if pid in _children and _children[pid].poll() is not None:
         del _children[pid]
 
@@ -135,7 +135,7 @@ def _open(pid: int) -> int | None:
 
 
 def _mark_of(entry: Path, prefix: bytes) -> bytes | None:
-    """The mark in a process' environment, or None; a process that ends while we look has none."""
+    """The mark in a process' environment, or None, also if the process ends meanwhile."""
     try:
         variables = (entry / "environ").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError, PermissionError):

@@ -1,4 +1,4 @@
-"""Looks at objects without a process of kubectl for each: who waits for something looks several times a second."""
+"""Reads objects without a kubectl process for each, for polling several times a second."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SECONDS = 30
 
 
 def read(kubeconfig: Path, ca: Path, path: str) -> dict[str, Any] | None:
-    """What the API server has at a path, asked as a kubeconfig's user; None where it has nothing.
+    """The object at a path of the API server, read as a kubeconfig's user; None if there is none.
 
     Raises:
         ClusterError: it does not answer, or refuses.

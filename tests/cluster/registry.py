@@ -1,7 +1,6 @@
-"""The image registry: one store in the cache, served to each cluster on its own address and to a build on loopback.
+"""The image registry: one store in the cache, served to each cluster on its own address and to builds on loopback.
 
-The processes share the store: layers are named by their content, so what one writes another finds, and only what
-changed moves.
+The processes share the store: layers are content-addressed, so only changed ones are transferred.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from tests.cluster.paths import cache_dir, cache_root, lock
 from tests.cluster.ports import answers
 
 BUILD_ADDRESS = "127.223.0.1:5000"
-"""An address that no cluster takes (see network.BLOCKS)."""
+"""An address that no cluster uses (see network.BLOCKS)."""
 
 CONFIGURATION = """\
 version: 0.1
@@ -29,7 +28,7 @@ http: {{addr: '{address}'}}
 
 
 def store() -> Path:
-    """Where the layers and tags lie."""
+    """The folder of layers and tags."""
     return cache_dir("registry")
 
 
@@ -45,9 +44,9 @@ def start(owner: str, address: str, folder: Path) -> None:
 
 @contextmanager
 def served_for_build() -> Iterator[str]:
-    """The store on loopback for as long as a build pushes; gives host:port.
+    """Serve the store on loopback while a build pushes; yields host:port.
 
-    The address is always the same one: buildah remembers by it which layers need not be compressed and sent again.
+    The address is always the same, as buildah uses it to remember which layers need not be compressed and sent again.
     """
     owner = str(cache_root() / "build-registry")
     with lock("build-registry"):
@@ -73,12 +72,12 @@ def tags(repository: str) -> dict[str, float]:
 
 
 def remove(repository: str, tag: str) -> None:
-    """Forget an image; its layers go with `collect_garbage`."""
+    """Remove an image; `collect_garbage` deletes its layers."""
     shutil.rmtree(_tags(repository) / tag, ignore_errors=True)
 
 
 def collect_garbage() -> None:
-    """Delete the layers that no tag names. Nothing must push meanwhile: the caller holds the lock of the builds."""
+    """Delete untagged layers. Nothing must push meanwhile: the caller holds the builds' lock."""
     configuration = cache_dir("build-registry") / "registry.yaml"
     configuration.write_text(CONFIGURATION.format(store=store(), address="127.0.0.1:0"))
     program = binaries.program("registry")

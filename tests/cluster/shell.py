@@ -1,4 +1,4 @@
-"""Running a command to its end, with an error that shows what it said."""
+"""Runs commands to their end, with errors that show their output."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tests.cluster.console import say
 from tests.cluster.errors import ClusterError
 
 REMINDER_SECONDS = 120.0
-"""After so long without a word whoever waits is told that it goes on, and what it does."""
+"""Interval of progress messages for a long command."""
 _SHOWN = 100
 
 
@@ -44,7 +44,7 @@ def succeeds(*command: str | Path) -> bool:
 def logged(
     command: Sequence[str | Path], log: Path, *, env: Mapping[str, str] | None = None, cwd: Path | None = None
 ) -> None:
-    """Run a long command with its output in `log`; every few minutes it is told how far that is.
+    """Run a long command with its output in `log`, and print its progress every few minutes.
 
     Raises:
         ClusterError: it failed, with the log's path and end.
@@ -58,14 +58,14 @@ def logged(
         try:
             code = _reminding(process, log)
         finally:
-            process.kill()  # of one that has ended this is nothing
+            process.kill()  # does nothing if it has ended
     if code != 0:
         lines = "\n  ".join(log.read_text(errors="replace").splitlines()[-25:])
         raise ClusterError(f"{describe(command)} ended with {code}; the end of {log}:\n  {lines}")
 
 
 def _reminding(process: subprocess.Popen[bytes], log: Path) -> int:
-    """The exit code; meanwhile the log's last line from time to time."""
+    """Wait for the exit code, printing the log's last line from time to time."""
     started = time.monotonic()
     while True:
         try:

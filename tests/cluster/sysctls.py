@@ -1,4 +1,4 @@
-"""The kernel settings that a kubelet changes for the whole machine: noted before the first, restored after the last."""
+"""Kernel settings that kubelets change machine-wide: saved before the first kubelet, restored after the last."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ CHANGED_BY_KUBELET = (
 
 
 def note() -> None:
-    """Remember the machine's values, unless a running cluster has done so."""
+    """Save the machine's values, unless a running cluster has done so."""
     with lock("sysctls"):
         if not _notes().exists():
             _notes().write_text(json.dumps({name: _path(name).read_text().strip() for name in CHANGED_BY_KUBELET}))
 
 
 def restore() -> None:
-    """Put the machine's values back; the caller knows that no kubelet of ours runs."""
+    """Restore the machine's values; the caller ensures that no kubelet of ours runs."""
     with lock("sysctls"):
         if _notes().exists():
             for name, value in json.loads(_notes().read_text()).items():

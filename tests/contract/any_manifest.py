@@ -1,6 +1,6 @@
-"""Manifests that hypothesis makes from the definitions: fields set as the schema allows, or as it does not.
+"""Manifests that hypothesis generates from the CRDs, with valid and invalid fields.
 
-Each begins as one of the good manifests, so that most of it makes sense and what is changed is what is looked at.
+Each starts from a valid manifest, so that only the changed fields matter.
 """
 
 from collections.abc import Iterator
@@ -31,7 +31,7 @@ URIS = (
 )  # fmt: skip
 QUANTITIES = (0, 1, 2, "500m", "16Gi", "1e3", "0.1", "-1", "16GB", "1.5.1", "", "9" * 32)
 NAMES = ("a", "a-b", "a.b", "0", "0a", "a" * 63, "a" * 64, ("a" * 62 + ".") * 3 + "a" * 60, "x-" * 100 + "x")
-"""Names of objects, up to the API's own limits and over those of labels and Services."""
+"""Object names up to the API's limits, and beyond those of labels and Services."""
 
 
 @cache
@@ -46,14 +46,14 @@ def schema_of(kind: str) -> Schema:
 
 
 def fields(schema: Schema, path: str) -> Iterator[tuple[str, Schema]]:
-    """Every field below a path that a manifest can name, with its schema."""
+    """Every field below a path, with its schema."""
     for name, inner in (schema.get("properties") or {}).items():
         yield f"{path}.{name}", inner
         yield from fields(inner, f"{path}.{name}")
 
 
 def good(schema: Schema) -> Values:
-    """Values that a schema allows, for all that it says in types and bounds; rules may still refuse them."""
+    """Values that satisfy a schema's types and bounds; CEL rules may still refuse them."""
     if "enum" in schema:
         return st.sampled_from(schema["enum"])
     if schema.get("x-kubernetes-int-or-string"):
@@ -75,7 +75,7 @@ def good(schema: Schema) -> Values:
 
 
 def bad(schema: Schema) -> Values:
-    """Values of the wrong type, out of bounds, out of the enum, or with a field that nobody knows."""
+    """Values of the wrong type, out of bounds, not in the enum, or with an unknown field."""
     wrong = {"string": 7, "integer": "seven", "number": "seven", "boolean": "yes", "array": {}, "object": []}
     kinds = [st.just(wrong.get(schema.get("type", ""), [[]]))]
     if schema.get("type") == "object" and ("properties" in schema or not schema.get(KEPT)):
@@ -117,8 +117,8 @@ BASES = (JOB, JOB, JOB, MODEL, DEPLOYMENT, LOCAL, OPENAI, AZURE, BEDROCK)
 
 @st.composite
 def manifests(draw: st.DrawFn, *bases: Manifest) -> Manifest:
-    """A good manifest of any kind, or one of `bases`, with up to three fields changed, removed or spoiled, and perhaps
-    an odd name."""
+    """A valid manifest of any kind, or one of `bases`, with up to three fields changed, removed or invalidated, and
+    possibly an odd name."""
     base = draw(st.sampled_from(bases or BASES))
     choices = dict(fields(schema_of(base["kind"]), "spec"))
     breaks = draw(st.sampled_from([False, False, True]))
@@ -131,7 +131,7 @@ def manifests(draw: st.DrawFn, *bases: Manifest) -> Manifest:
 
 
 def _set(manifest: Manifest, path: str, value: Any) -> Manifest:
-    """`changed`, where the way to the field is one of objects and the field is there to be removed."""
+    """`changed`, unless the path leads through something else than objects, or there is no field to remove."""
     *parents, last = path.split(".")
     part: Any = manifest
     for name in parents:

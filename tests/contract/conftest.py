@@ -1,4 +1,4 @@
-"""The real API server, with the definitions applied, for tests of what it takes, refuses and shows."""
+"""The real API server with our CRDs, for tests of what it accepts, refuses and shows."""
 
 import json
 import os
@@ -23,7 +23,7 @@ PLURALS = {name: kind.plural for kind in KINDS for name in (kind.kind, kind.kind
 
 
 class Server:
-    """What the tests do with the API server, by kubectl as users do."""
+    """The tests' actions on the API server, with kubectl as users do."""
 
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
@@ -34,11 +34,12 @@ class Server:
         return self.cluster.kubectl(*arguments, stdin=stdin)
 
     def accept(self, manifest: Manifest) -> Manifest:
-        """The object as the server would store it, defaults filled in; nothing is stored.
+        """The object as the server would store it, with defaults; nothing is stored.
+
+        The request is that of `kubectl create --dry-run=server`, without a process per row of a table.
 
         Raises:
-            ApiException: the server refuses it. The request is that of `kubectl create --dry-run=server`, without its
-                process for each row of a table.
+            ApiException: the server refuses it.
         """
         version, namespace = manifest["apiVersion"], manifest["metadata"].get("namespace")
         root = f"/apis/{version}" if "/" in version else f"/api/{version}"
@@ -58,14 +59,14 @@ class Server:
         return stored
 
     def _plural(self, root: str, kind: str) -> str:
-        """What paths call a kind: of ours this is known, of others the server is asked."""
+        """The plural of a kind: known for ours, read from the server for others."""
         if kind not in PLURALS and root not in self._plurals:
             listed = (self.cluster.read(root) or {})["resources"]
             self._plurals[root] = {one["kind"]: one["name"] for one in listed if "/" not in one["name"]}
         return PLURALS.get(kind) or self._plurals[root][kind]
 
     def put_whole(self, manifest: Manifest) -> Manifest:
-        """Store an object and its status, as its operator does; the object as it is read afterwards. It goes again."""
+        """Store an object and its status, as the operator does, return it as read back, and delete it."""
         place = {"group": GROUP, "version": VERSION, "plural": PLURALS[manifest["kind"]]}
         name, namespace = manifest["metadata"]["name"], manifest["metadata"].get("namespace")
         scope, where = ("namespaced", {"namespace": namespace}) if namespace else ("cluster", {})
@@ -81,7 +82,7 @@ class Server:
             call["delete"](**place, **where, name=name)
 
     def refusal(self, manifest: Manifest) -> str:
-        """What the server says to a manifest that it must refuse."""
+        """The server's error for a manifest that it must refuse."""
         with pytest.raises(ApiException) as error:
             self.accept(manifest)
         return str(json.loads(error.value.body)["message"])
@@ -98,7 +99,7 @@ class Server:
         """Merge a change into an object of ours, by its short name, as `kubectl patch` does, without its process.
 
         Raises:
-            ClusterError: the server refuses it, in its own words.
+            ClusterError: the server refuses it, with its message.
         """
         namespaced = kind != "llmc"
         where = {"namespace": namespace} if namespaced else {}
@@ -112,14 +113,14 @@ class Server:
 
 @pytest.fixture(scope="package")
 def bare_server() -> Iterator[Server]:
-    """An API server of this test run alone, without our definitions."""
+    """An API server for this test run, without our CRDs."""
     with Cluster(f"contract-{os.getpid()}", nodes=0, controllers=False) as cluster:
         yield Server(cluster)
 
 
 @pytest.fixture(scope="package")
 def server(bare_server: Server) -> Server:
-    """The API server with the definitions of crds/."""
+    """The API server with the CRDs of crds/."""
     bare_server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
     bare_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
     return bare_server
@@ -140,5 +141,5 @@ def reported(server: Server) -> Iterator[Server]:
         server.store(manifest)
         server.patch(kind, manifest["metadata"]["name"], {"status": status.wire()}, status=True)
     yield server
-    for kind, manifest, _ in REPORTED:  # other modules ask whether objects of these names would be taken
+    for kind, manifest, _ in REPORTED:  # other modules check whether objects with these names would be accepted
         server.kubectl("delete", kind, manifest["metadata"]["name"])

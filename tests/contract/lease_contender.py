@@ -1,7 +1,7 @@
-"""A process of its own that competes for a Lease and, while it leads, writes its turn into a ConfigMap.
+"""A separate process that competes for a Lease and, while it leads, writes its term into a ConfigMap.
 
-Says on stdout what happens to it: `leads`, then `lost` or `released`. With SIGUSR1 it is busy for longer than it may be
-without a renewal, on its event loop and on every thread of the executor, and says `idle` when that is over.
+Prints its state on stdout: `leads`, then `lost` or `released`. On SIGUSR1 it is busy for longer than the renewal
+deadline, on its event loop and on every thread of the executor, and prints `idle` afterwards.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from finetune_operator.runtime.settings import Settings
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
 
 MORE_THAN_THREADS = 64
-"""The executor has no thread left, and a queue."""
+"""More tasks than the executor has threads, so that some are queued."""
 
 
 def work() -> None:
-    """Python, without a pause for the event loop or for a thread of the executor."""
+    """Compute without yielding to the event loop or to the executor's threads."""
     until = time.monotonic() + 5.5
     for _ in range(MORE_THAN_THREADS):
         asyncio.get_running_loop().run_in_executor(None, spin, until)
@@ -31,13 +31,13 @@ def work() -> None:
 
 
 def spin(until: float) -> None:
-    """Busy up to this moment."""
+    """Be busy until this time."""
     while time.monotonic() < until:
         pass
 
 
 async def write_in_turns(kube: Kube, identity: str) -> None:
-    """Writes as fast as it may. Nothing but the guard tells it to stop."""
+    """Write as fast as possible; only the guard stops it."""
     turn = 0
     while True:
         turn += 1

@@ -1,4 +1,4 @@
-"""Good manifests, and how a test spoils one field of them."""
+"""Valid manifests, and a helper to change single fields."""
 
 import copy
 from typing import Any
@@ -7,10 +7,10 @@ from finetune_api.manifest import Manifest
 
 API = "finetune.dev/v1alpha1"
 REMOVE = object()
-"""As a value in `changed`: the field goes."""
+"""As a value in `changed`: removes the field."""
 
 Refused = tuple[Manifest, str, Any, tuple[str, ...]]
-"""A good manifest, one field of it, what is written there, and what the refusal has to say."""
+"""A valid manifest, a field, its new value, and what the error must contain."""
 
 JOB: Manifest = {
     "apiVersion": API,
@@ -110,7 +110,7 @@ SAGEMAKER: Manifest = LOCAL | {
 
 
 def changed(manifest: Manifest, path: str, value: Any) -> Manifest:
-    """A copy with one field set, by a path such as `spec.dataset.train.uri`; missing parts are made."""
+    """A copy with one field set, by a path such as `spec.dataset.train.uri`; missing parents are created."""
     copied = copy.deepcopy(manifest)
     *parents, last = path.split(".")
     part = copied

@@ -1,4 +1,4 @@
-"""The API server's own OpenAPI document as the folder of JSON schemas that kubeconform reads."""
+"""Converts the API server's own OpenAPI document to JSON schemas for kubeconform."""
 
 import copy
 import json
@@ -10,7 +10,7 @@ LOCATION = "{{ .ResourceKind }}-{{ .ResourceAPIVersion }}.json"
 
 
 def write_schemas(swagger: Schema, folder: Path) -> None:
-    """One closed schema per kind: a field that the server does not know is a mistake."""
+    """Write one closed schema per kind: unknown fields are errors."""
     definitions = {name: _closed(schema) for name, schema in swagger["definitions"].items()}
     (folder / "_definitions.json").write_text(json.dumps({"definitions": definitions}))
     for name, schema in swagger["definitions"].items():

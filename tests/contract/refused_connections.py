@@ -50,7 +50,7 @@ CONNECTIONS: list[Refused] = [
         ("trainerImage", "write an image alone"),
     ),
     *(
-        (LOCAL, "spec.huggingFace.trainerImage", image, ("trainerImage", "its name in small letters"))
+        (LOCAL, "spec.huggingFace.trainerImage", image, ("trainerImage", "its name in lower case"))
         for image in (
             "IMAGE_OF_THE_TRAINER",
             "REGISTRY/finetune-trainer:0.1.0",
@@ -91,7 +91,7 @@ CONNECTIONS: list[Refused] = [
     (LOCAL, "spec.huggingFace.modelCache", {}, ("spec.huggingFace.modelCache.volume: Required",)),
     (LOCAL, "spec.huggingFace.imagePullPolicy", "Sometimes", ("imagePullPolicy", '"IfNotPresent"')),
     (LOCAL, "spec.huggingFace.maxRetries", 11, ("spec.huggingFace.maxRetries", "less than or equal to 10")),
-    (LOCAL, "spec.huggingFace.podTemplate.queueName", "Team_Queue", ("podTemplate.queueName", "in small letters")),
+    (LOCAL, "spec.huggingFace.podTemplate.queueName", "Team_Queue", ("podTemplate.queueName", "in lower case")),
     (LOCAL, "spec.huggingFace.podTemplate.queue", "x", ('unknown field "spec.huggingFace.podTemplate.queue"',)),
     (LOCAL, "spec.fineTuning.allowedModels", "meta-llama/*", ("spec.fineTuning.allowedModels", "array")),
     *(

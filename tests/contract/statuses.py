@@ -1,4 +1,4 @@
-"""A status of each kind with every field set: what the API server must keep, and what its columns are made from."""
+"""A status of each kind with every field set: the API server must keep these, and prints its columns from them."""
 
 from finetune_api.azure import AzureResolved
 from finetune_api.base import Condition, Display

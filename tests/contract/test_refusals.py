@@ -56,7 +56,7 @@ JOBS: list[Refused] = [
     (JOB, "spec.dataset", REMOVE, ("spec.dataset: Required",)),
     (JOB, "spec.dataset.train", REMOVE, ("spec.dataset.train: Required",)),
     (JOB, "spec.connectionRef.name", "local ", ("spec.connectionRef.name", "write a-z, 0-9, - and .")),
-    (JOB, "spec.connectionRef.name", "Local-CPU", ("spec.connectionRef.name", "in small letters", "such as local-cpu")),
+    (JOB, "spec.connectionRef.name", "Local-CPU", ("spec.connectionRef.name", "in lower case", "such as local-cpu")),
     (JOB, "spec.dataset.secretRef", {"name": "Data_Keys"}, ("spec.dataset.secretRef.name", "write a-z, 0-9, - and .")),
     (JOB, "spec.hubTokenSecretRef", {"name": "hub", "key": "my token"}, ("hubTokenSecretRef.key", "letters, digits")),
     (JOB, "spec.connectionRef.name", "", ("spec.connectionRef.name", "at least 1")),
@@ -84,9 +84,9 @@ JOBS: list[Refused] = [
         (JOB, TRAIN, text, (f"{TRAIN}: ", "write what the placeholder stands for"))
         for text in ("s3://<bucket>/x.csv", "pvc://data/${FILE}", "https://host/{{ name }}.csv")
     ),
-    (JOB, "spec.lora.targetModules", "All-Linear", ("spec.lora.targetModules", "write all-linear in small letters")),
-    (JOB, "spec.lora.targetModules", "all", ("spec.lora.targetModules", "write all-linear in small letters")),
-    (JOB, "spec.lora.targetModules", "all_linear", ("spec.lora.targetModules", "write all-linear in small letters")),
+    (JOB, "spec.lora.targetModules", "All-Linear", ("spec.lora.targetModules", "write all-linear in lower case")),
+    (JOB, "spec.lora.targetModules", "all", ("spec.lora.targetModules", "write all-linear in lower case")),
+    (JOB, "spec.lora.targetModules", "all_linear", ("spec.lora.targetModules", "write all-linear in lower case")),
     *(
         (JOB, "spec.lora.targetModules", text, ("spec.lora.targetModules", "names of modules with commas"))
         for text in (".*_proj", "q_proj|v_proj", "(q", "q_proj v_proj", " , ", "[q_proj]")

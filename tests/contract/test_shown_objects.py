@@ -139,7 +139,7 @@ def test_the_category_lists_all_kinds(reported: Server) -> None:
 @pytest.mark.parametrize(
     ("path", "says"),
     [
-        ("ftj", "One run of supervised tuning"),
+        ("ftj", "One run of fine-tuning"),
         ("ftj.spec", "FineTunedModel of the job's namespace that gets a new version"),
         ("ftj.spec.dataset", "Guardrails of a connection or gateway are not applied to them"),
         (

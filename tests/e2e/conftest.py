@@ -1,6 +1,6 @@
-"""The cluster with the operator on it, once for all end-to-end tests; a namespace for each test that asks for one.
+"""The cluster with the operator, once for all end-to-end tests; a namespace for each test that requests one.
 
-It ends with the last test of this folder, not with the worker's: an idle cluster takes processor time and memory.
+It ends with the last test of this folder, not with the worker: an idle cluster takes processor time and memory.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ CHART = REPOSITORY / "helm" / "finetune-operator"
 NAMESPACE = "finetune-system"
 CA_FOLDER = "/etc/provider-ca"
 BEFORE_THE_DEMO = {"test_cloud_lives", "test_failover"}
-"""They look at the operator's first pods, and end them: the demo is not to miss a phase meanwhile."""
+"""They need the operator's first pods, and kill them: the demo must not miss a phase meanwhile."""
 DEMO_ROWS = ("train=160", "validation=16", "test=40")
 
 
 @dataclass(frozen=True)
 class Demo:
-    """The process that plays it, and the file with what it says."""
+    """The demo's process, and the file with its output."""
 
     process: subprocess.Popen[bytes]
     said: Path
@@ -50,13 +50,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def built() -> images.BuiltImages:
-    """The project's images, as users get them."""
+    """The project's images as built for users."""
     return images.build_images()
 
 
 @pytest.fixture(scope="package")
 def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
-    """The throw-away cluster (E2E_CLUSTER names another one); one that was up before stays up."""
+    """The throw-away cluster, or another one by E2E_CLUSTER; one that was already up stays up."""
     found = Cluster(os.environ.get("E2E_CLUSTER", DEFAULT_NAME))
     was_up = found.is_up()
     found.up()
@@ -68,15 +68,15 @@ def cluster(built: images.BuiltImages) -> Iterator[Cluster]:
 
 @pytest.fixture(scope="package")
 def provider_tls(cluster: Cluster) -> certificates.Tls:
-    """What providers with TLS show; the same as long as the cluster is up: the operator read its CA at start."""
+    """Certificates of providers with TLS; fixed while the cluster is up, as the operator reads the CA at start."""
     return certificates.kept(cluster.folder / "provider-tls", (cluster.addresses.host,))
 
 
 @pytest.fixture(scope="package")
 def operator(cluster: Cluster, built: images.BuiltImages, provider_tls: certificates.Tls) -> Cluster:
-    """The cluster with the operator installed by its chart: two replicas, one of them leads.
+    """The cluster with the operator installed by its chart: two replicas, one of which leads.
 
-    It trusts the CA of simulated providers, and asks them often: tests wait for what they do.
+    It trusts the CA of simulated providers, and polls them often, as tests wait for them.
     """
     metadata = {"name": "provider-ca", "namespace": NAMESPACE}
     cluster.apply(
@@ -102,17 +102,17 @@ def operator(cluster: Cluster, built: images.BuiltImages, provider_tls: certific
 
 @pytest.fixture(scope="package")
 def demo(operator: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Demo]:
-    """`make demo` on the cluster of these tests, with fewer rows than for people."""
+    """`make demo` on the cluster of these tests, with fewer rows than for users."""
     command = [sys.executable, "-m", "demo", "--name", operator.name, "--rows", *DEMO_ROWS]
     said = tmp_path_factory.mktemp("demo") / "said"
     with said.open("w") as output, subprocess.Popen(command, cwd=REPOSITORY, stdout=output, stderr=output) as process:
         yield Demo(process, said)
-        process.terminate()  # nothing where it has ended
+        process.terminate()  # does nothing if it has ended
 
 
 @pytest.fixture(scope="module", autouse=True)
 def demo_beside_other_tests(request: pytest.FixtureRequest) -> None:
-    """The demo trains while other tests wait for pods: it starts long before its own tests."""
+    """Start the demo long before its own tests, so that it trains while other tests wait for pods."""
     if request.path.stem not in BEFORE_THE_DEMO and any(
         "demo" in getattr(item, "fixturenames", ()) for item in request.session.items
     ):
@@ -121,7 +121,7 @@ def demo_beside_other_tests(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="package")
 def volumes(cluster: Cluster) -> Path:
-    """A folder that nodes see under the same path, gone with the cluster. The system's temporary folder is not."""
+    """A folder that nodes see under the same path, unlike the system's temporary folder; removed with the cluster."""
     return cluster.folder / "test-volumes"
 
 
@@ -130,13 +130,13 @@ def model_cache(volumes: Path) -> Path:
     """A model cache with a tiny random Llama."""
     cache = volumes / "model-cache"
     for path in make_tiny_model(cache).iterdir():
-        path.chmod(0o644)  # made by root here, read by another user in the pods
+        path.chmod(0o644)  # written by root here, read by another user in the pods
     return cache
 
 
 @pytest.fixture(scope="package")
 def connections(operator: Cluster, built: images.BuiltImages) -> None:
-    """Air-gapped connections: one that works, one that soon gives up, one switched off, one for other models."""
+    """Air-gapped connections: a working one, one with a short deadline, a disabled one, one for other models."""
     operator.load_image(built.trainer)
     settings = {
         "trainerImage": built.trainer,
@@ -173,7 +173,7 @@ def make_site(
     model_cache: Path,
     volumes: Path,
 ) -> Iterator[Callable[..., Site]]:
-    """Makes namespaces that go with the module's last test."""
+    """Creates namespaces that are deleted after the module's last test."""
     made: list[Site] = []
 
     def make(name: str, labels: dict[str, str] | None = None) -> Site:

@@ -1,4 +1,4 @@
-"""A policy of the cluster that puts containers into pods: a mutating webhook, served by the test itself."""
+"""A mutating webhook that injects containers into pods, served by the test itself."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from tests.cluster import Cluster
 from tests.simulators import certificates
 
 LABEL = "injected"
-"""On a namespace whose pods get the containers."""
+"""Label of namespaces whose pods get the containers."""
 
 
 @contextmanager
 def injecting(cluster: Cluster, name: str, *operations: Manifest) -> Iterator[None]:
-    """Within it, pods of namespaces that are labelled `injected: NAME` are changed so (JSON Patch)."""
+    """Within the context, pods of namespaces labelled `injected: NAME` are changed by this JSON Patch."""
     tls = certificates.kept(cluster.folder / "injector-tls", (cluster.addresses.host,))
     patch = base64.b64encode(json.dumps(operations).encode()).decode()
 
@@ -35,7 +35,7 @@ def injecting(cluster: Cluster, name: str, *operations: Manifest) -> Iterator[No
             self.wfile.write(body)
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Log nothing."""
 
     with http.server.ThreadingHTTPServer((cluster.addresses.host, 0), Handler) as server:
         server.socket = tls.context().wrap_socket(server.socket, server_side=True)
@@ -72,6 +72,6 @@ def _webhook(name: str, client: Manifest) -> Manifest:
 
 
 def container(name: str, image: str, code: str) -> Manifest:
-    """One that runs Python and is let in by the restricted Pod Security Standard."""
+    """A container that runs Python and satisfies the restricted Pod Security Standard."""
     security = {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
     return {"name": name, "image": image, "command": ["python3", "-c", code], "securityContext": security}

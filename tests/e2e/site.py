@@ -1,4 +1,4 @@
-"""A namespace with volumes, as a team has one: data, models and model cache are folders that the test can look into."""
+"""A team's namespace with volumes: data, models and model cache are folders that the test can access."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DATA_CANARY = "what colour is the sky of day"
 
 
 def eventually(look: Callable[[], T | None], what: str, seconds: float, explain: Callable[[], str] = str) -> T:
-    """What `look` returns as soon as that is something; fails with `explain`'s words after `seconds`."""
+    """Call `look` until it returns something, and return that; fails with `explain`'s message after `seconds`."""
     end = time.monotonic() + seconds
     while True:
         found = look()
@@ -48,7 +48,7 @@ class Site:
         self.folders = {"data": self.data, "models": self.models, "model-cache": cache}
 
     def make(self, labels: Mapping[str, str] | None = None) -> None:
-        """Namespace (restricted), claims and the volumes behind them."""
+        """Create the namespace (restricted), claims and their volumes."""
         standard = {"pod-security.kubernetes.io/enforce": "restricted", "finetune": "yes"}
         metadata = {"name": self.name, "labels": standard if labels is None else dict(labels)}
         before = (f"namespace/{self.name}", *(f"pv/{self.name}-{claim}" for claim in self.folders))
@@ -60,7 +60,7 @@ class Site:
         volumes = chain.from_iterable(self._volume(claim, folder) for claim, folder in self.folders.items())
         self.cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}, *volumes)
         self.secret("canary", token=SECRET_CANARY)
-        # A pod that comes before its claims are bound is put off by the kubelet for ten seconds and more.
+        # The kubelet delays a pod that is created before its claims are bound by ten seconds and more.
         bound = ("--for=jsonpath={.status.phase}=Bound", "--timeout=60s")
         self.cluster.kubectl("-n", self.name, "wait", "persistentvolumeclaims", "--all", *bound)
 
@@ -70,7 +70,7 @@ class Site:
         self.cluster.apply({"apiVersion": "v1", "kind": "Secret", "metadata": metadata, "stringData": data})
 
     def remove(self) -> None:
-        """Have the namespace and its volumes deleted; `make` of the same name waits until they are."""
+        """Start deleting the namespace and its volumes; `make` of the same name waits until they are gone."""
         self.cluster.kubectl("delete", "namespace", self.name, "--wait=false")
         self.cluster.kubectl("delete", "pv", "--wait=false", *(f"{self.name}-{claim}" for claim in self.folders))
 
@@ -102,7 +102,7 @@ class Site:
         return volume, request
 
     def write_rows(self, name: str, count: int, *, start: int = 0) -> None:
-        """A JSON Lines file of rows that are all different."""
+        """Write a JSON Lines file of unique rows."""
         rows = (
             {"prompt": f"row {i}: {DATA_CANARY} {i}?", "completion": "blue" if i % 2 else "grey"}
             for i in range(start, start + count)
@@ -150,13 +150,13 @@ class Site:
         self.cluster.kubectl("-n", self.name, "delete", KINDS[kind], name, "--timeout=120s")
 
     def records(self, job: str) -> list[Manifest]:
-        """What its trainer has written of its steps. Only where they lie: a look into all folders breaks off when a
-        checkpoint gets its name meanwhile."""
+        """The trainer's step records. Reads only their folder: walking all folders fails if a checkpoint is renamed
+        meanwhile."""
         paths = self.models.glob(f"{self.name}/*/{job}-*/metrics.jsonl")
         return [json.loads(line) for path in paths for line in path.read_text().splitlines() if line.endswith("}")]
 
     def status(self, kind: str, name: str) -> Manifest:
-        """An object's status; empty before the first write, and where there is no such object (yet)."""
+        """An object's status; empty before the first write, and if the object does not exist (yet)."""
         found = self.cluster.read(f"/apis/finetune.dev/v1alpha1/namespaces/{self.name}/{KINDS[kind]}/{name}")
         status: Manifest = (found or {}).get("status", {})
         return status
@@ -169,7 +169,7 @@ class Site:
         return items
 
     def wait(self, kind: str, name: str, holds: Callable[[Manifest], Any], what: str, seconds: float = 240) -> Manifest:
-        """The status as soon as it satisfies `holds`."""
+        """Wait until the status satisfies `holds`, and return it."""
 
         def look() -> Manifest | None:
             status = self.status(kind, name)
@@ -178,24 +178,24 @@ class Site:
         return eventually(look, f"{kind} {name}: {what}", seconds, lambda: self.explain(kind, name))
 
     def finished(self, name: str, seconds: float = 300) -> Manifest:
-        """The status of a job that has ended, well or badly."""
+        """Wait for a job's end, and return its status."""
         return self.wait("job", name, lambda s: s.get("phase") in {"Succeeded", "Failed"}, "to end", seconds)
 
     def succeeded(self, name: str, seconds: float = 300) -> Manifest:
-        """The status of a job that has to end well."""
+        """Wait for a job that must succeed, and return its status."""
         status = self.finished(name, seconds)
         assert status["phase"] == "Succeeded", json.dumps(status.get("failure"), indent=2)
         return status
 
     def failed(self, name: str, seconds: float = 240) -> Manifest:
-        """The failure of a job that has to end badly."""
+        """Wait for a job that must fail, and return its failure."""
         status = self.finished(name, seconds)
         assert status["phase"] == "Failed", status["phase"]
         failure: Manifest = status["failure"]
         return failure
 
     def explain(self, kind: str, name: str) -> str:
-        """What one would look at when it hangs."""
+        """Diagnostics for an object that hangs."""
         pods = self.cluster.kubectl("-n", self.name, "get", "pods", "-o", "wide")
         return f"status: {json.dumps(self.status(kind, name), indent=1)}\npods:\n{pods}"
 

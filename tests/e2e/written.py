@@ -1,4 +1,4 @@
-"""Everything that the operator says of its work."""
+"""Everything that the operator writes."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ METRICS = "/api/v1/namespaces/finetune-system/pods/{}:8080/proxy/metrics"
 
 
 def written(cluster: Cluster) -> Iterator[tuple[str, str]]:
-    """Each body that it wrote, statuses and events among them, and of the pods that there are now logs and metrics."""
+    """Each request body, including statuses and Events, and logs and metrics of the current pods."""
     with cluster.audit.path.open() as lines:
         yield from (("audit log", line) for line in lines)
     for pod in cluster.get("-n", "finetune-system", "pods", "-l", "app.kubernetes.io/name=finetune-operator")["items"]:

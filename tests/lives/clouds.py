@@ -1,4 +1,4 @@
-"""The providers outside of the cluster, each as a simulator and as the LLMConnection that leads to it."""
+"""The providers outside of the cluster, each as a simulator and the LLMConnection to it."""
 
 import codecs
 import time
@@ -35,7 +35,7 @@ CALLER = {
     "AWS_SECRET_ACCESS_KEY": "callers-secret",
     "AWS_REGION": "us-east-1",
 }
-"""Environment of somebody who asks models, with credentials of their own."""
+"""Environment of a user who calls models with their own credentials."""
 GPT = "gpt-4o-mini-2024-07-18"
 
 
@@ -51,25 +51,25 @@ class Cloud:
     secret: dict[str, str]
     base_model: str
     creates: str
-    """The operation that makes a job."""
+    """The operation that creates a job."""
     cancels: str
-    """The operation that ends one."""
+    """The operation that cancels one."""
     asks: str
-    """The operation that asks a model."""
+    """The operation that calls a model."""
     deploys: str | None = None
-    """The operation that makes a deployment; None where models answer by themselves."""
+    """The operation that creates a deployment; None if models need none."""
     undeploys: str | None = None
-    """The one that ends it."""
+    """The operation that deletes it."""
     template: Manifest = field(default_factory=dict)
     """How a version is deployed."""
     per_hour: Decimal = Decimal(0)
     """Price of an hour of a deployment."""
     knows_its_data: bool = True
-    """Whether a tuned model of the simulator answers as its data do, or repeats the question."""
+    """Whether a tuned model of the simulator gives its data's answers, or repeats the question."""
     rows: Callable[[int], bytes] = rows
-    """So many rows of data, as the provider takes them."""
+    """Makes this many rows of data in the provider's format."""
     objects: Callable[[], list[str]] = list
-    """What lies in its bucket, and what was begun there."""
+    """Objects and incomplete uploads in its bucket."""
     jobs: Callable[[], Collection[Any]] = tuple
     """Every job that it has ever made."""
 
@@ -81,7 +81,7 @@ def _now() -> Clock:
 
 @contextmanager
 def openai(host: str) -> Iterator[Cloud]:
-    """OpenAI, or whoever has its API."""
+    """OpenAI, or a compatible service."""
     keys = {"api-key": OPENAI_KEY}
     simulator = OpenAISimulator(OpenAISettings(keys=frozenset({OPENAI_KEY, CALLER["OPENAI_API_KEY"]})), _now())
     with serve(simulator, host) as url:

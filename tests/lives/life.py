@@ -19,9 +19,9 @@ API = "finetune.dev/v1alpha1"
 PLURALS = {"ftj": "finetunejobs", "md": "modeldeployments"}
 HOUR = 3600
 LISTS_OF_JOBS = "*[Jj]obs*"
-"""By which a running job is followed, whatever the provider calls them."""
+"""Operations by which a running job is polled, at any provider."""
 SECONDS = 120
-"""What one step may take on a busy machine."""
+"""Limit for one step on a busy machine."""
 
 
 class Life:
@@ -50,7 +50,7 @@ class Life:
         self._wait("condition=Ready", "llmc", cloud.name)
 
     def make_model(self) -> None:
-        """A model that deploys what its jobs make, and takes everything with it when it is deleted."""
+        """Create a model that deploys its versions, and deletes everything with itself."""
         deployment = {"template": self.cloud.template}
         self._apply("FineTunedModel", self.name, {"deletionPolicy": "Delete", "deployment": deployment})
 
@@ -63,14 +63,14 @@ class Life:
         *,
         trouble: bool = False,
     ) -> Manifest:
-        """A job to its end, an hour later; its status.
+        """Run a job to its end, an hour later; returns its status.
 
         Args:
             job: its name.
             dataset: as in its spec.
-            check: plays the part of its pod where nothing runs pods.
-            measure: the same of the pod that asks the model the test set, where there is one.
-            trouble: the provider fails once while it runs, and quotes the connection's credentials in what it says.
+            check: acts as the check pod if nothing runs pods.
+            measure: acts as the evaluation pod, if there is a test set.
+            trouble: the provider fails once meanwhile, and quotes the connection's credentials in its message.
         """
         cloud, before = self.cloud, self.cloud.simulator.count(self.cloud.creates)
         spec = {
@@ -115,7 +115,7 @@ class Life:
         return [one["version"] for one in hosted]
 
     def ask(self, question: str) -> str:
-        """What `finetune-operator ask` prints to whoever has credentials of their own in the environment."""
+        """What `finetune-operator ask` prints to a user with their own credentials in the environment."""
         asked = argparse.Namespace(
             model=self.name, question=question, namespace=self.namespace, system=None, max_tokens=None, temperature=None
         )

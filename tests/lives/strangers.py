@@ -1,4 +1,4 @@
-"""What happens at a provider without the operator: things fail, others delete and deploy, there is no room."""
+"""Events at a provider beside the operator: failures, other users' deletions and deployments, missing capacity."""
 
 from datetime import datetime
 from typing import Any
@@ -17,19 +17,19 @@ WHY = "The rack is on fire."
 
 
 def fail_next_job(cloud: Cloud) -> None:
-    """The next job is made, and fails."""
+    """Let the next job fail after its creation."""
     tuned_elsewhere = isinstance(cloud.simulator, BedrockSimulator | SageMakerSimulator)
     cloud.simulator.set(fail_next_job=WHY if tuned_elsewhere else Failure(message=WHY))
 
 
 def fail_next_deployment(cloud: Cloud) -> None:
-    """The next deployment is made, and fails."""
+    """Let the next deployment fail after its creation."""
     what = "endpoint" if isinstance(cloud.simulator, SageMakerSimulator) else "deployment"
     cloud.simulator.set(**{f"fail_next_{what}": WHY})
 
 
 def make_room(cloud: Cloud, rooms: int) -> None:
-    """The account has room for so many deployments that are billed by the hour."""
+    """Give the account capacity for this many hourly billed deployments."""
     simulator = cloud.simulator
     if isinstance(simulator, AzureSimulator):
         simulator.set(capacity=rooms)
@@ -40,7 +40,7 @@ def make_room(cloud: Cloud, rooms: int) -> None:
 
 
 def delete_what_serves(cloud: Cloud) -> None:
-    """Somebody deletes all deployments; of an endpoint that is no more than the endpoint."""
+    """Another user deletes all deployments; of SageMaker's only the endpoint."""
     simulator = cloud.simulator
     with simulator.lock:
         if isinstance(simulator, AzureSimulator):
@@ -58,7 +58,7 @@ def delete_what_serves(cloud: Cloud) -> None:
 
 
 def delete_the_jobs(cloud: Cloud) -> None:
-    """Somebody deletes every job that runs."""
+    """Another user deletes every running job."""
     simulator = cloud.simulator
     assert isinstance(simulator, OpenAISimulator | AzureSimulator)
     with simulator.lock:
@@ -68,7 +68,7 @@ def delete_the_jobs(cloud: Cloud) -> None:
 
 
 def deploy(cloud: Cloud, artifact: dict[str, Any]) -> None:
-    """Somebody deploys a version, as `BY_HAND`."""
+    """Another user deploys a version, as `BY_HAND`."""
     simulator = cloud.simulator
     with simulator.lock:
         if isinstance(simulator, AzureSimulator):
@@ -93,7 +93,7 @@ def _make_endpoint(simulator: SageMakerSimulator, weights: str) -> None:
 
 
 def count_a_question(cloud: Cloud, served: str, asked_at: datetime) -> None:
-    """CloudWatch, which is moto's, knows of a question only when it is told; Azure's simulator counts by itself."""
+    """Record a request in moto's CloudWatch; Azure's simulator counts requests itself."""
     simulator = cloud.simulator
     if isinstance(simulator, AzureSimulator):
         return

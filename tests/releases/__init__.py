@@ -1,10 +1,10 @@
-"""Objects as released operators have left them: what an upgrade finds.
+"""Objects as written by released operators, for tests of upgrades.
 
-    0.1.0/running.yaml   a world: the team's objects, and the operator's Jobs, Deployments and Services
+    0.1.0/running.yaml   a namespace: the team's objects, and the operator's Jobs, Deployments and Services
     0.1.0/whole.yaml     one object of each kind with every field of its status set
 
-`python -m tests.releases` writes the folder of the release that is next. What a published release has left is never
-written again: a release that cannot live with it breaks its users.
+`python -m tests.releases` writes the folder of the next release. Files of a published release are never rewritten: a
+release that cannot handle them breaks its users.
 """
 
 from pathlib import Path

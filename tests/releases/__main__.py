@@ -1,4 +1,4 @@
-"""Writes what the present operator leaves: the worlds that unit tests begin with, and every field of each status."""
+"""Writes the present operator's objects: the clusters that unit tests start with, and every field of each status."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable
@@ -18,7 +18,7 @@ PROGRESS = {"step": 40, "totalSteps": 100, "percent": 40, "savedStep": 40}
 
 
 async def running() -> Cluster:
-    """A trainer at work that has been heard."""
+    """A running trainer that has sent a report."""
     cluster = await with_running_job()
     spec = {"deployment": {"mode": "Manual"}}
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": spec})
@@ -28,7 +28,7 @@ async def running() -> Cluster:
 
 
 async def retrying() -> Cluster:
-    """The pause after an attempt that was interrupted."""
+    """The pause after an interrupted attempt."""
     cluster = await running()
     cluster.end_pod(75, cluster.report("Interrupted", progress=PROGRESS))
     await cluster.settle()
@@ -36,7 +36,7 @@ async def retrying() -> Cluster:
 
 
 async def suspended() -> Cluster:
-    """Put to rest by its user."""
+    """A job suspended by its user."""
     cluster = await running()
     cluster.change_job(suspend=True)
     await cluster.settle()
@@ -46,7 +46,7 @@ async def suspended() -> Cluster:
 
 
 async def failed() -> Cluster:
-    """An end without a version."""
+    """A job that ended without a version."""
     cluster = await running()
     failure = {"reason": "DatasetInvalid", "message": "train.jsonl line 17: completion is empty"}
     cluster.end_pod(65, cluster.report("Failed", failure=failure))
@@ -55,7 +55,7 @@ async def failed() -> Cluster:
 
 
 async def served() -> Cluster:
-    """Two versions, the newer of which answers."""
+    """Two versions, the newer of which is served."""
     return await with_versions(2)
 
 

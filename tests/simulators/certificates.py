@@ -15,7 +15,7 @@ from cryptography.x509.oid import NameOID
 
 @dataclass(frozen=True)
 class Tls:
-    """Files: what clients trust, and what the server shows and keeps."""
+    """Files: the authority that clients trust, and the server's certificate and key."""
 
     authority: Path
     certificate: Path
@@ -29,7 +29,7 @@ class Tls:
 
 
 def make(folder: Path, hosts: tuple[str, ...] = ("localhost", "127.0.0.1")) -> Tls:
-    """A new authority and a certificate for these names and addresses, good for a week."""
+    """A new authority and a certificate for these names and addresses, valid for a week."""
     folder.mkdir(parents=True, exist_ok=True)
     tls = Tls(folder / "ca.pem", folder / "server.pem", folder / "server.key")
     authority_key, server_key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))

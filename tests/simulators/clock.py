@@ -13,7 +13,7 @@ DAY = 24 * HOUR
 
 
 class Turning(Protocol):
-    """Something whose future changes when it takes a turn."""
+    """An object whose scheduled actions are void once its `turn` changes."""
 
     turn: int
 
@@ -22,10 +22,10 @@ T = TypeVar("T", bound=Turning)
 
 
 class Clock:
-    """Seconds since 1970, and what is due at which moment.
+    """Seconds since 1970, and scheduled actions.
 
-    What is due happens in the order of its moments, each with `now` at its own moment: an hour's advance and sixty
-    minutes' advances give the same world.
+    Actions run in order, each with `now` at its scheduled time: advancing by an hour, or sixty times by a minute, gives
+    the same result.
     """
 
     def __init__(self, start: float = START, rate: float = 0.0) -> None:
@@ -45,7 +45,7 @@ class Clock:
         heapq.heappush(self._due, (self.now + seconds, next(self._order), action))
 
     def later(self, thing: T, seconds: float, what: Callable[[T], None]) -> None:
-        """Let `what` happen to a thing `seconds` from now, unless its `turn` is another by then."""
+        """Call `what` with the thing `seconds` from now, unless its `turn` has changed by then."""
         turn = thing.turn
 
         def if_it_took_no_turn() -> None:
@@ -60,12 +60,12 @@ class Clock:
         self._move_to(self.now + seconds)
 
     def run(self, rate: float) -> None:
-        """From now on `rate` simulated seconds pass in a real one."""
+        """Let `rate` simulated seconds pass per real second from now on."""
         self.catch_up()
         self._rate = rate
 
     def catch_up(self) -> None:
-        """Let what became due happen, as far as a running clock has come."""
+        """Run the actions that are due by a running clock."""
         seen, self._seen = self._seen, time.monotonic()
         self._move_to(self.now + (self._seen - seen) * self._rate)
 

@@ -1,4 +1,4 @@
-"""A simulator per test, and the check that it never sent what its provider's SDK does not know."""
+"""A simulator per test, and the check that it sent nothing that its provider's SDK does not know."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,12 +12,12 @@ from tests.simulators.server import serve
 from tests.simulators.simulator import Simulator
 
 STANDING = ExitStack()
-"""What stands as long as the process."""
+"""Servers that live as long as the process."""
 
 
 @cache
 def _store() -> str:
-    """The same for all modules: each that imports the fixture has one of its own, which would start a server."""
+    """One S3 for all modules: the fixture exists once per importing module, and each would start a server."""
     return STANDING.enter_context(moto())
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: which call, when, and how."""
+"""Planned faults: which call fails, when, and how."""
 
 from fnmatch import fnmatchcase
 from typing import Literal
@@ -7,13 +7,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Fault(BaseModel):
-    """One planned fault. It meets the calls whose operation matches, but for the first `skip` of them, `times` times.
+    """One planned fault. It affects calls whose operation matches, after the first `skip` of them, `times` times.
 
-    `outcome` is what the client sees: an answer with `status` and `code` in the provider's own shape, no answer at all
-    (`hang`: the client's time-out ends it), a closed connection (`cut`), the `page` of a proxy, or with status 200 an
-    `empty` object or the first half of the answer (`torn`, of a call that has had its effect). With `after_commit` the
-    call has had its effect by then. `delay` only makes it slow. A request whose body comes in pieces breaks off
-    `midway`: a part of it has been read by then.
+    `outcome` is what the client sees: an answer with `status` and `code` in the provider's own format, no answer at all
+    (`hang`, until the client's timeout), a closed connection (`cut`), the `page` of a proxy, or with status 200 an
+    `empty` object or the first half of the answer (`torn`, of a call that was carried out). With `after_commit` the
+    call is carried out before. `delay` only slows it down. A streamed request is aborted `midway`, after a part of it
+    was read.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -33,7 +33,7 @@ class Fault(BaseModel):
 
 
 class FaultPlan:
-    """The faults that are still to come, in the order in which they were planned."""
+    """The pending faults, in the order in which they were planned."""
 
     def __init__(self) -> None:
         self._planned: list[Fault] = []
@@ -43,15 +43,15 @@ class FaultPlan:
         self._planned.append(fault.model_copy())
 
     def clear(self) -> None:
-        """Nothing more goes wrong."""
+        """Remove all pending faults."""
         self._planned.clear()
 
     def pending(self) -> list[Fault]:
-        """What has not happened yet."""
+        """The pending faults."""
         return [fault.model_copy() for fault in self._planned]
 
     def take(self, operation: str) -> Fault | None:
-        """The fault that this call meets, if any."""
+        """The fault of this call, if any."""
         for fault in self._planned:
             if not fnmatchcase(operation, fault.operation):
                 continue

@@ -1,4 +1,4 @@
-"""A provider whose lists and reads miss things now and then, as those of replicas that lag behind do."""
+"""A provider whose lists and reads sometimes miss objects, as with eventual consistency."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -9,24 +9,24 @@ from tests.simulators.http import ApiError, Reply
 from tests.simulators.simulator import Simulator
 
 FIGURES = "metrics.list"
-"""A list by its name alone: it sums up what has been asked, and has nothing in it that a replica could lack."""
+"""A list only by name: it aggregates requests, and so has no objects that a replica could lack."""
 
 
 class Flapping:
-    """Stands between a provider and its clients: of so many calls one list is empty, or one read misses."""
+    """Sits between a provider and its clients: every so many calls a list is empty, or a read misses."""
 
     def __init__(self, simulator: Simulator, every: int, first: int, *, reads: bool) -> None:
         self.simulator, self.every, self.first, self.reads = simulator, every, first, reads
         self.calls = Counter[str]()
         self.made: set[str] = set()
-        """Names of all that has ever served."""
+        """Names of all deployments so far."""
 
     async def __call__(self, operation: str, carry_out: Callable[[], Reply]) -> Reply:
         """See simulators.http.Meddle."""
         return self.changed(operation, carry_out())
 
     def changed(self, operation: str, reply: Reply) -> Reply:
-        """The reply, or what comes in its place."""
+        """The reply, or its replacement."""
         word = operation.rpartition(".")[2]
         self.made |= set(standing(self.simulator))
         lists = is_list(operation)
@@ -42,7 +42,7 @@ class Flapping:
 
 
 class Late:
-    """A provider whose lists of what serves show none of it before a moment."""
+    """A provider whose lists of deployments are empty before a certain time."""
 
     def __init__(self, simulator: Simulator, until: float) -> None:
         self.simulator, self.until = simulator, until
@@ -62,14 +62,14 @@ def is_list(operation: str) -> bool:
 
 
 def without_rows(reply: Reply) -> Reply:
-    """A list that lacks all that is there."""
+    """An empty list."""
     assert isinstance(reply.body, bytes)
     body = orjson.loads(reply.body)
     return Reply.json({key: [] if isinstance(value, list) else value for key, value in body.items()})
 
 
 def _missing(operation: str) -> ApiError:
-    """As each provider says it; SageMaker has no code for it."""
+    """Each provider's own error for a missing object; SageMaker has no code for it."""
     if operation.startswith("Describe"):
         return ApiError(400, "ValidationException", "Could not find what was asked for.")
     code = "ResourceNotFoundException" if operation.startswith("Get") else "ResourceNotFound"
@@ -77,5 +77,5 @@ def _missing(operation: str) -> ApiError:
 
 
 def standing(provider: Simulator) -> list[str]:
-    """What a provider has that serves."""
+    """A provider's deployments."""
     return [one.name for one in provider.left() if one.kind in {"deployment", "throughput", "endpoint"}]

@@ -1,4 +1,4 @@
-"""A call as an operation sees it, and what it answers."""
+"""An operation's call and reply."""
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -27,14 +27,14 @@ class Call:
         """The body as JSON.
 
         Raises:
-            ValueError: it is none.
+            ValueError: it is not JSON.
         """
         return orjson.loads(self.body) if self.body else {}
 
 
 @dataclass
 class Reply:
-    """An answer. A path is sent as that file's content, an iterable piece by piece."""
+    """An answer. A path is sent as that file's content, an iterable as a stream."""
 
     status: int = 200
     body: bytes | Path | Iterable[bytes] = b""
@@ -48,11 +48,11 @@ class Reply:
 
 
 class Cut(Exception):
-    """Raised in the way of a call: its connection is closed without an answer."""
+    """Raised to close a call's connection without an answer."""
 
 
 class ApiError(Exception):
-    """A refusal; the provider's simulator gives it the provider's shape."""
+    """An error; the provider's simulator renders it in the provider's format."""
 
     def __init__(self, status: int, code: str | None, message: str, **details: Any) -> None:
         super().__init__(message)
@@ -67,7 +67,7 @@ Handler = Callable[[Call], Reply]
 """Carries out an operation at once; the clock stands still meanwhile."""
 
 Meddle = Callable[[str, Callable[[], Reply]], Awaitable[Reply]]
-"""Stands between a call that has arrived and its operation, whose name it is told: carries it out, or raises Cut."""
+"""Sits between a received call and its operation, whose name it gets: carries it out, or raises Cut."""
 
 
 async def pass_on(_: str, carry_out: Callable[[], Reply]) -> Reply:
@@ -82,7 +82,7 @@ async def whole_body(request: web.Request) -> bytes:
 
 @dataclass(frozen=True)
 class Route:
-    """Which operation a method and path stand for; where many share a path, `choose` finds the one that is meant."""
+    """The operation of a method and path; if several share a path, `choose` selects one."""
 
     method: str
     path: str

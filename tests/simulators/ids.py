@@ -1,4 +1,4 @@
-"""Identifiers as providers make them: unlike each other, the same in every run."""
+"""Identifiers in providers' formats: unique, and the same in every run."""
 
 import random
 import string

@@ -1,4 +1,4 @@
-"""What the user would have to pay: single charges, and meters that run by the hour."""
+"""The user's bill: single charges, and hourly meters."""
 
 import math
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ class Charge:
 
 @dataclass
 class Meter:
-    """Something that costs money as long as it is there. Started steps are billed whole."""
+    """A resource that costs money while it exists. Each started step is billed in full."""
 
     resource: str
     what: str
@@ -33,7 +33,7 @@ class Meter:
 
 
 class Ledger:
-    """The bill. `total` includes what running meters have come to by now."""
+    """The bill. `total` includes the running meters so far."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock

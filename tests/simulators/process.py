@@ -1,4 +1,4 @@
-"""A simulator in a process of its own, for tests with the operator in a pod; the same verbs as in this process."""
+"""A simulator in its own process, for tests with the operator in a pod; with the same methods as in this process."""
 
 import json
 import ssl
@@ -18,13 +18,13 @@ PATIENCE_SECONDS = 30.0
 
 @dataclass(frozen=True)
 class Remote:
-    """What `Simulator` offers, over the door for tests. `url` is as this machine reaches it."""
+    """`Simulator`'s methods over its control API. `url` is as seen from this machine."""
 
     url: str
     authority: Path | None = None
 
     def state(self) -> dict[str, Any]:
-        """Everything that there is to see."""
+        """The simulator's whole state."""
         return self._ask("GET", "state")
 
     def advance(self, seconds: float) -> None:
@@ -32,7 +32,7 @@ class Remote:
         self._ask("POST", "clock", {"advance": seconds})
 
     def run(self, rate: float) -> None:
-        """Let `rate` simulated seconds pass in a real one."""
+        """Let `rate` simulated seconds pass per real second."""
         self._ask("POST", "clock", {"rate": rate})
 
     def fault(self, operation: str, **fault: Any) -> None:
@@ -49,7 +49,7 @@ class Remote:
         return sum((Decimal(line["amount"]) for line in lines if resource in {None, line["resource"]}), Decimal(0))
 
     def left(self) -> list[dict[str, str]]:
-        """What the user has at the provider and would have to clean up."""
+        """The user's resources at the provider, which would have to be cleaned up."""
         found: list[dict[str, str]] = self.state()["left"]
         return found
 
@@ -73,8 +73,8 @@ def running(simulator: str, *arguments: str, tls: Path | None = None) -> Iterato
 
     Args:
         simulator: its name.
-        arguments: more of the command line, as `--host`, `0.0.0.0`, `--set`, `job_limit=1`.
-        tls: a folder: speak TLS and leave there the authority to trust, `ca.pem`.
+        arguments: further arguments of the command line, as `--host`, `0.0.0.0`, `--set`, `job_limit=1`.
+        tls: a folder: use TLS and write the authority to trust there, `ca.pem`.
     """
     command = [sys.executable, "-m", "tests.simulators", simulator, *arguments]
     command += ["--tls", str(tls)] if tls else []

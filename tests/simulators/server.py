@@ -1,4 +1,4 @@
-"""Serves a simulator over HTTP from a thread of its own, with faults on the way in and out and a door for tests."""
+"""Serves a simulator over HTTP from its own thread, with faults before and after calls, and a control API for tests."""
 
 import asyncio
 import threading
@@ -27,7 +27,7 @@ PIECE = 64 * 1024
 
 @dataclass
 class Front:
-    """Takes one request through the simulator."""
+    """Passes a request through the simulator."""
 
     simulator: Simulator
     route: Route
@@ -100,7 +100,7 @@ class Front:
 
 
 def _cut(request: web.Request) -> web.Response:
-    """Close the connection; what is returned goes nowhere."""
+    """Close the connection; the returned response is not sent."""
     if request.transport is not None:
         request.transport.abort()
     return web.Response()
@@ -136,7 +136,7 @@ def _json(body: Any, status: int = 200) -> web.Response:
 
 @dataclass
 class Control:
-    """The door for tests in another process: GET the state, POST to clock, faults and settings."""
+    """The control API for tests in another process: GET the state, POST to clock, faults and settings."""
 
     simulator: Simulator
 

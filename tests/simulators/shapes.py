@@ -1,4 +1,4 @@
-"""Holds what a simulator sends and takes against the pydantic models and typed dictionaries of the SDKs."""
+"""Validates a simulator's answers and requests by the SDKs' pydantic models and typed dictionaries."""
 
 from functools import cache, lru_cache
 from typing import Any, TypeVar
@@ -10,11 +10,11 @@ B = TypeVar("B")
 
 
 class DriftError(Exception):
-    """The simulator would send what the provider's SDK does not know."""
+    """The simulator would send something that the provider's SDK does not know."""
 
 
 def conform(model: type[BaseModel], body: B) -> B:
-    """Return `body` when it is an instance of `model` to the letter.
+    """Return `body` if it matches `model` exactly.
 
     Raises:
         DriftError: a field is missing, of another type, or unknown to the model.
@@ -25,7 +25,7 @@ def conform(model: type[BaseModel], body: B) -> B:
 
 @lru_cache(maxsize=1024)
 def _read(model: type[BaseModel], body: bytes) -> None:
-    """Once for what is sent again and again."""
+    """Validate a body; cached, as the same are sent repeatedly."""
     try:
         instance = model.model_validate_json(body, strict=True)
     except ValueError as error:
@@ -45,7 +45,7 @@ def _extras(value: Any, at: str = "") -> set[str]:
 
 
 def unknown_keys(typed_dict: Any, body: dict[str, Any]) -> list[str]:
-    """The paths of what is in `body` and not in the typed dictionary.
+    """The paths in `body` that the typed dictionary does not have.
 
     Raises:
         pydantic.ValidationError: something is missing or of another type.

@@ -1,4 +1,4 @@
-"""What all simulators share: state under a lock, a clock, faults, a bill, and a record of the calls."""
+"""Shared by all simulators: state under a lock, a clock, faults, a bill, and a record of the calls."""
 
 import itertools
 import threading
@@ -18,18 +18,18 @@ from tests.simulators.ids import Ids
 from tests.simulators.ledger import Ledger
 
 _numbers = itertools.count()
-"""Seeds: what one simulator has made is unknown to another, and to the usage figures that several share in one moto."""
+"""Seeds, so that IDs of different simulators, which may share one moto's usage metrics, never collide."""
 
 
 class Settings(BaseModel):
-    """What a test may turn while the simulator runs."""
+    """Settings that a test may change while the simulator runs."""
 
     model_config = ConfigDict(extra="forbid", validate_assignment=True)
 
 
 @dataclass(frozen=True)
 class Resource:
-    """Something that the user has at the provider."""
+    """A resource of the user at the provider."""
 
     kind: str
     name: str
@@ -38,7 +38,7 @@ class Resource:
 
 @dataclass
 class Recorded:
-    """A call that was received: what the client saw of it, and whether it had its effect."""
+    """A received call: what the client saw, and whether it was carried out."""
 
     at: float
     operation: str
@@ -60,7 +60,7 @@ class Simulator(ABC):
         self.ids = Ids(next(_numbers))
         self.calls: list[Recorded] = []
         self.beside: dict[str, Simulator] = {}
-        """Other accounts at the same address, by what is in the Authorization header of their calls."""
+        """Other accounts at the same address, by the Authorization header of their calls."""
         self.defects: list[str] = []
         self.lock = threading.RLock()
         self.held = ExitStack()
@@ -71,30 +71,30 @@ class Simulator(ABC):
 
     @abstractmethod
     def routes(self) -> list[Route]:
-        """Every operation that is there."""
+        """Every operation."""
 
     @abstractmethod
     def authorize(self, call: Call) -> None:
-        """Refuse a call whose credentials are not good.
+        """Check a call's credentials.
 
         Raises:
-            ApiError: they are not.
+            ApiError: they are invalid.
         """
 
     @abstractmethod
     def error(self, error: ApiError, operation: str) -> Reply:
-        """A refusal in the shape that the provider gives to this operation's."""
+        """An error in the provider's format for this operation."""
 
     def headers(self) -> dict[str, str]:
-        """What every answer to a call that was admitted carries."""
+        """Headers of every answer to an authorized call."""
         return {}
 
     @abstractmethod
     def resources(self) -> list[Resource]:
-        """What the user has at the provider and would have to clean up."""
+        """The user's resources at the provider, which would have to be cleaned up."""
 
     def close(self) -> None:
-        """Give back what the simulator holds outside memory."""
+        """Release what the simulator holds outside memory."""
         self.held.close()
 
     def advance(self, seconds: float) -> None:
@@ -103,7 +103,7 @@ class Simulator(ABC):
             self.clock.advance(seconds)
 
     def fault(self, operation: str, **fault: Any) -> None:
-        """Plan a fault; see `Fault` for what may be said."""
+        """Plan a fault; see `Fault` for the arguments."""
         with self.lock:
             self.faults.plan(Fault(operation=operation, **fault))
 
@@ -120,7 +120,7 @@ class Simulator(ABC):
             return self.ledger.total(resource)
 
     def left(self) -> list[Resource]:
-        """What the user has at the provider by now."""
+        """The user's current resources at the provider."""
         with self.lock:
             self.clock.catch_up()
             return self.resources()

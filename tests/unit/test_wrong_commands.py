@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[2]
         (["soak", "MINUTES="], "MINUTES=(nothing): write a number above 0"),
     ],
     ids=[
-        "a variable in small letters",
+        "a variable in lower case",
         "a misspelt one",
         "a target",
         "a target that is like none",

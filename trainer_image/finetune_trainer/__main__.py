@@ -41,7 +41,7 @@ _EXAMPLE = f"""\
 from data to an answering model on this machine:
 {chr(10).join(f"  finetune-trainer {EXAMPLES[command]}" for command in _WAY)}
 
-exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to go on), 78 wrong
+exit codes: 0 done, 2 wrong flag, 65 rows that cannot be used, 75 interrupted (run it again to continue), 78 wrong
 manifest; the others are in docs/reference/reasons.md. Every failure ends in one line with a reason and a next step.
 """
 _Raw = argparse.RawDescriptionHelpFormatter
@@ -224,9 +224,9 @@ def _out_of_memory(command: str, error: Exception) -> int:
 
     if not is_short_of_memory(error):
         raise error
-    said = f"the memory that `finetune-trainer {command}` may take was not enough ({type(error).__name__})"
+    message = f"the memory that `finetune-trainer {command}` may take was not enough ({type(error).__name__})"
     step = "Raise the limit (ulimit -v, the container's memory) or end other programs, and try again."
-    return complain(TrainerError(Reason.OUT_OF_MEMORY, said, step))
+    return complain(TrainerError(Reason.OUT_OF_MEMORY, message, step))
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -53,8 +53,8 @@ _NEXT_STEP_HERE = {
 
 
 _VALID_ALONE = (
-    "the manifest is right by itself; what it names, and what may be changed of an object that exists, the cluster "
-    "knows: kubectl apply --dry-run=server -f FILE"
+    "the manifest is valid; only the cluster knows whether what it names exists, and what may be changed: kubectl "
+    "apply --dry-run=server -f FILE"
 )
 """For kinds other than jobs."""
 
@@ -68,8 +68,8 @@ _OF_THIS_MACHINE = (
     "file:// is a file of this machine, which the cluster rejects: write pvc://CLAIM/PATH, or another place there, "
     "before it is applied"
 )
-_WITHOUT_DATA = "the manifest is right by itself; its data were not looked at (--manifest-only)"
-_ADOPTED = "the manifest is right by itself; its data were not looked at: spec.adopt names a job that has them"
+_WITHOUT_DATA = "the manifest is valid; its data were not read (--manifest-only)"
+_ADOPTED = "the manifest is valid; its data were not read: spec.adopt names a job that has them"
 
 
 @dataclass(frozen=True)
@@ -371,7 +371,7 @@ def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
     outcome.print_result(json.dumps(verdict.wire() | taken, indent=2, ensure_ascii=False))
     message = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
     lines = [
-        message,
+        message.replace("; line ", "\n  line "),  # one problem a line for people; the JSON has them in one text
         *(f"  warning: {warning}" for warning in verdict.warnings),
         *(f"  {in_words(use)}" for use in memory),
     ]

@@ -54,11 +54,11 @@ def measure(job: MeasureJob, way: Way, reporter: Reporter, interruption: Interru
         TrainerError: the test set cannot be read or has changed, or the evaluation stopped early.
     """
     reporter.update(phase="Evaluating", progress=job.progress)
-    asked = prepare_by_length(job)
-    if asked is None:
+    material = prepare_by_length(job)
+    if material is None:
         raise TrainerError(Reason.SPEC_INVALID, "spec.dataset.test: without it there is nothing to ask")
     with _folder(job) as folder:
-        asking = AskingProvider(job, folder, asked=asked, way=way, reporter=reporter, interruption=interruption)
+        asking = AskingProvider(job, folder, material=material, way=way, reporter=reporter, interruption=interruption)
         contest = asking.measure()
         if job.output is not None:
             leave_report(job, folder, contest)

@@ -80,7 +80,7 @@ def main(args: argparse.Namespace) -> int:
     if code == ExitCode.OK:
         return _print_next_steps(job)
     if code == ExitCode.INTERRUPTED:
-        outcome.say(f"Run the same command again to go on in {args.output}.")
+        outcome.say(f"Run the same command again to continue in {args.output}.")
     return code
 
 

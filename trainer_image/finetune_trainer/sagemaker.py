@@ -68,11 +68,11 @@ class Hosts:
     def of(cls, root: Path) -> Self:
         """The hosts in the file; this one alone if there is no file or only one host."""
         path = root / "input" / "config" / "resourceconfig.json"
-        told = orjson.loads(path.read_bytes()) if path.is_file() else {}
-        names = tuple(sorted(told.get("hosts") or ("",), key=_by_number))
-        current = str(told.get("current_host", names[0]))
-        kind = str(told.get("current_instance_type", ""))
-        interface = str(told.get("network_interface_name", ""))
+        config = orjson.loads(path.read_bytes()) if path.is_file() else {}
+        names = tuple(sorted(config.get("hosts") or ("",), key=_by_number))
+        current = str(config.get("current_host", names[0]))
+        kind = str(config.get("current_instance_type", ""))
+        interface = str(config.get("network_interface_name", ""))
         return cls(names, current, interface, kind if kind.startswith("ml.") else None)
 
     @property
@@ -239,16 +239,16 @@ def _cache(root: Path, base_model: str, inputs: Path) -> Path | None:
     return cache
 
 
-def _active(root: Path, told: ActiveVersionRef | None) -> ActiveVersionRef | None:
+def _active(root: Path, version: ActiveVersionRef | None) -> ActiveVersionRef | None:
     """The version to compare with; with a folder only if the channel contains exactly that version."""
-    if told is None:
+    if version is None:
         return None
     folder = root / "input" / "data" / ACTIVE_CHANNEL
     manifest = folder / MANIFEST
     digest = sha256_of(manifest) if manifest.is_file() else None
-    if not folder.is_dir() or (told.sha256 is not None and told.sha256 != digest):
-        return told
-    return told.model_copy(update={"folder": str(folder)})
+    if not folder.is_dir() or (version.sha256 is not None and version.sha256 != digest):
+        return version
+    return version.model_copy(update={"folder": str(folder)})
 
 
 def _link(link: Path, target: Path) -> None:

@@ -32,7 +32,7 @@ from finetune_trainer.computing.limits import cpu_threads
 from finetune_trainer.errors import TrainerError, is_short_of_memory
 from finetune_trainer.models.base_model import quiet_libraries
 from finetune_trainer.serving.api_key import KeyFile
-from finetune_trainer.serving.app import Room, build_app
+from finetune_trainer.serving.app import ModelHolder, build_app
 from finetune_trainer.serving.artifact import open_artifact, unpacked
 
 _log = logging.getLogger(__name__)
@@ -56,10 +56,10 @@ def main(args: argparse.Namespace) -> int:
         listening = listen(args.host, args.port)
     except TrainerError as error:
         return _say(error)
-    room = Room()
+    holder = ModelHolder()
     server = DrainingServer(
         uvicorn.Config(
-            build_app(room, key, sagemaker=args.sagemaker),
+            build_app(holder, key, sagemaker=args.sagemaker),
             port=args.port,
             log_config=None,
             access_log=False,
@@ -67,13 +67,13 @@ def main(args: argparse.Namespace) -> int:
             timeout_graceful_shutdown=args.drain_seconds,
         )
     )
-    loading = _Loading(args, room, server)
+    loading = _Loading(args, holder, server)
     loading.start()
     _run_server(server, listening)
     if loading.error is not None:
         _say(loading.error)  # at the end, so that it is the log's last line
-    if room.served is not None:
-        room.served.engine.close(timeout=5)
+    if holder.served is not None:
+        holder.served.engine.close(timeout=5)
     return loading.exit_code
 
 
@@ -125,16 +125,16 @@ class DrainingServer(uvicorn.Server):
 class _Loading(threading.Thread):
     """Loads the model while the server already listens; stops the server if that fails."""
 
-    def __init__(self, args: argparse.Namespace, room: Room, server: uvicorn.Server) -> None:
+    def __init__(self, args: argparse.Namespace, holder: ModelHolder, server: uvicorn.Server) -> None:
         super().__init__(name="loading", daemon=True)
         self._args = args
-        self._room = room
+        self._holder = holder
         self._server = server
         self.exit_code = int(ExitCode.OK)
         self.error: TrainerError | None = None
 
     def run(self) -> None:
-        """Set the loaded model in the room, or stop the server with the reason's exit code."""
+        """Put the loaded model into the holder, or stop the server with the reason's exit code."""
         try:
             self._load()
         except TrainerError as error:
@@ -143,7 +143,7 @@ class _Loading(threading.Thread):
             if is_short_of_memory(error):
                 self._end(TrainerError(Reason.OUT_OF_MEMORY, _NO_ROOM, _MORE_ROOM))
                 return
-            self._room.problem = "it could not be loaded; the server's log says why"
+            self._holder.problem = "it could not be loaded; the server's log says why"
             _write_termination_message(
                 f"the model could not be loaded ({type(error).__name__}); the server's log says why"
             )
@@ -152,7 +152,7 @@ class _Loading(threading.Thread):
             self._server.should_exit = True
 
     def _end(self, error: TrainerError) -> None:
-        self._room.problem = f"{error.reason}: {error.message}"
+        self._holder.problem = f"{error.reason}: {error.message}"
         self.error, self.exit_code = error, int(error.exit_code)
         self._server.should_exit = True
 
@@ -166,7 +166,7 @@ class _Loading(threading.Thread):
             allow_hub=args.allow_hub,
         )
         gpus.require()
-        garbage.import_for_good("finetune_trainer.serving.load")  # takes seconds: only once the model passed the checks
+        garbage.import_and_freeze("finetune_trainer.serving.load")  # slow, so only after the checks above
         from finetune_trainer.serving.load import LoadOptions, load
 
         quiet_libraries()
@@ -179,7 +179,7 @@ class _Loading(threading.Thread):
             max_waiting=args.max_waiting,
             trust_remote_code=args.trust_remote_code,
         )
-        self._room.served = load(artifact, options)
+        self._holder.served = load(artifact, options)
 
 
 def _run_server(server: uvicorn.Server, listening: socket.socket) -> None:

@@ -41,7 +41,7 @@ from finetune_trainer.models import base_alike, base_model, base_place, base_ref
 from finetune_trainer.models.adapters import beside_experts
 from finetune_trainer.models.base_probe import Probe, probe
 from finetune_trainer.models.validation import config_file
-from finetune_trainer.output import artifact, merge, pushes
+from finetune_trainer.output import artifact, loss_plot, merge, pushes
 from finetune_trainer.output.finished import data_hashes, fingerprint, was_finished, with_pushes
 from finetune_trainer.output.keeping import OutputFolder, output_of_other_rank, output_of_rank_0
 from finetune_trainer.storage.durable import write_errors
@@ -64,7 +64,7 @@ from finetune_trainer.training.surroundings import Surroundings
 from finetune_trainer.training.token_store import TokenStore
 from finetune_trainer.training.tokenised import Tokenised
 from finetune_trainer.training.tuning import (
-    Held,
+    TrainedModel,
     build_trainer,
     compute_dtype_of,
     device,
@@ -139,7 +139,7 @@ def _model_and_data(attempt: Attempt) -> tuple[Path, DatasetVerdict]:
     folder = base_place.locate(job)
     config_file.require_for(job.spec, folder)
     if job.spec.method != "QLoRA":
-        four_bit.leave_out(folder)
+        four_bit.block_import(folder)
     base_alike.require(world, folder)
     checked = world.broadcast("data", lambda: _checked_data(attempt, folder).wire())
     attempt.interruption.check()  # Python drops exceptions raised in destructors: a signal may have been missed
@@ -187,7 +187,8 @@ def _delete_intermediate_files(job: TrainerJob) -> None:
 
 
 def _write_artifact(run: "Run", result: TrainingResult, contest: Contest | None) -> ArtifactRef:
-    curves, found = artifact.loss_svg(run.metrics, run.job), contest.result if contest else None
+    spec, found = run.job.spec, contest.result if contest else None
+    curves = loss_plot.draw(run.metrics, title=f"{spec.model_ref.name} · {spec.base_model} · {spec.method}")
     return artifact.write(
         run.job,
         run.answering,
@@ -221,7 +222,7 @@ class Run:
     metrics: Metrics
     """Rank 0's is the record of the run; the other ranks' are discarded with their pods."""
     test: TokenStore | None
-    asked: Material | None
+    material: Material | None
     """The test set, if the job has one."""
     padded: str | None
     """Why rows are padded instead of packed; None if they are packed."""
@@ -243,7 +244,7 @@ class Run:
         return Model(self.model, self.tokenizer, self.chat)
 
     @property
-    def learnt(self) -> str:
+    def trained_on(self) -> str:
         """Hash of the spec and the data that the model is trained on."""
         return fingerprint(self.job, *data_hashes(self.verdict))
 
@@ -259,34 +260,32 @@ def _checked_data(attempt: Attempt, folder: Path) -> DatasetVerdict:
 
 def _train_by_recipe(attempt: Attempt, folder: Path, verdict: DatasetVerdict) -> tuple[Run, TrainingResult]:
     """The built-in recipe. Everything slow that needs no other rank runs before the ranks meet."""
-    garbage.import_for_good("finetune_trainer.training.step_trainer", "peft", "matplotlib.figure")
+    garbage.import_and_freeze("finetune_trainer.training.step_trainer", "peft", "matplotlib.figure")
     base_model.quiet_libraries()
     job, world, reporter = attempt.job, attempt.world, attempt.reporter
     width = compute_dtype_of(job).itemsize
     shards = world.broadcast(
         "shards", lambda: memory_fit.require(job.spec, folder, verdict, reporter, compute_bytes=width, ranks=world.size)
     )
-    held = Held.of(job, folder, world, shards)
-    run = _prepare(attempt, folder, verdict, held.model, shards=shards)
+    trained = TrainedModel.of(job, folder, world, shards)
+    run = _prepare(attempt, folder, verdict, trained.model, shards=shards)
     if shards == 1:  # a sharded model has no weights yet
         require_works(job, folder, run.model, run.chat.decoder_start)
-        if run.asked is not None:
+        if run.material is not None:
             require_answers(folder, run.answering)
         run.padded = why_padded(job, run.model)
     attempt.interruption.check()
     with world.connected():
         if shards > 1:
-            held.shard(run.compute_dtype)
-            require_works(
-                job, folder, run.model, run.chat.decoder_start
-            )  # a collective call with the same result on every rank
+            trained.shard(run.compute_dtype)
+            require_works(job, folder, run.model, run.chat.decoder_start)  # collective, the same on every rank
             padded = why_padded(job, run.model)
             run.padded = world.broadcast("padded", lambda: padded)
         logger.info("rows are %s", "packed" if run.padded is None else f"padded, not packed: {run.padded}")
         trainer = _train(run)
         memory_fit.report_peak(reporter, trainer.lesson.halvings)
         result = _result(run, trainer)
-        run.model = held.released(trainer, run.compute_dtype)
+        run.model = trained.unsharded(trainer, run.compute_dtype)
     if world.is_first and job.spec.method == "Full":
         result = _with_warnings(result, rounded.little_kept(folder, run.model, run.compute_dtype))
     return run, result
@@ -298,13 +297,13 @@ def _train_by_own_code(attempt: Attempt, folder: Path, verdict: DatasetVerdict) 
     own_model.require_base(job, folder)
     if job.spec.artifact.merge:
         base_refusals.require_plain_weights(folder)
-    result, code = own_code.train(attempt, folder, verdict, learnt=fingerprint(job, *data_hashes(verdict)))
+    result, code = own_code.train(attempt, folder, verdict, trained_on=fingerprint(job, *data_hashes(verdict)))
     base_model.quiet_libraries()
     left = Path(job.output) / own_code.MODEL_FOLDER
     model = own_model.load(job, folder, left, compute_dtype_of(job))
     result = _with_warnings(result, unchanged.nothing_learnt(folder, left, model))
     result = _with_warnings(result, left_tokenizer.left_out(folder, left))
-    own_code.found_good(job, code, result)
+    own_code.record_valid_model(job, code, result)
     run = _prepare(attempt, folder, verdict, model.to(device()))
     run.code_sha256 = code.sha256
     attempt.interruption.check()
@@ -316,9 +315,9 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
     job, world = attempt.job, attempt.world
     chat = ChatTokenizer.from_folder(folder, moment=attempt.moment)
     data = Tokenised(job, chat, verdict, world, allow_local=attempt.allow_local)
-    train, validation = data.learnt("train"), data.learnt("validation")
+    train, validation = data.texts("train"), data.texts("validation")
     test = data.answers("test") if world.is_first else None  # only rank 0 evaluates
-    asked = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
+    material = prepare(job, chat, verdict, allow_local=attempt.allow_local) if world.is_first else None
     assert train is not None  # noqa: S101 - dataset.train is required
     stores = [store for store in (train, validation, test) if store]
     base_refusals.require_tokens(model, folder, max(store.largest_id for store in stores))
@@ -341,7 +340,7 @@ def _prepare(attempt: Attempt, folder: Path, verdict: DatasetVerdict, model: Any
         base=probe(folder) if hasattr(model, "peft_config") else {},
         metrics=Metrics((Path(job.output) if world.is_first else launch.scratch()) / FILE),
         test=test,
-        asked=asked,
+        material=material,
         audited=data.audited(),
         shards=shards,
     )
@@ -371,7 +370,7 @@ def _train(run: Run) -> "StepTrainer":
         run.validation,
         fit=run.fit,
         packed=run.padded is None,
-        around=Surroundings(Origin(run.learnt, run.base), run.metrics, interruption, on_step, world),
+        around=Surroundings(Origin(run.trained_on, run.base), run.metrics, interruption, on_step, world),
     )
     reporter.update(phase="Running", progress=pulse.progress(_saved_step(run)))
     job_trackers.follow(trainer.args, run.model)
@@ -419,10 +418,10 @@ def _result(run: Run, trainer: "StepTrainer") -> TrainingResult:
 
 def _with_warnings(result: TrainingResult, warnings: list[str] | None) -> TrainingResult:
     """The result with these warnings, unless it already has others that say more than which experts were left out."""
-    told = result.warnings or []
-    if not warnings or not all(said.startswith(EXPERTS_LEFT) for said in told):
+    existing = result.warnings or []
+    if not warnings or not all(text.startswith(EXPERTS_LEFT) for text in existing):
         return result
-    return result.model_copy(update={"warnings": [*warnings, *told]})
+    return result.model_copy(update={"warnings": [*warnings, *existing]})
 
 
 def _merge(run: Run) -> list[str] | None:
@@ -442,7 +441,7 @@ def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
     """Compare the tuned model with its baselines on dataset.test, or say why not; (None, None) without a test set."""
     if run.job.spec.method == "Full" and run.job.spec.code is None:
         run.model.to(run.compute_dtype)  # evaluate it in the dtype it is saved in
-    if run.asked is None or run.test is None:
+    if run.material is None or run.test is None:
         return None, None
     tuned = Tuned(
         job=run.job,
@@ -453,9 +452,9 @@ def _evaluate(run: Run) -> tuple[Contest | None, Failure | None]:
     )
     measuring = Measuring(
         tuned,
-        asked=run.asked,
+        material=run.material,
         test=run.test,
-        learnt=run.learnt,
+        trained_on=run.trained_on,
         reporter=run.attempt.reporter,
         interruption=run.attempt.interruption,
     )
@@ -484,7 +483,7 @@ def _page(run: Run, result: TrainingResult, contest: Contest | None, curves: str
         **(
             {"own code": "may have done otherwise than the job says"}
             if run.job.spec.code
-            else {"rows of a pass": "packed" if run.padded is None else f"padded: {run.padded}"}
+            else {"rows per pass": "packed" if run.padded is None else f"padded: {run.padded}"}
         ),
         "steps": run.plan.total_steps,
         "seed": hyper.seed,

@@ -160,7 +160,8 @@ def decide(
     """
     facts = stalled(Reason.SPEC_INVALID, spec_error)
     if spec is not None:
-        usable = _usable(spec, checked, nobody=nobody, good=_was_good(status, generation, now))
+        first = status.last_checked is None or status.observed_generation != generation
+        usable = _usable(spec, checked, nobody=nobody, good=_was_good(status, generation, now), first=first)
         facts = [*usable, *retiring(retires, status.conditions)]
     return status.model_copy(
         update={
@@ -181,10 +182,20 @@ def _was_good(status: LLMConnectionStatus, generation: int, now: datetime) -> bo
     return told is not None and (told.status == "True" or now - moment(told.last_transition_time) < PASSES_WITHIN)
 
 
-def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool, good: bool) -> list[Fact]:
-    """Whether jobs can use it, or why not. `good`: it worked before, so its address cannot be wrong."""
+def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool, good: bool, first: bool) -> list[Fact]:
+    """Whether jobs can use it, or why not.
+
+    Args:
+        spec: the connection's.
+        checked: what a check came to.
+        nobody: whether there is no namespace that its selector selects.
+        good: it worked before, so its address cannot be wrong.
+        first: it is the spec's first check: the Secret may come a little later, as by what brings it from a vault.
+    """
     if checked is not None and checked.failure is not None:
-        say = reconciling if good and checked.failure.reason in TEMPORARY else stalled
+        passes = good and checked.failure.reason in TEMPORARY
+        comes = first and checked.failure.reason is Reason.SECRET_NOT_FOUND
+        say = reconciling if passes or comes else stalled
         return say(checked.failure.reason, _of_connection(checked.failure).sentences)
     if spec.hugging_face is None and checked is None:
         return stalled(Reason.PROVIDER_NOT_SUPPORTED, f"this release does not use {spec.provider} connections")

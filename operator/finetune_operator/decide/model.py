@@ -256,7 +256,7 @@ def _why_no_version(view: ModelView) -> str:
     if served is None or view.versions:
         return "no job has made a version yet"
     return (
-        f"status has lost its versions, and no job tells of them: ModelDeployment {served.name} keeps serving "
+        f"status has lost its versions, and no job has recorded them: ModelDeployment {served.name} keeps serving "
         f"version {served.status.served_version}; bring status back from a backup, or the next job's version takes over"
     )
 

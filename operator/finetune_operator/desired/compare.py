@@ -43,7 +43,7 @@ def is_ours(present: Manifest) -> bool:
     return any(map(_is_applied, present["metadata"].get("managedFields") or ()))
 
 
-def handed_over(present: Manifest) -> list[Manifest] | None:
+def with_transferred_fields(present: Manifest) -> list[Manifest] | None:
     """Its managedFields with fields of a restored copy transferred to us; None if there are none.
 
     A manager that wrote our label wrote a copy of the whole object: a restore, or the API server after managedFields

@@ -34,7 +34,7 @@ def build(server: Manifest) -> Manifest | None:
     }
 
 
-def is_theirs(budgets: Iterable[Manifest], server: Manifest) -> bool:
+def has_foreign(budgets: Iterable[Manifest], server: Manifest) -> bool:
     """Whether another owner's budget selects these pods: Kubernetes evicts no pod with two budgets."""
     labels = server["spec"]["template"]["metadata"]["labels"]
     return any(not is_ours(one) and _selects(one["spec"].get("selector"), labels) for one in budgets)

@@ -59,9 +59,9 @@ def labels_of_work(**more: str) -> dict[str, str]:
     return labels(**{NO_BACKUP_LABEL: "true", **more})
 
 
-def digest(settings: ApiModel, leaving_out: Iterable[str] = ()) -> str:
+def digest(settings: ApiModel, excluding: Iterable[str] = ()) -> str:
     """A digest of a connection's pod settings; if it differs, new pods would differ."""
-    said = settings.model_dump(mode="json", exclude=set(leaving_out), exclude_defaults=True)
+    said = settings.model_dump(mode="json", exclude=set(excluding), exclude_defaults=True)
     return sha256(orjson.dumps(said, option=orjson.OPT_SORT_KEYS)).hexdigest()[:16]
 
 
@@ -179,14 +179,14 @@ def _trusted(bundle: ConfigMapKeyRef | None, volumes: Volumes) -> list[Manifest]
 
 def _with(container: Manifest, variables: list[Manifest]) -> Manifest:
     made = container | {"env": [*container.get("env", ()), *variables]} if variables else container
-    return made | {part: [_literal(one) for one in made[part]] for part in ("args", "env") if part in made}
+    return made | {part: [_escaped(one) for one in made[part]] for part in ("args", "env") if part in made}
 
 
-def _literal(part: Any) -> Any:
+def _escaped(part: Any) -> Any:
     """Escape an argument or variable: Kubernetes would turn `$$` into `$`, and expand `$(NAME)`."""
     if isinstance(part, str):
         return part.replace("$", "$$")
-    return part | {"value": _literal(part["value"])} if "value" in part else part
+    return part | {"value": _escaped(part["value"])} if "value" in part else part
 
 
 def pod_metadata(connection: PodSettings, own_labels: Mapping[str, str]) -> Manifest:

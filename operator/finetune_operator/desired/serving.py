@@ -51,7 +51,7 @@ ANSWER_SECONDS = 100
 GRACE_SECONDS = PRE_STOP_SECONDS + ANSWER_SECONDS + 20
 """For both, and for the server's shutdown. The deletion of a namespace waits half of it."""
 
-_SMALL = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
+_INIT_RESOURCES = {"requests": {"cpu": "100m", "memory": "256Mi"}, "limits": {"cpu": "2", "memory": "2Gi"}}
 """For containers before a server that names no resources: complete requests and limits, as quotas demand."""
 
 VLLM_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)
@@ -276,9 +276,9 @@ def _resources(local: LocalServing, connection: HuggingFace) -> Manifest:
 
 
 def _before(resources: Manifest) -> Manifest:
-    """What runs before the server may use what that does, but for GPUs: it needs no more room, and no other limits."""
+    """Resources of init containers: the server's without GPUs, since the pod needs these anyway."""
     plain = {kind: {name: amounts[name] for name in amounts if "/" not in name} for kind, amounts in resources.items()}
-    return _as_text(plain) or _SMALL
+    return _as_text(plain) or _INIT_RESOURCES
 
 
 def _as_text(resources: Manifest) -> Manifest:

@@ -111,7 +111,7 @@ def metadata_of(owner: Manifest, name: str, labels: dict[str, str], made_by: str
 
 def made_by(connection: HuggingFace) -> str:
     """A digest of the connection's settings of training pods."""
-    return digest(connection, leaving_out=("max_retries",))
+    return digest(connection, excluding=("max_retries",))
 
 
 def own_labels(owner: Manifest, spec: FineTuneJobSpec, attempt: Attempt) -> dict[str, str]:

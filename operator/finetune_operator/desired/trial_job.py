@@ -41,6 +41,6 @@ def build(namespace: str, connection: HuggingFace | CheckPod) -> Manifest:
     return batch_job(metadata, connection, own_labels, pod_spec(connection, container, volumes))
 
 
-def is_about_its_pod(refusal: str) -> bool:
+def is_about_pod_settings(refusal: str) -> bool:
     """Whether the API server's error is about the connection's fields, and not about a policy of the namespace."""
     return _TEMPLATE in refusal or _NOT_READ in refusal

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api.manifest import wants_deletion
-from finetune_operator.reconcilers.affected import affected, has_ended, is_only_asked_for, pause
+from finetune_operator.reconcilers.affected import affected, has_ended, is_expected_new_pod, reconcile_delay
 from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError
@@ -26,10 +26,10 @@ from finetune_operator.runtime.store import Listing, Store
 
 logger = logging.getLogger(__name__)
 
-AT_ONCE = 25
+YIELD_EVERY = 25
 """Objects of a listing that are stored before other tasks get their turn."""
 
-OF_MANY = frozenset({CONNECTIONS, NAMESPACES})
+AFFECTS_MANY = frozenset({CONNECTIONS, NAMESPACES})
 """A change of one of these may affect thousands of jobs."""
 
 
@@ -41,7 +41,7 @@ class Observer:
         store: what reconcilers read.
         enqueue: takes the key of an object to reconcile, the delay in seconds, and its lane.
         namespaces: the watched ones; empty for all.
-        gone: called with each object of our kinds that was deleted, as it was last seen.
+        on_deleted: called with each watched object that was deleted, as it was last seen.
     """
 
     def __init__(
@@ -50,16 +50,16 @@ class Observer:
         store: Store,
         enqueue: Callable[[Key, float, Lane], None],
         namespaces: tuple[str, ...] = (),
-        gone: Callable[[Resource, Mapping[str, Any]], None] = lambda _resource, _obj: None,
+        on_deleted: Callable[[Resource, Mapping[str, Any]], None] = lambda _resource, _obj: None,
     ) -> None:
         self._kube = kube
         self._store = store
         self._enqueue = enqueue
         self._namespaces = namespaces
-        self._gone = gone
+        self._on_deleted = on_deleted
         self._unlisted = set(self.places())
         self._shut: set[str] = set()
-        self._begun = asyncio.Event()
+        self._synced = asyncio.Event()
 
     def places(self) -> Iterator[tuple[Resource, str | None]]:
         """Every kind, in each watched namespace."""
@@ -67,36 +67,38 @@ class Observer:
             for namespace in self._namespaces if self._namespaces and resource.namespaced else (None,):
                 yield resource, namespace
 
-    async def begun(self) -> None:
+    async def wait_until_synced(self) -> None:
         """Wait until every kind was listed once. Nothing is reconciled before that."""
-        await self._begun.wait()
+        await self._synced.wait()
 
-    def listing(self, resource: Resource, namespace: str | None) -> Listing:
-        """Start a listing: its objects are passed to `seen`, then the listing to `listed`."""
+    def start_listing(self, resource: Resource, namespace: str | None) -> Listing:
+        """Start a listing: pass its objects to `handle_event`, then the listing to `end_listing`."""
         return self._store.listing(resource, namespace)
 
-    def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
+    def handle_event(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
         """Handle one event of a watch; the type is None for objects of its initial listing."""
         if event_type == "DELETED":
-            self._wake(resource, obj)  # while the store still knows its owner
+            self._enqueue_affected(resource, obj)  # while the store still knows its owner
             self._store.discard(resource, obj)
-            self._gone(resource, obj)
-        elif self._store.hear(resource, obj):
-            if event_type == "ADDED" and is_only_asked_for(resource, obj, self._store):
+            self._on_deleted(resource, obj)
+        elif self._store.put_event(resource, obj):
+            if event_type == "ADDED" and is_expected_new_pod(resource, obj, self._store):
                 return
-            self._wake(resource, obj, lane_of(resource, event_type, obj), pause(resource, obj, self._store))
+            self._enqueue_affected(
+                resource, obj, lane_of(resource, event_type, obj), reconcile_delay(resource, obj, self._store)
+            )
 
-    def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
+    def end_listing(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         """Handle the end of a listing."""
-        self._take_out(resource, listing)
+        self._drop_missing(resource, listing)
         self._unlisted.discard((resource, namespace))
         if namespace in self._shut and not any(place == namespace for _, place in self._unlisted):
             self._shut.discard(namespace)
             metrics.UNWATCHED.remove(namespace)
             logger.info("namespace %s is watched again", namespace)
-            if self._begun.is_set():
-                self._look_at_everything(namespace)
-        self._begin_where_all_is_listed()
+            if self._synced.is_set():
+                self._enqueue_all(namespace)
+        self._set_synced_if_listed()
 
     def shut(self, namespace: str) -> bool:
         """Note that a namespace may not be watched; returns whether another one still may be."""
@@ -106,20 +108,20 @@ class Observer:
             if place == namespace:
                 self._unlisted.add((resource, place))
                 self._store.listing(resource, namespace).end()  # incomplete or outdated: nobody may rely on it
-        self._begin_where_all_is_listed()
+        self._set_synced_if_listed()
         return not self._shut.issuperset(self._namespaces)
 
     def is_shut(self, namespace: str) -> bool:
         """Whether the namespace cannot be watched, so that nothing is done there."""
         return namespace in self._shut
 
-    def _begin_where_all_is_listed(self) -> None:
-        waits = any(place is None or place not in self._shut for _, place in self._unlisted)
-        if not waits and not self._begun.is_set():
-            self._begun.set()
-            self._look_at_everything()
+    def _set_synced_if_listed(self) -> None:
+        is_missing = any(place is None or place not in self._shut for _, place in self._unlisted)
+        if not is_missing and not self._synced.is_set():
+            self._synced.set()
+            self._enqueue_all()
 
-    async def list_all(self) -> None:
+    async def resync(self) -> None:
         """List everything again, and enqueue every object of our kinds.
 
         Raises:
@@ -131,14 +133,14 @@ class Observer:
                     await self._list(resource, namespace)
         finally:
             # Also after half a listing: the store has its objects, so no watch event reports them as news.
-            self._look_at_everything()
+            self._enqueue_all()
 
-    async def keep_up(self, resync_seconds: float) -> None:
+    async def resync_periodically(self, resync_seconds: float) -> None:
         """Resync every `resync_seconds`, with jitter, until cancelled."""
         while True:
             await asyncio.sleep(resync_seconds * random.uniform(0.9, 1.1))  # noqa: S311 - spreads several operators
             try:
-                await self.list_all()
+                await self.resync()
             except KubeError as error:
                 logger.warning("the resync could not list everything: %s", error)
 
@@ -147,36 +149,38 @@ class Observer:
         listing = self._store.listing(resource, namespace)
         selector = CHILD_SELECTOR if resource in CHILDREN else None
         async for page in self._kube.pages(resource, namespace, label_selector=selector):
-            if page.anew:
+            if page.restarted:
                 listing.begin()
             for count, obj in enumerate(page.items, 1):
-                self._store.put(resource, obj, told=True)
+                self._store.put(resource, obj, notified=True)
                 listing.has(obj)
-                if count % AT_ONCE == 0:
+                if count % YIELD_EVERY == 0:
                     await asyncio.sleep(0)
-        self._take_out(resource, listing)
+        self._drop_missing(resource, listing)
 
-    def _take_out(self, resource: Resource, listing: Listing) -> None:
-        """Drop what a listing lacks. `gone` hears of it only if deletion was requested: etcd may have been restored."""
+    def _drop_missing(self, resource: Resource, listing: Listing) -> None:
+        """Drop what a listing lacks; it was deleted only if that was requested: etcd may have been restored."""
         for gone in listing.end():
-            self._wake(resource, gone)
+            self._enqueue_affected(resource, gone)
             if wants_deletion(gone):
-                self._gone(resource, gone)
+                self._on_deleted(resource, gone)
 
-    def _look_at_everything(self, alone: str | None = None) -> None:
+    def _enqueue_all(self, only: str | None = None) -> None:
         """Enqueue all objects of our kinds, or those of one namespace."""
         for resource in OWN_KINDS:
             for namespace, name in self._store.addresses(resource):
-                if namespace not in self._shut and alone in {None, namespace}:
+                if namespace not in self._shut and only in {None, namespace}:
                     self._enqueue(Key(resource.kind, namespace, name), 0, Lane.SWEEP)
 
-    def _wake(self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS, seconds: float = 0) -> None:
+    def _enqueue_affected(
+        self, resource: Resource, obj: Mapping[str, Any], lane: Lane = Lane.OTHERS, seconds: float = 0
+    ) -> None:
         """Enqueue what a change affects. Before the first sync there is no need: everything is enqueued then."""
-        if self._begun.is_set():
+        if self._synced.is_set():
             for key in affected(resource, obj, self._store):
                 if key.namespace not in self._shut:
-                    of_many = resource in OF_MANY and key.kind != resource.kind
-                    self._enqueue(key, seconds, Lane.SWEEP if of_many else lane)
+                    affects_many = resource in AFFECTS_MANY and key.kind != resource.kind
+                    self._enqueue(key, seconds, Lane.SWEEP if affects_many else lane)
 
 
 def lane_of(resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> Lane:

@@ -44,7 +44,7 @@ SHUT_SECONDS = 30.0
 CHANGES = {"ADDED", "MODIFIED", "DELETED"}
 
 
-class _Broken(Exception):
+class _WatchError(Exception):
     """A watch ended with an error; the message is the server's."""
 
 
@@ -140,7 +140,7 @@ class _Watches:
             try:
                 with suppress(APITooManyRequestsError, APIServerError):  # kopf has retried several times, with backoff
                     await self._observe(resource, namespace)
-            except (_Broken, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
+            except (_WatchError, aiohttp.ClientError, TimeoutError, json.JSONDecodeError) as error:
                 logger.warning("the watch of %s broke, they are listed again: %s", resource.plural, error)
             except WentBack as error:
                 raise CannotWatch(str(error)) from error
@@ -155,15 +155,15 @@ class _Watches:
 
     async def _observe(self, resource: Resource, namespace: str | None) -> None:
         """Pass a listing and the events after it to the observer, until the watch cannot resume."""
-        listing, count = self.observer.listing(resource, namespace), 0
+        listing, count = self.observer.start_listing(resource, namespace), 0
         async for event in _stream(self.settings, resource, namespace):
             if event is Bookmark.LISTED:
-                self.observer.listed(resource, namespace, listing)
+                self.observer.end_listing(resource, namespace, listing)
                 continue
             if event["type"] is None:
                 listing.has(event["object"])
             try:
-                self.observer.seen(resource, event["type"], event["object"])
+                self.observer.handle_event(resource, event["type"], event["object"])
             except Exception:
                 # One unreadable object must not hide all others; the resync tries it again.
                 logger.exception("an event of %s was not understood", resource.plural)
@@ -211,8 +211,8 @@ async def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace
     version: str | None = None
     async for chunk, listed in fetch_objs(settings=settings, resource=reference, namespace=place, logger=logger):
         version = listed
-        for obj in chunk:
-            yield {"type": None, "object": obj}
+        for one in chunk:
+            yield {"type": None, "object": one}
     yield Bookmark.LISTED
     loop = asyncio.get_running_loop()
     while True:
@@ -221,12 +221,12 @@ async def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace
         async for event in watch_objs(
             settings=settings, resource=reference, namespace=place, since=version, operator_pause_waiter=never
         ):
-            told: Any = event["object"]
+            obj: Any = event["object"]
             if event["type"] == "ERROR":
-                if told.get("code") == HTTPStatus.GONE:
+                if obj.get("code") == HTTPStatus.GONE:
                     return
-                raise _Broken(f"{told.get('code')} {told.get('message')}")
-            version = told["metadata"].get("resourceVersion", version)
+                raise _WatchError(f"{obj.get('code')} {obj.get('message')}")
+            version = obj["metadata"].get("resourceVersion", version)
             if event["type"] in CHANGES:  # bookmarks carry no object
                 yield event
         if loop.time() - began < PAUSE_SECONDS:

@@ -12,13 +12,13 @@ from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.providers import sdks
 from finetune_operator.providers.account_identity import account_of, require_same_account, require_same_place
-from finetune_operator.providers.capacity import Room
+from finetune_operator.providers.capacity import JobCapacity
 from finetune_operator.providers.client import SECRET_SECONDS, Client
 from finetune_operator.providers.errors import Busy, ConnectionMoved, ProviderError, Refused, parsing_answer
 from finetune_operator.providers.gate import Gate
 from finetune_operator.providers.poll import Poller
 from finetune_operator.providers.ports import FineTuningApi, HostingApi, RemoteFile
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Key
 
@@ -37,7 +37,7 @@ ANSWER_SILENCE = 5.0
 REMEMBERED = 1024
 """How many files' upload errors are kept."""
 
-DOUBTS = 3
+ACCOUNT_CHECKS = 3
 """How often the account of a key is asked for before an object is reported to be in another account."""
 
 
@@ -47,34 +47,34 @@ class Account:
     Args:
         client: of the connection.
         wake: called for each job that has changed.
-        doubt: called when the key was refused.
+        on_refused: called when the key was refused.
         poll_seconds: between two rounds of the poller; None if the owner calls its `round`.
     """
 
     def __init__(
-        self, client: Client, wake: Callable[[Key], None], *, doubt: Callable[[], None], poll_seconds: float | None
+        self, client: Client, wake: Callable[[Key], None], *, on_refused: Callable[[], None], poll_seconds: float | None
     ) -> None:
         clock = client.sources.clock
         self.client = client
         self._guard = client.sources.guard
-        self._doubt = doubt
+        self._on_refused = on_refused
         self._gate = Gate(refused=self._refused, clock=clock)
         self._uploads = Gate(at_once=UPLOADS_AT_ONCE, refused=self._refused, clock=clock)
         self._sent: list[str] = []
-        self._untaken: LRUCache[ProviderError] = LRUCache(REMEMBERED)
+        self._upload_errors: LRUCache[ProviderError] = LRUCache(REMEMBERED)
         self._answers = Gate(
             at_once=ANSWERS_AT_ONCE, wary=False, silence=ANSWER_SILENCE, refused=self._refused, clock=clock
         )
-        self._answers_pace = Pace(ANSWERS_PER_SECOND, clock)
+        self._answers_limiter = RateLimiter(ANSWERS_PER_SECOND, clock)
         self._asking = asyncio.Semaphore(ANSWERS_AT_ONCE)
-        self.room = Room(clock)
+        self.capacity = JobCapacity(clock)
         self.poller = Poller(client.api, wake, refused=self._refused, seconds=poll_seconds)
-        self.doubted = False
+        self.key_refused = False
         """Whether the key was refused since its last check."""
         self._clock = clock
-        self._answered: str | None = ""
+        self._checked_place: str | None = ""
         """Where the connection led at its last successful check."""
-        self._another_at = float("-inf")
+        self._mismatch_at = float("-inf")
         """When it last seemed to lead to another account than that of its objects."""
 
     @property
@@ -91,9 +91,9 @@ class Account:
 
     def _refused(self) -> None:
         """Request a check of the key, once, however many calls meet a bad key."""
-        if not self.doubted:
-            self.doubted = True
-            self._doubt()
+        if not self.key_refused:
+            self.key_refused = True
+            self._on_refused()
 
     async def check(self) -> None:
         """Check whether the connection can be used, even if its key was refused recently.
@@ -107,17 +107,17 @@ class Account:
         except Busy:
             raise  # the provider was not called: the key remains to be checked
         except ProviderError:
-            self.doubted = False
+            self.key_refused = False
             raise
-        self.doubted, self._answered = False, place
+        self.key_refused, self._checked_place = False, place
 
-    async def require_answer(self) -> None:
+    async def require_checked(self) -> None:
         """Require one successful check of the place that the connection leads to: it may be a mistake.
 
         Raises:
             ProviderError: as `check`.
         """
-        if self._answered != self.place:
+        if self._checked_place != self.place:
             await self.check()
 
     async def find(self) -> None:
@@ -129,7 +129,8 @@ class Account:
         try:
             if not self.client.is_fresh():
                 with suppress(ConnectionMoved):  # the account has changed: this is what the caller wants to know
-                    await self._sign_in()
+                    async with self._gate.passing(asks=False):
+                        await self.client.api()
         except Busy:
             if self.client.account is None:
                 raise  # with a known account, the callers inside the gate notice a change
@@ -148,7 +149,7 @@ class Account:
             ProviderError: its account cannot be asked for.
         """
         require_same_place(self.client.name, self.place, place, "begun")  # another place cannot tell of the account
-        await self._find_if_known(account)
+        await self._find_to_compare(account)
         self.require_same(place, account)
 
     def require_same(self, place: str | None, account: str | None) -> None:
@@ -174,10 +175,10 @@ class Account:
         made_by = account_of(version.artifact.provider_model_id or "")
         if spec.bedrock is not None and made_by is not None:
             require_same_place(name, account_of(spec.bedrock.role_arn), made_by, "made", what="AWS account ")
-        await self._find_if_known(version.account)
+        await self._find_to_compare(version.account)
         require_same_account(name, self.client.account, version.account, "this was made in")
 
-    async def _find_if_known(self, account: str | None) -> None:
+    async def _find_to_compare(self, account: str | None) -> None:
         """Find out the account to compare it with a known one; a different one is confirmed by asking again.
 
         At most once a minute: a gateway may give a different answer each time. Differing answers to one key reflect
@@ -187,13 +188,13 @@ class Account:
             return
         await self.find()
         told, now = self.client.account, self._clock()
-        if told in {None, account} or now - self._another_at < SECRET_SECONDS:
+        if told in {None, account} or now - self._mismatch_at < SECRET_SECONDS:
             return
-        self._another_at = now
+        self._mismatch_at = now
         with suppress(ProviderError):
-            for _ in range(DOUBTS):
+            for _ in range(ACCOUNT_CHECKS):
                 if await self.pass_gate(self.client.whose) != told:
-                    self.client.doubt()
+                    self.client.forget_account()
                     return
 
     async def resolve(self, spec: LLMConnectionSpec) -> AzureResolved | None:
@@ -228,15 +229,6 @@ class Account:
             with parsing_answer():
                 return await do(api)
 
-    async def _sign_in(self) -> None:
-        """Build the client, or read its Secret again, if due.
-
-        Raises:
-            ProviderError: as `call`.
-        """
-        async with self._gate.passing(asks=False):
-            await self.client.api()
-
     async def host(self, do: Callable[[HostingApi], Awaitable[T]]) -> T:
         """Make one call of the deployments API.
 
@@ -259,7 +251,7 @@ class Account:
             ProviderError: as `call`; or the provider's models need deployments.
         """
         async with self._asking, self._answers.passing():
-            await self._answers_pace.wait()
+            await self._answers_limiter.wait()
             answering = (await self.client.api()).answering()
             if answering is None:
                 raise Refused(Reason.PROVIDER_NOT_SUPPORTED, "the provider's models answer in deployments only")
@@ -282,28 +274,28 @@ class Account:
         return any(name.startswith(prefix) for name in self._sent)
 
     @contextmanager
-    def _on_its_way(self, name: str) -> Iterator[None]:
+    def _uploading(self, name: str) -> Iterator[None]:
         self._sent.append(name)
         try:
             yield
         finally:
             self._sent.remove(name)
 
-    def untaken(self, prefix: str) -> ProviderError | None:
+    def upload_error(self, prefix: str) -> ProviderError | None:
         """The error of the last upload of a file with this prefix; None if it succeeded."""
-        return next((why for name, why in self._untaken.items() if name.startswith(prefix)), None)
+        return next((why for name, why in self._upload_errors.items() if name.startswith(prefix)), None)
 
     @contextmanager
-    def telling(self, name: str) -> Iterator[None]:
-        """Record the error of a file's upload, for `untaken`."""
+    def recording_upload_error(self, name: str) -> Iterator[None]:
+        """Record the error of a file's upload, for `upload_error`."""
         try:
             yield
         except Busy:
             raise  # the operator's own limit says nothing about the provider
         except ProviderError as error:
-            self._untaken.put(name, error)
+            self._upload_errors.put(name, error)
             raise
-        self._untaken.drop(name)
+        self._upload_errors.drop(name)
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """Upload a file, unless the provider has it already from an upload whose answer was lost.
@@ -314,7 +306,7 @@ class Account:
         async with self._uploads.passing():
             api = await self.client.api()
             self._guard()
-            with parsing_answer(), self._on_its_way(name):
+            with parsing_answer(), self._uploading(name):
                 there = next((file for file in await api.files(name) if file.bytes == size), None)
                 self._guard()  # a new leader may have deleted the job's files by now
                 if there is None:

@@ -27,5 +27,5 @@ def require_same_place(name: str, now: str | None, before: str | None, done: str
         f"LLMConnection {name} leads to {what}{now} by now, and this was {done} at {what}{before}, where it may be "
         "billed: make the connection lead there as before"
     )
-    step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."
+    step = "Ask an admin to restore the connection as it was; another place is for another LLMConnection."
     raise ConnectionMoved(Reason.CONNECTION_NOT_FOUND, message, 60.0, next_step=step)

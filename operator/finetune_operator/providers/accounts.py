@@ -33,7 +33,7 @@ class Accounts:
             self._accounts[name] = Account(
                 Client(name, self._sources, self._retired),
                 self._wake,
-                doubt=lambda: self._wake(Key(CONNECTIONS.kind, "", name)),
+                on_refused=lambda: self._wake(Key(CONNECTIONS.kind, "", name)),
                 poll_seconds=self._poll_seconds,
             )
         return self._accounts[name]

@@ -25,7 +25,9 @@ def begun(obj: Manifest) -> dict[str, Begun]:
     if PROVIDER_FINALIZER not in finalizers_of(obj):
         return {}
     noted = _read(annotations_of(obj).get(BEGUN_ANNOTATION))
-    return {name: Begun(*(_text(at, field) for field in Begun._fields)) for name, at in noted.items() if _is_note(at)}
+    return {
+        name: Begun(*(at.get(field) or None for field in Begun._fields)) for name, at in noted.items() if _is_note(at)
+    }
 
 
 def with_place(
@@ -54,7 +56,3 @@ def _read(note: str | None) -> Mapping[str, Any]:
 
 def _is_note(at: Any) -> bool:
     return isinstance(at, dict) and all(isinstance(value, str) for value in at.values())
-
-
-def _text(at: Mapping[str, str], field: str) -> str | None:
-    return at.get(field) or None

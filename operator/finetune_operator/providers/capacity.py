@@ -27,7 +27,7 @@ class _Full:
     why: AtCapacity
 
 
-class Room:
+class JobCapacity:
     """The known capacity of one connection's provider."""
 
     def __init__(self, clock: Clock) -> None:
@@ -47,7 +47,7 @@ class Room:
             raise AtCapacity(known.why.message, left + self._turns.reserve(), known.why.reason)
 
     @contextmanager
-    def taken(self, kind: str) -> Iterator[None]:
+    def creating(self, kind: str) -> Iterator[None]:
         """Wrap the call that creates a job of this kind."""
         try:
             yield

@@ -16,7 +16,7 @@ from finetune_operator.providers.account_identity import require_same_account
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.errors import ProviderError, TryLater, parsing_answer
 from finetune_operator.providers.ports import Credential, FineTuningApi
-from finetune_operator.providers.rate_limit import CALLS_PER_SECOND, Pace
+from finetune_operator.providers.rate_limit import CALLS_PER_SECOND, RateLimiter
 from finetune_operator.runtime.uptime import Clock
 
 logger = logging.getLogger(__name__)
@@ -98,7 +98,7 @@ class Client:
         self.name = name
         self.sources = sources
         self._retired = retired
-        self._pace = Pace(sources.rate, guard=sources.guard)
+        self._limiter = RateLimiter(sources.rate, guard=sources.guard)
         self._built: _Built | None = None
         self._gone = False
 
@@ -135,7 +135,7 @@ class Client:
         else:
             await sdks.imported(spec.provider)
             api = sources.build(spec, secret)
-            api.keep_pace(self._pace)
+            api.use_limiter(self._limiter)
         before = built.account if built is not None else None
         known = built is not None and built.api is api and built.told
         account, told = (before, True) if known else await _whose(api)
@@ -158,7 +158,7 @@ class Client:
         """
         return await self._built.api.account() if self._built is not None else None
 
-    def doubt(self) -> None:
+    def forget_account(self) -> None:
         """Treat the account as unknown; it is not asked for again."""
         if self._built is not None:
             self._built = replace(self._built, account=None)

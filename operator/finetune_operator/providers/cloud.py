@@ -47,7 +47,7 @@ CLOCK_SKEW = timedelta(days=1)
 """How much earlier than our own timestamps to search, since either clock may be wrong. A job that is overlooked is
 created twice, and a day of jobs is only a few pages."""
 
-LOOKS = 2
+LOOKUPS = 2
 """How many lookups decide that a job without a trace in status does not exist."""
 
 SUFFIX_LIMIT = 40
@@ -98,7 +98,7 @@ class CloudTraining:
             await self._require_place(job, ProviderStatus())
         while lost and number < last + FURTHER_ATTEMPTS:
             number += 1
-            if await self._finds(job, ProviderStatus(attempt=number)):
+            if await self._exists(job, ProviderStatus(attempt=number)):
                 latest = last = number
         return latest
 
@@ -106,12 +106,12 @@ class CloudTraining:
         """The state of the check pod until the data are uploaded, then that of the provider's job by the poller."""
         provider = status.provider or ProviderStatus()
         if provider.asked_at is None:
-            check = self._with_trouble(job, provider, await self._pods.checked(job, status))
+            check = self._with_upload_error(job, provider, await self._pods.checked(job, status))
             lost = check.state in _WITHOUT_RESULT or bool(job["spec"].get("suspend"))
-            return await self._made_by_then(job, provider, check) if lost and not status.completion_time else check
+            return await self._or_created(job, provider, check) if lost and not status.completion_time else check
         if provider.job_id is None:
             asked = Run("Checked")
-            return await self._made_by_then(job, provider, asked) if job["spec"].get("suspend") else asked
+            return await self._or_created(job, provider, asked) if job["spec"].get("suspend") else asked
         if status.completion_time is not None:
             if _is_adopted(job):  # it leaves nothing to clean up there; if adopted again it must be fetched again
                 self._accounts.forget(_queue_key(job))
@@ -125,9 +125,9 @@ class CloudTraining:
             return Run("Unreachable", failure=error.failure(), job_id=provider.job_id)
         run = self._polled(job, provider, provider.job_id, provider.asked_at, status)
         gone = run.failure is not None and run.failure.reason == Reason.DELETED_AT_PROVIDER
-        return await self._out_of_sight(job, provider, run) if gone else run
+        return await self._unless_hidden(job, provider, run) if gone else run
 
-    async def _made_by_then(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
+    async def _or_created(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
         """The check's run, or that its work is done: the attempt's job is at the provider.
 
         Status does not know of it where somebody has emptied it, or put back one from before. It is looked for where
@@ -138,18 +138,18 @@ class CloudTraining:
         job_id = check.job_id or names.training_job(job["metadata"]["name"], max(provider.attempt, 1))
         try:
             await self._require_place(job, provider)
-            return Run("Checked", job_id=job_id, unknown=True) if await self._finds(job, provider) else check
+            return Run("Checked", job_id=job_id, unknown=True) if await self._exists(job, provider) else check
         except ProviderError as error:
             if check.state in _UNDER_WAY:
                 return check  # its upload waits for the provider, too: no job is known to exist there
             return Run("Unreachable", failure=error.failure(), job_id=job_id)
 
-    def _with_trouble(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
+    def _with_upload_error(self, job: Manifest, provider: ProviderStatus, check: Run) -> Run:
         """The check's run, with the upload error that its pod waits out without reporting it."""
         if check.state != "Active":
             return check
         key = key_of(job, provider)
-        why = self._account(job).untaken(key.attempt_prefix)
+        why = self._account(job).upload_error(key.attempt_prefix)
         return replace(check, failure=why.failure()) if why is not None else check
 
     async def _require_place(self, job: Manifest, provider: ProviderStatus) -> None:
@@ -168,7 +168,7 @@ class CloudTraining:
         except ConnectionMoved:
             await account.require_place(*begun)
 
-    async def _out_of_sight(self, job: Manifest, provider: ProviderStatus, run: Run) -> Run:
+    async def _unless_hidden(self, job: Manifest, provider: ProviderStatus, run: Run) -> Run:
         """Report a job that vanished together with its data as hidden: the credentials probably lead elsewhere.
 
         Providers hide what belongs to other accounts, so with another account's key running jobs seem deleted.
@@ -179,12 +179,12 @@ class CloudTraining:
         try:
             await self._call(job, lambda api: api.file(file.id))
         except NotThere:
-            failure = _hidden(run.job_id, file)
+            failure = _hidden_failure(run.job_id, file)
         except ProviderError as error:
             failure = error.failure()
         else:
             return run
-        self._account(job).poller.look_again(run.job_id)
+        self._account(job).poller.discard(run.job_id)
         return Run("Unreachable", failure=failure, job_id=run.job_id)
 
     def _polled(
@@ -200,7 +200,7 @@ class CloudTraining:
         if seen.unread is not None:
             return Run("Unreachable", failure=seen.unread, job_id=job_id)
         if seen.job.state == "Gone" and not _is_adopted(job) and settles_in(asked_at, self._clock()):
-            poller.look_again(job_id)
+            poller.discard(job_id)
             return Run("Queued", job_id=job_id, note="made a moment ago, and not shown by the provider yet")
         try:
             with parsing_answer():  # e.g. a name longer than allowed
@@ -322,9 +322,9 @@ class CloudTraining:
             files = [file.id for file in listed] or [""]
         return [one for one in found if any(is_of(one, key, file) for file in files)]
 
-    async def _finds(self, job: Manifest, provider: ProviderStatus) -> bool:
+    async def _exists(self, job: Manifest, provider: ProviderStatus) -> bool:
         """Whether any of several lookups finds the job: one may miss it, and a second job would be billed."""
-        for _ in range(LOOKS):
+        for _ in range(LOOKUPS):
             if await self.find(job, provider):
                 return True
         return False
@@ -347,18 +347,18 @@ class CloudTraining:
         )
         account = self._account(job)
         try:
-            with account.room.taken(_kind_of(spec)):
+            with account.capacity.creating(_capacity_kind(spec)):
                 return await account.call(lambda api: api.create(request))
         except NotThere as absent:
             raise self._files.unshown(provider.files_at) or absent from None
 
-    def require_room(self, job: Manifest, spec: FineTuneJobSpec) -> None:
+    def require_capacity(self, job: Manifest, spec: FineTuneJobSpec) -> None:
         """Require capacity for a job that has not been requested yet.
 
         Raises:
             AtCapacity: the provider recently said that it takes no more jobs of this kind for now.
         """
-        self._account(job).room.require(_kind_of(spec))
+        self._account(job).capacity.require(_capacity_kind(spec))
 
     async def cancel(self, job: Manifest, job_id: str) -> None:
         """Cancel one job."""
@@ -377,13 +377,13 @@ class CloudTraining:
         except ProviderError as error:
             if isinstance(error, TryLater) and error.reason is Reason.PROVIDER_BUSY:
                 return True  # it is still stopping
-            self._account(job).poller.look_again(kept)
+            self._account(job).poller.discard(kept)
             raise
         return True
 
-    def doubt(self, job: Manifest, job_id: str) -> bool:
+    def recheck(self, job: Manifest, job_id: str) -> bool:
         """Fetch a job again after another source reported news of it; whether the caller should wait for the result."""
-        return self._account(job).poller.doubt(job_id)
+        return self._account(job).poller.recheck(job_id)
 
     async def clean(self, job: Manifest, known: Sequence[ProviderFile]) -> None:
         """Delete the files of all attempts, and stop polling the provider's job.
@@ -415,7 +415,7 @@ class CloudTraining:
         return await self._account(job).call(do)
 
 
-def _kind_of(spec: FineTuneJobSpec) -> str:
+def _capacity_kind(spec: FineTuneJobSpec) -> str:
     """The key by which providers limit concurrent jobs."""
     return f"{spec.base_model} {spec.resources.instance_type or ''}"
 
@@ -431,7 +431,7 @@ def _require_no_success(made: RemoteJob) -> None:
         raise Ended(Reason.SUCCEEDED, f"job {made.id} succeeded before it could be cancelled{made_it}", 5.0)
 
 
-def _hidden(job_id: str, file: ProviderFile) -> Failure:
+def _hidden_failure(job_id: str, file: ProviderFile) -> Failure:
     message = (
         f"neither job {job_id} nor its data ({file.id}) are visible with the connection's credentials: do these belong "
         "to another account, organization or project by now? Where it was begun the job may continue, and be billed"

@@ -16,7 +16,7 @@ from finetune_operator.providers.ports import FineTuningApi, RemoteFile
 
 T = TypeVar("T")
 
-LOOKS = 2
+LOOKUPS = 2
 """How often the files to delete are listed."""
 
 LOOK_AGAIN_SECONDS = 10.0
@@ -71,7 +71,7 @@ class CloudFiles:
         if self._accounts.of(connection_of(job)).is_uploading(prefix):
             raise Busy(Reason.PENDING, "a file of the job is still on its way to the provider", 1.0)
         # One list may lack an existing file: for example one uploaded twice because the first answer was lost.
-        lists = [await self._call(job, lambda api: api.files(prefix)) for _ in range(LOOKS)]
+        lists = [await self._call(job, lambda api: api.files(prefix)) for _ in range(LOOKUPS)]
         listed = {file.id for files in lists for file in files}
         hidden = [file.id for file in known if file.id not in listed]
         await self._call(job, lambda api: api.end_uploads(prefix))

@@ -75,7 +75,7 @@ class CloudPods:
         """The state of the evaluation pod."""
         name = names.measuring_job(key.name, key.attempt, evaluation.tries)
         recorded = evaluation.job_id == name
-        return of_small_pod(await self._pods.observe_beside(job, name, key.attempt, recorded=recorded))
+        return of_small_pod(await self._pods.observe_named(job, name, key.attempt, recorded=recorded))
 
     async def check(
         self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec, status: FineTuneJobStatus
@@ -129,7 +129,7 @@ class CloudPods:
         evaluation = provider.evaluation
         if evaluation is not None:
             name = names.measuring_job(job["metadata"]["name"], max(provider.attempt, 1), evaluation.tries)
-            await self._pods.end_beside(job, name)
+            await self._pods.end_named(job, name)
 
     async def end_check(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Stop the check pod; no error if there is none."""
@@ -144,7 +144,7 @@ class CloudPods:
         name, attempt = job["metadata"]["name"], max(status.provider.attempt, 1)
         asked = (names.measuring_job(name, attempt, before) for before in range(1, evaluation.tries))
         for ended in (names.batch_job(name, attempt, 1), *asked):
-            await self._pods.end_beside(job, ended)
+            await self._pods.end_named(job, ended)
 
 
 def _check_of(job: Manifest) -> Manifest:

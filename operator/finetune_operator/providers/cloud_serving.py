@@ -57,15 +57,15 @@ class CloudServing:
             found = Serving("Serving", number, 1)
             if not there:
                 found = Serving("Failing", number, 0, model_gone(model).failure())
-        self._forget_old()
+        self._drop_expired()
         self._probes[target.version.connection, model] = _Probe(found, self._clock())
         return found
 
-    def doubt(self, target: Target) -> None:
+    def recheck(self, target: Target) -> None:
         """Drop the cached result, as another source reported possibly newer news of the deployment."""
         self._probes.pop((target.version.connection, target.version.artifact.provider_model_id or ""), None)
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         """Drop expired results, which would pile up over the operator's lifetime."""
         now = self._clock()
         fresh = {of: one for of, one in self._probes.items() if now - one.at < self.good_for(one.serving)}

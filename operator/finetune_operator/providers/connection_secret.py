@@ -59,14 +59,14 @@ def lacks(missing: Sequence[str], secret: Mapping[str, Any]) -> str:
     return f"has no {', '.join(missing)}; it has {', '.join(words) or 'other keys, or none'}"
 
 
-def not_alone(value: str) -> str:
+def extra_characters(value: str) -> str:
     """What a value contains besides a key, in words; "" if it may be a key."""
     if not (value.isascii() and value.isprintable()):
         return "line breaks or letters beyond ASCII"
     return "quotation marks, spaces or a name around it" if _AROUND.match(value) else ""
 
 
-def _wrong(key: str, value: str) -> str:
+def _defect(key: str, value: str) -> str:
     """What is wrong with a key's value, without calling the provider; "" if nothing."""
     shape = _SHAPES.get(key, _OPENAI)
     if not shape.fullmatch(value) and shape.fullmatch(_decoded(value)):
@@ -74,7 +74,7 @@ def _wrong(key: str, value: str) -> str:
             f"{key} was encoded as Base64 twice: write it as it is with kubectl create secret or under stringData, or "
             "encoded once under data"
         )
-    if why := not_alone(value):
+    if why := extra_characters(value):
         return (
             f"{key} has {why}, as no key has: write the key alone, once, and not the file, the line or the Base64 that "
             "it came in"
@@ -122,7 +122,7 @@ class ConnectionSecrets:
             told = f"Secret {self._namespace}/{name} {lacks(missing, secret)}"
             raise TryLater(Reason.SECRET_NOT_FOUND, told)
         for key, value in values.items():
-            if wrong := _wrong(key, value):
+            if wrong := _defect(key, value):
                 raise TryLater(Reason.CREDENTIALS_INVALID, f"Secret {self._namespace}/{name}: {wrong}")
         return values
 

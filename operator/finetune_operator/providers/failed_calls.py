@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import TryLater, Unknown, Unreached, Unreadable
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
-MOVED_PAUSE_SECONDS = 60.0
+REDIRECT_PAUSE_SECONDS = 60.0
 
 ANSWER_MAX_BYTES = 32 * 1024 * 1024
 """Maximum uncompressed size of an answer read into memory: the longest list of a thousand files has 1 MiB."""
@@ -38,9 +38,9 @@ def unanswered(error: BaseException, who: str) -> Unknown:
     """Convert the error of a call without an answer. `who`: the service's name for users."""
     found = list(_causes(error))
     kind = Unreached if any(type(one).__name__ in _NEVER_SENT for one in found) else Unknown
-    why = _known(found, "SSL_CERT_FILE") or _of_its_name(found)
+    why = _known(found, "SSL_CERT_FILE") or _by_class_name(found)
     step = _TRUST if any(isinstance(one, ssl.SSLCertVerificationError) for one in found) else None
-    return kind(Reason.PROVIDER_UNAVAILABLE, f"{who}{_at(found)} {why}", next_step=step)
+    return kind(Reason.PROVIDER_UNAVAILABLE, f"{who}{_host(found)} {why}", next_step=step)
 
 
 def too_long(who: str | None) -> Unreadable:
@@ -48,7 +48,7 @@ def too_long(who: str | None) -> Unreadable:
     return Unreadable(f"{who} answers with more than {ANSWER_MAX_BYTES // 2**20} MiB")
 
 
-def moved(who: str, status: int, location: str, asked: str = "asked for") -> TryLater:
+def redirected(who: str, status: int, location: str, asked: str = "asked for") -> TryLater:
     """The error for a redirect. It is not followed with key or data, so nothing was done.
 
     Args:
@@ -57,10 +57,10 @@ def moved(who: str, status: int, location: str, asked: str = "asked for") -> Try
         location: the redirect's target; its query may be secret and is not shown.
         asked: how it was called.
     """
-    where = plain(location.partition("?")[0])[:200]
+    where = sanitized(location.partition("?")[0])[:200]
     told = f"{status}, {where}" if where else str(status)
     message = f"{who} sends what is {asked} to another address ({told}): let the LLMConnection lead there itself"
-    return TryLater(Reason.PROVIDER_UNAVAILABLE, message, MOVED_PAUSE_SECONDS)
+    return TryLater(Reason.PROVIDER_UNAVAILABLE, message, REDIRECT_PAUSE_SECONDS)
 
 
 def known_cause(error: BaseException, bundle: str) -> str | None:
@@ -73,7 +73,7 @@ def known_cause(error: BaseException, bundle: str) -> str | None:
     return _known(list(_causes(error)), bundle)
 
 
-def _at(found: list[BaseException]) -> str:
+def _host(found: list[BaseException]) -> str:
     """The host of botocore's errors, in parentheses: AWS services have one per region, or the connection's own.
 
     Only the host: the rest of the URL has names of objects in buckets, and signatures.
@@ -103,7 +103,7 @@ def _known(found: list[BaseException], bundle: str) -> str | None:
     return None
 
 
-def _of_its_name(found: list[BaseException]) -> str:
+def _by_class_name(found: list[BaseException]) -> str:
     names = {type(one).__name__ for one in found}
     late = any("Timeout" in name for name in names)
     return "does not answer in time" if late else f"does not answer ({type(found[0]).__name__})"

@@ -22,7 +22,7 @@ GONE = re.compile(
     r"no such (file|object)|no s3 objects found|file_?not_?found|\bfile\b.{0,60}\b(was|been) deleted", re.IGNORECASE
 )
 """An uploaded file no longer exists."""
-OF_ITS_OWN = re.compile(
+TRANSIENT = re.compile(
     r"gives no reason|internal\w*[ _](\w+[ _])?error|server_?error|try again|please retry|retry the job|temporar|"
     r"timed? ?out|preempt|"
     r"(insufficient|no|not available|unavailable|lack of)\W+(\w+\W+){0,3}capacity|\bcapacity\b.{0,40}\bavailable",
@@ -40,7 +40,7 @@ _STEPS = (
     (GONE, BRING_AGAIN),
     (UNSAFE, f"{UNSAFE_STEP} If none of them does, set spec.retryNonce to pay for another attempt."),
     (_NO_BASE, OTHER_BASE),
-    (OF_ITS_OWN, _AGAIN),
+    (TRANSIENT, _AGAIN),
 )
 
 

@@ -171,8 +171,8 @@ def prefix(deployment: Manifest, spec: ModelDeploymentSpec, maker: str = "", fou
         maker: the UID of its creator, or "".
         found: names of existing deployments.
     """
-    begins, ends = _around_uid(deployment, spec)
-    own, made_by = _letters(deployment["metadata"]["uid"]), _letters(maker)
+    begins, ends = _name_parts(deployment, spec)
+    own, made_by = _uid_part(deployment["metadata"]["uid"]), _uid_part(maker)
     recorded = ((deployment.get("status") or {}).get("hosted")) or ()
     known = [_uid_in(one["name"], begins, ends) for one in recorded if not one.get("attached", True)]
     standing = [uid for name in found if (uid := _uid_in(name, begins, ends))]
@@ -181,14 +181,14 @@ def prefix(deployment: Manifest, spec: ModelDeploymentSpec, maker: str = "", fou
     return begins + next((uid for uid in known if uid), own + made_by) + ends
 
 
-def _letters(uid: str) -> str:
+def _uid_part(uid: str) -> str:
     """The part of a UID that is used in names."""
     return uid.replace("-", "")[-_UID_LETTERS:]
 
 
 def begins(deployment: Manifest, spec: ModelDeploymentSpec) -> str:
     """The prefix of the names of its deployments, without UIDs."""
-    return _around_uid(deployment, spec)[0]
+    return _name_parts(deployment, spec)[0]
 
 
 def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Collection[str], maker: str = "") -> list[str]:
@@ -198,7 +198,7 @@ def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Collection
     """
     if terms_of(spec).name is not None:
         return []
-    begins, ends = _around_uid(deployment, spec)
+    begins, ends = _name_parts(deployment, spec)
     ours = prefix(deployment, spec, maker, found)
     chosen = spec.attach.id if spec.attach else None
     return sorted(
@@ -206,7 +206,7 @@ def namesakes(deployment: Manifest, spec: ModelDeploymentSpec, found: Collection
     )
 
 
-def _around_uid(deployment: Manifest, spec: ModelDeploymentSpec) -> tuple[str, str]:
+def _name_parts(deployment: Manifest, spec: ModelDeploymentSpec) -> tuple[str, str]:
     """The parts of a name before and after the UIDs."""
     metadata, terms = deployment["metadata"], terms_of(spec)
     ends = f"-{terms.kind}v"

@@ -98,8 +98,8 @@ class Poller:
         self._asked: dict[str, int] = {}
         self._unread: dict[str, int] = {}
         """How often reading a job's losses failed."""
-        self._doubted: dict[str, int] = {}
-        """The round in which a job was last fetched again by `doubt`."""
+        self._rechecked: dict[str, int] = {}
+        """The round in which a job was last fetched again by `recheck`."""
         self._rounds = 0
         self._turn = 0
         self._task: asyncio.Task[None] | None = None
@@ -117,19 +117,19 @@ class Poller:
             self._task = asyncio.create_task(self._run(self._seconds), name=f"poll for {key.name}")
         return self._seen.get(job_id)
 
-    def look_again(self, job_id: str) -> None:
+    def discard(self, job_id: str) -> None:
         """Forget what is known of the job, as it may be outdated: it is fetched as if for the first time."""
         self._seen.pop(job_id, None)
 
-    def doubt(self, job_id: str) -> bool:
+    def recheck(self, job_id: str) -> bool:
         """Fetch the job again after another source reported news of it; whether to wait for the result.
 
         The next round's result counts, even if the other source still disagrees by then.
         """
-        if self._rounds - self._doubted.get(job_id, -2) < 2:
+        if self._rounds - self._rechecked.get(job_id, -2) < 2:
             return False
-        self._doubted[job_id] = self._rounds
-        self.look_again(job_id)
+        self._rechecked[job_id] = self._rounds
+        self.discard(job_id)
         return True
 
     def forget(self, key: Key) -> None:
@@ -141,7 +141,7 @@ class Poller:
                 self._seen.pop(job_id, None)
                 self._asked.pop(job_id, None)
                 self._unread.pop(job_id, None)
-                self._doubted.pop(job_id, None)
+                self._rechecked.pop(job_id, None)
 
     def watchers(self) -> set[Key]:
         """All objects that wait for news of a job."""
@@ -161,17 +161,17 @@ class Poller:
         try:
             api = await self._api()
             with parsing_answer():
-                await self._ask(api)
+                await self._poll(api)
         except ProviderError as error:
-            self._tell_trouble(error)
+            self._record_trouble(error)
         except KubeError as error:
             said = f"the connection's Secret cannot be read: {error}"
-            self._tell_trouble(TryLater(Reason.PROVIDER_UNAVAILABLE, said))
+            self._record_trouble(TryLater(Reason.PROVIDER_UNAVAILABLE, said))
         except LeadershipLost as error:
             logger.info("providers are asked no more: %s", error)
         except Exception as error:  # a bug in the operator must not stop the polling of all jobs
             logger.exception("a round of polling broke off")
-            self._tell_trouble(Unreadable(type(error).__name__))
+            self._record_trouble(Unreadable(type(error).__name__))
 
     async def _run(self, seconds: float) -> None:
         loop, failures = asyncio.get_running_loop(), 0
@@ -182,19 +182,19 @@ class Poller:
             await self.round()
             took = loop.time() - began
             failures = failures + 1 if self.trouble else 0
-            longest = min(seconds * 2.0**failures, max(seconds, self._longest()))
+            longest = min(seconds * 2.0**failures, max(seconds, self._max_interval()))
             asked = (self.trouble.retry_after if self.trouble else None) or 0.0
             # Never earlier than the provider asks for, and not all connections at the same moment.
             pause = max(longest * random.uniform(0.8, 1.2), asked * random.uniform(1.0, 1.2))  # noqa: S311 - jitter
             at_least = pause if failures else min(took * PAUSE_FOR_EACH_SECOND, seconds)
-            await self._rest(at_least, pause)
+            await self._pause(at_least, pause)
 
-    def _longest(self) -> float:
+    def _max_interval(self) -> float:
         """With a bad key at most a minute: the admin who fixes it waits for the result."""
         of_the_key = self.trouble is not None and is_key_error(self.trouble)
         return LONGEST_POLL_WITHOUT_KEY if of_the_key else LONGEST_POLL_SECONDS
 
-    async def _rest(self, at_least: float, seconds: float) -> None:
+    async def _pause(self, at_least: float, seconds: float) -> None:
         """Wait for the next round; a new job waits no longer than `at_least`."""
         await asyncio.sleep(min(at_least, seconds))
         try:
@@ -203,7 +203,7 @@ class Poller:
         except TimeoutError:
             return
 
-    async def _ask(self, api: FineTuningApi) -> None:
+    async def _poll(self, api: FineTuningApi) -> None:
         """Read the list, then fetch each job that has ended or is missing there, and some of the running ones."""
         wanted = {job_id for job_id in self._watched if not self._is_over(job_id)}
         listed: dict[str, RemoteJob] = {}
@@ -212,27 +212,27 @@ class Poller:
             since = min(self._watched[job_id].created for job_id in wanted)
             shown = await api.jobs(since)
             listed = {job.id: job for job in shown if job.id in wanted}
-            beside = self._made_beside(wanted, shown)
+            beside = self._duplicates(wanted, shown)
         again, self.trouble = self.trouble is not None, None
-        chosen = self._choose(wanted, listed)
+        chosen = self._to_fetch(wanted, listed)
         for job_id in wanted - chosen:
-            self._see(Seen(listed[job_id], self._metrics(job_id), beside=beside.get(job_id, ())), again=again)
+            self._record(Seen(listed[job_id], self._metrics(job_id), beside=beside.get(job_id, ())), again=again)
         limit = asyncio.Semaphore(METRICS_AT_ONCE)
 
-        async def look(job_id: str) -> None:
+        async def fetch(job_id: str) -> None:
             async with limit:
                 if job_id not in self._watched:
                     return  # forgotten meanwhile
                 try:
                     with parsing_answer():
-                        seen = await self._look(api, job_id, listed.get(job_id))
+                        seen = await self._fetch(api, job_id, listed.get(job_id))
                 except (Denied, Refused, Unreadable) as error:  # the list was read: it concerns this job alone
-                    seen = self._not_understood(job_id, error)
-                self._see(replace(seen, beside=beside.get(job_id, ())), again=again)
+                    seen = self._with_failure(job_id, error)
+                self._record(replace(seen, beside=beside.get(job_id, ())), again=again)
 
-        await _together(look(job_id) for job_id in sorted(chosen, key=lambda job_id: self._asked.get(job_id, 0)))
+        await _run_all(fetch(job_id) for job_id in sorted(chosen, key=lambda job_id: self._asked.get(job_id, 0)))
 
-    def _made_beside(self, wanted: set[str], shown: Iterable[RemoteJob]) -> dict[str, tuple[str, ...]]:
+    def _duplicates(self, wanted: set[str], shown: Iterable[RemoteJob]) -> dict[str, tuple[str, ...]]:
         """By watched job, its running duplicates: created for the same object, and missed by an earlier lookup.
 
         A job that another object watches belongs to that object. A later attempt is no duplicate of the watched one.
@@ -253,27 +253,27 @@ class Poller:
         watched = self._watched.get(job_id)
         return watched.keys if watched else set()
 
-    def _choose(self, wanted: set[str], listed: Mapping[str, RemoteJob]) -> set[str]:
+    def _to_fetch(self, wanted: set[str], listed: Mapping[str, RemoteJob]) -> set[str]:
         """The jobs to fetch one by one. A thousand running jobs take turns, since only their losses are at stake."""
         running = [job_id for job_id in wanted & listed.keys() if listed[job_id].state == "Active"]
         in_turn = sorted(running, key=lambda job_id: self._asked.get(job_id, 0))[:METRICS_PER_ROUND]
         unsure = {job_id for job_id in wanted if job_id not in listed or listed[job_id].ended}
         return unsure.union(in_turn)
 
-    async def _look(self, api: FineTuningApi, job_id: str, listed: RemoteJob | None) -> Seen:
+    async def _fetch(self, api: FineTuningApi, job_id: str, listed: RemoteJob | None) -> Seen:
         """Fetch one job with its metrics."""
         self._turn += 1
         self._asked[job_id] = self._turn
-        job = listed if listed is not None and not (listed.partial and listed.ended) else await self._one(api, job_id)
-        return await self._with_metrics(api, job)
+        complete = listed is not None and not (listed.partial and listed.ended)
+        return await self._with_metrics(api, listed if listed and complete else await self._fetch_unlisted(api, job_id))
 
-    def _not_understood(self, job_id: str, error: ProviderError) -> Seen:
+    def _with_failure(self, job_id: str, error: ProviderError) -> Seen:
         """What is known of a job whose own answer is unreadable or forbidden; it is fetched again."""
         known = self._seen.get(job_id)
         job = known.job if known else RemoteJob(job_id, "Queued", self._watched[job_id].created)
         return Seen(job, self._metrics(job_id), error.failure())
 
-    def _see(self, seen: Seen, *, again: bool) -> None:
+    def _record(self, seen: Seen, *, again: bool) -> None:
         """Wake the job's watchers if it changed, or if the previous round failed."""
         job_id = seen.job.id
         watched = self._watched.get(job_id)
@@ -289,7 +289,7 @@ class Poller:
         seen = self._seen.get(job_id)
         return seen is not None and seen.job.ended and seen.unread is None
 
-    async def _one(self, api: FineTuningApi, job_id: str) -> RemoteJob:
+    async def _fetch_unlisted(self, api: FineTuningApi, job_id: str) -> RemoteJob:
         """Fetch a job that the list lacks, since a list may be stale.
 
         A single answer may miss it too, and the job would run on unwatched: it is gone only if several answers agree.
@@ -321,7 +321,7 @@ class Poller:
         said = new.step or new.report is not None
         return Seen(job, replace(new, total_steps=max(new.total_steps, known.total_steps)) if said else known)
 
-    def _tell_trouble(self, error: ProviderError) -> None:
+    def _record_trouble(self, error: ProviderError) -> None:
         known = self.trouble
         self.trouble = error
         if is_key_error(error):
@@ -349,7 +349,7 @@ def _attempt(job: RemoteJob) -> int:
     return int(number) if number.isdecimal() else 0
 
 
-async def _together(looks: Iterable[Coroutine[Any, Any, None]]) -> None:
+async def _run_all(looks: Iterable[Coroutine[Any, Any, None]]) -> None:
     """Run all of them; the first error cancels the rest and is raised for all.
 
     Raises:

@@ -17,7 +17,7 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Active
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 
 
 class TrainingProvider(Protocol):
@@ -55,7 +55,7 @@ class TrainingProvider(Protocol):
         """
 
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
-        """Delete ended pods of earlier attempts. The pod that status names is kept for inspection."""
+        """Delete ended Jobs and pods before the one that status names; they were kept for inspection."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +162,7 @@ class FineTuningApi(Protocol):
     Every method raises subclasses of ProviderError.
     """
 
-    def keep_pace(self, pace: Pace) -> None:
+    def use_limiter(self, limiter: RateLimiter) -> None:
         """Make each call wait for the rate limiter first; transfers to and from an object store may skip it."""
 
     async def close(self) -> None:

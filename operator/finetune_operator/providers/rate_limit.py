@@ -11,7 +11,7 @@ CALLS_PER_SECOND = 10.0
 AT_ONCE = 4
 
 
-class Pace:
+class RateLimiter:
     """Limits the rate of all of a connection's calls.
 
     Args:

@@ -13,16 +13,16 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Refused
 from finetune_operator.providers.ports import Credential, FineTuningApi
 
-_ROOMS = {"openAI": "openai", "azureOpenAI": "azure", "bedrock": "bedrock", "sageMaker": "sagemaker"}
+_PACKAGES = {"openAI": "openai", "azureOpenAI": "azure", "bedrock": "bedrock", "sageMaker": "sagemaker"}
 """By provider block, the package whose `api` module imports its SDK."""
 
-REMOTE = frozenset(_ROOMS)
+REMOTE = frozenset(_PACKAGES)
 """Provider blocks outside of the cluster that this release supports."""
 
 
 async def imported(provider: str) -> None:
     """Import a provider's SDK, in a thread so that the event loop is not blocked."""
-    room = _ROOMS.get(provider)
+    room = _PACKAGES.get(provider)
     if room is not None:
         await asyncio.to_thread(import_module, f"{__package__}.{room}.api")
 

@@ -9,10 +9,10 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Self
 
-COMING_SECONDS = 40.0
+RECEIVE_SECONDS = 40.0
 """For receiving an answer, in addition to the silence allowed before it."""
 
-LEAST_PER_SECOND = 64 * 1024
+MIN_BYTES_PER_SECOND = 64 * 1024
 """Minimum throughput in bytes for each further second."""
 
 
@@ -23,7 +23,7 @@ def seconds_for(silence: float, size: int = 0) -> float:
         silence: seconds of silence that are allowed.
         size: bytes that it sends or reads.
     """
-    return silence + COMING_SECONDS + size / LEAST_PER_SECOND
+    return silence + RECEIVE_SECONDS + size / MIN_BYTES_PER_SECOND
 
 
 class Limit:
@@ -41,7 +41,7 @@ class Limit:
 
     async def __aenter__(self) -> Self:
         await self._timeout.__aenter__()
-        self._go_on()
+        self._resume()
         return self
 
     async def __aexit__(
@@ -49,27 +49,27 @@ class Limit:
     ) -> None:
         await self._timeout.__aexit__(kind, raised, trace)
 
-    def has_moved(self, size: int) -> None:
+    def transferred(self, size: int) -> None:
         """Extend the timeout for bytes that were received or sent."""
-        self._stand_still()
-        self._left += size / LEAST_PER_SECOND
-        self._go_on()
+        self._pause()
+        self._left += size / MIN_BYTES_PER_SECOND
+        self._resume()
 
     async def passing(self, body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """Pass a request's body through; the time that its source takes does not count."""
-        self._stand_still()
+        self._pause()
         async for chunk in body:
-            self._left += len(chunk) / LEAST_PER_SECOND
-            self._go_on()
+            self._left += len(chunk) / MIN_BYTES_PER_SECOND
+            self._resume()
             yield chunk
-            self._stand_still()
-        self._go_on()
+            self._pause()
+        self._resume()
 
-    def _go_on(self) -> None:
+    def _resume(self) -> None:
         self._since = self._clock()
         self._timeout.reschedule(self._since + self._left)
 
-    def _stand_still(self) -> None:
+    def _pause(self) -> None:
         if self._since is not None:
             self._left -= self._clock() - self._since
         self._since = None

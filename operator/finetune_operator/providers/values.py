@@ -37,7 +37,7 @@ _LARGEST = 2**53
 """The largest integer that JSON numbers represent exactly."""
 
 
-def plain(message: str) -> str:
+def sanitized(message: str) -> str:
     """A provider's message on one line, truncated, without secrets, control characters or invalid Unicode."""
     readable = message[:_READ_LIMIT].encode("utf-8", "replace").decode()
     return _UNSEEN.sub(" ", redact(readable)).strip()[:_MESSAGE_LIMIT]
@@ -45,10 +45,10 @@ def plain(message: str) -> str:
 
 def unknown_state(word: str) -> str:
     """The note for a job in a state that the operator does not know."""
-    return f"the provider calls its state {plain(word)[:_WORD_LIMIT]!r}"
+    return f"the provider calls its state {sanitized(word)[:_WORD_LIMIT]!r}"
 
 
-def when(value: Any) -> datetime | None:
+def parse_time(value: Any) -> datetime | None:
     """Parse a time in seconds or milliseconds since 1970 or in ISO 8601; None for anything else."""
     found = number(value)
     try:
@@ -70,13 +70,13 @@ def number(value: Any) -> float | None:
     return found if found == found and abs(found) != float("inf") else None  # noqa: PLR0124 - NaN is not itself
 
 
-def whole(value: Any) -> int | None:
+def parse_int(value: Any) -> int | None:
     """A number without its fraction; None for anything else, or beyond what JSON represents exactly."""
     found = number(value)
     return None if found is None or abs(found) > _LARGEST else int(found)
 
 
-class Spread(Generic[T]):
+class EvenSample(Generic[T]):
     """An evenly spaced sample of a stream, including the first and last items.
 
     A record of losses has a row for each of up to millions of steps, and status shows a hundred.
@@ -101,7 +101,7 @@ class Spread(Generic[T]):
         return self._kept if self._kept[-1:] == self._last else self._kept + self._last
 
 
-def whole_lines(record: bytes, *, read: int) -> bytes:
+def complete_lines(record: bytes, *, read: int) -> bytes:
     """Drop the incomplete last line of a truncated record of losses: half a number would be a wrong number.
 
     Args:

@@ -8,7 +8,7 @@ from finetune_api.names import ATTEMPT_LABEL, DEPLOYMENT_LABEL, JOB_LABEL, MODEL
 from finetune_operator.decide.job.read_run import STARTING
 from finetune_operator.reconcilers.indexes import UNCLEANED, UNUSED, in_namespace, labelled, of_model, uses_connection
 from finetune_operator.reconcilers.observed import CHILDREN
-from finetune_operator.reconcilers.reading import is_of_the_definition
+from finetune_operator.reconcilers.reading import is_default_status
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     FINE_TUNE_JOBS,
@@ -47,7 +47,7 @@ def affected(resource: Resource, obj: Mapping[str, Any], store: Store) -> Iterab
 
 
 def _deployments_on(connection: str, store: Store) -> list[tuple[str, str]]:
-    """Those of models with a version of the connection, and those that may have something at its provider."""
+    """ModelDeployments of models with a version of the connection, and those that may have left something there."""
     models = store.addresses(FINE_TUNED_MODELS, uses_connection(connection))
     of_models = (at for model in models for at in store.addresses(MODEL_DEPLOYMENTS, of_model(*model)))
     return sorted({*of_models, *store.addresses(MODEL_DEPLOYMENTS, uses_connection(connection))})
@@ -88,14 +88,19 @@ def _model_of(deployment: Mapping[str, Any]) -> str:
     return str(deployment.get("spec", {}).get("modelRef", {}).get("name", deployment["metadata"]["name"]))
 
 
-def is_only_asked_for(resource: Resource, obj: Mapping[str, Any], store: Store) -> bool:
+def is_expected_new_pod(resource: Resource, obj: Mapping[str, Any], store: Store) -> bool:
     """Whether this pod has no news from the scheduler or the kubelet yet: its creator already waits for it."""
     status = obj.get("status") or {}
-    heard_of = status.get("containerStatuses") or status.get("initContainerStatuses") or status.get("conditions")
-    return resource is PODS and status.get("phase") == "Pending" and not heard_of and not _comes_late(obj, store)
+    has_status = status.get("containerStatuses") or status.get("initContainerStatuses") or status.get("conditions")
+    return (
+        resource is PODS
+        and status.get("phase") == "Pending"
+        and not has_status
+        and not _is_of_other_attempt(obj, store)
+    )
 
 
-def _comes_late(pod: Mapping[str, Any], store: Store) -> bool:
+def _is_of_other_attempt(pod: Mapping[str, Any], store: Store) -> bool:
     """Whether the pod's attempt is not the current one, for example because a previous leader created it."""
     namespace, labels = pod["metadata"]["namespace"], labels_of(pod)
     if JOB_LABEL not in labels:
@@ -109,25 +114,25 @@ def _attempt(job: Mapping[str, Any]) -> str:
     return str(((job.get("status") or {}).get("provider") or {}).get("attempt") or 1)
 
 
-def pause(resource: Resource, obj: Mapping[str, Any], store: Store) -> float:
+def reconcile_delay(resource: Resource, obj: Mapping[str, Any], store: Store) -> float:
     """Seconds to wait before the reconcile: gives a newly started trainer time to send its first report.
 
     Only for jobs without a status of their own: no condition of theirs must be cleared soon.
     """
-    if resource is not PODS or not _has_only_begun(obj, store):
+    if resource is not PODS or not _has_just_started(obj, store):
         return 0
     namespace, label = obj["metadata"]["namespace"], labels_of(obj).get(JOB_LABEL, "")
     named = store.select(FINE_TUNE_JOBS, labelled(namespace, label))
-    unrecorded = named and all(is_of_the_definition(job.get("status") or {}) for job in named)
+    unrecorded = named and all(is_default_status(job.get("status") or {}) for job in named)
     return STARTING.total_seconds() if unrecorded else 0
 
 
-def _has_only_begun(pod: Mapping[str, Any], store: Store) -> bool:
+def _has_just_started(pod: Mapping[str, Any], store: Store) -> bool:
     """Whether a pod has started to run and there is no other news about it."""
     status, metadata = pod.get("status") or {}, pod["metadata"]
     containers = status.get("containerStatuses") or ()
-    fresh = all("running" in one.get("state", {}) and not one.get("restartCount") for one in containers)
-    if status.get("phase") != "Running" or not containers or not fresh or wants_deletion(pod):
+    all_running = all("running" in one.get("state", {}) and not one.get("restartCount") for one in containers)
+    if status.get("phase") != "Running" or not containers or not all_running or wants_deletion(pod):
         return False
     kept = store.get(PODS, metadata["name"], metadata["namespace"])
     return kept is not None and not kept["status"]["conditions"]

@@ -48,7 +48,7 @@ class Answers:
         """By the job's UID: how often its base model (True) and the model tuned from it (False) were asked."""
         self._silent: dict[str, tuple[datetime, Failure]] = {}
         """By the job's UID: since when all its questions fail, and why the last one did."""
-        self._told: dict[str, bool] = {}
+        self._reported_silence: dict[str, bool] = {}
         """By the job's UID: whether its last reconcile was to report failing questions."""
 
     def authorise(self, identity: TokenIdentity, asker: RequestingAttempt) -> str | None:
@@ -83,11 +83,11 @@ class Answers:
             reply = await account.answer(model, question)
         except (Refused, TryLater, Unreached) as error:
             self._count(asker.uid, evaluation, is_base, -1)
-            raise self._not_answered(job, status, error, may_come_back=host is not None) from None
+            raise self._refuse(job, status, error, may_come_back=host is not None) from None
         except ProviderError as error:
             self._count(asker.uid, evaluation, is_base, 0, _billed(question, ChatReply(text="")))
-            raise self._not_answered(job, status, error) from None
-        self._tell(job, status)
+            raise self._refuse(job, status, error) from None
+        self._note_outcome(job, status)
         self._count(asker.uid, evaluation, is_base, 0, _billed(question, reply))
         return reply
 
@@ -107,19 +107,19 @@ class Answers:
 
     def forget(self, uid: str) -> None:
         """Forget a job that has ended or is gone."""
-        for kept in (self._counts, self._silent, self._told):
+        for kept in (self._counts, self._silent, self._reported_silence):
             kept.pop(uid, None)
 
-    def _not_answered(
+    def _refuse(
         self, job: Manifest, status: FineTuneJobStatus, error: ProviderError, *, may_come_back: bool = False
     ) -> Refusal:
         """The pod's answer. Only the provider's failures count: not our own limit, nor a refusal of one question."""
         refusal = _refusal(error, may_come_back=may_come_back)
         if not isinstance(error, Busy):
-            self._tell(job, status, error if refusal.retry_after is not None else None)
+            self._note_outcome(job, status, error if refusal.retry_after is not None else None)
         return refusal
 
-    def _tell(self, job: Manifest, status: FineTuneJobStatus, error: ProviderError | None = None) -> None:
+    def _note_outcome(self, job: Manifest, status: FineTuneJobStatus, error: ProviderError | None = None) -> None:
         """Reconcile the job if its status has to begin or to stop reporting failing questions.
 
         Once per change: a status that reports another failure must not cause a reconcile with each answer.
@@ -129,8 +129,8 @@ class Answers:
         since = self._silent.pop(uid, None)
         if error is not None:
             self._silent[uid] = since[0] if since else now, error.failure()
-        before, silent = self._told.get(uid, status.failure is not None), self.silence(uid) is not None
-        self._told[uid] = silent
+        before, silent = self._reported_silence.get(uid, status.failure is not None), self.silence(uid) is not None
+        self._reported_silence[uid] = silent
         if silent != before:
             self._context.enqueue(Key(FINE_TUNE_JOBS.kind, metadata["namespace"], metadata["name"]))
 
@@ -151,7 +151,7 @@ class Answers:
             return
         connection = self._context.connection(spec.connection_ref.name)
         if connection is None:
-            raise self._not_answered(job, status, TryLater.because(self._context.lacking(spec.connection_ref.name)))
+            raise self._refuse(job, status, TryLater.because(self._context.lacking(spec.connection_ref.name)))
         facts = self._providers.facts(connection).model(spec.base_model)
         if facts.answers is None or status.cost is None:
             raise Refusal(

@@ -9,7 +9,14 @@ from dataclasses import dataclass
 
 from finetune_api.manifest import Manifest, annotations_of, kept_by, wants_deletion
 from finetune_api.names import DIGEST_ANNOTATION
-from finetune_operator.desired.compare import differences, handed_over, is_managed, is_ours, stamped, unstamped
+from finetune_operator.desired.compare import (
+    differences,
+    is_managed,
+    is_ours,
+    stamped,
+    unstamped,
+    with_transferred_fields,
+)
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
@@ -55,9 +62,9 @@ class Children:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, context.seconds, REMEMBERED)
-        self._made: LRUCache[Differences] = LRUCache(REMEMBERED)
+        self._known_differences: LRUCache[Differences] = LRUCache(REMEMBERED)
         """Objects that this process applied or found, with the differences that the server makes on its own."""
-        self._refused: LRUCache[KubeError] = LRUCache(REMEMBERED)
+        self._last_refusals: LRUCache[KubeError] = LRUCache(REMEMBERED)
         """The server's last refusal of an object."""
 
     async def ensure(self, resource: Resource, owner: Manifest, wanted: Manifest) -> Ensured:
@@ -79,45 +86,46 @@ class Children:
             return Ensured(present, contested=Contested(note, PAUSE_SECONDS))
         changed = self._changed(key, present, wanted)
         if present is not None and not changed:
-            if self._made.get(key) is None:
-                self._made.put(key, frozenset())
+            if self._known_differences.get(key) is None:
+                self._known_differences.put(key, frozenset())
             return Ensured(present)
         # With another digest something else is wanted now, which is applied at once.
-        was_so = present is None or _stamp(present) in {None, digest}
+        was_applied = present is None or _stamp(present) in {None, digest}
         what = f"{resource.kind} {metadata['name']}"
-        wait = self._turns.take(key) if was_so else 0.0
+        wait = self._turns.take(key) if was_applied else 0.0
         if wait > 0:
-            if (refusal := self._refused.get(key)) is not None:
+            if (refusal := self._last_refusals.get(key)) is not None:
                 raise refusal.with_traceback(None)  # the same one each time
-            return Ensured(present, contested=Contested(_again_and_again(what, present, changed), wait))
-        known = self._made.get(key)
-        is_again = present is None and known is not None
-        if is_again and not await self._is_there(owner):
+            return Ensured(present, contested=Contested(_contest_note(what, present, changed), wait))
+        known = self._known_differences.get(key)
+        is_recreated = present is None and known is not None
+        if is_recreated and not await self._owner_exists(owner):
             return Ensured(None)
-        written = await self._written(key, resource, wanted)
-        self._made.put(key, frozenset(differences(written, wanted)))
-        mended = changed - frozenset(differences(written, wanted))
-        if was_so and mended:
-            what = f"was changed by somebody else and has been put right: {_paths(mended)}"
-            await self._tell(owner, written, PUT_RIGHT, what)
-        elif was_so and changed and known is not None:
+        written = await self._apply_and_store(key, resource, wanted)
+        self._known_differences.put(key, frozenset(differences(written, wanted)))
+        corrected = changed - frozenset(differences(written, wanted))
+        if was_applied and corrected:
+            what = f"was changed by somebody else and has been put right: {_paths(corrected)}"
+            await self._announce_correction(owner, written, PUT_RIGHT, what)
+        elif was_applied and changed and known is not None:
             what = f"has what somebody else has added, and keeps it until it is taken out there: {_paths(changed)}"
-            await self._tell(owner, written, ALTERED, what)
-        elif is_again:
-            await self._tell(owner, written, PUT_RIGHT, "was deleted by somebody else and has been made again")
+            await self._announce_correction(owner, written, ALTERED, what)
+        elif is_recreated:
+            what = "was deleted by somebody else and has been made again"
+            await self._announce_correction(owner, written, PUT_RIGHT, what)
         return Ensured(written, applied=True)
 
-    async def _written(self, key: str, resource: Resource, wanted: Manifest) -> Manifest:
+    async def _apply_and_store(self, key: str, resource: Resource, wanted: Manifest) -> Manifest:
         try:
-            written = await self._applied(resource, wanted)
+            written = await self._take_over_and_apply(resource, wanted)
         except REFUSALS as refusal:
-            self._refused.put(key, refusal)
+            self._last_refusals.put(key, refusal)
             raise
-        self._refused.drop(key)
+        self._last_refusals.drop(key)
         self._context.store.put(resource, written)
         return written
 
-    async def _applied(self, resource: Resource, wanted: Manifest) -> Manifest:
+    async def _take_over_and_apply(self, resource: Resource, wanted: Manifest) -> Manifest:
         """Apply an object, and first take over the fields that others have set on a copy of it (a restore, say).
 
         After a crash between the two it has no digest yet: the next reconcile does both.
@@ -127,14 +135,14 @@ class Children:
             found = await kube.get(resource, name, namespace)
             if found is not None and not found["metadata"].get("managedFields"):
                 found = await kube.apply(resource, unstamped(wanted))  # so that the server tracks managedFields again
-            if found is None or (managed := handed_over(found)) is None:
+            if found is None or (managed := with_transferred_fields(found)) is None:
                 break
             taken = {"resourceVersion": found["metadata"]["resourceVersion"], "managedFields": managed}
             with suppress(Conflict):  # someone has written it meanwhile: repeat with the new state
                 await kube.merge_patch(resource, name, namespace, {"metadata": taken})
         return await kube.apply(resource, wanted)
 
-    async def _is_there(self, owner: Manifest) -> bool:
+    async def _owner_exists(self, owner: Manifest) -> bool:
         """Whether the owner still exists: its own watch may have broken before it was deleted.
 
         Otherwise what the garbage collector deletes would be created again: a server starts, a provider bills it.
@@ -151,7 +159,7 @@ class Children:
         self._context.enqueue(Key(resource.kind, metadata["namespace"], metadata["name"]))
         return False
 
-    async def _tell(self, owner: Manifest, child: Manifest, event: tuple[str, str], what: str) -> None:
+    async def _announce_correction(self, owner: Manifest, child: Manifest, event: tuple[str, str], what: str) -> None:
         """Post an Event on the owner; on the child too if users edit such objects themselves, and look there."""
         own = f"{owner['kind']} {owner['metadata']['name']}"
         place = f"the spec of {own}"
@@ -165,7 +173,7 @@ class Children:
     def _changed(self, key: str, present: Manifest | None, wanted: Manifest) -> Differences:
         """Differences to `wanted`, without those that the server makes each time, for example a mutating policy."""
         found = frozenset(differences(present, wanted)) if present else frozenset()
-        return found - (self._made.get(key) or frozenset())
+        return found - (self._known_differences.get(key) or frozenset())
 
     async def _present(self, resource: Resource, metadata: Manifest) -> Manifest | None:
         """The object as it is. Only labelled children are watched: for others the API is asked.
@@ -189,7 +197,7 @@ def _stamp(present: Manifest) -> str | None:
     return annotations_of(present).get(DIGEST_ANNOTATION)
 
 
-def _again_and_again(what: str, present: Manifest | None, changed: Differences) -> str:
+def _contest_note(what: str, present: Manifest | None, changed: Differences) -> str:
     if present is None:
         return f"{what} is deleted again and again by somebody else"
     return f"{what} is changed again and again by somebody else ({_paths(changed)}): its managedFields tell by whom"

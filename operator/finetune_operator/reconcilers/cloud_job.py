@@ -57,9 +57,9 @@ class CloudJobs:
         self.answers = answers
         self._hosts = hosts
 
-    async def hold(self, job: Manifest) -> Manifest:
+    async def add_finalizer(self, job: Manifest) -> Manifest:
         """Put our finalizer on the job: it must not be deleted before its resources outside of the cluster are."""
-        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, self._training.note(job))
+        return await self._context.add_finalizer(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, self._training.note(job))
 
     async def submit(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Find the attempt's job at the provider, or create it.
@@ -72,31 +72,31 @@ class CloudJobs:
         if provider is None:
             return job, decision
         if view.spec is not None and not submission.may_be_there(provider):
-            self._training.require_room(job, view.spec)
+            self._training.require_capacity(job, view.spec)
         async with self._training.turn(job):
             return await self._find_or_create(job, view, decision, provider)
 
     async def _find_or_create(
         self, job: Manifest, view: JobView, decision: Decision, provider: ProviderStatus
     ) -> tuple[Manifest, Decision]:
-        job = await self.hold(job)  # the data's upload did that; someone may have removed the finalizer
+        job = await self.add_finalizer(job)  # the data's upload did that; someone may have removed the finalizer
         move = next_move(view, await self._training.find(job, provider))
         view = replace(view, account_now=self._training.account(job))  # it is known after the look-up
         match move:
             case Adopt():
-                await self._end_surplus(job, move)
+                await self._cancel_others(job, move)
                 return job, Decision(submission.taken(view, decision.status, move.job), requeue_after=0)
             case Wait():
                 return job, replace(decision, requeue_after=move.seconds)
             case Missing():
                 return job, trouble(view, move.failure, ASK_AGAIN_SECONDS)
             case Create():
-                late = await self._of_the_attempt_before(job, provider)
+                late = await self._job_of_previous_attempt(job, provider)
                 if late is not None:
                     return job, Decision(submission.taken(view, decision.status, late), requeue_after=0)
                 return await self._create(job, view, decision)
 
-    async def _of_the_attempt_before(self, job: Manifest, provider: ProviderStatus) -> RemoteJob | None:
+    async def _job_of_previous_attempt(self, job: Manifest, provider: ProviderStatus) -> RemoteJob | None:
         """The previous attempt's job, if it exists although a list lacked it: one job is enough."""
         if not follows_a_loss(provider):
             return None
@@ -110,9 +110,9 @@ class CloudJobs:
         Otherwise two operators that poll at different times would revert each other as fast as watch events arrive.
         """
         job_id = view.provider.job_id
-        if job_id is None or not only_updates_progress(view, decision) or not self._context.is_of_another(job):
+        if job_id is None or not only_updates_progress(view, decision) or not self._context.written_by_another(job):
             return False
-        return self._training.doubt(job, job_id)
+        return self._training.recheck(job, job_id)
 
     async def host(self, job: Manifest, view: JobView, decision: Decision) -> tuple[Manifest, Decision]:
         """Create or delete the deployments that an evaluation asks.
@@ -123,7 +123,7 @@ class CloudJobs:
         """
         async with self._training.turn(job):
             if decision.host == "Up":
-                return await self._hosts.up(await self.hold(job), view, decision)
+                return await self._hosts.up(await self.add_finalizer(job), view, decision)
             left = await self._hosts.down(job, replace(view, status=decision.status))
         status = evaluation_record.released(left.status, gone=left.error is None and not left.names)
         if left.error is not None and decision.status.phase == "Suspended":
@@ -159,17 +159,17 @@ class CloudJobs:
         Raises:
             KubeError: the finalizer cannot be removed, or its next try is not due.
         """
-        self._context.require_may_let_go(job, PROVIDER_FINALIZER)
+        self._context.require_finalizer_removable(job, PROVIDER_FINALIZER)
         deployed = evaluation_record.may_have_deployed(view) and not view.abandoned
         try:
             succeeded = decision.stop and await self._stop(job, view)
             if not view.abandoned:
                 async with self._training.turn(job):
-                    job, view, waits = await self._tidy(job, view, succeeded=succeeded)
+                    job, view, waits = await self._clean_up(job, view, succeeded=succeeded)
                 if waits is not None:
                     return job, waits
         except ProviderError as error:
-            return job, _not_tidied(view, error)
+            return job, _not_cleaned_up(view, error)
         if deployed:
             decision = outcomes.deployments_deleted(view, decision)
         if view.copy_of:
@@ -178,10 +178,10 @@ class CloudJobs:
         elif view.abandoned:
             note = "the job is released; what it left at the provider, and costs there, is not ended"
             await self._context.announce(job, "Warning", "Abandoned", note)
-        job = await self._context.let_go(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
+        job = await self._context.remove_finalizer(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER)
         return job, outcomes.cleaned_up(view, decision)
 
-    async def _tidy(
+    async def _clean_up(
         self, job: Manifest, view: JobView, *, succeeded: bool
     ) -> tuple[Manifest, JobView, Decision | None]:
         """Delete what was created and uploaded; returns a decision if the job has to wait for that.
@@ -203,10 +203,10 @@ class CloudJobs:
             if unrecorded and may_still_show(_deleted_at(job), view.now):
                 return job, view, outcomes.searching(view, self._hosts.moving_seconds)
         try:
-            await self._end_strays(job, view)
+            await self._cancel_strays(job, view)
             await self._training.clean(job, view.provider.files or ())
         except ProviderError as error:
-            return job, view, _not_tidied(view, error)
+            return job, view, _not_cleaned_up(view, error)
         return job, view, None
 
     async def _stop(self, job: Manifest, view: JobView) -> bool:
@@ -223,7 +223,7 @@ class CloudJobs:
         """Record the request in status, then send it, once."""
         status = submission.asked(view, decision.status)
         written = await self._context.write_status(
-            FINE_TUNE_JOBS, job, view.status, status, told=True, memory="provider"
+            FINE_TUNE_JOBS, job, view.status, status, notified=True, memory="provider"
         )
         if view.spec is None or status.provider is None or written is None:
             return job, Decision(view.status)  # deleted meanwhile
@@ -243,7 +243,7 @@ class CloudJobs:
             return written, trouble(unknown, error.failure(), submission.LOOK_AGAIN_SECONDS)
         return written, Decision(submission.submitted(status, made), requeue_after=0)
 
-    async def _end_strays(self, job: Manifest, view: JobView) -> None:
+    async def _cancel_strays(self, job: Manifest, view: JobView) -> None:
         """Cancel jobs that still run for a job that has ended or is being deleted.
 
         A request with unknown outcome may have created one that lists did not show for long. Or someone else has
@@ -261,7 +261,7 @@ class CloudJobs:
                 note = f"job {made.id} at the provider went on, and by status this one has ended: it is cancelled"
                 await self._context.announce(job, "Warning", Reason.CANCELLED_AT_PROVIDER, note)
 
-    async def end_beside(self, job: Manifest, view: JobView) -> None:
+    async def cancel_surplus(self, job: Manifest, view: JobView) -> None:
         """Cancel surplus jobs of the attempt that show only now; an Event names those that cannot be cancelled.
 
         A failure does not hold up the job: its next reconcile tries again.
@@ -280,7 +280,7 @@ class CloudJobs:
                 note = f"{made}, cannot be cancelled, and may be billed: {error.message}"
                 await self._context.announce(job, "Warning", "Duplicate", note)
 
-    async def _end_surplus(self, job: Manifest, move: Adopt) -> None:
+    async def _cancel_others(self, job: Manifest, move: Adopt) -> None:
         """Cancel all but the oldest: without an atomic guard at the provider there may be several."""
         for surplus in move.surplus:
             await self._cancel_surplus(job, surplus.id, move.job.id)
@@ -301,7 +301,7 @@ def _ended_at(job: Manifest, view: JobView) -> datetime | None:
     return _deleted_at(job) if view.deleting else None
 
 
-def _not_tidied(view: JobView, error: ProviderError) -> Decision:
+def _not_cleaned_up(view: JobView, error: ProviderError) -> Decision:
     """Busy is no failure: it will be the job's turn."""
     if isinstance(error, Busy):
         return Decision(view.status, requeue_after=error.retry_after)

@@ -33,7 +33,7 @@ LEFT_ALONE = 256
 """How many connections are remembered as left to another operator."""
 
 
-class _ToldByAnother(Exception):
+class _WrittenByAnother(Exception):
     """Another operator, whose credentials may be good, has written the connection's status lately."""
 
     def __init__(self, left: float) -> None:
@@ -59,13 +59,15 @@ class ConnectionReconciler:
             return None
         spec, spec_error = parse_spec(LLMConnectionSpec, connection)
         if spec is not None:
-            await self._context.tell_ignored(connection, ignored_fields.of_connection(spec, annotations_of(connection)))
+            await self._context.announce_ignored(
+                connection, ignored_fields.of_connection(spec, annotations_of(connection))
+            )
         status = parse_status(LLMConnectionStatus, connection)
         generation, now = connection["metadata"]["generation"], self._context.clock()
         checked, again = None, None
-        doubted = self._accounts.of(key.name).doubted
+        doubted = self._accounts.of(key.name).key_refused
         left = decide_connection.check_is_due(status, generation=generation, now=now, doubted=doubted)
-        if spec is not None and (left := max(left, self._rests(key.name, generation, now))) > 0:
+        if spec is not None and (left := max(left, self._seconds_left_alone(key.name, generation, now))) > 0:
             return Requeue(left)
         if spec is not None and spec.hugging_face is not None:
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
@@ -77,8 +79,8 @@ class ConnectionReconciler:
                     return again  # keep what is known of this spec
         elif spec is not None and is_remote(spec):
             try:
-                connection, status, checked = await self._look(connection, spec, status)
-            except (Busy, _ToldByAnother) as later:
+                connection, status, checked = await self._check_account(connection, spec, status)
+            except (Busy, _WrittenByAnother) as later:
                 return Requeue(later.retry_after or 1.0)
             again = Requeue(decide_connection.BAD_FOR.total_seconds())
         new = decide_connection.decide(
@@ -92,15 +94,15 @@ class ConnectionReconciler:
             nobody=spec is not None and self._first_namespace(spec) is None,
         )
         # Otherwise each check would trigger a reconcile of all jobs of the connection.
-        told = decide_connection.affects_nothing(status, new)
-        await self._context.write_status(CONNECTIONS, connection, status, new, told=told)
-        await self._context.tell(connection, stalled_event(status.conditions, new.conditions))
+        same = decide_connection.affects_nothing(status, new)
+        await self._context.write_status(CONNECTIONS, connection, status, new, notified=same)
+        await self._context.announce_event(connection, stalled_event(status.conditions, new.conditions))
         return again
 
-    def _rests(self, name: str, generation: int, now: datetime) -> float:
+    def _seconds_left_alone(self, name: str, generation: int, now: datetime) -> float:
         """Seconds for which a connection is left to the operator that reported on it."""
-        told, until = self._left_alone.get(name) or (None, now)
-        return (until - now).total_seconds() if told == generation else 0.0
+        known, until = self._left_alone.get(name) or (None, now)
+        return (until - now).total_seconds() if known == generation else 0.0
 
     async def _try_pods(self, spec: LLMConnectionSpec) -> Checked | None:
         """Dry-run a pod of the connection in a namespace that may use it; None if there is no such namespace.
@@ -117,7 +119,7 @@ class ConnectionReconciler:
             await self._context.kube.would_create(JOBS, trial_job.build(namespace, pod))
         except Invalid as refusal:
             said = in_words_of(spec, refusal.message)
-            if said is not None or trial_job.is_about_its_pod(refusal.message):
+            if said is not None or trial_job.is_about_pod_settings(refusal.message):
                 return Checked(decide_connection.pod_refused(said or refusal.message, elsewhere=is_remote(spec)))
         except (Conflict, Forbidden, NotFound, Unadmitted) as error:
             logger.info("a pod of a connection cannot be tried in namespace %s: %s", namespace, error.message)
@@ -132,7 +134,7 @@ class ConnectionReconciler:
                 return name
         return None
 
-    async def _look(
+    async def _check_account(
         self, connection: Manifest, spec: LLMConnectionSpec, status: LLMConnectionStatus
     ) -> tuple[Manifest, LLMConnectionStatus, Checked]:
         """Resolve the workspace, if there is one, and check the credentials.
@@ -154,15 +156,15 @@ class ConnectionReconciler:
         except Busy:
             raise
         except ProviderError as error:
-            left = self._context.left_to_another(connection)
-            if self._context.is_of_another(connection):
+            left = self._context.seconds_left_to_another(connection)
+            if self._context.written_by_another(connection):
                 left = max(left, decide_connection.checked_by_another(status, self._context.clock()))
             if left > 0:
-                told = _ToldByAnother(left)
+                later = _WrittenByAnother(left)
                 # Refused credentials cause an early new check, and no status write would record when the last one was.
-                until = self._context.clock() + timedelta(seconds=told.retry_after)
+                until = self._context.clock() + timedelta(seconds=later.retry_after)
                 self._left_alone.put(name, (connection["metadata"]["generation"], until))
-                raise told from error
+                raise later from error
             return connection, status, Checked(error.failure())
 
     async def _check_pods(self, spec: LLMConnectionSpec) -> Checked:

@@ -25,7 +25,7 @@ from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.reconcilers import departed
 from finetune_operator.reconcilers.departed import Departed
-from finetune_operator.reconcilers.reading import parse_spec, parse_status, said, with_unread
+from finetune_operator.reconcilers.reading import parse_spec, parse_status, with_unread, written_status
 from finetune_operator.runtime.contested_statuses import ContestedStatuses
 from finetune_operator.runtime.errors import REFUSALS, Conflict, Forbidden, KubeError, NotFound, Transient
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource
@@ -78,18 +78,18 @@ class Context:
     """Parsed connections with their versions: every reconcile of every job needs its connection."""
 
     @cached_property
-    def _held(self) -> RefusedWrites:
+    def _refused_writes(self) -> RefusedWrites:
         """Writes of statuses and finalizers that the API server refuses."""
         return RefusedWrites(self.seconds)
 
     @cached_property
-    def _contests(self) -> ContestedStatuses:
+    def _contested(self) -> ContestedStatuses:
         """Statuses that others write as well."""
         return ContestedStatuses(self.seconds)
 
     async def read(self, resource: Resource, key: Key) -> Manifest | None:
         """The object as last seen; if the store lacks it, the API is asked, since a watch may be late."""
-        if departed.is_of_one(key):
+        if departed.is_departed(key):
             return self.departed.get(key)
         namespace = key.namespace or None
         found = self.store.get(resource, key.name, namespace)
@@ -106,7 +106,7 @@ class Context:
         old: ApiModel,
         new: ApiModel,
         *,
-        told: bool = False,
+        notified: bool = False,
         memory: str = "",
     ) -> Manifest | None:
         """Write the status if it changed, onto the state that was read.
@@ -116,7 +116,7 @@ class Context:
             obj: the object as it was read.
             old: its status then.
             new: its new status.
-            told: whether no reconcile is needed when the watch returns this write.
+            notified: whether no reconcile is needed when the watch returns this write.
             memory: the field that the next step relies on: if the server stores another value of it, the whole write is
                 reverted and counts as refused.
 
@@ -132,39 +132,39 @@ class Context:
         if old == new:
             return obj
         if self.departed.has(obj):
-            return self.departed.say(obj, with_unread(said(obj), old, new))
+            return self.departed.set_status(obj, with_unread(written_status(obj), old, new))
         metadata, namespace = obj["metadata"], obj["metadata"].get("namespace")
-        state, marks = _state_of(obj), _marks_of(obj)
-        self._held.check(state, marks)
-        self._contests.check(metadata["uid"], obj.get("status"))
-        body = with_unread(said(obj), old, new)
+        state, marks = _state_id(obj), _marks_of(obj)
+        self._refused_writes.check(state, marks)
+        self._contested.check(metadata["uid"], obj.get("status"))
+        body = with_unread(written_status(obj), old, new)
         try:
             written = await self._put_status(resource, obj, body)
-            await self._require_kept(resource, obj, written, body, memory)
+            await self._require_stored(resource, obj, written, body, memory)
         except NotFound:
             self.store.remove(resource, namespace, metadata["name"])  # deleted meanwhile: nothing to write to
             return None
         except REFUSALS as refusal:
-            self._held.refused(state, refusal, marks)
+            self._refused_writes.refused(state, refusal, marks)
             if _FIELD_OF_STATUS in refusal.message:
                 # Older definitions have dropped fields of a newer release; no watch event tells of that.
                 await self.refresh(resource, metadata["name"], namespace)
-            await self.tell_refused(obj, "its status cannot be written", refusal)
+            await self.announce_refusal(obj, "its status cannot be written", refusal)
             raise
         except Transient:
-            self._contests.forget(metadata["uid"])
+            self._contested.forget(metadata["uid"])
             raise
-        self._contests.wrote(metadata["uid"], written.get("status"))
-        self.store.put(resource, written, told=told)
+        self._contested.wrote(metadata["uid"], written.get("status"))
+        self.store.put(resource, written, notified=notified)
         return written
 
     async def _put_status(self, resource: Resource, obj: Manifest, body: Manifest) -> Manifest:
         name, namespace = obj["metadata"]["name"], obj["metadata"].get("namespace")
-        return await self._onto(
+        return await self._write_onto_latest(
             resource, obj, lambda version: self.kube.patch_status(resource, name, namespace, body, version)
         )
 
-    async def _require_kept(
+    async def _require_stored(
         self, resource: Resource, obj: Manifest, written: Manifest, body: Manifest, memory: str
     ) -> None:
         """Report what a webhook or policy has changed in a status that was written; for `memory` see write_status.
@@ -175,24 +175,24 @@ class Context:
             Forbidden: it has changed the field `memory`.
         """
         found = written.get("status") or {}
-        lost = [key for key, value in body.items() if not _mean_the_same(found.get(key), value)]
+        lost = [key for key, value in body.items() if not _equal_but_precision(found.get(key), value)]
         if not lost:
             return
         named = ", ".join(f"status.{key}" for key in lost)
         changed = Forbidden(200, "Changed", f"the API server takes it, and keeps other values of {named}")
         if memory in lost:
-            back = await self._put_status(resource, written, said(obj))
-            self._contests.wrote(obj["metadata"]["uid"], back.get("status"))
+            back = await self._put_status(resource, written, written_status(obj))
+            self._contested.wrote(obj["metadata"]["uid"], back.get("status"))
             self.store.put(resource, back)
             raise changed
-        self._held.refused(_state_of(obj), changed, _marks_of(obj))
-        await self.tell_refused(obj, "its status is not as it was written", changed)
+        self._refused_writes.refused(_state_id(obj), changed, _marks_of(obj))
+        await self.announce_refusal(obj, "its status is not as it was written", changed)
 
-    def is_of_another(self, obj: Manifest) -> bool:
+    def written_by_another(self, obj: Manifest) -> bool:
         """Whether the object's present status was written by someone else."""
-        return self._contests.is_of_another(obj["metadata"]["uid"], obj.get("status"))
+        return self._contested.written_by_another(obj["metadata"]["uid"], obj.get("status"))
 
-    def left_to_another(self, obj: Manifest) -> float:
+    def seconds_left_to_another(self, obj: Manifest) -> float:
         """Seconds for which another writer's status counts, for a caller that cannot see the object's state itself.
 
         A status of an earlier spec says nothing about this one, nor does one that was emptied.
@@ -200,31 +200,33 @@ class Context:
         metadata, status = obj["metadata"], obj.get("status") or {}
         if not status.get("conditions") or status.get("observedGeneration") != metadata.get("generation"):
             return 0
-        return self._contests.left_to(metadata["uid"], status)
+        return self._contested.seconds_left_to_another(metadata["uid"], status)
 
-    def agree(self, obj: Manifest) -> None:
+    def accept_status(self, obj: Manifest) -> None:
         """Treat the object's present status as correct, whoever wrote it."""
-        self._contests.agree(obj["metadata"]["uid"], obj.get("status"))
+        self._contested.accept(obj["metadata"]["uid"], obj.get("status"))
 
-    async def tell(self, obj: Mapping[str, Any], event: tuple[str, str, str] | None) -> None:
+    async def announce_event(self, obj: Mapping[str, Any], event: tuple[str, str, str] | None) -> None:
         """Post an Event (type, reason, note) about an object, if there is one."""
         if event is not None:
             await self.announce(obj, *event)
 
-    async def tell_refused(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
+    async def announce_refusal(self, obj: Mapping[str, Any], what: str, refusal: KubeError) -> None:
         """Post an Event about a write that a policy or webhook refuses, where status cannot say it."""
         known = step_of_write(refusal.message)
         step = _OTHER_DEFINITIONS if _FIELD_OF_STATUS in refusal.message else f". {known}" if known else ""
         logger.warning("%s: %s%s", what, refusal.message, step)
         await self.announce(obj, "Warning", Reason.WRITE_REFUSED, f"{what}: {refusal.message}{step}")
 
-    async def tell_ignored(self, obj: Mapping[str, Any], sentences: Iterable[str]) -> None:
+    async def announce_ignored(self, obj: Mapping[str, Any], sentences: Iterable[str]) -> None:
         """Post an Event about fields that are allowed but have no effect."""
-        said = "; ".join(sentences)
-        if said:
-            await self.announce(obj, "Warning", ignored_fields.EVENT, said)
+        text = "; ".join(sentences)
+        if text:
+            await self.announce(obj, "Warning", ignored_fields.EVENT, text)
 
-    async def hold(self, resource: Resource, obj: Manifest, finalizer: str, note: str | None = None) -> Manifest:
+    async def add_finalizer(
+        self, resource: Resource, obj: Manifest, finalizer: str, note: str | None = None
+    ) -> Manifest:
         """Put our finalizer on the object, unless it is there: from now on it stays until we remove that.
 
         Args:
@@ -241,9 +243,9 @@ class Context:
         if finalizer in finalizers_of(obj) and noted:
             return obj
         notes = {} if noted else {BEGUN_ANNOTATION: note}
-        return await self._with_finalizers(resource, obj, [*_without_ours(obj, finalizer), finalizer], notes)
+        return await self._with_finalizers(resource, obj, [*_other_finalizers(obj, finalizer), finalizer], notes)
 
-    async def let_go(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
+    async def remove_finalizer(self, resource: Resource, obj: Manifest, finalizer: str) -> Manifest:
         """Remove our finalizer from the object, if it is there; an object that is gone needs nothing.
 
         Raises:
@@ -256,21 +258,21 @@ class Context:
             await self.announce(obj, "Warning", "FinalizerRemoved", departed.SETTLED)
             self.enqueue(self.departed.settle(obj))
             return obj
-        self.departed.let_go(obj)  # the watch event may come before the answer
+        self.departed.expect_removal(obj)  # the watch event may come before the answer
         try:
-            return await self._with_finalizers(resource, obj, *_let_go_of(obj, finalizer))
+            return await self._with_finalizers(resource, obj, *_after_release(obj, finalizer))
         except NotFound:
             self.store.remove(resource, obj["metadata"]["namespace"], obj["metadata"]["name"])
             return obj
 
-    def require_may_let_go(self, obj: Manifest, finalizer: str) -> None:
+    def require_finalizer_removable(self, obj: Manifest, finalizer: str) -> None:
         """Call before deleting at providers what belongs to the object: else each reconcile would ask them again.
 
         Raises:
-            KubeError: `let_go` has to wait; the last refusal of the server.
+            KubeError: `remove_finalizer` has to wait; the last refusal of the server.
         """
         if finalizer in finalizers_of(obj):
-            self._held.check(_change_of(obj, *_let_go_of(obj, finalizer)), _marks_of(obj))
+            self._refused_writes.check(_change_id(obj, *_after_release(obj, finalizer)), _marks_of(obj))
 
     async def _with_finalizers(
         self, resource: Resource, obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]
@@ -282,8 +284,8 @@ class Context:
             body = {"metadata": metadata | ({"annotations": notes} if notes else {})}
             return self.kube.merge_patch(resource, name, namespace, body)
 
-        async with self.refusable(obj, _change_of(obj, finalizers, notes), "its finalizers cannot be changed"):
-            patched = await self._onto(resource, obj, write)
+        async with self.refusable(obj, _change_id(obj, finalizers, notes), "its finalizers cannot be changed"):
+            patched = await self._write_onto_latest(resource, obj, write)
         self.store.put(resource, patched)
         return patched
 
@@ -299,15 +301,17 @@ class Context:
         Raises:
             KubeError: one of REFUSALS, for which an Event was posted; for the next try see write_status.
         """
-        self._held.check(write, _marks_of(obj))
+        self._refused_writes.check(write, _marks_of(obj))
         try:
             yield
         except REFUSALS as refusal:
-            self._held.refused(write, refusal, _marks_of(obj))
-            await self.tell_refused(obj, what, refusal)
+            self._refused_writes.refused(write, refusal, _marks_of(obj))
+            await self.announce_refusal(obj, what, refusal)
             raise
 
-    async def _onto(self, resource: Resource, obj: Manifest, write: Callable[[str], Awaitable[Manifest]]) -> Manifest:
+    async def _write_onto_latest(
+        self, resource: Resource, obj: Manifest, write: Callable[[str], Awaitable[Manifest]]
+    ) -> Manifest:
         """Write onto the version that was read, or onto a newer one that differs in labels and annotations only.
 
         Otherwise whoever writes those again and again would block every write.
@@ -372,12 +376,12 @@ class Context:
         return tuple(name for name, spec in specs.items() if spec and selects(spec.namespace_selector, labels))
 
 
-def _state_of(obj: Manifest) -> str:
+def _state_id(obj: Manifest) -> str:
     """Identifies the state of an object as its users wrote it: a write refused for one may be accepted for the next."""
     return f"{obj['metadata']['uid']}/{obj['metadata'].get('generation')}"
 
 
-def _mean_the_same(one: Any, other: Any) -> bool:
+def _equal_but_precision(one: Any, other: Any) -> bool:
     """Equality but for precision: the server returns a large float as an integer with other last digits."""
     return bool(one == other or _with_floats(one) == _with_floats(other))
 
@@ -391,19 +395,19 @@ def _marks_of(obj: Manifest) -> object:
     return obj["metadata"].get("labels"), annotations_of(obj)
 
 
-def _without_ours(obj: Manifest, finalizer: str) -> list[str]:
+def _other_finalizers(obj: Manifest, finalizer: str) -> list[str]:
     return [name for name in finalizers_of(obj) if name != finalizer]
 
 
-def _let_go_of(obj: Manifest, finalizer: str) -> tuple[list[str], dict[str, str | None]]:
+def _after_release(obj: Manifest, finalizer: str) -> tuple[list[str], dict[str, str | None]]:
     """The finalizers and annotations of an object after our finalizer is removed."""
     notes: dict[str, str | None] = {BEGUN_ANNOTATION: None} if BEGUN_ANNOTATION in annotations_of(obj) else {}
-    return _without_ours(obj, finalizer), notes
+    return _other_finalizers(obj, finalizer), notes
 
 
-def _change_of(obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]) -> str:
+def _change_id(obj: Manifest, finalizers: list[str], notes: Mapping[str, str | None]) -> str:
     """Identifies one change of an object's finalizers: another change is tried at once."""
-    return f"{_state_of(obj)}/{','.join(finalizers)}/{notes}"
+    return f"{_state_id(obj)}/{','.join(finalizers)}/{notes}"
 
 
 def _without_marks(obj: Manifest) -> tuple[Any, ...]:

@@ -26,7 +26,7 @@ SETTLED = (
     "somebody else removed its finalizer; what it had at its provider, and was to go with it, is ended all the same"
 )
 
-_HELD = (FINE_TUNE_JOBS, MODEL_DEPLOYMENTS)
+_KINDS = (FINE_TUNE_JOBS, MODEL_DEPLOYMENTS)
 
 
 class Departed:
@@ -34,12 +34,12 @@ class Departed:
 
     def __init__(self) -> None:
         self._last: dict[Key, Manifest] = {}
-        self._let_go: set[str] = set()
+        self._expected_removals: set[str] = set()
 
-    def let_go(self, obj: Mapping[str, Any]) -> None:
+    def expect_removal(self, obj: Mapping[str, Any]) -> None:
         """Announce that we are about to remove our finalizer: nothing of the object is left, or all of it stays."""
         if wants_deletion(obj):
-            self._let_go.add(obj["metadata"]["uid"])
+            self._expected_removals.add(obj["metadata"]["uid"])
 
     def take(self, resource: Resource, obj: Mapping[str, Any], now: Callable[[], datetime]) -> Key | None:
         """Keep an object that is gone as it was last seen; returns its key, or None if there is nothing to clean up.
@@ -48,10 +48,10 @@ class Departed:
         left alone.
         """
         metadata = obj["metadata"]
-        if metadata.get("uid") in self._let_go:
-            self._let_go.discard(metadata["uid"])
+        if metadata.get("uid") in self._expected_removals:
+            self._expected_removals.discard(metadata["uid"])
             return None
-        if resource not in _HELD or BEGUN_ANNOTATION not in annotations_of(obj) or is_abandoned(obj):
+        if resource not in _KINDS or BEGUN_ANNOTATION not in annotations_of(obj) or is_abandoned(obj):
             return None
         gone: Manifest = deepcopy({**obj, "apiVersion": resource.api_version, "kind": resource.kind})
         gone["metadata"] |= {"finalizers": [PROVIDER_FINALIZER]}
@@ -74,11 +74,11 @@ class Departed:
         """Whether this is a vanished object, to which nothing can be written."""
         return bool(self._last) and _key_of(obj) in self._last
 
-    def say(self, obj: Manifest, status: Manifest) -> Manifest:
+    def set_status(self, obj: Manifest, status: Manifest) -> Manifest:
         """Keep a status in memory instead of writing it."""
-        said = {**obj, "status": status}
-        self._last[_key_of(obj)] = deepcopy(said)
-        return said
+        changed = {**obj, "status": status}
+        self._last[_key_of(obj)] = deepcopy(changed)
+        return changed
 
     def settle(self, obj: Mapping[str, Any]) -> Key:
         """Forget an object of which nothing is left; returns the key of whatever object has its name now."""
@@ -93,6 +93,6 @@ def _key_of(obj: Mapping[str, Any]) -> Key:
     return Key(obj.get("kind", ""), metadata.get("namespace") or "", f"{metadata['name']}/{metadata.get('uid')}")
 
 
-def is_of_one(key: Key) -> bool:
+def is_departed(key: Key) -> bool:
     """Whether this is the key of a vanished object."""
     return "/" in key.name

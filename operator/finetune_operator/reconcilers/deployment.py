@@ -36,16 +36,16 @@ from finetune_operator.providers import hosting
 from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.cloud_serving import CloudServing
 from finetune_operator.providers.errors import CannotMake, ProviderError
-from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp
+from finetune_operator.providers.hugging_face.pod_refusals import StartFailures
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.disruption import DisruptionBudgets
-from finetune_operator.reconcilers.hosted import HostedDeployments, rests_for
+from finetune_operator.reconcilers.hosted import HostedDeployments, next_check
 from finetune_operator.reconcilers.hosted_look import left_behind, wake_of, without_copied
 from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.indexes import failed_for, pods_of_deployment, under_way
-from finetune_operator.reconcilers.local_idle import LocalIdle, looks_again, not_looked_at
+from finetune_operator.reconcilers.local_idle import LocalIdle, next_measurement, without_idle
 from finetune_operator.reconcilers.reading import parse_spec, parse_status, unread_spec
 from finetune_operator.runtime.errors import REFUSALS, KubeError
 from finetune_operator.runtime.kube import (
@@ -90,7 +90,7 @@ class DeploymentReconciler:
         self._release = release
         self._idle = idle
         self._budgets = DisruptionBudgets(context, children)
-        self._not_up = NotBroughtUp(context.kube, context.clock)
+        self._not_up = StartFailures(context.kube, context.clock)
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """Reconcile one deployment."""
@@ -104,7 +104,7 @@ class DeploymentReconciler:
             said = ignored_fields.of_deployment(
                 view.spec, annotations_of(deployment), target.connection if target else None
             )
-            await self._context.tell_ignored(deployment, said)
+            await self._context.announce_ignored(deployment, said)
         again: float | None = None
         if view.deleting and PROVIDER_FINALIZER in finalizers_of(deployment):
             decision = await self._release.end(deployment, view)
@@ -117,10 +117,10 @@ class DeploymentReconciler:
             return None if again is None else Requeue(again)
         before = parse_status(ModelDeploymentStatus, deployment)
         if before == decision.status:
-            self._context.agree(deployment)
-        told = needs_no_reconcile(before, decision.status)
-        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, told=told)
-        await self._context.tell(deployment, headline(before, decision.status))
+            self._context.accept_status(deployment)
+        same = needs_no_reconcile(before, decision.status)
+        await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, decision.status, notified=same)
+        await self._context.announce_event(deployment, headline(before, decision.status))
         return None if again is None else Requeue(again)
 
     async def _local(
@@ -133,7 +133,7 @@ class DeploymentReconciler:
             if target is None and view.status.hosted:
                 view = replace(view, idle=NOT_OBSERVED)
             else:
-                deployment, view = await self._idle.look(deployment, view)
+                deployment, view = await self._idle.measure(deployment, view)
             deployment, view = await self._hosted.leave(deployment, view, target)
         decision = decide(view)
         try:
@@ -147,7 +147,7 @@ class DeploymentReconciler:
                 view = replace(view, serving=state, contested=contested.note if contested else "")
                 decision = decide(view)
             if view.serving.state == "Rolling" and not view.deleting:
-                view = replace(view, serving=await self._explained(view))
+                view = replace(view, serving=await self._with_pod_failure(view))
                 decision = decide(view)
         except NameTaken as taken:
             refused = not_served(view, Failure.because(Reason.NAME_CONFLICT, str(taken)))
@@ -155,15 +155,15 @@ class DeploymentReconciler:
         except CannotMake as refusal:
             return deployment, not_served(view, refusal.failure), REFUSED_CHECK_SECONDS
         except REFUSALS as refusal:
-            refused = not_served(view, _of_pod(refusal.message, view.spec, target))
+            refused = not_served(view, _server_refused(refusal.message, view.spec, target))
             return deployment, refused, REFUSED_CHECK_SECONDS
         rolls = ROLLING_CHECK_SECONDS if view.serving.state in {"Rolling", "Failing"} and not view.deleting else None
         ends = self._hosted.moving_seconds if view.status.hosted and target is not None else None
         again = contested.seconds if contested else None
         named = NAMES_CHECK_SECONDS if view.beside else None
-        return deployment, decision, again or rolls or ends or named or looks_again(view)
+        return deployment, decision, again or rolls or ends or named or next_measurement(view)
 
-    async def _explained(self, view: DeploymentView) -> Serving:
+    async def _with_pod_failure(self, view: DeploymentView) -> Serving:
         """The state of a server whose pods do not start, with what only their Events say, such as a missing volume."""
         pods = self._pods_of(view.namespace, view.name)
         try:
@@ -171,11 +171,13 @@ class DeploymentReconciler:
         except REFUSALS as refusal:
             unknown = f"; why its pod does not start is not known: {refusal.message}"
             return replace(view.serving, note=view.serving.note + unknown)
-        if failure is not None and failure.reason is Reason.UNSCHEDULABLE:
+        if failure is None:
+            return view.serving
+        if failure.reason is Reason.UNSCHEDULABLE:
             return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
         if failure is not None and any(is_awaited(failure, pod, view.now) for pod in pods):
             return replace(view.serving, note=f"{view.serving.note}; a pod waits: {failure.message}")
-        return replace(view.serving, state="Failing", failure=failure) if failure else view.serving
+        return replace(view.serving, state="Failing", failure=failure)
 
     async def _remote(
         self, deployment: Manifest, view: DeploymentView, target: Target
@@ -187,31 +189,31 @@ class DeploymentReconciler:
         facts, here = self._context.catalogue().of(catalogue_name(target.connection)), view.serving
         view = replace(view, retires=shuts_down(target.version.base_model, facts))
         if not hosting.is_hosted(target.connection):
-            view = replace(not_looked_at(view), answers=token_prices.of_tuned(facts, target.version.base_model))
-            if self._context.is_of_another(deployment):
-                self._cloud.doubt(target)
+            view = replace(without_idle(view), answers=token_prices.of_tuned(facts, target.version.base_model))
+            if self._context.written_by_another(deployment):
+                self._cloud.recheck(target)
             view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
             good_for = self._cloud.good_for(view.serving).total_seconds()
-            if self._is_unseen(view.serving) and self._context.left_to_another(deployment) > 0:
+            if self._is_unseen(view.serving) and self._context.seconds_left_to_another(deployment) > 0:
                 return deployment, None, good_for
-            view = replace(view, meanwhile=await self._earlier(view, target))
+            view = replace(view, meanwhile=await self._earlier_version(view, target))
             again = min(good_for, self._hosted.moving_seconds) if view.status.hosted else good_for
             deployment, view = await self._hosted.leave(deployment, view, target)
-            view = await self._without_pods(deployment, view, here)
+            view = await self._stop_pods(deployment, view, here)
             unseen = view.serving.failure if view.serving.available else None
-            return deployment, not_served(view, unseen) if unseen else decide(view), _with_pods(here, again)
+            return deployment, not_served(view, unseen) if unseen else decide(view), _capped(here, again)
         try:
             deployment, view = await self._hosted.serve(deployment, view, target)
         except ProviderError as error:
-            return self._in_trouble(deployment, view, target, error, here)
-        view = await self._without_pods(deployment, view, here)
+            return self._after_error(deployment, view, target, error, here)
+        view = await self._stop_pods(deployment, view, here)
         answers = view.serving.state == "Serving"
         hosted = view.status.hosted or ()
         shown = not any(one.unseen_since for one in hosted)
         rests = view.serving.state in {"Serving", "Idle"} and len(hosted) == int(answers) and shown
-        return deployment, decide(view), _with_pods(here, rests_for(view)) if rests else self._hosted.moving_seconds
+        return deployment, decide(view), _capped(here, next_check(view)) if rests else self._hosted.moving_seconds
 
-    async def _earlier(self, view: DeploymentView, target: Target) -> int | None:
+    async def _earlier_version(self, view: DeploymentView, target: Target) -> int | None:
         """The version that answered before, if its model still exists and the wanted one does not answer yet."""
         number, versions = view.status.served_version, (view.model.versions if view.model else None) or ()
         before = next((one for one in versions if one.version == number), None)
@@ -222,7 +224,7 @@ class DeploymentReconciler:
         found = await self._cloud.observe(replace(target, version=before), number)
         return number if found.available else None
 
-    async def _without_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:
+    async def _stop_pods(self, deployment: Manifest, view: DeploymentView, here: Serving) -> DeploymentView:
         """Stop an earlier version's pods on this cluster (`here`) once the provider answers; until then they serve."""
         present = self._context.store.get(DEPLOYMENTS, view.name, view.namespace)
         if present is None or here.state in {"Absent", "Idle"}:
@@ -236,14 +238,14 @@ class DeploymentReconciler:
                 await self._children.ensure(DEPLOYMENTS, deployment, serving.without_pods(present))
         return view
 
-    def _in_trouble(
+    def _after_error(
         self, deployment: Manifest, view: DeploymentView, target: Target, error: ProviderError, here: Serving
     ) -> tuple[Manifest, DeploymentDecision | None, float]:
         """The decision after a provider's error. What answered, there or `here`, still counts as answering."""
         metadata = deployment["metadata"]
         again = error.retry_after or self._hosted.moving_seconds
         now = self._context.store.get(MODEL_DEPLOYMENTS, metadata["name"], metadata["namespace"]) or deployment
-        if self._context.left_to_another(now) > 0:
+        if self._context.seconds_left_to_another(now) > 0:
             return now, None, again
         now = without_copied(self._context.store, now)
         view = replace(view, status=parse_status(ModelDeploymentStatus, now))
@@ -308,7 +310,7 @@ class DeploymentReconciler:
             connections=self._connections(status),
             serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name), now),
             now=now,
-            beside=self._beside(namespace, spec.model_ref.name) if spec and _in_vain(spec, status) else None,
+            beside=self._alternatives(namespace, spec.model_ref.name) if spec and _lacks_target(spec, status) else None,
         )
 
     def _first_job(self, namespace: str, model: Manifest) -> Manifest | None:
@@ -330,7 +332,7 @@ class DeploymentReconciler:
             return status
         return status.model_copy(update={"versions": [one for one in status.versions or () if one.version != number]})
 
-    def _beside(self, namespace: str, model: str) -> Alternatives:
+    def _alternatives(self, namespace: str, model: str) -> Alternatives:
         """What exists instead of a missing model or version."""
         store = self._context.store
         models = [name for where, name in store.addresses(FINE_TUNED_MODELS) if where == namespace]
@@ -360,7 +362,7 @@ class DeploymentReconciler:
         try:
             service = await self._children.ensure(SERVICES, deployment, serving.service(deployment, view.spec))
         except REFUSALS as refusal:
-            raise _no_service(view.name, refusal) from refusal
+            raise _service_refused(view.name, refusal) from refusal
         wanted = serving.deployment(deployment, view.spec, served)
         server = await self._children.ensure(DEPLOYMENTS, deployment, wanted)
         await self._budgets.ensure(deployment, wanted)
@@ -368,14 +370,14 @@ class DeploymentReconciler:
         return replace(server, applied=applied, contested=server.contested or service.contested)
 
 
-def _in_vain(spec: ModelDeploymentSpec, model: FineTunedModelStatus | None) -> bool:
+def _lacks_target(spec: ModelDeploymentSpec, model: FineTunedModelStatus | None) -> bool:
     """Whether the spec names a model, or a version by number, that does not exist."""
     if model is None or spec.version == "Active":
         return model is None
     return all(one.version != int(spec.version) for one in model.versions or ())
 
 
-def _with_pods(here: Serving, again: float) -> float:
+def _capped(here: Serving, again: float) -> float:
     """Seconds until the next check: if pods of this cluster could not be stopped, no event says when they can."""
     return again if here.state in {"Absent", "Idle"} else min(again, REFUSED_CHECK_SECONDS)
 
@@ -393,12 +395,12 @@ def headline(old: ModelDeploymentStatus, new: ModelDeploymentStatus) -> tuple[st
     return stalled_event(old.conditions, new.conditions)
 
 
-def _of_pod(refusal: str, spec: ModelDeploymentSpec | None, target: Target | None) -> Failure:
+def _server_refused(refusal: str, spec: ModelDeploymentSpec | None, target: Target | None) -> Failure:
     """Why the API server refuses the server, with the field of the deployment or connection that causes it."""
     failure = of_deployment(refusal_of_pod(refusal), spec)
     return failure if target is None else of_connection(failure, target.version.connection, target.connection)
 
 
-def _no_service(name: str, refusal: KubeError) -> CannotMake:
+def _service_refused(name: str, refusal: KubeError) -> CannotMake:
     """Why a server has no address. Not a refused pod: a change of the connection would not help."""
     return CannotMake(refusal_of_write(f"Service {name} cannot be made, or changed: {refusal.message}"))

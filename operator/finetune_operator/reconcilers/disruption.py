@@ -42,4 +42,4 @@ class DisruptionBudgets:
         if self.context.store.get(DISRUPTION_BUDGETS, name, namespace) is not None:
             return False
         there = await self.context.kube.list(DISRUPTION_BUDGETS, namespace)
-        return disruption_budget.is_theirs(there, server)
+        return disruption_budget.has_foreign(there, server)

@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Left:
+class Remaining:
     """What one step of deleting a job's deployments has left."""
 
     job: Manifest
@@ -72,9 +72,9 @@ class EvaluationHosts:
         found = await self._calls.list(connection, known)
         alone = view.provider.name in ONE_AT_A_TIME
         plan = decide.bring_up(_recorded(view.status), wanted, found, view.now, one_at_a_time=alone)
-        recorded = await self._asked(plan, found)
+        recorded = await self._ask_ready(plan, found)
         status = evaluation_record.deployed(status, recorded)
-        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True)
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, notified=True)
         if written is None:
             return job, Decision(view.status)  # deleted meanwhile
         status, failure = await self._make(view, status, plan.make)
@@ -85,7 +85,7 @@ class EvaluationHosts:
         stands = decide.are_settled(_recorded(status), [one.candidate for one in wanted])
         return written, replace(decision, status=status, requeue_after=0 if stands else self.moving_seconds)
 
-    async def down(self, job: Manifest, view: JobView) -> Left:
+    async def down(self, job: Manifest, view: JobView) -> Remaining:
         """Request the deletion of all that was created for the job.
 
         Raises:
@@ -95,13 +95,13 @@ class EvaluationHosts:
         try:
             found = await self._calls.list(connection_of(job), [one.name for one in recorded])
         except ProviderError as error:
-            return Left(job, view.status, error=error)
+            return Remaining(job, view.status, error=error)
         alone = view.provider_name in ONE_AT_A_TIME
-        plan = decide.tear_down(recorded, found, beginning(view), view.now, one_at_a_time=alone)
+        plan = decide.tear_down(recorded, found, name_prefix(view), view.now, one_at_a_time=alone)
         status = evaluation_record.torn_down(view.status, plan)
-        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True) or job
+        written = await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, notified=True) or job
         self._context.guard()
-        left = Left(written, status, tuple(one.name for one in plan.recorded))
+        left = Remaining(written, status, tuple(one.name for one in plan.recorded))
         try:
             for name in plan.delete:
                 await self._calls.delete(found[name])
@@ -109,7 +109,7 @@ class EvaluationHosts:
             return replace(left, error=error)
         return left
 
-    async def _asked(self, plan: BringUp, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
+    async def _ask_ready(self, plan: BringUp, found: Mapping[str, Hosted]) -> Sequence[EvaluationDeployment]:
         """The record after asking the ready deployments whether they answer."""
         recorded = plan.recorded
         for name in plan.ask:
@@ -137,7 +137,7 @@ class EvaluationHosts:
         return evaluation_record.deployed(status, recorded), None
 
 
-def beginning(view: JobView) -> str:
+def name_prefix(view: JobView) -> str:
     """Prefix of the names of a job's deployments, in the form of those of ModelDeployments."""
     return names.deployment_at_provider(view.namespace, view.name, view.outside_uid)
 
@@ -150,7 +150,7 @@ def _wanted(
         Wanted(
             candidate,
             model,
-            decide.name(beginning(view), view.attempt, candidate),
+            decide.name(name_prefix(view), view.attempt, candidate),
             decide.per_hour(connection, view.facts, spec.base_model, candidate)[1],
         )
         for candidate, model in found.items()
@@ -179,7 +179,7 @@ def _unrecorded(view: JobView) -> list[EvaluationDeployment]:
     if view.spec is None or view.deleting or not view.spec.suspend or not evaluation_record.needs_search(view):
         return []
     needed = decide.needed(view.spec, view.status, view.provider.name)
-    return [decide.unrecorded(decide.name(beginning(view), view.attempt, part), part, view.now) for part in needed]
+    return [decide.unrecorded(decide.name(name_prefix(view), view.attempt, part), part, view.now) for part in needed]
 
 
 def _recorded(status: FineTuneJobStatus) -> Sequence[EvaluationDeployment]:

@@ -24,7 +24,7 @@ from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Denied, ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.hosted_look import Look, as_recorded, left_behind, others_with, without_copied
+from finetune_operator.reconcilers.hosted_look import Observation, as_recorded, left_behind, others_with, without_copied
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMESPACES
 
 logger = logging.getLogger(__name__)
@@ -74,50 +74,50 @@ class HostedDeployments:
         if view.spec is None:
             return deployment, view
         note = self._calls.note(deployment, target.version.connection)
-        deployment = await self._context.hold(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER, note)
+        deployment = await self._context.add_finalizer(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER, note)
         deployment = without_copied(self._context.store, deployment)
-        look = await self._look(deployment, view, view.spec, target)
+        observed = await self._observe(deployment, view, view.spec, target)
         asleep = view.status.asleep
-        if not idle.is_asleep(asleep, view.generation, look.wake):
+        if not idle.is_asleep(asleep, view.generation, observed.wake):
             asleep = None
-        plan = look.plan(view.status.hosted or (), asleep)
-        plan, trouble = await self._asked(look, plan, asleep)
-        seen = await self._usage(look, plan)
+        plan = observed.plan(view.status.hosted or (), asleep)
+        plan, trouble = await self._ask_if_due(observed, plan, asleep)
+        seen = await self._usage(observed, plan)
         if seen is not None and seen.sleeps:
-            asleep = idle.fall_asleep(view.generation, look.wake, view.now)
-            plan = look.plan(plan.recorded, asleep)
-        status = self._status(look, plan, asleep, seen)
-        before = look.before(plan, status)
-        written = await self._write(look.deployment, view.status, before)
+            asleep = idle.fall_asleep(view.generation, observed.wake, view.now)
+            plan = observed.plan(plan.recorded, asleep)
+        status = self._status(observed, plan, asleep, seen)
+        before = observed.before(plan, status)
+        written = await self._write(observed.deployment, view.status, before)
         if written is None:
-            return look.deployment, view  # deleted meanwhile, whoever removed its finalizer: nothing is created
-        await self._tell(written, view, asleep, seen)
+            return observed.deployment, view  # deleted meanwhile, whoever removed its finalizer: nothing is created
+        await self._announce_idle(written, view, asleep, seen)
         self._context.guard()
         try:
-            status = await self._make(look, plan, status)
+            status = await self._make(observed, plan, status)
         except Refused:
             await self._write(written, before, status)  # so that it is not requested again and again
             raise
-        plan = await self._delete(look, plan)
+        plan = await self._delete(observed, plan)
         if trouble is not None and plan.serving.state != "Failing":
             raise trouble
         fact = idle.sleeping(asleep, status.usage) if asleep else (seen.fact if seen else idle.NOT_ANSWERING_YET)
-        note = self._told_of_namesakes(look) + self._told_of_others(view, status)
-        serving = replace(_made_or_asked(plan), note=plan.serving.note + note)
+        note = self._namesakes_note(observed) + self._sharers_note(view, status)
+        serving = replace(_serving_after(plan), note=plan.serving.note + note)
         view = replace(view, status=status, serving=serving, serves=plan.serves, cost=status.cost, idle=fact)
-        view = replace(view, answers=look.answers(plan.serves))
+        view = replace(view, answers=observed.answers(plan.serves))
         if serving.available and plan.serves is None:
             view = replace(view, meanwhile=view.status.served_version)  # not listed now: asked by its recorded name
-        answering = look.answering(plan)
-        if serving.state == "Unshown" or (asleep is None and answering and answering.name not in look.found):
+        answering = observed.answering(plan)
+        if serving.state == "Unshown" or (asleep is None and answering and answering.name not in observed.found):
             view = replace(view, idle=None)
         return written, view
 
     @staticmethod
-    def _told_of_namesakes(look: Look) -> str:
+    def _namesakes_note(observed: Observation) -> str:
         """Names deployments that this object may have had before it was recreated (a restore): nothing else does."""
-        recorded = {one.name for one in look.view.status.hosted or ()}
-        alike = hosting.namesakes(look.deployment, look.spec, look.found, look.view.maker)
+        recorded = {one.name for one in observed.view.status.hosted or ()}
+        alike = hosting.namesakes(observed.deployment, observed.spec, observed.found, observed.view.maker)
         named = [one for one in alike if one not in recorded]
         if not named:
             return ""
@@ -127,7 +127,7 @@ class HostedDeployments:
             "cluster: attach it (spec.attach.id), or delete it there"
         )
 
-    def _told_of_others(self, view: DeploymentView, status: ModelDeploymentStatus) -> str:
+    def _sharers_note(self, view: DeploymentView, status: ModelDeploymentStatus) -> str:
         """Says who else has what is attached: each of them shows its cost, though it is billed once.
 
         The object that it was made for deletes it when its own next version answers: an attachment does not block that.
@@ -179,10 +179,12 @@ class HostedDeployments:
     async def _write(
         self, deployment: Manifest, before: ModelDeploymentStatus, status: ModelDeploymentStatus
     ) -> Manifest | None:
-        told = needs_no_reconcile(before, status)
-        return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, told=told)
+        same = needs_no_reconcile(before, status)
+        return await self._context.write_status(MODEL_DEPLOYMENTS, deployment, before, status, notified=same)
 
-    async def _asked(self, look: Look, plan: Plan, asleep: Sleep | None) -> tuple[Plan, ProviderError | None]:
+    async def _ask_if_due(
+        self, observed: Observation, plan: Plan, asleep: Sleep | None
+    ) -> tuple[Plan, ProviderError | None]:
         """The plan after asking the deployment, if that is due; and the error, if that failed.
 
         The deployment exists and is billed whether or not it can be asked, so its cost is shown all the same.
@@ -190,21 +192,21 @@ class HostedDeployments:
         if not plan.ask:
             return plan, None
         try:
-            answers = await self._calls.answers(look.found[look.wanted.name])
+            answers = await self._calls.answers(observed.found[observed.wanted.name])
         except ProviderError as error:
             failure = plan.serving.failure
             if failure is not None:
-                told = failure.model_copy(update={"message": f"{failure.message}: {error.message}"})
-                plan = replace(plan, serving=replace(plan.serving, failure=told))
+                failure = failure.model_copy(update={"message": f"{failure.message}: {error.message}"})
+                plan = replace(plan, serving=replace(plan.serving, failure=failure))
             return plan, error
         if answers:
-            return look.plan(hosted_record.answered(plan.recorded, look.wanted.name), asleep), None
-        note = f"{plan.serving.note}; {look.wanted.name} exists at the provider, and does not answer yet"
+            return observed.plan(hosted_record.answered(plan.recorded, observed.wanted.name), asleep), None
+        note = f"{plan.serving.note}; {observed.wanted.name} exists at the provider, and does not answer yet"
         return replace(plan, serving=replace(plan.serving, note=note)), None
 
-    async def _look(
+    async def _observe(
         self, deployment: Manifest, view: DeploymentView, spec: ModelDeploymentSpec, target: Target
-    ) -> Look:
+    ) -> Observation:
         for one in view.status.hosted or ():
             await self._calls.require_place(one)
         await self._calls.require_models(target.version)
@@ -217,23 +219,23 @@ class HostedDeployments:
         if spec.attach is not None and there is not None and there.connection == wanted.connection:
             found[wanted.name] = await self._calls.details(there)
         for one in view.status.hosted or ():
-            await self._ask_why(one, found)
-            await self._ask_of_changes(one, found)
+            await self._add_failure(one, found)
+            await self._add_changes(one, found)
         facts = self._context.catalogue().of(catalogue_name(target.connection))
-        return Look(deployment, view, spec, target, wanted, found, facts)
+        return Observation(deployment, view, spec, target, wanted, found, facts)
 
-    async def _ask_why(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
+    async def _add_failure(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
         """For a failed or unlisted deployment, add the error that only the operation that created it shows."""
         there = found.get(one.name)
         unsure = there is None or (there.state == "Failed" and not there.failure)
         if one.operation is None or one.released_at is not None or not unsure:
             return
         asked = there or Hosted(one.name, "Creating", one.connection)
-        told = await self._calls.details(replace(asked, operation=one.operation))
-        if told.state == "Failed":
-            found[one.name] = told
+        details = await self._calls.details(replace(asked, operation=one.operation))
+        if details.state == "Failed":
+            found[one.name] = details
 
-    async def _ask_of_changes(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
+    async def _add_changes(self, one: HostedDeployment, found: dict[str, Hosted]) -> None:
         """For a deployment that has answered, add changes that someone may have made at the provider."""
         there = found.get(one.name)
         if there is None or there.state != "Ready" or one.attached or not one.answered or one.released_at is not None:
@@ -241,50 +243,50 @@ class HostedDeployments:
         with suppress(Denied):  # the right for this is optional
             found[one.name] = await self._calls.details(there)
 
-    async def _usage(self, look: Look, plan: Plan) -> idle.UsageCheck | None:
+    async def _usage(self, observed: Observation, plan: Plan) -> idle.UsageCheck | None:
         """The provider's usage figures of the answering deployment; None if none answers."""
-        entry = look.answering(plan)
-        if entry is None or entry.name not in look.found or plan.serving.state == "Idle":
+        entry = observed.answering(plan)
+        if entry is None or entry.name not in observed.found or plan.serving.state == "Idle":
             return None
-        there, now, usage = look.found[entry.name], look.view.now, idle.usage_of(look.usage, entry.name)
+        there, now, usage = observed.found[entry.name], observed.view.now, idle.usage_of(observed.usage, entry.name)
         since = moment(usage.last_request_at) if usage.last_request_at else moment(entry.created_at) - CLOCK_MARGIN
         try:
             figures = await self._calls.usage(there, since, now)
             activity = idle.of_figures(figures, usage, moment(entry.created_at))
         except ProviderError as error:
             activity = idle.Activity(unknown=error.message, started=moment(entry.created_at))
-        return idle.check(usage, activity, self._limits(look, there), now)
+        return idle.check(usage, activity, self._limits(observed, there), now)
 
-    def _limits(self, look: Look, there: Hosted) -> idle.Limits:
-        rate, limit = look.price(there), look.spec.idle
-        bound = there.bound_until is not None and there.bound_until > look.view.now
-        if limit is not None and (bound or there.name != look.wanted.name):
+    def _limits(self, observed: Observation, there: Hosted) -> idle.Limits:
+        rate, limit = observed.price(there), observed.spec.idle
+        bound = there.bound_until is not None and there.bound_until > observed.view.now
+        if limit is not None and (bound or there.name != observed.wanted.name):
             # Stopping it would not end the bill; or it answers until the wanted one does, which was asked for.
             limit = limit.model_copy(update={"action": "None"})
         if rate is None or (rate.per_hour is not None and not Decimal(rate.per_hour)):
             return idle.Limits(limit, None)
-        known = f"with {rate.per_hour} {look.facts.hosting_currency} an hour"
+        known = f"with {rate.per_hour} {observed.facts.hosting_currency} an hour"
         said = f" {known}" if rate.per_hour else " at a price that is not known"
         return idle.Limits(limit, self._warn_after, said)
 
     def _status(
-        self, look: Look, plan: Plan, asleep: Sleep | None, seen: idle.UsageCheck | None
+        self, observed: Observation, plan: Plan, asleep: Sleep | None, seen: idle.UsageCheck | None
     ) -> ModelDeploymentStatus:
         """The status to write before anything is done."""
-        before, now = look.view.status, look.view.now
-        placed = [self._placed(one) for one in plan.recorded]
-        recorded = hosting_cost.billed(placed, look.found, look.price, now)
-        cost = hosting_cost.total(before.cost, before.hosted or (), recorded, look.facts.hosting_currency, now)
-        cost = token_prices.as_before(cost and cost.model_copy(update={"basis": look.basis(recorded)}), before.cost)
-        usage = seen.usage if seen else look.usage
+        before, now = observed.view.status, observed.view.now
+        placed = [self._with_place(one) for one in plan.recorded]
+        recorded = hosting_cost.billed(placed, observed.found, observed.price, now)
+        cost = hosting_cost.total(before.cost, before.hosted or (), recorded, observed.facts.hosting_currency, now)
+        cost = token_prices.as_before(cost and cost.model_copy(update={"basis": observed.basis(recorded)}), before.cost)
+        usage = seen.usage if seen else observed.usage
         return before.model_copy(update={"hosted": list(recorded), "cost": cost, "asleep": asleep, "usage": usage})
 
-    def _placed(self, one: HostedDeployment) -> HostedDeployment:
+    def _with_place(self, one: HostedDeployment) -> HostedDeployment:
         """Add the place as soon as it is known; a recorded place stays."""
         place = one.place or self._calls.place(one.connection)
         return one.model_copy(update={"place": place, "account": one.account or self._calls.account(one.connection)})
 
-    async def _tell(
+    async def _announce_idle(
         self, deployment: Manifest, view: DeploymentView, asleep: Sleep | None, seen: idle.UsageCheck | None
     ) -> None:
         if seen is not None and seen.warns:
@@ -293,7 +295,7 @@ class HostedDeployments:
             note = f"{seen.fact.message if seen else 'it receives no requests'}: its deployment is deleted"
             await self._context.announce(deployment, "Normal", Reason.IDLE, note)
 
-    async def _make(self, look: Look, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
+    async def _make(self, observed: Observation, plan: Plan, status: ModelDeploymentStatus) -> ModelDeploymentStatus:
         """Create what the plan says; returns the status with the operation, which can be followed.
 
         Raises:
@@ -301,11 +303,11 @@ class HostedDeployments:
         """
         if not plan.make:
             return status
-        await self._require_served(look.view.namespace, look.wanted.connection)
-        recorded = next(one for one in plan.recorded if one.name == look.wanted.name)
-        request = hosting.request(look.deployment, look.spec, look.target, recorded)
-        operation = await self._calls.make(look.wanted.connection, request)
-        followed = hosted_record.with_operation(status.hosted or (), look.wanted.name, operation)
+        await self._require_served(observed.view.namespace, observed.wanted.connection)
+        recorded = next(one for one in plan.recorded if one.name == observed.wanted.name)
+        request = hosting.request(observed.deployment, observed.spec, observed.target, recorded)
+        operation = await self._calls.make(observed.wanted.connection, request)
+        followed = hosted_record.with_operation(status.hosted or (), observed.wanted.name, operation)
         return status.model_copy(update={"hosted": list(followed)})
 
     async def _require_served(self, namespace: str, connection: str) -> None:
@@ -324,7 +326,7 @@ class HostedDeployments:
             message = f"{said}: nothing new is created at its provider, and what exists there continues"
             raise Refused(Reason.NAMESPACE_NOT_ALLOWED, message, UNSERVED_PAUSE_SECONDS)
 
-    async def _delete(self, look: Look, plan: Plan) -> Plan:
+    async def _delete(self, observed: Observation, plan: Plan) -> Plan:
         """Delete one deployment that is no longer needed. A failure does not affect the one that answers.
 
         Raises:
@@ -332,19 +334,19 @@ class HostedDeployments:
         """
         for one in [one for one in plan.recorded if one.name in plan.delete[:1]]:
             try:
-                await self._calls.delete(look.found[one.name])
+                await self._calls.delete(observed.found[one.name])
             except ProviderError as error:
                 if plan.serving.state != "Serving":
                     raise
                 logger.warning("%s cannot be deleted at the provider: %s", one.name, error.message)
-                asked_before = {old.name for old in look.view.status.hosted or () if old.released_at}
+                asked_before = {old.name for old in observed.view.status.hosted or () if old.released_at}
                 if error.reason not in TEMPORARY or one.name in asked_before:
                     note = f"; {one.name}, which served before, cannot be deleted and may be billed: {error.message}"
                     return replace(plan, serving=replace(plan.serving, note=plan.serving.note + note))
         return plan
 
 
-def _made_or_asked(plan: Plan) -> Serving:
+def _serving_after(plan: Plan) -> Serving:
     """What answers while it is changed to other terms: whether they are in effect shows at the next reconcile."""
     serving = plan.serving
     if not plan.make or serving.state != "Serving":
@@ -352,7 +354,7 @@ def _made_or_asked(plan: Plan) -> Serving:
     return replace(serving, state="Rolling", answers=serving.version)
 
 
-def rests_for(view: DeploymentView) -> float:
+def next_check(view: DeploymentView) -> float:
     """Seconds until the next check of a deployment that answers or sleeps: a part of its idle limit."""
     limit = view.spec.idle if view.spec else None
     return RESTING_SECONDS if limit is None else max(MOVING_SECONDS, min(RESTING_SECONDS, limit.after_seconds / 5))

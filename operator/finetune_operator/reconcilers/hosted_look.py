@@ -28,7 +28,7 @@ from finetune_operator.runtime.store import Store
 
 
 @dataclass(frozen=True)
-class Look:
+class Observation:
     """One observation of a ModelDeployment."""
 
     deployment: Manifest
@@ -58,7 +58,7 @@ class Look:
             return decide.sleep(recorded, self.found, self.wanted, now)
         if self.spec.attach is not None:
             return attached.plan(recorded, self.found, self.wanted, self._served(), now)
-        return decide.plan(recorded, self.found, self.wanted, now, failed=self._is_told_to_have_failed())
+        return decide.plan(recorded, self.found, self.wanted, now, failed=self._has_failed())
 
     def answering(self, plan: Plan) -> HostedDeployment | None:
         """The record of the deployment that answers, even if the provider does not list it at the moment."""
@@ -74,7 +74,7 @@ class Look:
         kept = hosted_record.on_terms_of(status.hosted or (), self.view.status.hosted or (), self.wanted.name)
         return status.model_copy(update={"hosted": list(kept)})
 
-    def _is_told_to_have_failed(self) -> bool:
+    def _has_failed(self) -> bool:
         """Whether status says that the wanted version has failed."""
         status, view = self.view.status, self.view
         is_same = status.observed_generation == view.generation and status.target_version == self.wanted.version
@@ -88,12 +88,12 @@ class Look:
         names = {
             hosting.named(version.artifact): version.version
             for version in versions
-            if hosting.named(version.artifact) and self._is_there(version)
+            if hosting.named(version.artifact) and self._is_in_same_place(version)
         }
         names |= {hosting.named(self.target.version.artifact): self.target.version.version}  # if several have the model
         return attached.KnownVersions(self.spec.model_ref.name, names, self.target.connection.azure_open_ai is None)
 
-    def _is_there(self, version: ModelVersion) -> bool:
+    def _is_in_same_place(self, version: ModelVersion) -> bool:
         """Whether a version's model is in the same place as the wanted one."""
         return version.connection == self.wanted.connection and version.place in {None, self.target.version.place}
 

@@ -28,7 +28,7 @@ from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.hosted_look import as_recorded, left_behind, others_with
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS
 
-_LOOKED_FOR = (
+_SEARCHING = (
     "nothing records what it had at a provider, as after a restore without status, and a list there may lack what was "
     "made a moment ago: it is looked for two minutes before this object goes"
 )
@@ -47,21 +47,21 @@ class HostedRelease:
         Raises:
             KubeError: the finalizer cannot be removed, or its next try is not due.
         """
-        self._context.require_may_let_go(deployment, PROVIDER_FINALIZER)
+        self._context.require_finalizer_removable(deployment, PROVIDER_FINALIZER)
         if is_abandoned(deployment):
             goes_on = hosted_record.with_cost([one for one in view.status.hosted or () if not one.attached])
             goes_on = goes_on or "what it may have had"
             note = f"released, and left at the provider until somebody deletes it there: {goes_on}"
             await self._context.announce(deployment, "Warning", "Abandoned", note)
-        elif view.spec.keeps if view.spec else _is_to_stay(deployment):
-            await self._tell_retained(deployment, view)
+        elif view.spec.keeps if view.spec else _is_retained(deployment):
+            await self._announce_retained(deployment, view)
         else:
             try:
-                beside, unseen = await self._beside(deployment, view)
-                left, trouble = await self._end(deployment, view, beside)
+                elsewhere, unseen = await self._elsewhere(deployment, view)
+                left, trouble = await self._end(deployment, view, elsewhere)
             except ProviderError as error:
                 view = replace(view, status=left_behind(view, view.status.hosted or ()))
-                return deletion_decision(view, _held_up(deployment, view, error))
+                return deletion_decision(view, _blocked(deployment, view, error))
             waits = view.unrecorded and not left and hosted_record.may_still_show(_deleted_at(deployment), view.now)
             # What was found now is recorded; without the annotation no other place is checked again.
             last_look = not left or (view.unrecorded and not begun(deployment))
@@ -70,19 +70,19 @@ class HostedRelease:
             if left:
                 view = replace(view, status=left_behind(view, left))
             if trouble is not None:
-                return deletion_decision(view, _held_up(deployment, view, trouble))
+                return deletion_decision(view, _blocked(deployment, view, trouble))
             if left:
                 return deletion_decision(view, _still_there(deployment, view, left))
             if waits:
-                return deletion_decision(view, reconciling(Reason.PENDING, _LOOKED_FOR))
+                return deletion_decision(view, reconciling(Reason.PENDING, _SEARCHING))
             if view.unrecorded:
                 await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
-            await self._tell_unknown(deployment, view)
-            await self._tell_shared(deployment, view)
-        await self._context.let_go(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
+            await self._announce_unknown(deployment, view)
+            await self._announce_shared(deployment, view)
+        await self._context.remove_finalizer(MODEL_DEPLOYMENTS, deployment, PROVIDER_FINALIZER)
         return None
 
-    async def _tell_retained(self, deployment: Manifest, view: DeploymentView) -> None:
+    async def _announce_retained(self, deployment: Manifest, view: DeploymentView) -> None:
         """Say what stays because of the policy, and what was already requested to be deleted before it changed."""
         hosted = view.status.hosted or ()
         if kept := hosted_record.with_cost([one for one in hosted if one.released_at is None]):
@@ -94,7 +94,7 @@ class HostedRelease:
         if view.unrecorded:
             await self._context.announce(deployment, "Warning", "Retained", unrecorded(view.unrecorded))
 
-    async def _tell_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
+    async def _announce_unknown(self, deployment: Manifest, view: DeploymentView) -> None:
         """Name an attached deployment that stays: it was never seen to serve a version of the model."""
         attach = view.spec.attach if view.spec else None
         known = {one.name for one in view.status.hosted or () if one.attached}
@@ -105,7 +105,7 @@ class HostedRelease:
             )
             await self._context.announce(deployment, "Warning", "Retained", note)
 
-    async def _tell_shared(self, deployment: Manifest, view: DeploymentView) -> None:
+    async def _announce_shared(self, deployment: Manifest, view: DeploymentView) -> None:
         """Name an attached deployment that stays because others use it: the last of them deletes it."""
         for one in view.status.hosted or ():
             others = others_with(self._context.store, view, one) if one.attached else []
@@ -113,7 +113,7 @@ class HostedRelease:
                 note = f"{one.name} is not deleted, and {hosted_record.billed(one)}: {', '.join(others)} has it too"
                 await self._context.announce(deployment, "Warning", "Retained", note)
 
-    async def _beside(self, deployment: Manifest, view: DeploymentView) -> tuple[dict[str, Hosted], list[str]]:
+    async def _elsewhere(self, deployment: Manifest, view: DeploymentView) -> tuple[dict[str, Hosted], list[str]]:
         """What exists where other versions are served: a status restored from a backup lacks what was created since.
 
         An emptied status names no place at all. Then the annotation beside our finalizer does; without that, and if the
@@ -155,9 +155,9 @@ class HostedRelease:
         return hosting.is_hosted(spec) or (said is not None and bool(hosting.HOSTED & (said.get("spec") or {}).keys()))
 
     async def _end(
-        self, deployment: Manifest, view: DeploymentView, beside: Mapping[str, Hosted]
+        self, deployment: Manifest, view: DeploymentView, elsewhere: Mapping[str, Hosted]
     ) -> tuple[list[HostedDeployment], ProviderError | None]:
-        """Request deletions one at a time, as the account allows. `beside`: what exists in other places.
+        """Request deletions one at a time, as the account allows. `elsewhere`: what exists in other places.
 
         Returns:
             The records of all that are left, as seen before the request; and the request's error, if any.
@@ -171,7 +171,7 @@ class HostedRelease:
         for one in recorded:
             await self._calls.require_place(one)
         connections = {one.connection for one in recorded} | (_of_versions(view) if view.unrecorded else set())
-        found = {**beside, **await self._calls.standing(sorted(connections), recorded)}
+        found = {**elsewhere, **await self._calls.standing(sorted(connections), recorded)}
         prefix = hosting.prefix(deployment, view.spec, view.maker, found) if view.spec else "\0"
         ours = hosted_record.ours(recorded, found, prefix, view.now)
         ours = list(hosting_cost.billed(ours, found, as_recorded, view.now))
@@ -207,7 +207,7 @@ def _may_be_hosted(version: ModelVersion, view: DeploymentView) -> bool:
     return hosting.is_hosted(connection) or (unread and not (version.artifact.uri or "").startswith("pvc://"))
 
 
-def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:
+def _blocked(deployment: Manifest, view: DeploymentView, error: ProviderError) -> list[Fact]:
     """Why its deployments are not deleted yet. A transient failure is no alarm unless it lasts."""
     passes = error.reason in TEMPORARY and not isinstance(error, Refused) and view.now - _deleted_at(deployment) < LONG
     if passes or error.reason == Reason.RATE_LIMITED:
@@ -218,12 +218,12 @@ def _held_up(deployment: Manifest, view: DeploymentView, error: ProviderError) -
     return stalled(error.reason, f"{', '.join(names)} cannot be deleted, and may be billed: {message}")
 
 
-def _is_to_stay(deployment: Manifest) -> bool:
+def _is_retained(deployment: Manifest) -> bool:
     """The deletion policy of a spec that this release cannot read."""
     return bool(deployment["spec"].get("deletionPolicy") == "Retain")
 
 
-def _on_their_way(left: Sequence[HostedDeployment]) -> str:
+def _deletion_note(left: Sequence[HostedDeployment]) -> str:
     """What is being deleted, and what was recorded but never listed: it may have been refused, for a quota say."""
     shown = [one.name for one in left if one.unseen_since is None or one.released_at is not None]
     hidden = [one.name for one in left if one.name not in shown]
@@ -239,7 +239,7 @@ def _still_there(deployment: Manifest, view: DeploymentView, left: Sequence[Host
     # The provider may have been asked late, for example because its connection was missing.
     asked = max(deleted, min((one.released_at for one in left if one.released_at), default=deleted), key=moment)
     if view.now - moment(asked) < LONG:
-        return reconciling(Reason.PENDING, _on_their_way(left))
+        return reconciling(Reason.PENDING, _deletion_note(left))
     said = f"still at the provider, which has accepted the deletion requested at {asked}: {names}. See there"
     message = f"{said} what holds it up; or annotate this object with {ABANDON_ANNOTATION}=true to release it"
     return stalled(Reason.PROVIDER_BUSY, message)

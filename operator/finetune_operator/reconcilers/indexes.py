@@ -16,7 +16,7 @@ from finetune_operator.providers.hugging_face.training import (
     pods_of_job,
     pods_of_owner,
 )
-from finetune_operator.reconcilers.reading import is_of_the_definition
+from finetune_operator.reconcilers.reading import is_default_status
 from finetune_operator.runtime.kube import (
     CONNECTIONS,
     DEPLOYMENTS,
@@ -151,7 +151,7 @@ def _index_job(job: Manifest) -> Iterator[str]:
         ended = False
         yield under_way(namespace, model)
         yield from _index_stuck(job)
-    if is_of_the_definition(job.get("status") or {}):
+    if is_default_status(job.get("status") or {}):
         yield UNRECORDED
     yield in_namespace(namespace)
     yield labelled(namespace, names.fit(job["metadata"]["name"]))
@@ -184,7 +184,7 @@ def _index_model(model: Manifest) -> Iterator[str]:
 
 
 _WAITS = {**{reason: reason for reason in PASSING}, Reason.POD_REJECTED: Reason.UNSCHEDULABLE}
-"""What may pass by itself. A pod that is rejected and waits does so for a ResourceQuota: it finds no room there."""
+"""Reasons that may resolve themselves, as the metric shows them. A rejected pod that waits lacks room in its quota."""
 
 
 def _index_stuck(obj: Manifest) -> Iterator[str]:

@@ -33,7 +33,7 @@ from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.indexes import under_way
-from finetune_operator.reconcilers.job_look import Looks
+from finetune_operator.reconcilers.job_look import JobObserver
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox
@@ -57,7 +57,7 @@ class JobReconciler:
         self._context = context
         self._providers = providers
         self._reports = reports
-        self._looks = Looks(context, providers, reports, cloud)
+        self._observer = JobObserver(context, providers, reports, cloud)
         self._cloud = cloud
         self._offers = offers
 
@@ -67,32 +67,33 @@ class JobReconciler:
         if job is None:
             self._reports.forget_named(key.namespace, key.name)
             return None
-        view, decision = await self._looks.at(job)
-        unseen = view.run.state == "Unreachable" and decision.only_says
-        await self._tell_ignored(job, view)
-        await self._cloud.end_beside(job, view)
+        view, decision = await self._observer.observe_and_decide(job)
+        unreachable = view.run.state == "Unreachable" and decision.only_says
+        await self._announce_ignored(job, view)
+        await self._cloud.cancel_surplus(job, view)
         if decision.register and view.spec is not None:
             offered, model = replace(view, status=decision.status), view.spec.model_ref.name
             refused = self._offers.make(offered, model, self._under_way(key.namespace, model))
             if refused is None:
                 return None
-            decision = _not_taken(view, refused)
+            decision = _result_refused(view, refused)
         try:
             if cloud_job.needs_finalizer(view):
-                job = await self._cloud.hold(job)
+                job = await self._cloud.add_finalizer(job)
             job, decision = await self._act(job, view, decision)
         except Busy as busy:
             return Requeue(busy.retry_after or 1.0)
         except ProviderError as error:
-            unseen = not decision.stop  # that a stop was requested is recorded, whoever else has written the status
-            say = outcomes.not_stopped if decision.stop else trouble
-            decision = say(view, error.failure(), error.retry_after or ASK_AGAIN_SECONDS)
+            # That a stop was requested is recorded, whoever else has written the status.
+            unreachable = not decision.stop
+            outcome = outcomes.not_stopped if decision.stop else trouble
+            decision = outcome(view, error.failure(), error.retry_after or ASK_AGAIN_SECONDS)
         except REFUSALS as refusal:
             decision = not_done(view, refusal.message)
         if decision.later:
             return Requeue(decision.requeue_after or 0)
         at_work = is_submitted(view.provider) and view.status.phase in {"Queued", *AT_WORK}
-        if unseen and at_work and (left := self._context.left_to_another(job)) > 0:
+        if unreachable and at_work and (left := self._context.seconds_left_to_another(job)) > 0:
             return Requeue(min(left, ASK_AGAIN_SECONDS))  # the other writer may see more than this operator
         return await self._conclude(job, view, decision)
 
@@ -102,15 +103,15 @@ class JobReconciler:
             self._forget(view.uid)
             return None
         if decision.delete:
-            return await self._end_of_time(job)
+            return await self._delete_expired(job)
         if self._cloud.is_behind(job, view, decision):
             return Requeue(ASK_AGAIN_SECONDS)
         status = decision.status.model_copy(update={"display": _display(view, decision.status)})
         # Only this job is affected, and it is being reconciled: figures that grow with time would trigger it for ever.
-        counts = any(now > before for before, now in zip(_counted(view.status), _counted(status), strict=True))
+        counts = any(now > before for before, now in zip(_counters(view.status), _counters(status), strict=True))
         memory = "provider" if counts else ""
-        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, told=True, memory=memory)
-        await self._tell(job, view.status, status)
+        await self._context.write_status(FINE_TUNE_JOBS, job, view.status, status, notified=True, memory=memory)
+        await self._announce(job, view.status, status)
         if status.completion_time is not None or view.deleting:
             self._forget(view.uid)
         if status.completion_time is not None and view.spec is not None:
@@ -118,7 +119,7 @@ class JobReconciler:
             self._offers.ended(view.namespace, model, self._under_way(view.namespace, model))
         return None if decision.requeue_after is None else Requeue(decision.requeue_after)
 
-    async def _end_of_time(self, job: Manifest) -> Requeue | None:
+    async def _delete_expired(self, job: Manifest) -> Requeue | None:
         """Delete a job whose time to live is over; if a policy forbids that, it stays and is tried again later.
 
         Raises:
@@ -189,23 +190,23 @@ class JobReconciler:
             return job, not_started(view, error.failure)
         return job, replace(decision, status=decision.status.with_provider(job_id=job_id))
 
-    async def _tell_ignored(self, job: Manifest, view: JobView) -> None:
+    async def _announce_ignored(self, job: Manifest, view: JobView) -> None:
         if view.spec is not None and (view.deleting or not view.finished):
             again = view.retry_asked and not view.finished and view.status.start_time is not None
             of, labels = annotations_of(job), labels_of(job)
             said = ignored_fields.of_job(view.spec, of, view.connection, labels=labels, asked_again=again)
-            await self._context.tell_ignored(job, said)
+            await self._context.announce_ignored(job, said)
             if twice := duplicate_warning(view):
                 await self._context.announce(job, "Warning", "AlreadyAVersion", twice)
 
-    async def _tell(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
+    async def _announce(self, job: Manifest, old: FineTuneJobStatus, new: FineTuneJobStatus) -> None:
         """Post an Event about what users should notice; count failures."""
-        await self._context.tell(job, headline(old, new))
+        await self._context.announce_event(job, headline(old, new))
         if new.phase == "Failed" and old.phase != "Failed" and new.failure is not None:
             metrics.FAILURES.labels(new.failure.reason.value).inc()
 
 
-def _not_taken(view: JobView, why: Failure) -> Decision:
+def _result_refused(view: JobView, why: Failure) -> Decision:
     """The decision if the model cannot take the job's result now: training is done, and status shows how far it is."""
     fields = {"phase": last_work(view.run.report), **reported_without_eta(view.run.report, view.status)}
     view = replace(view, status=view.status.model_copy(update=fields))
@@ -219,16 +220,16 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     left = leftovers.leftover_event(old.conditions, new.conditions)
     if left is not None and new.completion_time is not None:
         return left
-    retried = _counted(new)[0] > _counted(old)[0]
+    retried = _counters(new)[0] > _counters(old)[0]
     if retried and new.provider is not None and new.provider.last_failure is not None:
         failure = new.provider.last_failure
         return "Warning", "Retrying", f"attempt {failure.attempt}: {failure.reason.value}: {failure.message}"
     if new.failure is not None and (old.failure is None or old.failure.reason != new.failure.reason):
         return "Warning", new.failure.reason.value, new.failure.sentences
     if new.phase == old.phase or new.phase in AT_WORK or new.phase is None:
-        return tracker_event(old, new) or _asked_in_vain(old, new)
-    if new.phase == "Succeeded" and (doubt := _doubt(new)) is not None:
-        reason, but = doubt
+        return tracker_event(old, new) or _ineffective_retry(old, new)
+    if new.phase == "Succeeded" and (caveat := _caveat(new)) is not None:
+        reason, but = caveat
         return "Warning", reason, f"version {new.model_version} is registered, {but}"
     # Progress is in status; an Event for each phase would be most of what the API server is asked for.
     notes = {
@@ -238,13 +239,13 @@ def headline(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, 
     return ("Normal", new.phase, notes[new.phase]) if new.phase in notes else None
 
 
-def _counted(status: FineTuneJobStatus) -> tuple[int, int]:
+def _counters(status: FineTuneJobStatus) -> tuple[int, int]:
     """Counters that have a limit: retries, and pods that failed to ask the model at its provider."""
     evaluation = status.provider.evaluation if status.provider else None
     return status.provider.retries if status.provider else 0, evaluation.failures if evaluation else 0
 
 
-def _doubt(status: FineTuneJobStatus) -> tuple[str, str] | None:
+def _caveat(status: FineTuneJobStatus) -> tuple[str, str] | None:
     """Reason and text of what users of a new version should know first, if anything."""
     result, provider = status.result, status.provider
     said = result.warnings[0] if result and result.warnings else ""
@@ -259,7 +260,7 @@ def _doubt(status: FineTuneJobStatus) -> tuple[str, str] | None:
     return ("Succeeded", f"but {said}") if said else None
 
 
-def _asked_in_vain(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
+def _ineffective_retry(old: FineTuneJobStatus, new: FineTuneJobStatus) -> tuple[str, str, str] | None:
     """The Event for a new retryNonce on a job that has succeeded: its user waits for a restart that will not come."""
     if not is_true(old.conditions, "Complete") or new.observed_retry_nonce in {None, old.observed_retry_nonce}:
         return None

@@ -40,7 +40,7 @@ ORPHAN = "orphan"
 """Kubernetes' own finalizer, there until an object's dependents have no owner any more."""
 
 
-class Looks:
+class JobObserver:
     """Observes jobs; changes nothing."""
 
     def __init__(self, context: Context, providers: Providers, reports: ReportBox, cloud: CloudJobs) -> None:
@@ -49,7 +49,7 @@ class Looks:
         self._reports = reports
         self._cloud = cloud
 
-    async def at(self, job: Manifest) -> tuple[JobView, Decision]:
+    async def observe_and_decide(self, job: Manifest) -> tuple[JobView, Decision]:
         """Observe and decide. A refusal is final, so it must rest on what the API says now and not on the store.
 
         A namespace, its connection and a job may come in one commit, and their watches are not in step.
@@ -70,7 +70,7 @@ class Looks:
         connection = context.connection(spec.connection_ref.name) if spec else None
         status = remembered(job, status, connection)
         provider, model = self._providers.of(status, connection), self._model(job, spec)
-        status, run = await _seen(provider, job, spec, status)
+        status, run = await _latest_run(provider, job, spec, status)
         view = JobView(
             name=metadata["name"],
             namespace=metadata["namespace"],
@@ -84,7 +84,7 @@ class Looks:
             status=status,
             connection=connection,
             connection_unread=spec is not None and not connection and context.has_connection(spec.connection_ref.name),
-            usable_connections=() if connection else self._usable(metadata["namespace"]),
+            usable_connections=() if connection else self._usable_connections(metadata["namespace"]),
             namespace_labels=context.labels_of(metadata["namespace"]),
             run=run,
             live_pods=provider.has_live_pods(job),
@@ -104,14 +104,15 @@ class Looks:
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
         )
-        return self._outside(job, view) if self._providers.is_remote(status, connection) else self._here(job, view)
+        remote = self._providers.is_remote(status, connection)
+        return self._with_provider_facts(job, view) if remote else self._with_local_facts(job, view)
 
-    def _usable(self, namespace: str) -> tuple[str, ...]:
+    def _usable_connections(self, namespace: str) -> tuple[str, ...]:
         """Connections that accept jobs of a namespace."""
         specs = {name: self._context.connection(name) for name in self._context.connections_of(namespace)}
         return tuple(name for name, spec in specs.items() if spec and spec.fine_tuning.enabled)
 
-    def _here(self, job: Manifest, view: JobView) -> JobView:
+    def _with_local_facts(self, job: Manifest, view: JobView) -> JobView:
         """Add what is known only of a job on this cluster."""
         # What ends with its namespace may be deleted after its children: nothing can be created any more.
         deleting, folder = view.deleting or view.ending, view.provider.artifact_uri or ""
@@ -119,7 +120,7 @@ class Looks:
         copy_of = self._original_of(view, folder) if shares else ""
         return replace(view, deleting=deleting, heard_at=self._heard_at(job, view), copy_of=copy_of)
 
-    def _outside(self, job: Manifest, view: JobView) -> JobView:
+    def _with_provider_facts(self, job: Manifest, view: JobView) -> JobView:
         """Add what is known only of a job at a provider."""
         tuned, base = self._cloud.answers.asked(view.uid)
         copy_of = self._original_of(view, view.provider.owner_uid) if view.provider.owner_uid != view.uid else ""
@@ -161,9 +162,10 @@ class Looks:
 
     def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:
         """When the running trainer last reported."""
+        if view.run.state != "Active":
+            return None
         metadata = job["metadata"]
-        listens = view.run.state == "Active"
-        return self._reports.heard_at(metadata["namespace"], metadata["name"], metadata["uid"]) if listens else None
+        return self._reports.last_heard_at(metadata["namespace"], metadata["name"], metadata["uid"])
 
     def _model(self, job: Manifest, spec: FineTuneJobSpec | None) -> Manifest | None:
         """The FineTunedModel of the job's version, if it exists yet."""
@@ -187,7 +189,7 @@ class Looks:
         return self._providers.of(status, connection).output_uri(job, spec, connection)
 
 
-async def _seen(
+async def _latest_run(
     provider: TrainingProvider, job: Manifest, spec: FineTuneJobSpec | None, status: FineTuneJobStatus
 ) -> tuple[FineTuneJobStatus, Run]:
     """The status with the latest attempt, and that attempt's state, or why it cannot be read."""

@@ -13,7 +13,7 @@ from finetune_operator.reconcilers.hosted_look import wake_of
 from finetune_operator.reconcilers.indexes import pods_of_deployment
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, PODS
 
-LOOKS_PER_LIMIT = 5
+MEASUREMENTS_PER_LIMIT = 5
 SOONEST_SECONDS, LATEST_SECONDS = 10.0, 300.0
 
 
@@ -29,12 +29,12 @@ class LocalIdle:
     context: Context
     metrics: PodMetrics
 
-    async def look(self, deployment: Manifest, view: DeploymentView) -> tuple[Manifest, DeploymentView]:
+    async def measure(self, deployment: Manifest, view: DeploymentView) -> tuple[Manifest, DeploymentView]:
         """Add the server's use to the view. If it is to be stopped, status has been written with that."""
         wake, status = wake_of(deployment), view.status
         limit = view.spec.idle if view.spec else None
         if limit is None:
-            return deployment, not_looked_at(view)
+            return deployment, without_idle(view)
         if status.asleep is not None and idle.is_asleep(status.asleep, view.generation, wake):
             return deployment, replace(view, idle=idle.sleeping(status.asleep, status.usage))
         status = status.model_copy(update={"asleep": None})
@@ -48,7 +48,7 @@ class LocalIdle:
         asleep = idle.fall_asleep(view.generation, wake, view.now)
         status = status.model_copy(update={"asleep": asleep})
         written = await self.context.write_status(MODEL_DEPLOYMENTS, deployment, view.status, status)
-        await self.context.announce(deployment, "Normal", Reason.IDLE, f"{seen.fact.message}: its pods are ended")
+        await self.context.announce(deployment, "Normal", Reason.IDLE, f"{seen.fact.message}: its pods are stopped")
         return written or deployment, replace(view, status=status, idle=idle.sleeping(asleep, seen.usage))
 
     async def _activity(self, view: DeploymentView) -> idle.Activity:
@@ -61,16 +61,16 @@ class LocalIdle:
         return idle.of_pods(list(uses), view.status.usage, view.now)
 
 
-def not_looked_at(view: DeploymentView) -> DeploymentView:
+def without_idle(view: DeploymentView) -> DeploymentView:
     """The view if spec.idle is not set: nothing is asleep, and earlier usage is dropped."""
-    looked_at = any(one.type == idle.CONDITION for one in view.status.conditions or ())
+    was_measured = any(one.type == idle.CONDITION for one in view.status.conditions or ())
     status = view.status.model_copy(update={"asleep": None, "usage": None})
-    return replace(view, status=status, idle=idle.NOT_CHECKED if looked_at else None)
+    return replace(view, status=status, idle=idle.NOT_CHECKED if was_measured else None)
 
 
-def looks_again(view: DeploymentView) -> float | None:
+def next_measurement(view: DeploymentView) -> float | None:
     """Seconds until the use is measured again; None if it is not measured."""
     limit = view.spec.idle if view.spec else None
     if limit is None or view.status.asleep is not None:
         return None
-    return max(SOONEST_SECONDS, min(LATEST_SECONDS, limit.after_seconds / LOOKS_PER_LIMIT))
+    return max(SOONEST_SECONDS, min(LATEST_SECONDS, limit.after_seconds / MEASUREMENTS_PER_LIMIT))

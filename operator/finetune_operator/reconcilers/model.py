@@ -112,18 +112,18 @@ class ModelReconciler:
         self._offers = offers
         self._weights = Weights(context, accounts, observe)
         self._release = ModelRelease(context, self._weights)
-        self.gone = self._release.gone
+        self.remember_deleted = self._release.remember_deleted
 
     async def reconcile(self, key: Key) -> Requeue | None:
         """Reconcile one model; a second time if the store was behind and the write conflicted."""
         try:
-            return await self._look(key)
+            return await self._reconcile(key)
         except Conflict:
             await self._context.refresh(FINE_TUNED_MODELS, key.name, key.namespace)
-            return await self._look(key)
+            return await self._reconcile(key)
 
-    async def _look(self, key: Key) -> Requeue | None:
-        await self._release.tell_of_gone(key.namespace, key.name)
+    async def _reconcile(self, key: Key) -> Requeue | None:
+        await self._release.announce_left_weights(key.namespace, key.name)
         offered = self._offered(key)
         model = await self._context.read(FINE_TUNED_MODELS, key)
         if model is None and offered:
@@ -140,17 +140,19 @@ class ModelReconciler:
             return None
         view = self._observe(model)
         if view.spec is not None:
-            await self._context.tell_ignored(model, ignored_fields.of_model(view.spec, annotations_of(model)))
+            await self._context.announce_ignored(model, ignored_fields.of_model(view.spec, annotations_of(model)))
         if view.deleting:
-            return await self._leave(key, model, view, offered)
+            return await self._reconcile_deleted(key, model, view, offered)
         try:
-            model = await self._release.hold(model, view)
+            model = await self._release.set_finalizer(model, view)
         except REFUSALS:  # an Event was posted; no watch event tells when it is over
-            again = await self._settle(key, model, view, offered)
+            again = await self._register(key, model, view, offered)
             return Requeue(min(again.after_seconds if again else REFUSED_CHECK_SECONDS, REFUSED_CHECK_SECONDS))
-        return await self._settle(key, model, view, offered)
+        return await self._register(key, model, view, offered)
 
-    async def _leave(self, key: Key, model: Manifest, view: ModelView, offered: Sequence[JobView]) -> Requeue | None:
+    async def _reconcile_deleted(
+        self, key: Key, model: Manifest, view: ModelView, offered: Sequence[JobView]
+    ) -> Requeue | None:
         """Handle a model that is being deleted: offers wait, as the model is created again once this one is gone."""
         if offered:
             kept = f", and kept by its finalizers {kept_by(model)}" if kept_by(model) else ""
@@ -176,20 +178,20 @@ class ModelReconciler:
         found = self._context.store.get(FINE_TUNE_JOBS, job.name, job.namespace)
         return found is not None and found["metadata"]["uid"] == job.uid
 
-    async def _settle(self, key: Key, model: Manifest, view: ModelView, offered: list[JobView]) -> Requeue | None:
+    async def _register(self, key: Key, model: Manifest, view: ModelView, offered: list[JobView]) -> Requeue | None:
         """Register waiting versions and the active one in one write: there is never a version without an active one."""
         before, known = view.status, self._recovered(model, view)
         if known is not before:
             back = ", ".join(str(one.version) for one in known.versions or () if one not in (before.versions or ()))
-            note = f"status had lost version {back}: their jobs have told of them"
+            note = f"status had lost version {back}: it is restored from their jobs"
             await self._context.announce(model, "Warning", "Recovered", note)
-            gone, going = self._deleted(model, known)
+            gone, going = self._pruned_and_pruning(model, known)
             view = replace(view, pruned=gone, pruning=going)
         # A version is never older than its model, unless both came from a backup.
-        born = moment(model["metadata"]["creationTimestamp"])
-        made = [replace(job, now=max(job.now, born)) for job in offered]
+        created = moment(model["metadata"]["creationTimestamp"])
+        made = [replace(job, now=max(job.now, created)) for job in offered]
         view = replace(view, status=registered(known, made, model_size.room))
-        decision, pruning = await self._let_history_go(model, before, view)
+        decision, pruning = await self._prune_history(model, before, view)
         # The deployment follows status.activeVersion, so that is written first where it changes.
         changes = decision.status.active_version != before.active_version
         deployed = Deployed() if changes else await self._deploy(model, view, decision)
@@ -197,7 +199,7 @@ class ModelReconciler:
             decision = replace(decision, status=not_deployed(view, decision.status, deployed.refused))
         status = _with_leftovers(view, decision.status, pruning)
         status = model_size.fit(status.model_copy(update={"display": model_display(status)}))
-        if await self._written(key, model, before, status) is None:
+        if await self._write_status(key, model, before, status) is None:
             self._context.enqueue(key)  # deleted meanwhile: the offers create it again
             return None
         settled = has_versions_of(view.status, offered)
@@ -208,7 +210,7 @@ class ModelReconciler:
             deployed = await self._deploy(model, view, decision)
             note = f"version {status.active_version} is active (before: {before.active_version or 'none'})"
             await self._context.announce(model, "Normal", "Activated", note)
-        await self._context.tell(model, headline(before, status))
+        await self._context.announce_event(model, headline(before, status))
         if deployed.refused is not None and changes:
             return Requeue(0)  # the next reconcile writes that to status
         pinned = PIN_CHECK_SECONDS if pins_missing_version(view) else None
@@ -222,7 +224,7 @@ class ModelReconciler:
         self._offers.turn_away(key, no_room(key.name, view.status, makes_room=makes_room, trouble=trouble))
         return ROOM_CHECK_SECONDS if makes_room else REFUSED_CHECK_SECONDS
 
-    async def _written(
+    async def _write_status(
         self, key: Key, model: Manifest, before: FineTunedModelStatus, status: FineTunedModelStatus
     ) -> Manifest | None:
         """Write the model's status; returns None if it is gone. A refusal is passed on to jobs with results in it."""
@@ -232,7 +234,7 @@ class ModelReconciler:
             self._offers.refuse(key, f"cannot be written: {refusal.message}")
             raise
 
-    async def _let_history_go(
+    async def _prune_history(
         self, model: Manifest, before: FineTunedModelStatus, view: ModelView
     ) -> tuple[ModelDecision, Pruning]:
         """The decision, after pruning the history as far as possible."""
@@ -241,13 +243,13 @@ class ModelReconciler:
         recorded = {version.version for version in before.versions or ()}
         namespace = model["metadata"]["namespace"]
         known = (version for version in decision.prune if version.version in recorded)
-        surplus = [version for version in known if self._has_said_so(namespace, version)]
+        surplus = [version for version in known if self._job_knows_version(namespace, version)]
         if any(version.version not in view.pruning for version in surplus):
             await self._require_unchanged(model)
         pruning = await self._prune_all(model, surplus)
         return (decide(replace(view, pruned=view.pruned | pruning.gone)) if pruning.gone else decision), pruning
 
-    def _has_said_so(self, namespace: str, version: ModelVersion) -> bool:
+    def _job_knows_version(self, namespace: str, version: ModelVersion) -> bool:
         """Whether the job of a version says that it made one, or is gone.
 
         A policy may prevent that for long. After the version is pruned such a job would offer it again, as the newest.
@@ -279,7 +281,7 @@ class ModelReconciler:
         for job in store.select(FINE_TUNE_JOBS, made_version(namespace, name)):
             spec, _ = parse_spec(FineTuneJobSpec, job)
             made = spec and of_record(job["metadata"], spec, parse_status(FineTuneJobStatus, job))
-            if made and not _is_of_an_earlier(model, made, job):
+            if made and not _belongs_to_earlier_model(model, made, job):
                 records.append(made)
         served = next((one.status.served_version for one in view.serving if one.spec.version == "Active"), None)
         return recovered(status, records, served, model_size.room)
@@ -288,7 +290,7 @@ class ModelReconciler:
         metadata = model["metadata"]
         spec, spec_error = parse_spec(FineTunedModelSpec, model)
         status = parse_status(FineTunedModelStatus, model)
-        gone, going = self._deleted(model, status)
+        gone, going = self._pruned_and_pruning(model, status)
         return ModelView(
             name=metadata["name"],
             generation=metadata["generation"],
@@ -297,15 +299,17 @@ class ModelReconciler:
             spec_error=unread_spec(FineTunedModelSpec, model, spec_error),
             status=status,
             deployments=self._deployments(model),
-            standing=self._left_standing(metadata["namespace"], metadata["name"]),
+            standing=self._versions_of_servers(metadata["namespace"], metadata["name"]),
             pruned=gone,
             pruning=going,
-            makers=self._makers(metadata["namespace"], status),
+            makers=self._existing_jobs(metadata["namespace"], status),
             under_way=self._under_way(metadata["namespace"], metadata["name"], spec, status),
             now=self._context.clock(),
         )
 
-    def _deleted(self, model: Manifest, status: FineTunedModelStatus) -> tuple[frozenset[int], frozenset[int]]:
+    def _pruned_and_pruning(
+        self, model: Manifest, status: FineTunedModelStatus
+    ) -> tuple[frozenset[int], frozenset[int]]:
         """Versions whose weights are deleted, and those whose weights are deleted or being deleted."""
         found = ((one.version, self._weights.job_of(model, one)) for one in status.versions or ())
         jobs = {number: job for number, job in found if job is not None}
@@ -320,7 +324,7 @@ class ModelReconciler:
             return []
         return [job for _, job in self._context.store.addresses(FINE_TUNE_JOBS, under_way(namespace, name))]
 
-    def _makers(self, namespace: str, status: FineTunedModelStatus) -> frozenset[str]:
+    def _existing_jobs(self, namespace: str, status: FineTunedModelStatus) -> frozenset[str]:
         """UIDs of the jobs named in status, as far as they exist."""
         made = ((one.job, one.job_uid) for one in (*(status.versions or ()), *(status.let_go or ())))
         found = ((self._context.store.get(FINE_TUNE_JOBS, job, namespace), uid) for job, uid in made)
@@ -337,22 +341,22 @@ class ModelReconciler:
         return [
             DeploymentView(
                 name=deployment["metadata"]["name"],
-                owned=_made_for(deployment, model),
+                owned=_belongs_to(deployment, model),
                 spec=_spec_of(deployment),
                 status=parse_status(ModelDeploymentStatus, deployment),
-                standing=self._standing(namespace, deployment["metadata"]["name"]),
+                standing=self._versions_of_deployment(namespace, deployment["metadata"]["name"]),
             )
             for deployment in found
         ]
 
-    def _standing(self, namespace: str, name: str) -> frozenset[int]:
+    def _versions_of_deployment(self, namespace: str, name: str) -> frozenset[int]:
         """The versions used by a deployment's server and its pods."""
         store = self._context.store
         server = store.get(DEPLOYMENTS, name, namespace)
         pods = store.select(PODS, pods_of_deployment(namespace, name))
         return frozenset(versions_of([server["spec"]["template"], *pods] if server else pods))
 
-    def _left_standing(self, namespace: str, model: str) -> frozenset[int]:
+    def _versions_of_servers(self, namespace: str, model: str) -> frozenset[int]:
         """The versions used by servers, including those whose ModelDeployments are already gone."""
         servers = self._context.store.select(DEPLOYMENTS, servers_of_model(namespace, model))
         return frozenset(versions_of([server["spec"]["template"] for server in servers]))
@@ -398,13 +402,13 @@ class ModelReconciler:
         return Deployed(again=ensured.contested.seconds if ensured.contested else None)
 
 
-def _is_of_an_earlier(model: Manifest, made: ModelVersion, job: Manifest) -> bool:
+def _belongs_to_earlier_model(model: Manifest, made: ModelVersion, job: Manifest) -> bool:
     """Whether the version belonged to an earlier model of the name.
 
     A job that ended before it was created comes from a backup, and its model came back with it.
     """
-    born, begun = (moment(one["metadata"]["creationTimestamp"]) for one in (model, job))
-    return begun <= moment(made.created_at) < born
+    created, begun = (moment(one["metadata"]["creationTimestamp"]) for one in (model, job))
+    return begun <= moment(made.created_at) < created
 
 
 def _with_leftovers(view: ModelView, status: FineTunedModelStatus, pruning: Pruning) -> FineTunedModelStatus:
@@ -427,14 +431,14 @@ def _spec_of(deployment: Manifest) -> ModelDeploymentSpec:
     return spec or ModelDeploymentSpec.model_validate(named)
 
 
-def _made_for(deployment: Manifest, model: Manifest) -> bool:
+def _belongs_to(deployment: Manifest, model: Manifest) -> bool:
     """Whether it is the model's own: by its owner or, if someone has removed that, by the operator's label."""
     metadata, owners = deployment["metadata"], owner_uids(deployment)
     named = deployment["spec"]["modelRef"]["name"] == metadata["name"] == model["metadata"]["name"]
     return model["metadata"]["uid"] in owners or (not owners and named and is_managed(deployment))
 
 
-_OF_THE_MODEL = {Reason.VERSION_NOT_FOUND, Reason.NAME_CONFLICT}
+_MODEL_FAILURES = {Reason.VERSION_NOT_FOUND, Reason.NAME_CONFLICT}
 """Failures of the model itself; all others are reported by its deployment, in an Event of its own."""
 
 
@@ -443,4 +447,4 @@ def headline(old: FineTunedModelStatus, new: FineTunedModelStatus) -> tuple[str,
     if (left := leftovers.leftover_event(old.conditions, new.conditions)) is not None:
         return left
     told = stalled_event(old.conditions, new.conditions)
-    return told if told is not None and told[1] in _OF_THE_MODEL else None
+    return told if told is not None and told[1] in _MODEL_FAILURES else None

@@ -29,8 +29,8 @@ from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Requeue
 
 LOOK_SECONDS, TROUBLE_SECONDS = 5.0, 60.0
-GONE = 256
-"""Of so many models that went at once it is kept what to tell, until the look that their end has asked for."""
+GONE_REMEMBERED = 256
+"""How many models deleted without a finalizer are remembered, until the reconcile that their deletion triggers."""
 
 
 class ModelRelease:
@@ -44,17 +44,17 @@ class ModelRelease:
     def __init__(self, context: Context, weights: Weights) -> None:
         self._context = context
         self._weights = weights
-        self._gone: LRUCache[Manifest] = LRUCache(GONE)
+        self._gone: LRUCache[Manifest] = LRUCache(GONE_REMEMBERED)
 
-    def gone(self, model: Mapping[str, Any]) -> None:
-        """A model went."""
+    def remember_deleted(self, model: Mapping[str, Any]) -> None:
+        """Remember a model that was deleted without our finalizer."""
         if not is_held(model):
             metadata = model["metadata"]
             whole = {**model, "apiVersion": FINE_TUNED_MODELS.api_version, "kind": FINE_TUNED_MODELS.kind}
             self._gone.put(f"{metadata['namespace']}/{metadata['name']}", whole)
 
-    async def tell_of_gone(self, namespace: str, name: str) -> None:
-        """Name what the model that went has left, of which nothing tells any more. A claim is where it was."""
+    async def announce_left_weights(self, namespace: str, name: str) -> None:
+        """Post an Event with the weights that a deleted model left, as nothing else names them; not those on claims."""
         if (model := self._gone.get(f"{namespace}/{name}")) is None:
             return
         self._gone.drop(f"{namespace}/{name}")
@@ -66,12 +66,12 @@ class ModelRelease:
             said = "its weights stay, and storage may be billed until somebody deletes them there"
             await self._context.announce(model, "Warning", "Retained", f"{said}: {', '.join(left)}")
 
-    async def hold(self, model: Manifest, view: ModelView) -> Manifest:
+    async def set_finalizer(self, model: Manifest, view: ModelView) -> Manifest:
         """The model, with the finalizer exactly if its policy is to delete its weights."""
         wanted = view.spec is not None and view.spec.deletion_policy == "Delete"
         if view.deleting or view.spec is None:
             return model
-        step = self._context.hold if wanted else self._context.let_go
+        step = self._context.add_finalizer if wanted else self._context.remove_finalizer
         return await step(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
     async def release(self, model: Manifest, view: ModelView) -> Requeue | None:
@@ -80,26 +80,28 @@ class ModelRelease:
         Raises:
             KubeError: the finalizer cannot be removed, or its next try is not due.
         """
-        self._context.require_may_let_go(model, WEIGHTS_FINALIZER)
+        self._context.require_finalizer_removable(model, WEIGHTS_FINALIZER)
         if is_abandoned(model) or view.spec is None or view.spec.deletion_policy == "Retain":
-            await self._let_go(model, view.versions)
+            await self._remove_finalizer(model, view.versions)
             return None
         step = next_step(view.serving)
         if step.step == "DeleteWeights":
             return await self._delete_weights(model, view)
         names = ", ".join(step.deployments)
         if step.step == "WaitForOthers":
-            said = f"ModelDeployment {names} uses it: delete that first, {_way_out()}"
-            return await self._say(model, view, stalled(Reason.PENDING, said), view.versions, TROUBLE_SECONDS)
+            message = f"ModelDeployment {names} uses it: delete that first, {_way_out()}"
+            return await self._report(model, view, stalled(Reason.PENDING, message), view.versions, TROUBLE_SECONDS)
         try:
             for name in step.deployments:
                 await self._context.kube.delete(MODEL_DEPLOYMENTS, name, model["metadata"]["namespace"])
         except REFUSALS as refusal:
             why = refusal_of_write(refusal.message).sentences.rstrip(".")
-            said = f"ModelDeployment {names} cannot be deleted: {why}; {_way_out()}"
-            return await self._say(model, view, stalled(Reason.WRITE_REFUSED, said), view.versions, TROUBLE_SECONDS)
-        said = f"its weights are deleted when ModelDeployment {names} is gone"
-        return await self._say(model, view, reconciling(Reason.PENDING, said), view.versions, LOOK_SECONDS)
+            message = f"ModelDeployment {names} cannot be deleted: {why}; {_way_out()}"
+            return await self._report(
+                model, view, stalled(Reason.WRITE_REFUSED, message), view.versions, TROUBLE_SECONDS
+            )
+        message = f"its weights are deleted when ModelDeployment {names} is gone"
+        return await self._report(model, view, reconciling(Reason.PENDING, message), view.versions, LOOK_SECONDS)
 
     async def _delete_weights(self, model: Manifest, view: ModelView) -> Requeue | None:
         left: list[ModelVersion] = []
@@ -111,32 +113,32 @@ class ModelRelease:
                 gone, trouble = False, trouble or error
             left += [] if gone else [version]
         if not left:
-            await self._let_go(model, ())
+            await self._remove_finalizer(model, ())
             return None
         numbers = ", ".join(str(version.version) for version in left)
         if trouble is None:
             facts = reconciling(Reason.PENDING, f"the weights of version {numbers} are being deleted")
-            return await self._say(model, view, facts, left, LOOK_SECONDS)
-        said = f"the weights of version {numbers} cannot be deleted: {trouble.message}; {_way_out()}"
+            return await self._report(model, view, facts, left, LOOK_SECONDS)
+        message = f"the weights of version {numbers} cannot be deleted: {trouble.message}; {_way_out()}"
         what = leftovers.left(f"the weights of version {numbers}", trouble.failure(), leftovers.way_out("model"))
         again = leftovers.pause(view.status.conditions, trouble.failure(), view.now)
-        return await self._say(model, view, [*stalled(trouble.reason, said), what], left, again)
+        return await self._report(model, view, [*stalled(trouble.reason, message), what], left, again)
 
-    async def _let_go(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
+    async def _remove_finalizer(self, model: Manifest, left: Sequence[ModelVersion]) -> None:
         if left:
             numbers = ", ".join(str(version.version) for version in left)
             note = f"released; the weights of version {numbers} stay where they are until somebody deletes them"
             await self._context.announce(model, "Warning", "Abandoned", note)
-        await self._context.let_go(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
+        await self._context.remove_finalizer(FINE_TUNED_MODELS, model, WEIGHTS_FINALIZER)
 
-    async def _say(
+    async def _report(
         self, model: Manifest, view: ModelView, facts: list[Fact], left: list[ModelVersion], again: float
     ) -> Requeue:
         conditions = merge(view.status.conditions, facts, generation=view.generation, now=view.now)
         fields: dict[str, Any] = {"conditions": conditions, "versions": left, "observed_generation": view.generation}
         status: FineTunedModelStatus = view.status.model_copy(update=fields)
         await self._context.write_status(FINE_TUNED_MODELS, model, view.status, status)
-        await self._context.tell(model, leftovers.leftover_event(view.status.conditions, conditions))
+        await self._context.announce_event(model, leftovers.leftover_event(view.status.conditions, conditions))
         return Requeue(again)
 
 

@@ -19,14 +19,14 @@ Address = tuple[str, str]
 """Namespace and name."""
 
 
-def show(store: Store) -> None:
+def register_object_metrics(store: Store) -> None:
     """Connect the metrics to the objects of a store."""
     for resource, phases in ((FINE_TUNE_JOBS, get_args(JobPhase)), (MODEL_DEPLOYMENTS, get_args(DeploymentPhase))):
         for phase in phases:
             gauge = metrics.OBJECTS.labels(resource.kind, phase)
             gauge.set_function(partial(store.count, resource, in_phase(phase)))
     metrics.STUCK.rows = partial(_stuck, store)
-    metrics.DEPLOYMENTS.rows = partial(_priced, store)
+    metrics.DEPLOYMENTS.rows = partial(_deployment_rows, store)
     metrics.UNRELEASED.rows = partial(_unreleased, store)
     metrics.UNCLEANED.rows = partial(_uncleaned, store)
 
@@ -39,7 +39,7 @@ def _stuck(store: Store) -> Iterator[tuple[str, str, str, int]]:
             yield from ((resource.kind, namespace, reason, number) for namespace, number in found.items())
 
 
-def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
+def _deployment_rows(store: Store) -> Iterator[metrics.DeploymentRow]:
     """Cost of each deployment at a provider. One shared by several objects counts for only one, so costs add up."""
     found = {
         address: (store.get(MODEL_DEPLOYMENTS, address[1], address[0]) or {}).get("status") or {}
@@ -50,8 +50,8 @@ def _priced(store: Store) -> Iterator[metrics.DeploymentRow]:
         cost = status.get("cost") or {}
         if cost or status.get("hosted"):
             reasons = {one["reason"] for one in status.get("conditions") or () if one["status"] != "False"}
-            untold = Reason.USAGE_UNKNOWN in reasons and "warnedAt" in (status.get("usage") or {})
-            billed = untold or Reason.BILLED_WHILE_IDLE in reasons
+            is_unknown = Reason.USAGE_UNKNOWN in reasons and "warnedAt" in (status.get("usage") or {})
+            billed = is_unknown or Reason.BILLED_WHILE_IDLE in reasons
             standing = [one for one in status.get("hosted") or () if one.get("billedSince")]
             own = [one for one in standing if payers[_identity(one)] == (namespace, name)]
             per_hour = float(cost["perHour"]) if "perHour" in cost else None

@@ -76,7 +76,7 @@ class Offers:
         """The model takes nothing for now: the waiting jobs say why. The model retries."""
         self._refused[model] = why
         for job in self.of(model):
-            self._look_at(job)
+            self._enqueue_job(job)
 
     def open(self, model: Key) -> None:
         """The model exists, or may be created: earlier refusals are over."""
@@ -91,9 +91,9 @@ class Offers:
         waiting = self._waiting.get(model, {})
         for job in jobs:
             waiting.pop(job.uid, None)
-            self._look_at(job)
+            self._enqueue_job(job)
         if not waiting:
             self._waiting.pop(model, None)
 
-    def _look_at(self, job: JobView) -> None:
+    def _enqueue_job(self, job: JobView) -> None:
         self._enqueue(Key(FINE_TUNE_JOBS.kind, job.namespace, job.name), 0, Lane.ENDED)

@@ -27,7 +27,7 @@ _UNKNOWN = {"extra_forbidden", "literal_error", "enum"}
 _READING_ROUNDS = 8
 """Removing a field may make its parent incomplete, so parsing is repeated; a status is no deeper than this."""
 
-_OF_THE_DEFINITION = {"observedGeneration", "phase", "conditions"}
+_DEFAULT_STATUS_FIELDS = {"observedGeneration", "phase", "conditions"}
 """The fields of a definition's default status."""
 
 _NAMED_BY = ("name", "id", "type", "version", "step", "target")
@@ -39,7 +39,7 @@ def parse_spec(model: type[M], obj: Mapping[str, Any]) -> tuple[M | None, str]:
     try:
         return model.model_validate(obj.get("spec") or {}), ""
     except ValidationError as error:
-        found = [f"spec{_path(one['loc'])}: {_wrong(one)}" for one in error.errors(include_input=False)]
+        found = [f"spec{_path(one['loc'])}: {_explain(one)}" for one in error.errors(include_input=False)]
         return None, "; ".join(found[:5])
 
 
@@ -47,7 +47,7 @@ def _path(parts: Iterable[str | int]) -> str:
     return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in parts)
 
 
-def _wrong(error: ErrorDetails) -> str:
+def _explain(error: ErrorDetails) -> str:
     """What the field must look like, if known: an older definition may have let an invalid text pass."""
     if error["type"] == "extra_forbidden":
         return "this release of the operator does not know the field"
@@ -78,7 +78,7 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
     make a model forget its versions. A definition's default status counts as empty, as nobody has written it; a status
     that is restored from a backup is patched onto it, and counts.
     """
-    status = said(obj)
+    status = written_status(obj)
     for _ in range(_READING_ROUNDS):
         try:
             return model.model_validate(status, extra="ignore")
@@ -92,15 +92,15 @@ def parse_status(model: type[M], obj: Mapping[str, Any]) -> M:
     return model()
 
 
-def is_of_the_definition(status: Mapping[str, Any]) -> bool:
+def is_default_status(status: Mapping[str, Any]) -> bool:
     """Whether this is the default status that the definition gives a new object."""
-    return status.get("observedGeneration") == NOT_RECONCILED and status.keys() <= _OF_THE_DEFINITION
+    return status.get("observedGeneration") == NOT_RECONCILED and status.keys() <= _DEFAULT_STATUS_FIELDS
 
 
-def said(obj: Mapping[str, Any]) -> Manifest:
+def written_status(obj: Mapping[str, Any]) -> Manifest:
     """The status that was written by someone; empty if it is the definition's default."""
     status = obj.get("status") or {}
-    return {} if is_of_the_definition(status) else status
+    return {} if is_default_status(status) else status
 
 
 def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | str, ...] = ()) -> Any:
@@ -114,45 +114,45 @@ def _without(value: Any, unread: set[tuple[int | str, ...]], path: tuple[int | s
     return value
 
 
-def with_unread(held: Any, read: ApiModel, status: ApiModel) -> dict[str, Any]:
+def with_unread(stored: Any, read: ApiModel, status: ApiModel) -> dict[str, Any]:
     """The status to write.
 
     Args:
-        held: the status as the object has it.
+        stored: the status as the object has it.
         read: what was understood of that.
         status: the new status.
     """
-    understood, said = read.wire(), status.wire()
-    if held == understood:
-        return said  # the usual case: comparing each part takes twenty times as long
-    kept: dict[str, Any] = _kept(held, understood, status, said)
+    understood, wire = read.wire(), status.wire()
+    if stored == understood:
+        return wire  # the usual case: comparing each part takes twenty times as long
+    kept: dict[str, Any] = _merge_unread(stored, understood, status, wire)
     return kept
 
 
-def _kept(held: Any, read: Any, part: Any, wire: Any, *, recorded: bool = False) -> Any:
-    """A part as it is to be written: `wire`, and what is `held` but was not `read`. `recorded`: it is in a list."""
-    if isinstance(part, ApiModel) and isinstance(held, Mapping):
+def _merge_unread(stored: Any, read: Any, part: Any, wire: Any, *, recorded: bool = False) -> Any:
+    """A part as it is to be written: `wire`, and what is `stored` but was not `read`. `recorded`: it is in a list."""
+    if isinstance(part, ApiModel) and isinstance(stored, Mapping):
         known = {field.alias: name for name, field in type(part).model_fields.items()}
         before = read or {}
         told = {
-            key: _kept(held.get(key), before.get(key), getattr(part, known[key]), value, recorded=recorded)
+            key: _merge_unread(stored.get(key), before.get(key), getattr(part, known[key]), value, recorded=recorded)
             for key, value in wire.items()
         }
-        said = before.keys() if recorded else known.keys()
-        return {key: value for key, value in held.items() if key not in said} | told
-    if isinstance(part, list) and isinstance(held, list):
-        return _kept_list(held, read or (), part, wire)
+        ours = before.keys() if recorded else known.keys()
+        return {key: value for key, value in stored.items() if key not in ours} | told
+    if isinstance(part, list) and isinstance(stored, list):
+        return _merge_unread_list(stored, read or (), part, wire)
     return wire
 
 
-def _kept_list(held: list[Any], read: Any, parts: list[Any], wire: list[Any]) -> list[Any]:
-    present, before = {_identity(one): one for one in held}, {_identity(one): one for one in read}
+def _merge_unread_list(stored: list[Any], read: Any, parts: list[Any], wire: list[Any]) -> list[Any]:
+    present, before = {_identity(one): one for one in stored}, {_identity(one): one for one in read}
     told = [
-        _kept(present.get(_identity(one)), before.get(_identity(one)), part, one, recorded=True)
+        _merge_unread(present.get(_identity(one)), before.get(_identity(one)), part, one, recorded=True)
         for part, one in zip(parts, wire, strict=True)
     ]
     ours = before.keys() | {_identity(one) for one in wire} | {None}
-    for at, one in enumerate(held):
+    for at, one in enumerate(stored):
         if _identity(one) not in ours:
             told.insert(at, one)
     return told

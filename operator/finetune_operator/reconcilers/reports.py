@@ -16,7 +16,7 @@ from finetune_operator.runtime.store import Address, Store
 
 
 @dataclass(slots=True)
-class _Known:
+class _Entry:
     """Of a running job: its newest report, and when that came or when it was first asked for."""
 
     address: Address
@@ -37,7 +37,7 @@ class ReportBox:
         self._store = store
         self._enqueue = enqueue
         self._clock = clock
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Entry] = {}
         self._uids: dict[Address, str] = {}
 
     def authorise(self, identity: TokenIdentity, report: AttemptRef) -> str | None:
@@ -54,11 +54,11 @@ class ReportBox:
             return "the token's pod is of another job"
         if labels_of(pod).get(ATTEMPT_LABEL) != str(report.attempt):
             return "the token's pod runs another attempt"
-        return _why_over(self._store.get(FINE_TUNE_JOBS, report.name, report.namespace), report)
+        return _why_ended(self._store.get(FINE_TUNE_JOBS, report.name, report.namespace), report)
 
     def accept(self, report: Report) -> None:
         """Keep the report unless one of a later attempt is known, and enqueue the job."""
-        known = self._of(report.namespace, report.name, report.uid)
+        known = self._entry(report.namespace, report.name, report.uid)
         if known.report is None or known.report.attempt <= report.attempt:
             known.report, known.heard = report, self._clock()
         self._enqueue(Key(FINE_TUNE_JOBS.kind, report.namespace, report.name))
@@ -69,9 +69,9 @@ class ReportBox:
         report = None if known is None else known.report
         return report if report is not None and report.attempt == attempt else None
 
-    def heard_at(self, namespace: str, name: str, uid: str) -> datetime:
+    def last_heard_at(self, namespace: str, name: str, uid: str) -> datetime:
         """When the job last reported; if it has not yet, when this was first asked."""
-        return self._of(namespace, name, uid).heard
+        return self._entry(namespace, name, uid).heard
 
     def forget(self, uid: str) -> None:
         """Drop a job that has ended or is gone, even if it never reported."""
@@ -85,11 +85,11 @@ class ReportBox:
         if uid is not None:
             self.forget(uid)
 
-    def _of(self, namespace: str, name: str, uid: str) -> _Known:
+    def _entry(self, namespace: str, name: str, uid: str) -> _Entry:
         """The entry of a job; replaces that of an earlier job of the same name."""
         if uid not in self._known:
             self.forget_named(namespace, name)
-            self._known[uid] = _Known((namespace, name), self._clock())
+            self._known[uid] = _Entry((namespace, name), self._clock())
             self._uids[namespace, name] = uid
         return self._known[uid]
 
@@ -103,7 +103,7 @@ class ReportBox:
         return None
 
 
-def _why_over(job: Manifest | None, report: AttemptRef) -> Outlived | None:
+def _why_ended(job: Manifest | None, report: AttemptRef) -> Outlived | None:
     if job is None or job["metadata"]["uid"] != report.uid:
         return Outlived("the job does not exist")
     return Outlived("the job has ended") if job.get("status", {}).get("completionTime") else None

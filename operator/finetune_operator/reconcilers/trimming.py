@@ -36,7 +36,7 @@ _UNREAD_OF_CONTAINERS = {"image", "imageID", "containerID", "resources", "alloca
 _UNREAD_OF_JOBS = {"active", "ready", "terminating", "uncountedTerminatedPods", "startTime"}
 _UNREAD_CONDITIONS = {"Initialized", "Ready", "ContainersReady", "PodReadyToStartContainers", "SuccessCriteriaMet"}
 """Unread, and they change several times in every pod's life: each change would trigger a reconcile of its owner."""
-_PLACED = ("PodScheduled", "True")
+_SCHEDULED = ("PodScheduled", "True")
 _JOB_CONTROLLER = "kubernetes.io/job-controller"
 
 
@@ -44,12 +44,12 @@ def _without(fields: Mapping[str, Any], unread: set[str]) -> Manifest:
     return {key: value for key, value in fields.items() if key not in unread}
 
 
-def _telling(conditions: Iterable[Manifest]) -> list[Manifest]:
+def _relevant(conditions: Iterable[Manifest]) -> list[Manifest]:
     """Conditions that matter: that a pod is not scheduled does, that it is scheduled does not."""
     return [
         condition
         for condition in conditions
-        if condition["type"] not in _UNREAD_CONDITIONS and (condition["type"], condition["status"]) != _PLACED
+        if condition["type"] not in _UNREAD_CONDITIONS and (condition["type"], condition["status"]) != _SCHEDULED
     ]
 
 
@@ -57,7 +57,7 @@ def _trim_pod(pod: Manifest) -> Manifest:
     serves = DEPLOYMENT_LABEL in labels_of(pod)
     # A server's address is needed to read when it was last used.
     status = _without(pod.get("status", {}), _UNREAD_OF_PODS - ({"podIP"} if serves else set()))
-    status["conditions"] = [*_telling(status.get("conditions") or ()), *cut_off(pod)]
+    status["conditions"] = [*_relevant(status.get("conditions") or ()), *cut_off(pod)]
     if "containerStatuses" in status:
         status["containerStatuses"] = [_trim_container(one, pod) for one in status["containerStatuses"]]
     return {"metadata": _without(pod["metadata"], _UNREAD_OF_METADATA), "status": status}
@@ -78,7 +78,7 @@ def _trim_batch_job(job: Manifest) -> Manifest:
     if spec.get("managedBy", _JOB_CONTROLLER) != _JOB_CONTROLLER:
         kept["managedBy"] = spec["managedBy"]
     status = _without(job.get("status", {}), _UNREAD_OF_JOBS)
-    status["conditions"] = _telling(status.get("conditions") or ())
+    status["conditions"] = _relevant(status.get("conditions") or ())
     return {"metadata": _without(job["metadata"], _UNREAD_OF_METADATA), "spec": kept, "status": status}
 
 

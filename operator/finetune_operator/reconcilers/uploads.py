@@ -39,13 +39,15 @@ class Uploads:
         name = key_of(job, ProviderStatus(attempt=target.attempt)).file_name(target.split, target.sha256)
         account = self._accounts.of(connection)
         try:
-            with account.telling(name):
+            with account.recording_upload_error(name):
                 if self._context.connection(connection) is None:
                     raise TryLater.because(self._context.lacking(connection))
-                await account.find()  # its place is recorded by the hold; what is cached may be of an earlier key
+                await (
+                    account.find()
+                )  # its place is recorded with the finalizer; the cached one may be of an earlier key
                 if not is_held(self._job(target)):
-                    await account.require_answer()  # from the hold on the job is bound to this place
-                await account.require_place(*begun_at(await self._held(target)))
+                    await account.require_checked()  # from the finalizer on the job is bound to this place
+                await account.require_place(*begun_at(await self._job_with_finalizer(target)))
                 file = await account.upload(name, size, self._verified(body, size, target))
         except Refused as error:
             raise Refusal(424, error.message, close=True) from None
@@ -55,16 +57,16 @@ class Uploads:
             raise Refusal(503, f"{error.reason.value}: {error.message}", retry_after=pause, close=True) from None
         return ProviderFile(split=target.split, id=file.id, bytes=size, sha256=target.sha256)
 
-    async def _held(self, target: UploadTarget) -> Manifest:
+    async def _job_with_finalizer(self, target: UploadTarget) -> Manifest:
         """The job with our finalizer: it must not be deleted and leave its files outside of the cluster."""
         try:
-            return await self._hold(self._job(target))
+            return await self._add_finalizer(self._job(target))
         except Conflict:
             await self._context.refresh(FINE_TUNE_JOBS, target.name, target.namespace)
-            return await self._hold(self._job(target))
+            return await self._add_finalizer(self._job(target))
 
-    async def _hold(self, job: Manifest) -> Manifest:
-        return await self._context.hold(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, noted(job, self._accounts))
+    async def _add_finalizer(self, job: Manifest) -> Manifest:
+        return await self._context.add_finalizer(FINE_TUNE_JOBS, job, PROVIDER_FINALIZER, noted(job, self._accounts))
 
     def _job(self, target: UploadTarget) -> Manifest:
         """The job, if its present attempt waits for files.

@@ -26,7 +26,7 @@ from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOBS, owner_uids
 logger = logging.getLogger(__name__)
 
 
-LATE = timedelta(seconds=60)
+LATE_AFTER = timedelta(seconds=60)
 """How long a pod may take to start before the reason is reported."""
 
 Build = Callable[[Manifest, ModelVersion, HuggingFace], Manifest | None]
@@ -58,9 +58,9 @@ class Weights:
         connection = self._context.connection(version.connection)
         if is_at_provider(version, connection):
             if version.adopted is None:
-                await self._tell_unproven(model, version)
+                await self._announce_unproven(model, version)
                 return True
-            if await self._is_anothers(model, version):
+            if await self._is_used_elsewhere(model, version):
                 return True
             # In another account they would not be found, and be taken for deleted.
             await self._accounts.of(version.connection).require_models(version)
@@ -71,7 +71,7 @@ class Weights:
         job = build(model, version, _require_here(version, connection))
         return job is None or await self._is_done(job)
 
-    async def _is_anothers(self, model: Manifest, version: ModelVersion) -> bool:
+    async def _is_used_elsewhere(self, model: Manifest, version: ModelVersion) -> bool:
         """Whether another model has the same provider model as a version, such as a copy in another namespace.
 
         If so an Event says that it stays; the last of these models deletes it.
@@ -86,7 +86,7 @@ class Weights:
         await self._context.announce(model, "Warning", "Retained", note)
         return True
 
-    async def _tell_unproven(self, model: Manifest, version: ModelVersion) -> None:
+    async def _announce_unproven(self, model: Manifest, version: ModelVersion) -> None:
         """Say that weights stay, as an older release wrote the record, which does not prove that they are ours."""
         what = f"{named(version.artifact)} of version {version.version}"
         note = f"{what} is not deleted: status does not say that it was made here"
@@ -113,7 +113,7 @@ class Weights:
             return has_condition(present, "Complete", "True") or await self._has_ended(present, job)
         if self._context.is_ending(namespace):
             return True  # its claims go with it
-        await self._make(job)
+        await self._create(job)
         return False
 
     async def _has_ended(self, present: Manifest, wanted: Manifest) -> bool:
@@ -133,7 +133,7 @@ class Weights:
         if run.failure and _made_by(present) not in {None, _made_by(wanted)}:
             await self._end(metadata)
             return False
-        if run.failure and self._context.clock() - moment(metadata["creationTimestamp"]) > LATE:
+        if run.failure and self._context.clock() - moment(metadata["creationTimestamp"]) > LATE_AFTER:
             said = f"the pod of Job {metadata['name']}: {run.failure.message}"
             raise TryLater.because(run.failure.model_copy(update={"message": said}))
         return False
@@ -144,7 +144,7 @@ class Weights:
         except REFUSALS as refusal:
             raise TryLater.because(refusal_of_write(refusal.message)) from None
 
-    async def _make(self, job: Manifest) -> None:
+    async def _create(self, job: Manifest) -> None:
         """Create the Job; if an earlier model's Job of that name is still being deleted, wait for it.
 
         Raises:
@@ -180,6 +180,6 @@ def _require_here(version: ModelVersion, connection: LLMConnectionSpec) -> Huggi
     if connection.hugging_face is None:
         leads = f"LLMConnection {version.connection} leads to {connection.provider} now"
         gone = TryLater(Reason.CONNECTION_NOT_FOUND, f"{leads}, and the weights are where it led to before")
-        gone.next_step = "Ask an admin to make the connection as it was; another place is for another LLMConnection."
+        gone.next_step = "Ask an admin to restore the connection as it was; another place is for another LLMConnection."
         raise gone
     return connection.hugging_face

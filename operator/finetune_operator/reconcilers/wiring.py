@@ -91,7 +91,7 @@ class Reconcilers:
             report_ca=report_ca,
             clock=context.clock,
             seconds=context.seconds,
-            news=partial(_wake, context),
+            news=partial(_enqueue_affected, context),
         )
         pods = CloudPods(
             kube,
@@ -131,10 +131,10 @@ class Reconcilers:
         except (KubeError, LeadershipLost):
             raise
         except Exception as error:
-            await self._tell_of_a_defect(key, error)
+            await self._announce_defect(key, error)
             raise
 
-    async def _tell_of_a_defect(self, key: Key, error: Exception) -> None:
+    async def _announce_defect(self, key: Key, error: Exception) -> None:
         """Post an Event about an unexpected error, since status keeps saying what it said before, or nothing at all.
 
         The exception's text is only in the log: it may quote what it met.
@@ -146,16 +146,16 @@ class Reconcilers:
             where = f"{type(error).__name__} in {Path(at.filename).name}, line {at.lineno}"
             await self._context.announce(obj, "Warning", "OperatorDefect", f"{_DEFECT} ({where}). {_REPORT_IT}")
 
-    def gone(self, resource: Resource, obj: Mapping[str, Any]) -> None:
+    def handle_deletion(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         """Handle a deleted object: clean up or report what it left at a provider, unless that was released before."""
         if resource is FINE_TUNED_MODELS:
-            self._models.gone(obj)
+            self._models.remember_deleted(obj)
         key = self._context.departed.take(resource, obj, self._context.clock)
         if key is not None:
             self._context.enqueue(key)
 
 
-def _wake(context: Context, regarding: Mapping[str, Any]) -> None:
+def _enqueue_affected(context: Context, regarding: Mapping[str, Any]) -> None:
     """Enqueue the objects that an Event about a Job or a pod affects."""
     resource = {JOBS.kind: JOBS, PODS.kind: PODS}.get(regarding.get("kind", ""))
     name, namespace = regarding.get("name", ""), regarding.get("namespace")

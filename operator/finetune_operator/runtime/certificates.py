@@ -192,7 +192,7 @@ class Certificates:
             KubeError: they may not be read or written, or could not be for `PATIENCE_SECONDS`.
         """
         clock = asyncio.get_running_loop().time
-        troubles, given_up, settled = Repeats(clock), clock() + PATIENCE_SECONDS, clock()
+        failures, given_up, settled = Repeats(clock), clock() + PATIENCE_SECONDS, clock()
         while True:
             try:
                 await self.load()
@@ -202,13 +202,13 @@ class Certificates:
                     settled = clock() + UNSETTLED_SECONDS
                 if clock() >= min(given_up, settled):
                     raise
-                if troubles.is_news(error.reason):
+                if failures.is_news(error.reason):
                     logger.warning(
                         "the API server cannot be asked yet for the certificates, and nothing begins before; it is"
                         " tried again every %g s: %s", FIRST_RETRY_SECONDS, error,
                     )  # fmt: skip
             await asyncio.sleep(FIRST_RETRY_SECONDS)
-        if troubles.over():
+        if failures.over():
             logger.info("the API server answers")
 
     async def keep(self) -> None:

@@ -24,10 +24,10 @@ REMEMBERED = 1024
 
 
 @dataclass
-class _Silence:
+class _Outage:
     refusal: KubeError
     until: float
-    is_asked: bool = False
+    is_probed: bool = False
 
 
 class CircuitBreaker:
@@ -35,10 +35,10 @@ class CircuitBreaker:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._places: LRUCache[_Silence] = LRUCache(REMEMBERED)
+        self._outages: LRUCache[_Outage] = LRUCache(REMEMBERED)
 
     @contextmanager
-    def asking(self, place: str) -> Iterator[None]:
+    def attempt(self, place: str) -> Iterator[None]:
         """Wrap one write.
 
         Args:
@@ -47,29 +47,29 @@ class CircuitBreaker:
         Raises:
             Unadmitted: a moment ago another write there was not admitted for lack of an answer; with its message.
         """
-        silence = self._places.get(place)
-        if silence is not None:
-            if silence.is_asked or self._clock() < silence.until:
-                raise _again(silence.refusal)
-            silence.is_asked = True
+        outage = self._outages.get(place)
+        if outage is not None:
+            if outage.is_probed or self._clock() < outage.until:
+                raise _copy_of(outage.refusal)
+            outage.is_probed = True
         began = self._clock()
         try:
             yield
         except Unadmitted as refusal:
             now = self._clock()
             if now - began >= SLOW_SECONDS:
-                self._places.put(place, _Silence(refusal, now + PAUSE_SECONDS))
+                self._outages.put(place, _Outage(refusal, now + PAUSE_SECONDS))
             else:
-                self._places.drop(place)
+                self._outages.drop(place)
             raise
         except BaseException:
-            if silence is not None:
-                silence.is_asked = False  # this was no answer of the webhook: the next write may try
+            if outage is not None:
+                outage.is_probed = False  # this was no answer of the webhook: the next write may try
             raise
-        self._places.drop(place)
+        self._outages.drop(place)
 
 
-def _again(refusal: KubeError) -> Unadmitted:
-    told = Unadmitted(refusal.status, refusal.reason, refusal.message)
-    told.repeated = True
-    return told
+def _copy_of(refusal: KubeError) -> Unadmitted:
+    copy = Unadmitted(refusal.status, refusal.reason, refusal.message)
+    copy.repeated = True
+    return copy

@@ -145,7 +145,7 @@ class Connection:
         try:
             async with self._answer(request) as response:
                 body = await response.read()
-                self.clock.saw(response.headers.get("Date"), sent)
+                self.clock.observe(response.headers.get("Date"), sent)
                 return body
         finally:
             metrics.API_SECONDS.labels(request.verb).observe(asyncio.get_running_loop().time() - started)
@@ -249,11 +249,11 @@ def kubeconfig_path() -> Path:
     return Path(os.environ.get("KUBECONFIG") or Path.home() / ".kube" / "config")
 
 
-def _words(status: Mapping[str, Any]) -> str:
+def _message(status: Mapping[str, Any]) -> str:
     """The message of a Status object or, if a Service was called through the proxy, of an OpenAI-style error."""
     error = status.get("error")
-    told = error.get("message") if isinstance(error, dict) else error
-    return str(status.get("message") or told or "")
+    text = error.get("message") if isinstance(error, dict) else error
+    return str(status.get("message") or text or "")
 
 
 def _error(response: aiohttp.ClientResponse, body: bytes) -> KubeError:
@@ -268,7 +268,7 @@ def _error(response: aiohttp.ClientResponse, body: bytes) -> KubeError:
     return error_for(
         response.status,
         str(status.get("reason") or response.reason or "Unknown"),
-        _words(status),
+        _message(status),
         _retry_after(response.headers.get("Retry-After"), details.get("retryAfterSeconds")),
     )
 

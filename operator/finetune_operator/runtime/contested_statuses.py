@@ -26,7 +26,7 @@ class ContestedStatuses:
     def __init__(self, clock: Clock) -> None:
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
         self._written: LRUCache[int] = LRUCache(REMEMBERED)
-        self._told: LRUCache[bool] = LRUCache(REMEMBERED)
+        self._reported: LRUCache[bool] = LRUCache(REMEMBERED)
         self._clock = clock
         self._first_found: LRUCache[tuple[int, float]] = LRUCache(REMEMBERED)
 
@@ -36,33 +36,33 @@ class ContestedStatuses:
         Raises:
             Contested: others have changed it too often for another correction now.
         """
-        if not self.is_of_another(uid, found):
+        if not self.written_by_another(uid, found):
             return
         if (wait := self._turns.take(uid)) > 0:
             contested = Contested(wait)
-            contested.repeated = self._told.get(uid) is not None
-            self._told.put(uid, True)
+            contested.repeated = self._reported.get(uid) is not None
+            self._reported.put(uid, True)
             raise contested
-        self._told.drop(uid)
+        self._reported.drop(uid)
 
-    def is_of_another(self, uid: str, found: Mapping[str, Any] | None) -> bool:
+    def written_by_another(self, uid: str, found: Mapping[str, Any] | None) -> bool:
         """Whether the found status was written by someone else; False if none was ever written here."""
         before = self._written.get(uid)
         return before is not None and before != _mark(found)
 
-    def left_to(self, uid: str, found: Mapping[str, Any] | None) -> float:
+    def seconds_left_to_another(self, uid: str, found: Mapping[str, Any] | None) -> float:
         """Seconds for which another writer's status counts, for a caller that cannot see the state; 0: it is ours.
 
         One of two operators may lack the key that the other one has.
         """
-        if not self.is_of_another(uid, found):
+        if not self.written_by_another(uid, found):
             return 0
         known, mark, now = self._first_found.get(uid), _mark(found), self._clock()
         if known is None or known[0] != mark:
             known = self._first_found.put(uid, (mark, now))
         return max(0, known[1] + FRESH_SECONDS - now)
 
-    def agree(self, uid: str, found: Mapping[str, Any] | None) -> None:
+    def accept(self, uid: str, found: Mapping[str, Any] | None) -> None:
         """The found status is correct, whoever wrote it: treat it as ours."""
         if self._written.get(uid) is not None:
             self._written.put(uid, _mark(found))

@@ -104,7 +104,7 @@ class Page:
     """A page of a listing."""
 
     items: list[Manifest]
-    anew: bool
+    restarted: bool
     """Whether the listing starts over with this page: discard all earlier pages."""
 
 
@@ -121,7 +121,7 @@ class Kube:
     def __init__(self, wire: Connection, guard: Callable[[], None] | None = None) -> None:
         self._wire = wire
         self._guard = guard
-        self._silences = CircuitBreaker(time.monotonic)
+        self._breaker = CircuitBreaker(time.monotonic)
 
     @classmethod
     @asynccontextmanager
@@ -160,7 +160,7 @@ class Kube:
         """All objects (of a namespace, with a label or a field). Each has its apiVersion and kind."""
         items: list[Manifest] = []
         async for page in self.pages(resource, namespace, label_selector, field_selector):
-            if page.anew:
+            if page.restarted:
                 items.clear()
             items += page.items
         return items
@@ -179,7 +179,7 @@ class Kube:
             params["labelSelector"] = label_selector
         if field_selector:
             params["fieldSelector"] = field_selector
-        anew = True
+        restarted = True
         while True:
             request = Request("list", resource.plural, "GET", resource.path(namespace), dict(params))
             try:
@@ -189,10 +189,10 @@ class Kube:
                 params.pop("continue", None)
                 if params.pop("limit", None) is None:
                     raise
-                anew = True
+                restarted = True
                 continue
-            yield Page([kind | item for item in page.get("items") or ()], anew)
-            anew = False
+            yield Page([kind | item for item in page.get("items") or ()], restarted)
+            restarted = False
             token = (page.get("metadata") or {}).get("continue")
             if not token:
                 return
@@ -360,7 +360,7 @@ class Kube:
         return _identity(status.get("user") or {})
 
     async def _change(self, request: Request, collection: str) -> Manifest:
-        with self._silences.asking(f"{request.verb} {collection}"):
+        with self._breaker.attempt(f"{request.verb} {collection}"):
             await self._wire.throttle()
             if self._guard is not None:
                 self._guard()

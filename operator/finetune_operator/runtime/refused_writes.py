@@ -24,7 +24,7 @@ class RefusedWrites:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._turns = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
-        self._turns_of_marked = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
+        self._turns_after_edit = TokenBuckets(1 / PAUSE_SECONDS, AT_ONCE, clock, REMEMBERED)
         self._until: LRUCache[tuple[float, KubeError, object]] = LRUCache(REMEMBERED, lambda held: held[0] <= clock())
 
     def check(self, write: str, marks: object = None) -> None:
@@ -37,7 +37,7 @@ class RefusedWrites:
         if held is None or self._clock() >= held[0]:
             return
         _, refusal, marks_then = held
-        if marks != marks_then and self._turns_of_marked.take(write) == 0:
+        if marks != marks_then and self._turns_after_edit.take(write) == 0:
             return
         refusal.repeated = True
         raise refusal.with_traceback(None)  # the same one each time

@@ -2,7 +2,7 @@
 
 from finetune_operator.runtime.uptime import Clock
 
-TOLD_AGAIN_SECONDS = 300.0
+REPEAT_SECONDS = 300.0
 """So that the last minutes of a log show it, without filling the log."""
 
 
@@ -11,18 +11,18 @@ class Repeats:
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
-        self._trouble: str | None = None
-        self._told_at = 0.0
+        self._failure: str | None = None
+        self._reported_at = 0.0
 
-    def is_news(self, trouble: str) -> bool:
+    def is_news(self, failure: str) -> bool:
         """Whether to report it now: it differs from the last failure, or that was reported some time ago."""
         now = self._clock()
-        if trouble == self._trouble and now < self._told_at + TOLD_AGAIN_SECONDS:
+        if failure == self._failure and now < self._reported_at + REPEAT_SECONDS:
             return False
-        self._trouble, self._told_at = trouble, now
+        self._failure, self._reported_at = failure, now
         return True
 
     def over(self) -> bool:
         """The operation succeeded: the next failure is news. Returns whether it had failed before."""
-        was, self._trouble = self._trouble is not None, None
+        was, self._failure = self._failure is not None, None
         return was

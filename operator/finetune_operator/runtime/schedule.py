@@ -56,7 +56,7 @@ class Schedule:
         self._in_work: dict[Key, float] = {}
         self._lane_in_work: dict[Key, Lane] = {}
         self._again: dict[Key, tuple[float, Lane]] = {}
-        self._not_before: dict[Key, float] = {}
+        self._earliest: dict[Key, float] = {}
         self._order = 0
         self._turn = Lane.NEW
         self._in_a_row = 0
@@ -67,10 +67,10 @@ class Schedule:
         It keeps its lane until one of its runs succeeds.
         """
         if key in self._in_work:
-            wished, its = self._again.get(key, (due, lane))
-            self._again[key] = min(due, wished), min(lane, its)
+            earlier, its = self._again.get(key, (due, lane))
+            self._again[key] = min(due, earlier), min(lane, its)
             return
-        held = max(due, self._not_before.get(key, due))
+        held = max(due, self._earliest.get(key, due))
         known = self._waiting.get(key)
         if known is not None and known.due <= held and known.lane <= lane:
             return
@@ -105,15 +105,15 @@ class Schedule:
         del self._in_work[key]
         lane = self._lane_in_work.pop(key)
         if not_before is None:
-            self._not_before.pop(key, None)
+            self._earliest.pop(key, None)
             lane = Lane.OTHERS
         else:
-            self._not_before[key] = not_before
+            self._earliest[key] = not_before
         if due is not None:
             self.add(key, due, lane)
         if key in self._again:
-            wished, its = self._again.pop(key)
-            self.add(key, wished, min(lane, its))
+            earlier, its = self._again.pop(key)
+            self.add(key, earlier, min(lane, its))
 
     def next_due(self) -> float | None:
         """When a waiting key is due next; None if none waits."""

@@ -13,14 +13,14 @@ from finetune_operator.runtime.uptime import uptime
 
 logger = logging.getLogger(__name__)
 
-GRAIN = timedelta(seconds=1)
+RESOLUTION = timedelta(seconds=1)
 """Date headers have whole seconds."""
 
 TOLERANCE = timedelta(seconds=2)
 """A difference that needs no correction: synchronised clocks vary by less."""
 
 
-def steady() -> Callable[[], datetime]:
+def steady_clock() -> Callable[[], datetime]:
     """Our own clock as it is now, plus the time that passes: setting the clock later has no effect.
 
     Otherwise, until the next answer corrects it, a deadline might seem over, and a paid job be cancelled for it.
@@ -37,7 +37,7 @@ class ServerClock:
     """
 
     def __init__(self, local: Callable[[], datetime] | None = None) -> None:
-        self._local = local or steady()
+        self._local = local or steady_clock()
         self._ahead = timedelta()
         self._last = ""
 
@@ -49,7 +49,7 @@ class ServerClock:
         """By the API server's clock."""
         return self._local() + self._ahead
 
-    def saw(self, date: str | None, sent: datetime) -> None:
+    def observe(self, date: str | None, sent: datetime) -> None:
         """Use an answer's Date header; `sent` is the local time of its request.
 
         The server wrote it between then and now. If the present estimate of its clock does not fit, the nearest value
@@ -58,7 +58,7 @@ class ServerClock:
         if date is None or date == self._last or (said := http_date(date)) is None:
             return
         self._last = date
-        earliest, latest = said - self._local(), said + GRAIN - sent
+        earliest, latest = said - self._local(), said + RESOLUTION - sent
         if not earliest - TOLERANCE <= self._ahead <= latest + TOLERANCE:
             self._ahead = earliest if self._ahead < earliest else latest
             seconds = self._ahead.total_seconds()

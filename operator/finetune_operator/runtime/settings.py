@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from finetune_api import RELEASE
-from finetune_operator.runtime.leadership.lease_times import JITTER, LeaseTimes, rise
+from finetune_operator.runtime.leadership.lease_times import JITTER, LeaseTimes, are_ascending
 
 PREFIX = "FINETUNE_"
 # What Kubernetes itself adds to a pod's environment for each Service of the namespace (enableServiceLinks).
@@ -143,7 +143,7 @@ class Settings(BaseModel):
 
     @model_validator(mode="after")
     def _lease_times_fit(self) -> "Settings":
-        if not rise(self.lease_retry_seconds, self.lease_renew_seconds, self.lease_duration_seconds):
+        if not are_ascending(self.lease_retry_seconds, self.lease_renew_seconds, self.lease_duration_seconds):
             raise ValueError(
                 f"lease times must rise: {JITTER:g} x FINETUNE_LEASE_RETRY_SECONDS < FINETUNE_LEASE_RENEW_SECONDS"
                 " < FINETUNE_LEASE_DURATION_SECONDS"

@@ -4,8 +4,8 @@ Objects are kept as JSON, not as dicts: ten thousand of them take a fifth of the
 delay; writes carry a resourceVersion where that matters, and a `listing`, made at each resync, drops what was deleted
 during a gap of the watch.
 
-`hear` returns whether a watch event is news. The operator's own writes come back to it, Kubernetes writes fields that
-nobody here reads, and a listing repeats known objects: none of them needs a reconcile.
+`put_event` returns whether a watch event is news. The operator's own writes come back to it, Kubernetes writes fields
+that nobody here reads, and a listing repeats known objects: none of them needs a reconcile.
 """
 
 from collections import defaultdict
@@ -30,13 +30,13 @@ such as that to the write which removed the last finalizer, must not bring the o
 class _Kept:
     """One object: its JSON without resourceVersion, that version, its index keys, and the hash last notified."""
 
-    __slots__ = ("data", "keys", "told", "version")
+    __slots__ = ("data", "keys", "notified", "version")
 
-    def __init__(self, data: bytes, version: int, keys: tuple[str, ...], told: int | None) -> None:
+    def __init__(self, data: bytes, version: int, keys: tuple[str, ...], notified: int | None) -> None:
         self.data = data
         self.version = version
         self.keys = keys
-        self.told = told
+        self.notified = notified
 
     def object(self) -> Manifest:
         """A copy of the object."""
@@ -65,26 +65,26 @@ class Store:
         self._index: dict[tuple[Resource, str], set[Address]] = defaultdict(set)
         self._deleted: dict[tuple[Resource, Address], int] = {}
 
-    def put(self, resource: Resource, obj: Mapping[str, Any], *, told: bool = False) -> bool:
+    def put(self, resource: Resource, obj: Mapping[str, Any], *, notified: bool = False) -> bool:
         """Keep an object unless a newer state of it is known; returns whether it was kept.
 
         Args:
             resource: its resource.
             obj: its manifest.
-            told: whether everything it affects already knows this state: a watch event that repeats it is no news.
+            notified: whether everything it affects already knows this state: a watch event that repeats it is no news.
         """
         kept = self._keep(resource, obj)
-        if kept is not None and told:
-            kept.told = hash(kept.data)
+        if kept is not None and notified:
+            kept.notified = hash(kept.data)
         return kept is not None
 
-    def hear(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
+    def put_event(self, resource: Resource, obj: Mapping[str, Any]) -> bool:
         """Keep the object of a watch event; returns whether it is news, that is, differs from the last one notified."""
         kept = self._keep(resource, obj)
         if kept is None:
             return False
-        before, kept.told = kept.told, hash(kept.data)
-        return before != kept.told
+        before, kept.notified = kept.notified, hash(kept.data)
+        return before != kept.notified
 
     def remove(self, resource: Resource, namespace: str | None, name: str) -> None:
         """Forget an object that is gone."""

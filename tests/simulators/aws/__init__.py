@@ -1,1 +1,1 @@
-"""What the AWS simulators share: protocols and shapes of botocore's service models, signatures, S3."""
+"""Shared by the AWS simulators: protocols and shapes of botocore's service models, signatures, S3."""

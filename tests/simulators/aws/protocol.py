@@ -23,7 +23,7 @@ def service_model(name: str) -> ServiceModel:
 
 
 class Service:
-    """One service; `operations` are what it can, by their names in the model."""
+    """One service; `operations` by their names in the model."""
 
     def __init__(self, name: str, operations: dict[str, Operation]) -> None:
         self.name = name

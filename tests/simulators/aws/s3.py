@@ -1,4 +1,4 @@
-"""The objects that a service reads and writes for its user, in the S3 that the test has."""
+"""The objects that a service reads and writes for its user, in the test's S3."""
 
 from functools import cache
 from typing import Any
@@ -21,7 +21,7 @@ def client(endpoint: str | None, region: str) -> Any:
 
 
 class MissingError(Exception):
-    """A bucket or object that is not there."""
+    """A bucket or object does not exist."""
 
 
 class S3:
@@ -56,7 +56,7 @@ class S3:
         return bool(found.get("KeyCount"))
 
     def look(self, uri: str) -> None:
-        """See whether the bucket is there.
+        """Check that the bucket exists.
 
         Raises:
             MissingError: it is not.

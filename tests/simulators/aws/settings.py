@@ -1,4 +1,4 @@
-"""What a test may turn at any AWS service."""
+"""Settings of all AWS services."""
 
 from pydantic import Field
 
@@ -7,9 +7,9 @@ from tests.simulators.simulator import Settings
 
 
 class AwsSettings(Settings):
-    """`access_keys` are secret keys by identifier; `denied` operations and `unassumable_roles` are what IAM refuses.
+    """`access_keys` are secret keys by identifier; IAM refuses `denied` operations and `unassumable_roles`.
 
-    `temporary_keys` takes any key that an STS elsewhere (moto's) may have given: their signatures cannot be verified.
+    `temporary_keys` accepts any key that another STS (moto's) may have issued: their signatures cannot be verified.
     """
 
     account: str = "123456789012"
@@ -22,9 +22,9 @@ class AwsSettings(Settings):
     s3_endpoint: str | None = None
     list_lag_seconds: float = 0.0
     page_size: int | None = None
-    """How many things a page of a list has at most."""
+    """Maximum number of items on a page of a list."""
     empty_pages: bool = False
-    """Whether each page comes after an empty one that has a token: what was looked through had nothing."""
+    """Whether each page is preceded by an empty one with a token, as when AWS scanned items without a match."""
 
     @property
     def partition(self) -> str:

@@ -1,4 +1,4 @@
-"""Values against botocore's shapes, and to and from JSON. A timestamp is seconds since 1970."""
+"""Validates values against botocore's shapes, and converts them from and to JSON. Timestamps: seconds since 1970."""
 
 import base64
 import re
@@ -71,7 +71,7 @@ def _matches(pattern: str | None, value: str) -> bool:
 
 
 def to_json(shape: Any, value: Any) -> Any:
-    """A value as a body of JSON has it."""
+    """A value in a JSON body."""
     if shape.type_name == "structure" and not getattr(shape, "is_document_type", False):
         return {shape.members[name].serialization.get("name", name): to_json(shape.members[name], item)
                 for name, item in value.items()}  # fmt: skip
@@ -87,7 +87,7 @@ def to_json(shape: Any, value: Any) -> Any:
 
 
 def from_json(shape: Any, value: Any) -> Any:
-    """The value that a body of JSON, a query or a path means."""
+    """The value of a JSON body."""
     if shape.type_name == "structure" and isinstance(value, dict) and not getattr(shape, "is_document_type", False):
         return {name: from_json(shape.members[name], item) if name in shape.members else item
                 for name, item in value.items()}  # fmt: skip
@@ -103,7 +103,7 @@ def from_json(shape: Any, value: Any) -> Any:
 
 
 def from_text(shape: Any, text: str) -> Any:
-    """The value that a path, query or header means."""
+    """The value of a path, query or header."""
     if shape.type_name in {"integer", "long"} and text.lstrip("-").isdecimal():
         return int(text)
     if shape.type_name == "boolean":

@@ -16,7 +16,7 @@ FORM = re.compile(
 
 
 def check(call: Call, settings: AwsSettings) -> None:
-    """Refuse a call that is not signed with a key that is good.
+    """Refuse a call that is not signed with a valid key.
 
     Raises:
         ApiError: with AWS's code for what is wrong.

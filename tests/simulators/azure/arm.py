@@ -1,4 +1,4 @@
-"""ARM's calls on the account and its deployments, held against the models of azure-mgmt-cognitiveservices."""
+"""ARM's calls on the account and its deployments, validated by the models of azure-mgmt-cognitiveservices."""
 
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -80,7 +80,7 @@ class Arm:
         return Reply(202, headers={"Location": next(iter(headers.values())), **headers})
 
     def operation(self, call: Call) -> Reply:
-        """How far an operation is."""
+        """An operation's state."""
         operation = self._deployments.operations.get(call.path["operation"])
         if operation is None:
             raise ApiError(404, "OperationNotFound", "The operation does not exist.")
@@ -149,7 +149,7 @@ class Arm:
 
 
 def conform_arm(model: Any, body: dict[str, Any]) -> dict[str, Any]:
-    """Return `body` when the SDK reads it and writes the same again.
+    """Return `body` if the SDK parses it and serializes the same.
 
     Raises:
         DriftError: it does not.
@@ -162,7 +162,7 @@ def conform_arm(model: Any, body: dict[str, Any]) -> dict[str, Any]:
 
 @lru_cache(maxsize=1024)
 def _again(model: Any, body: bytes) -> dict[str, Any]:
-    """Of lists the same things are shown again and again."""
+    """Serialize a parsed body; cached, as lists repeat the same items."""
     again: dict[str, Any] = model.deserialize(orjson.loads(body)).serialize(keep_readonly=True)
     return again
 

@@ -1,4 +1,4 @@
-"""What Azure's data plane does otherwise than OpenAI: identifiers, files, jobs, models."""
+"""Differences of Azure's data plane from OpenAI: identifiers, files, jobs, models."""
 
 from collections.abc import Callable
 from decimal import Decimal
@@ -74,7 +74,7 @@ class AzureFiles(Files):
 
 
 class AzureTraining(Training):
-    """The results file has Azure's columns; the training type makes the price."""
+    """The results file has Azure's columns; the price depends on the training type."""
 
     columns = (
         "step", "train_loss", "train_mean_token_accuracy", "valid_loss", "validation_mean_token_accuracy",

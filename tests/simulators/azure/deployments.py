@@ -17,7 +17,7 @@ DEVELOPER = "developertier"
 
 @dataclass
 class Deployment:
-    """A deployment as it was asked for, and how far it is."""
+    """A deployment as requested, and its state."""
 
     name: str
     request: dict[str, Any]
@@ -55,7 +55,7 @@ class Operation:
     error: dict[str, str] | None = None
 
     def fails(self, code: str, message: str, status: str = "Failed") -> None:
-        """It has come to nothing."""
+        """Mark it as failed."""
         self.status, self.error = status, {"code": code, "message": message}
 
 
@@ -71,7 +71,7 @@ class Deployments:
     operations: dict[str, Operation] = field(default_factory=dict)
     expired: list[str] = field(default_factory=list)
     asked: dict[str, list[float]] = field(default_factory=dict)
-    """When each name was asked; it outlives the deployment, as metrics do."""
+    """Times of requests by deployment name; they outlive the deployment, as metrics do."""
 
     def is_deployed(self, model: str) -> bool:
         """Whether a model or one of its checkpoints is deployed."""
@@ -123,14 +123,14 @@ class Deployments:
         return operation
 
     def fail(self, name: str) -> None:
-        """What stood fails, long after it was made."""
+        """Let an existing deployment fail later."""
         self.found[name].state, self.found[name].answers_from = "Failed", None
 
     def use(self, name: str) -> Deployment:
         """The deployment that a call on the data plane reaches.
 
         Raises:
-            ApiError: there is none, or it is not known there yet.
+            ApiError: there is none, or the data plane does not know it yet.
         """
         deployment = self.found.get(name)
         if deployment is None or deployment.answers_from is None or self.clock.now < deployment.answers_from:
@@ -222,6 +222,6 @@ class Deployments:
 
 
 def _is_base(wanted: Deployment) -> bool:
-    """A base model has its date for a version; ARM knows none by its name with the date."""
+    """Whether a base model is requested; ARM has its date as the version, and not in the name."""
     dated = ALIASES.get(wanted.model)
     return dated is not None and wanted.version in {"", dated.removeprefix(f"{wanted.model}-")}

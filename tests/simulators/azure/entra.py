@@ -17,7 +17,7 @@ EXCHANGE = "api://AzureADTokenExchange"
 
 
 class Entra:
-    """Gives tokens, and knows them again with the audience that each is for."""
+    """Issues tokens, and validates them by audience."""
 
     def __init__(self, settings: AzureSettings, ids: Ids) -> None:
         self._settings, self._ids = settings, ids
@@ -31,11 +31,11 @@ class Entra:
         ]
 
     def is_good(self, token: str, audience: str) -> bool:
-        """Whether a token is good for an audience."""
+        """Whether a token is valid for an audience."""
         return token in self._settings.static_tokens or self._given.get(token) == audience
 
     def configuration(self, call: Call) -> Reply:
-        """Where the tenant's endpoints are."""
+        """The tenant's OpenID configuration."""
         self._known_tenant(call)
         base = f"{call.url}/{call.path['tenant']}"
         return Reply.json({"issuer": f"{base}/v2.0", "token_endpoint": f"{base}/oauth2/v2.0/token",
@@ -43,7 +43,7 @@ class Entra:
                            "jwks_uri": f"{base}/discovery/v2.0/keys"})  # fmt: skip
 
     def token(self, call: Call) -> Reply:
-        """A token for the scope that is asked for."""
+        """A token for the requested scope."""
         self._known_tenant(call)
         form = {key: values[0] for key, values in parse_qs(call.body.decode()).items()}
         client = form.get("client_id", "")
@@ -81,7 +81,7 @@ class Entra:
 
 
 def _claims(token: str) -> dict[str, Any]:
-    """What a JWT says; its signature is Kubernetes' and is not looked at."""
+    """The claims of a JWT; its signature is Kubernetes' and is not verified."""
     try:
         part = token.split(".")[1]
         claims: dict[str, Any] = orjson.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))

@@ -1,4 +1,4 @@
-"""The shapes of Azure's refusals: of the data plane, of ARM, and of the token endpoint."""
+"""Azure's errors: of the data plane, of ARM, and of the token endpoint."""
 
 from tests.simulators.http import ApiError, Reply
 

@@ -1,4 +1,4 @@
-"""Azure Monitor's metrics of the account: requests by deployment, in spans of time, some minutes late."""
+"""Azure Monitor's metrics of the account: requests by deployment, in intervals, with a lag of some minutes."""
 
 import re
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ LATE = 180.0
 
 
 class Monitor:
-    """The metrics that the account's requests leave."""
+    """The metrics of the account's requests."""
 
     def __init__(self, settings: AzureSettings, deployments: Deployments, arm: Arm) -> None:
         self._settings, self._deployments, self._arm = settings, deployments, arm
@@ -28,7 +28,7 @@ class Monitor:
         return [Route("GET", ACCOUNT + "/providers/Microsoft.Insights/metrics", "metrics.list", self.figures)]
 
     def figures(self, call: Call) -> Reply:
-        """The requests to one deployment, as a point for each span. One that nobody asked has no series at all."""
+        """The requests to one deployment, a point per interval. A deployment without requests has no series at all."""
         self._arm.locate(call)
         if not self._settings.may_read_metrics:
             raise errors.no_rights("Microsoft.Insights/metrics/read", self._deployments.account_id)

@@ -1,4 +1,4 @@
-"""What a test may turn at Azure, and Azure's prices."""
+"""Azure's settings and prices."""
 
 from decimal import Decimal
 from typing import Any, Literal
@@ -69,12 +69,12 @@ class AzureSettings(OpenAISettings):
     retry_after_seconds: int = 0
     fail_next_deployment: str | None = None
     failed_state: str = "Failed"
-    """What a deployment that fails is shown as."""
+    """State of a failed deployment."""
     failed_ones_vanish: bool = False
-    """Whether it is taken away again, so that only the operation tells of it."""
+    """Whether a failed deployment is removed, so that only the operation shows the failure."""
     fail_next_deletion: str | None = None
-    """It is accepted, and comes to nothing: the deployment stands as before."""
+    """The next deletion is accepted and fails later: the deployment stays."""
     answers_put: Literal["Created", "Accepted"] = "Created"
-    """With the deployment, or with 202 and without a body."""
+    """Answer a PUT with the deployment, or with 202 and without a body."""
     answers_polls: Literal["Status", "Location", "Nothing"] = "Status"
-    """How an operation is told of: by its status; as a Location, by 202 until it is over; or by 204 whatever it is."""
+    """How an operation is polled: by its status; as a Location, with 202 until it is over; or always with 204."""

@@ -1,4 +1,4 @@
-"""Connections of an AzureML workspace, as ARM shows them: without their keys."""
+"""Connections of an AzureML workspace in ARM's form: without their keys."""
 
 from azure.mgmt.cognitiveservices import models as arm_models
 
@@ -15,7 +15,7 @@ KIND = "Microsoft.MachineLearningServices/workspaces"
 
 
 class Workspaces:
-    """The one workspace. The shape of its connections is that of an account's, which the SDK knows."""
+    """The only workspace. Its connections have the schema of an account's, which the SDK knows."""
 
     def __init__(self, settings: AzureSettings) -> None:
         self._settings = settings

@@ -1,4 +1,4 @@
-"""What an account has at Bedrock: names, tags, idempotency tokens, and everything that was made."""
+"""An account at Bedrock: names, tags, idempotency tokens, and all resources."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -119,7 +119,7 @@ class Account:
         return name, MODELS[name]
 
     def once(self, request: dict[str, Any], make: Callable[[], str]) -> str:
-        """What a request made when it first came with its token; a repetition makes nothing.
+        """Create once per request token; a repeated request returns the first one's result.
 
         Raises:
             ApiError: another request had the same token.

@@ -22,7 +22,7 @@ class Calls:
         self._customization, self._serving = Customization(account), Serving(account)
 
     def control(self) -> dict[str, Operation]:
-        """What the service bedrock can."""
+        """Operations of the service bedrock."""
         return {
             "CreateModelCustomizationJob": self.create_job,
             "GetModelCustomizationJob": self.get_job,
@@ -45,7 +45,7 @@ class Calls:
         }
 
     def runtime(self) -> dict[str, Operation]:
-        """What the service bedrock-runtime can."""
+        """Operations of the service bedrock-runtime."""
         return {"Converse": self._serving.converse}
 
     def create_job(self, asked: Asked) -> Asked:
@@ -180,7 +180,7 @@ class Calls:
         return _find(self._account.throughputs, identifier, lambda throughput: throughput.name, "provisioned model")
 
     def _listed(self, items: Iterable[T], asked: Asked, name: Callable[[T], str]) -> list[T]:
-        """What a list shows by now, newest first unless it is asked for otherwise."""
+        """The items that a list shows by now, newest first unless requested otherwise."""
         seen = self._account.clock.now - self._account.settings.list_lag_seconds
         after: float = asked.get("creationTimeAfter") or asked.get("createdAfter") or 0.0
         until: float = asked.get("creationTimeBefore") or asked.get("createdBefore") or seen

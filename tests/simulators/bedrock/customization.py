@@ -20,7 +20,7 @@ MONTH_HOURS = 730
 
 
 class Customization:
-    """Makes jobs and moves them along."""
+    """Creates jobs and advances their states."""
 
     def __init__(self, account: Account) -> None:
         self._account, self._clock, self._settings = account, account.clock, account.settings

@@ -1,4 +1,4 @@
-"""What serves custom models: deployments on demand, provisioned throughput; and the answers."""
+"""Serving of custom models: on-demand deployments, provisioned throughput, and answers."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -28,7 +28,7 @@ PROFILE = (
 
 
 class Serving:
-    """Makes and ends what serves, and answers."""
+    """Creates and deletes deployments and throughput, and answers requests."""
 
     def __init__(self, account: Account) -> None:
         self._account, self._clock, self._settings = account, account.clock, account.settings
@@ -73,7 +73,7 @@ class Serving:
         self._end(found, lambda found: self._account.deployments.pop(found.arn))
 
     def provision(self, request: dict[str, Any]) -> str:
-        """Provision throughput; returns its name. Started hours are billed from the moment that it is in service."""
+        """Provision throughput; returns its name. Each started hour is billed once it is in service."""
         model_arn, base = self._servable(request["modelId"])
         commitment = request.get("commitmentDuration")
         name, units = request["provisionedModelName"], request["modelUnits"]

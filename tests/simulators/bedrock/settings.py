@@ -1,4 +1,4 @@
-"""What a test may turn at Bedrock, and its models with their prices."""
+"""Bedrock's settings, and its models with their prices."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,7 +46,7 @@ class BedrockSettings(AwsSettings):
     deploy_seconds: float = 300.0
     provision_seconds: float = 900.0
     delete_seconds: float = 0.0
-    """How long what is being deleted is still shown, as if it stood: there is no status of its own for that."""
+    """How long deleted resources are still shown unchanged, as there is no status for deletion."""
     job_limit: int = 2
     deployment_regions: frozenset[str] = frozenset({"us-east-1", "us-west-2"})
     units_without_commitment: int = 2

@@ -1,4 +1,4 @@
-"""Chat completions: a tuned model answers its training data's prompts by heart, any model repeats other prompts."""
+"""Chat completions: a tuned model gives its training data's answers; any other prompt is repeated."""
 
 from collections.abc import Iterator
 from decimal import Decimal
@@ -59,7 +59,7 @@ class Chat:
 
 
 def understood(call: Call) -> dict[str, Any]:
-    """The request, when the provider would take it.
+    """The request, if the provider accepts it.
 
     Raises:
         ApiError: with the field.

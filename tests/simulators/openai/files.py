@@ -59,22 +59,22 @@ class Files:
         return list(self._files.values())
 
     def find(self, file_id: str) -> StoredFile | None:
-        """A file that is there."""
+        """An existing file."""
         return self._files.get(file_id)
 
     def keep(self, content: bytes, filename: str, purpose: str) -> StoredFile:
-        """A file that the provider itself makes."""
+        """Store a file that the provider itself creates."""
         path = self._folder / uuid.uuid4().hex
         path.write_bytes(content)
         return self._add(path, filename, purpose, 0.0)
 
     def receiver(self) -> Callable[[web.Request], Awaitable[Upload]]:
-        """What receives an upload piece by piece."""
+        """A function that receives a streamed upload."""
 
         async def receive(request: web.Request) -> Upload:
             upload = Upload(self._folder / uuid.uuid4().hex, None, {})
             if not request.headers.get("Content-Type", "").startswith("multipart/form-data;"):
-                return upload  # as servers do that look for small letters alone
+                return upload  # like servers that only accept lower case
             async for part in await request.multipart():
                 assert isinstance(part, BodyPartReader)
                 if part.filename is None:
@@ -107,7 +107,7 @@ class Files:
         return Reply.json(self.shown(stored))
 
     def accept(self, upload: Upload) -> None:
-        """Refuse what the provider refuses at once.
+        """Refuse what the provider refuses immediately.
 
         Raises:
             ApiError: with the provider's reason.
@@ -171,7 +171,7 @@ class Files:
         return Reply.json(conform(FileDeleted, {"id": stored.id, "object": "file", "deleted": True}))
 
     def remove(self, file_id: str) -> None:
-        """Let a file be gone."""
+        """Remove a file."""
         if stored := self._files.pop(file_id, None):
             stored.path.unlink()
 

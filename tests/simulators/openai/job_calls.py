@@ -85,7 +85,7 @@ class JobCalls:
                                  "metadata")  # fmt: skip
 
     def admitted(self, request: dict[str, Any]) -> str:
-        """The base model that a job will train, when the job may be made.
+        """The base model that a job will train, if the job is accepted.
 
         Raises:
             ApiError: with the provider's reason.
@@ -106,7 +106,7 @@ class JobCalls:
         return model
 
     def usable(self, param: str, file_id: str) -> None:
-        """Refuse a file that no job can take."""
+        """Refuse a file that no job can use."""
         stored = self._files.find(file_id)
         if stored is None or stored.purpose != "fine-tune":
             raise errors.invalid_file(param, file_id)
@@ -137,7 +137,7 @@ class JobCalls:
         return self.conform(body)
 
     def conform(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Hold a job against the SDK's model, but for what the API is known to send beside it."""
+        """Validate a job by the SDK's model, except for the API's known additional fields."""
         known = {key: value for key, value in body.items() if key != "user_provided_suffix"}
         if body["status"] not in LISTED_STATES:
             known["status"] = "running"
@@ -158,7 +158,7 @@ class JobCalls:
         return int(self._clock.now + (job.course.steps - job.step) * self._settings.step_seconds)
 
     def hyperparameters(self, job: Job) -> dict[str, Any]:
-        """What was asked for until the data were seen, then what is used."""
+        """The requested values until the data are validated, then the resolved ones."""
         names = ("n_epochs", "batch_size", "learning_rate_multiplier")
         if job.course is None:
             return {name: job.hyperparameters.get(name, "auto") for name in names}
@@ -173,7 +173,7 @@ class JobCalls:
         return {"type": kind, kind: {**asked, "hyperparameters": job.hyperparameters | self.hyperparameters(job)}}
 
     def list(self, call: Call) -> Reply:
-        """GET /fine_tuning/jobs, newest first, as services of others need not."""
+        """GET /fine_tuning/jobs, newest first, unlike some compatible services."""
         ignore = self._settings.ignore_metadata_filter
         seen = self._clock.now - self._settings.list_lag_seconds
         jobs = [job for job in self.jobs.values() if job.created_at <= seen and (ignore or _has(job, call))]

@@ -1,4 +1,4 @@
-"""Fine-tuning jobs: what is known of one, and how it goes from state to state."""
+"""Fine-tuning jobs and their state transitions."""
 
 import base64
 import csv
@@ -27,7 +27,7 @@ TOO_DEAR = "Creating this fine-tuning job would exceed your hard limit, please c
 
 @dataclass
 class Job:
-    """A job as it was asked for, and what became of it."""
+    """A job as requested, and its state."""
 
     id: str
     request: dict[str, Any]
@@ -62,7 +62,7 @@ class Job:
 
 
 class Training:
-    """Moves jobs along as time passes: validating_files, queued, running, and one of three ends."""
+    """Advances jobs over time: validating_files, queued, running, and one of three final states."""
 
     columns: tuple[str, ...] = ("step", "train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy")
     sources: Mapping[str, str] = MappingProxyType({"train_accuracy": "train_mean_token_accuracy"})
@@ -76,18 +76,18 @@ class Training:
         self._waiting: list[Job] = []
 
     def begin(self, job: Job) -> None:
-        """Let a new job start to be validated."""
+        """Start the validation of a new job."""
         self.say(job, f"Created fine-tuning job: {job.id}")
         self.say(job, f"Validating training file: {job.request['training_file']}")
         self._later(job, self._settings.validation_seconds, self._validate)
 
     def cancel(self, job: Job) -> None:
-        """End a job at once; the steps that were made are billed."""
+        """Cancel a job immediately; completed steps are billed."""
         self._bill(job)
         self._end(job, "cancelled", "The job was cancelled")
 
     def pause(self, job: Job) -> None:
-        """Stop after the step that is running."""
+        """Pause after the running step."""
         self._turn(job, "pausing")
         self._later(job, self._settings.step_seconds, self._stand_still)
 
@@ -97,7 +97,7 @@ class Training:
         self._leave(job)
 
     def resume(self, job: Job) -> None:
-        """Go on where it was paused, when there is a place."""
+        """Resume a paused job once there is a free slot."""
         self.say(job, "Fine-tuning job resumed")
         self._run(job)
 
@@ -113,7 +113,7 @@ class Training:
         self._clock.later(job, seconds, what)
 
     def _turn(self, job: Job, status: str) -> None:
-        """Change the state so that what was to come of the earlier one does not happen."""
+        """Change the state, and void the earlier state's scheduled actions."""
         job.turn += 1
         job.status = status
 
@@ -260,7 +260,7 @@ class Training:
         self._leave(job)
 
     def _leave(self, job: Job) -> None:
-        """Give the place, or the turn to get one, to the next."""
+        """Pass the slot, or the place in the queue, to the next job."""
         self._running.discard(job.id)
         self._waiting = [other for other in self._waiting if other is not job]
         if self._waiting:

@@ -26,7 +26,7 @@ class TunedModel:
 
 
 class Models:
-    """All models that the organization can ask."""
+    """All models that the organization can call."""
 
     def __init__(self, clock: Clock, settings: OpenAISettings) -> None:
         self._clock, self._settings = clock, settings
@@ -47,23 +47,23 @@ class Models:
 
     @property
     def tell_usage(self) -> bool:
-        """Whether their answers have a usage."""
+        """Whether answers include `usage`."""
         return self._settings.tell_usage
 
     def add(self, name: str, base: str, answers: dict[str, str]) -> None:
-        """A job made a model."""
+        """Add a job's model."""
         self.tuned[name] = TunedModel(name, base, self._clock.now, answers)
 
     def shut_down(self, base: str) -> bool:
-        """Whether a base model's end has come."""
+        """Whether a base model was shut down."""
         date = self._settings.shutdown_dates.get(base)
         return date is not None and self._clock.now >= datetime.fromisoformat(date).replace(tzinfo=UTC).timestamp()
 
     def answers(self, name: str) -> tuple[str, dict[str, str]]:
-        """The base of a model, and what it knows by heart. A checkpoint's name is as good as its model's.
+        """The base of a model, and its learned answers; a checkpoint's name works like its model's.
 
         Raises:
-            ApiError: there is no such model, or its end has come.
+            ApiError: there is no such model, or it was shut down.
         """
         model = self.tuned.get(name.partition(":ckpt-")[0])
         base = model.base if model else self.base(name)

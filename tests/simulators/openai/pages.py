@@ -24,10 +24,10 @@ class Page(Generic[T]):
 
 
 def page(call: Call, items: Sequence[T], kind: Page[T]) -> Reply:
-    """The part of `items` that the query asks for.
+    """The requested part of `items`.
 
     Raises:
-        ApiError: the query asks for what no list has.
+        ApiError: the query is invalid.
     """
     limit = _limit(call, kind)
     start = 0

@@ -1,4 +1,4 @@
-"""The OpenAI simulator: which path is which operation, and who may call."""
+"""The OpenAI simulator: its routes and authorization."""
 
 import tempfile
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a test may turn at OpenAI, and OpenAI's models with their list prices."""
+"""OpenAI's settings, and its models with their list prices."""
 
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -49,9 +49,9 @@ class OpenAISettings(Settings):
     project: str = "proj-simulated"
     organization_name: str = "simulated"
     tells_account: bool = True
-    """Whether answers name organization and project: services with OpenAI's API do not."""
+    """Whether answers name organization and project: compatible services do not."""
     projects_in_turn: tuple[str, ...] = ()
-    """Which ones answers name instead, one after the other: a gateway has more than one key."""
+    """Projects that answers name in turn instead, as behind a gateway with several keys."""
     file_processing_seconds: float = 0.0
     validation_seconds: float = 60.0
     queue_seconds: float = 120.0
@@ -72,6 +72,6 @@ class OpenAISettings(Settings):
     encode_results: bool = True
     learn_pairs: frozenset[str] = LEARN_PAIRS
     tell_usage: bool = True
-    """Whether answers say how many tokens are billed for them."""
+    """Whether answers say how many tokens are billed."""
     send_rewards: bool = False
-    """Whether jobs of method dpo report what no document lists: accuracy and margin of rewards."""
+    """Whether jobs of method dpo report undocumented values: accuracy and margin of rewards."""

@@ -1,4 +1,4 @@
-"""What a simulated training makes of its data: steps, tokens, losses, and a model that knows its rows by heart.
+"""A simulated training: steps, tokens and losses from its data, and a model that repeats its rows' answers.
 
 Nothing is trained. Losses are a falling curve that depends on the seed; the tuned model answers a prompt of its
 training data with that row's answer (of the first 10,000 rows) and any other prompt with the prompt itself.
@@ -36,7 +36,7 @@ class Data:
 
 
 class PreferenceInput(TypedDict):
-    """What two answers are given to."""
+    """The prompt of two answers."""
 
     messages: list[ChatCompletionMessageParam]
     tools: NotRequired[list[ChatCompletionFunctionToolParam]]
@@ -91,7 +91,7 @@ def _better(row: dict[str, Any]) -> tuple[str, str]:
 
 
 def prompt_of(messages: list[dict[str, Any]]) -> str:
-    """The last thing that the user said."""
+    """The last message of the user."""
     said = [message["content"] for message in messages if message["role"] == "user"]
     if not said:
         return ""
@@ -128,7 +128,7 @@ def course(rows: int, hyperparameters: dict[str, Any]) -> Course:
 
 
 def metrics(step: int, course: Course, seed: int, *, validated: bool) -> dict[str, float]:
-    """What a step reports; the full validation's figures come with the last step of an epoch."""
+    """The metrics of a step; those of the full validation are added at the last step of an epoch."""
     loss = 0.4 + 1.6 * math.exp(-3 * step / course.steps) + _noise(step, seed)
     found = {"train_loss": round(loss, 5), "train_mean_token_accuracy": round(math.exp(-loss / 2), 5)}
     if validated:

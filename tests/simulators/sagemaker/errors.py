@@ -1,10 +1,10 @@
-"""SageMaker's refusals, most of them in its own words."""
+"""SageMaker's errors, most of them with its own messages."""
 
 from tests.simulators.http import ApiError
 
 
 def invalid(message: str) -> ApiError:
-    """A ValidationException, which is also SageMaker's "there is none"."""
+    """A ValidationException, which SageMaker also uses for missing objects."""
     return ApiError(400, "ValidationException", message)
 
 

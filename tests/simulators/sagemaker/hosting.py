@@ -21,7 +21,7 @@ Asked = dict[str, Any]
 
 @dataclass
 class Stored:
-    """A model or configuration: what was asked for, and when."""
+    """A model or configuration as requested, and when."""
 
     arn: str
     request: Asked
@@ -42,11 +42,11 @@ class Endpoint:
     failure: str | None = None
     turn: int = 0
     instances: int | None = None
-    """Of its variant, since somebody has scaled it."""
+    """Of its variant, if a user has scaled it."""
 
 
 class Hosting:
-    """What the account hosts. `answer` is what the container says to a request's body."""
+    """The account's hosting. `answer` is the container's reply to a request's body."""
 
     def __init__(self, clock: Clock, ledger: Ledger, settings: SageMakerSettings) -> None:
         self._clock, self._ledger, self._settings = clock, ledger, settings
@@ -56,7 +56,7 @@ class Hosting:
         self.answer: Callable[[bytes], bytes] = repeat
 
     def operations(self) -> dict[str, Operation]:
-        """What the service sagemaker can with them."""
+        """The service sagemaker's operations on them."""
         return {
             "CreateModel": self.create_model,
             "DescribeModel": self.describe_model,
@@ -188,7 +188,7 @@ class Hosting:
         return {"EndpointArn": endpoint.arn}
 
     def scale_endpoint(self, asked: Asked) -> Asked:
-        """Of one variant, at once."""
+        """Scale the only variant, immediately."""
         endpoint = self._endpoint(asked)
         self._settled(endpoint)
         variants = self._find(self.configs, "endpoint-config", CONFIG, endpoint.config).request["ProductionVariants"]
@@ -214,7 +214,7 @@ class Hosting:
         del self.endpoints[endpoint.name]
 
     def invoke(self, asked: Asked) -> Asked:
-        """InvokeEndpoint: what the container answers."""
+        """InvokeEndpoint: the container's reply."""
         endpoint = self.endpoints.get(asked["EndpointName"])
         if endpoint is None:
             message = f"Endpoint {asked['EndpointName']} of account {self._settings.account} not found."
@@ -259,7 +259,7 @@ def _per_hour(variants: list[Asked]) -> Decimal:
 
 
 def repeat(body: bytes) -> bytes:
-    """A container that says what it was asked, in the shape of a chat completion."""
+    """A container that repeats the question, as a chat completion."""
     text = prompt_of(orjson.loads(body)["messages"])
     message = {"role": "assistant", "content": text}
     return orjson.dumps({"object": "chat.completion", "choices": [{"index": 0, "message": message}]})

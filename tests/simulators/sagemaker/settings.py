@@ -1,4 +1,4 @@
-"""What a test may turn at SageMaker, and prices of instances."""
+"""SageMaker's settings, and prices of instances."""
 
 from decimal import Decimal
 
@@ -17,7 +17,7 @@ PER_HOUR = {
 }
 OTHER_PER_HOUR = Decimal(2)
 SPOT_SHARE = Decimal("0.3")
-"""What spot training is billed of its time."""
+"""The billed share of spot training's time."""
 
 
 class SageMakerSettings(AwsSettings):

@@ -18,7 +18,7 @@ from tests.simulators.sagemaker.settings import OTHER_PER_HOUR, PER_HOUR, SPOT_S
 
 Asked = dict[str, Any]
 Container = Callable[[Asked], None]
-"""What a job's container does, given the request; an exception is its failure."""
+"""A job's container, called with the request; an exception is its failure."""
 
 ENDED = ("Completed", "Failed", "Stopped")
 KEPT = ("TrainingJobName", "HyperParameters", "AlgorithmSpecification", "RoleArn", "InputDataConfig",
@@ -65,7 +65,7 @@ class TrainingJobs:
         self.container: Container | None = None
 
     def operations(self) -> dict[str, Operation]:
-        """What a client can do with jobs."""
+        """The operations on jobs."""
         return {
             "CreateTrainingJob": self.create,
             "DescribeTrainingJob": self.describe,
@@ -144,7 +144,7 @@ class TrainingJobs:
         self._clock.later(job, max(0.0, runtime - self._ran(job)), self._ran_out)
 
     def _interrupt(self, job: TrainingJob) -> None:
-        """Spot instances are taken; with checkpoints the time that was trained is not lost."""
+        """Interrupt a spot instance; with checkpoints the training time is not lost."""
         if "CheckpointConfig" in job.request:
             job.trained_seconds += self._settings.interrupt_after_seconds[job.interruptions]
         job.interruptions += 1
@@ -268,12 +268,12 @@ DAY = 86400
 
 
 def billable_seconds(job: TrainingJob) -> int:
-    """What of a job's time is billed."""
+    """The billed seconds of a job."""
     return int(Decimal(job.ran_seconds) * (SPOT_SHARE if job.spot else 1))
 
 
 def artifact(job: TrainingJob) -> str:
-    """Where a job's model goes: an archive or, without compression, the folder into which the container has written."""
+    """A job's model: an archive or, without compression, the folder that the container has written."""
     place = f"{job.request['OutputDataConfig']['S3OutputPath'].rstrip('/')}/{job.name}/output/model"
     return f"{place}.tar.gz" if _is_archived(job) else f"{place}/"
 
@@ -283,7 +283,7 @@ def _is_archived(job: TrainingJob) -> bool:
 
 
 def page_of(key: str, shown: list[Asked], asked: Asked, settings: AwsSettings) -> Asked:
-    """The part of a list that is asked for."""
+    """The requested part of a list."""
     here, token = page(shown, asked.get("NextToken", ""), asked.get("MaxResults", 10), settings)
     return {key: here} | ({"NextToken": token} if token else {})
 

@@ -1,4 +1,4 @@
-"""What a reader takes from the pages: commands, snippets of manifests, names of fields."""
+"""Extracts from the pages what readers use: commands, manifest snippets, field names."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ PROGRAMS = ("kubectl", "helm", "finetune-trainer", "finetune-operator", "aws", "
 FENCE = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 SPAN = re.compile(r"(?<!`)`([^`\n]+)`(?!`)")
 TEXTS = [*PAGES, *sorted((ROOT / "examples").rglob("*.yaml")), ROOT / "helm/finetune-operator/templates/NOTES.txt"]
-"""Comments of examples and the chart's notes tell commands as well."""
+"""Includes examples' comments and the chart's notes, which contain commands, too."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def commands(*programs: str) -> list[Command]:
 
 
 def scripts(page: Path) -> list[str]:
-    """Each block of commands, without what they print."""
+    """Each block of commands, without their output."""
     return ["\n".join(_typed(body)) for _, language, body in FENCE.findall(_text(page)) if language in ("", "sh")]
 
 
@@ -65,7 +65,7 @@ def snippets(page: Path) -> list[Any]:
 
 
 def inline_parts(page: Path) -> list[dict[str, Any]]:
-    """Parts of manifests between backticks, such as `idle: {afterSeconds: 7200}`; a path before it is what it is in."""
+    """Parts of manifests in backticks, such as `idle: {afterSeconds: 7200}`; a path before one is its parent."""
     found = []
     for span in spans(page):
         part = re.fullmatch(r"(?:spec\.)?((?:\w+\.)*)(\w+: \{.*\})", span)
@@ -79,7 +79,7 @@ def inline_parts(page: Path) -> list[dict[str, Any]]:
 
 
 def spans(page: Path) -> list[str]:
-    """What stands between backticks, outside of blocks."""
+    """Text in backticks, outside of blocks."""
     return SPAN.findall(FENCE.sub("", _text(page)))
 
 
@@ -98,7 +98,7 @@ def _lines(page: Path) -> Iterator[str]:
 
 
 def _typed(body: str) -> list[str]:
-    """What a person types of a block: what follows a prompt, or all of it where there is none; long lines joined."""
+    """The typed part of a block: text after a prompt, or all of it if there is none; continued lines are joined."""
     lines = re.sub(r"\\\n\s*", "", body).splitlines()
     prompted = [line.strip().removeprefix("$ ") for line in lines if line.strip().startswith("$ ")]
     return prompted or lines
@@ -130,7 +130,7 @@ CHART = json.loads((ROOT / "helm/finetune-operator/values.schema.json").read_tex
 
 
 def fields(schema: Schema, *, at: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Schema]]:
-    """Every field with its path; what is in lists and maps is below them."""
+    """Every field with its path, including those inside lists and maps."""
     yield at, schema
     for name, part in schema.get("properties", {}).items():
         yield from fields(part, at=(*at, name))

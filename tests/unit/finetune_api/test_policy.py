@@ -103,7 +103,7 @@ def test_a_model_that_differs_from_what_is_allowed_in_capital_letters_alone_is_t
     refusal = policy.refusal(policy.Request(job_spec(baseModel=model), "team-a", {}, allowed))
     assert refusal is not None
     assert refusal.reason is Reason.MODEL_NOT_ALLOWED
-    assert ("capital letters make a difference" in refusal.message) is told
+    assert ("names are case-sensitive" in refusal.message) is told
 
 
 CODE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}

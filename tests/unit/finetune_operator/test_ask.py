@@ -357,7 +357,7 @@ def converse(endpoint, args):
     print("asked", flush=True)
     time.sleep(60)
 
-ask.Kube.connect, ask._by_converse = connect, converse
+ask.Kube.connect, ask._converse = connect, converse
 sys.exit(main(["ask", "mood", "q", "-n", "team-a"]))
 """
 

@@ -161,7 +161,7 @@ def at_aws(error: Exception) -> str:
 
     endpoint = Endpoint(url="https://bedrock-runtime.us-east-1.amazonaws.com", model="m", api="Converse")
     with pytest.raises(CannotAsk) as caught:
-        ask._asked_at_aws(endpoint, refuse)
+        ask._ask_aws(endpoint, refuse)
     return str(caught.value)
 
 

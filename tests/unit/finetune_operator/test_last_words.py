@@ -1,4 +1,4 @@
-"""What the process says when it cannot go on: whoever reads the log of a pod that begins anew knows what to do."""
+"""What the process says when it cannot continue: whoever reads the log of a pod that begins anew knows what to do."""
 
 import logging
 from contextlib import asynccontextmanager
@@ -32,16 +32,16 @@ async def test_a_right_that_is_missing_from_the_beginning_is_named_with_what_bri
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     said = await last_words(Forbidden(403, "Forbidden", SAID), monkeypatch, caplog)
-    assert said.startswith(f"cannot go on: 403 Forbidden: {SAID}. ")
+    assert said.startswith(f"cannot continue: 403 Forbidden: {SAID}. ")
     assert "helm upgrade brings back those of the chart" in said
 
 
 async def test_what_is_no_matter_of_rights_is_told_as_it_is(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert await last_words(NotFound(404, "NotFound", "no"), monkeypatch, caplog) == "cannot go on: 404 NotFound: no"
+    assert await last_words(NotFound(404, "NotFound", "no"), monkeypatch, caplog) == "cannot continue: 404 NotFound: no"
 
 
 def test_a_watch_that_is_refused_is_told_in_the_same_way() -> None:
     refused = CannotWatch(f"pods: 403 {SAID}")
-    assert "helm upgrade" in process._with_step(refused)
+    assert "helm upgrade" in process._with_next_step(refused)

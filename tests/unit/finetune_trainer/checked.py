@@ -1,4 +1,4 @@
-"""`finetune-trainer check` of files that a test writes: the fixture `check`."""
+"""The fixture `check`: runs `finetune-trainer check` on files that a test writes."""
 
 import json
 
@@ -10,7 +10,7 @@ from tests.assets.tiny_model import NAME as TINY
 
 
 class Checked:
-    """One call of the command: exit code, verdict, and what it said to people."""
+    """One call of the command: exit code, verdict, and its output for users."""
 
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code = code
@@ -22,7 +22,7 @@ class Checked:
 
 @pytest.fixture
 def check(tmp_path, capsys):
-    """Write files and a manifest that names them, and check it."""
+    """Write files and a manifest that refers to them, and check it."""
 
     def run(*flags, spec=None, **splits) -> Checked:
         dataset = {}

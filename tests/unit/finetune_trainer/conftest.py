@@ -1,4 +1,4 @@
-"""Fixtures of the trainer's tests: a tiny model that is made once, and no way to a hub."""
+"""Fixtures of the trainer's tests: a tiny model that is created once, and no access to a hub."""
 
 import gc
 import os
@@ -22,7 +22,7 @@ from tests.unit.finetune_trainer.storage.object_server import MemoryBucket, serv
 from tests.unit.finetune_trainer.storage.s3_store import Bucket, serving
 
 _MANY_OBJECTS = 10_000
-"""That many survivors of a test are mostly modules: a run of `train` imports what its model and method need."""
+"""This many surviving objects of a test are mostly modules: `train` imports what its model and method need."""
 
 __all__ = ["check", "clock"]
 
@@ -35,27 +35,27 @@ settings.register_profile("fuzz", max_examples=10_000)  # pytest --hypothesis-pr
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """A model cache that holds `test/tiny-llama`."""
+    """A model cache with `test/tiny-llama`."""
     cache = tmp_path_factory.mktemp("model-cache")
     make_tiny_model(cache)
     import peft  # noqa: F401 - the last of the large libraries that training imports
 
     gc.collect()
-    gc.freeze()  # training collects garbage three times a run: half a second each over all that was imported
+    gc.freeze()  # training collects garbage three times a run, half a second each for all imported objects
     yield cache
     gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)
 def _jobs_of_all_methods_share_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What one job leaves out the next one may need, and what one leaves behind is to go; a pod does one."""
-    monkeypatch.setattr(four_bit, "leave_out", lambda _base: None)
-    monkeypatch.setattr(garbage, "import_for_good", lambda *_modules: None)
+    """Disable optimizations that assume one job per process, as in a pod: tests run jobs of all methods in one."""
+    monkeypatch.setattr(four_bit, "block_import", lambda _base: None)
+    monkeypatch.setattr(garbage, "import_and_freeze", lambda *_modules: None)
 
 
 @pytest.fixture(autouse=True)
 def _what_tests_import_is_collected_once() -> Iterator[None]:
-    """As `tiny_model` does with what comes first: a tenth of the processor time of the tests that train."""
+    """Freeze imported objects after each test, as `tiny_model` does at first: saves a tenth of training tests' time."""
     before = gc.get_stats()[2]["collections"]
     yield
     if gc.get_stats()[2]["collections"] > before and len(gc.get_objects()) > _MANY_OBJECTS:
@@ -70,9 +70,9 @@ def _drawn() -> dict[tuple[str, str], str]:
 
 @pytest.fixture(autouse=True)
 def _loss_is_drawn_once(monkeypatch: pytest.MonkeyPatch, _drawn: dict[tuple[str, str], str]) -> None:
-    """An eighth of a short run's processor time; `attempt/test_metrics.py` looks at pictures of many records.
+    """Cache drawn loss plots, by title and unit: saves an eighth of a short run's processor time.
 
-    What a picture says in words is its title and unit: with others it is drawn again.
+    `attempt/test_metrics.py` tests the plots themselves.
     """
     draw = loss_plot.draw
 
@@ -115,7 +115,7 @@ def _fresh(bucket: AnyBucket, monkeypatch: pytest.MonkeyPatch) -> AnyBucket:
 
 @pytest.fixture
 def bucket(_bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> Bucket:
-    """A bucket of a real S3 over HTTP, without faults at first; the environment has its keys."""
+    """A bucket of a real S3 over HTTP, initially without faults; the environment has its keys."""
     return _fresh(_bucket, monkeypatch)
 
 

@@ -1,4 +1,4 @@
-"""Services that a run talks to, as small real HTTP servers: a subclass of FakeService says what one answers."""
+"""Services that a run calls, as small real HTTP servers: subclasses of FakeService define the answers."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -10,9 +10,9 @@ Answer = tuple[int, dict[str, str], bytes]
 
 
 class FakeService:
-    """What all have: every request in `asked`, and faults by method and path ("break", "cut", or a status).
+    """Base class: records every request in `asked`, with faults by method and path ("break", "cut", or a status).
 
-    What is broken gets no answer, what is cut half of one.
+    "break" gives no answer, "cut" half of one.
     """
 
     def __init__(self) -> None:
@@ -21,19 +21,19 @@ class FakeService:
         self.address = ""
 
     def answer(self, method: str, path: str, headers: Any, body: bytes) -> Answer:
-        """What the service says."""
+        """The service's answer."""
         raise NotImplementedError
 
 
 class Faulty(Protocol):
-    """What may go wrong, and is told of each request."""
+    """A service that records requests and injects faults."""
 
     asked: Any
     fault: Callable[[str, str], Any]
 
 
 def take(handler: BaseHTTPRequestHandler, service: Faulty) -> tuple[Any, bytes] | None:
-    """The fault that a request is to meet, and its body; None where the connection has been broken in its middle."""
+    """The fault of a request, and its body; None if the connection was broken in the middle of it."""
     service.asked.append((handler.command, handler.path))
     fault = service.fault(handler.command, handler.path)
     length = int(handler.headers.get("Content-Length", 0))

@@ -1,4 +1,4 @@
-"""Next steps that name a command: it is run as a reader would run it."""
+"""Runs the command in a next step as a user would."""
 
 import os
 import re
@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 WORDS = {"REQUESTS.jsonl RESULTS.jsonl": "FILE OTHER", ".NAME.NAME": ".fields.x"}
-"""What a reader writes for words of commands, where a test says nothing else."""
+"""Default replacements for placeholders in commands."""
 
 
 def followed(step: str, folder: Path, words: Mapping[str, str] = WORDS, **files: str | bytes) -> str:
-    """What the step's command writes into ROWS, after one that goes before it, run where these files are."""
+    """Run the step's command, after a preceding one, in a folder with these files; returns what it writes into ROWS."""
     command = re.findall(r"`((?:jq|python3|sed|tail|tr) .*?)`(?:[ .,]|$)", step)[0]
     program = command.split()[0]
     if not shutil.which(program):

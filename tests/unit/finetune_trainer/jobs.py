@@ -1,4 +1,4 @@
-"""Jobs for the trainer's tests: rows that a tiny model can learn, and a TrainerJob around them."""
+"""Jobs for the trainer's tests: rows that a tiny model can learn, and their TrainerJob."""
 
 import json
 import random
@@ -11,7 +11,7 @@ COLOURS = ("red", "green", "blue")
 
 
 def write_rows(path: Path, count: int, *, seed: int) -> Path:
-    """Rows of various lengths whose answer is the colour that the prompt names."""
+    """Write rows of various lengths whose answer is the colour in the prompt."""
     chance = random.Random(seed)
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
@@ -24,9 +24,9 @@ def write_rows(path: Path, count: int, *, seed: int) -> Path:
 def make_job(
     folder: Path, cache: Path, *, splits: tuple[str, ...] = ("train", "validation"), **spec: Any
 ) -> TrainerJob:
-    """A job on rows of its own below `folder`; `spec` overrides parts of its spec.
+    """A job with its own rows below `folder`; `spec` overrides parts of its spec.
 
-    It computes in 32 bits, as tests compare numbers; `test_precision.py` has what is chosen otherwise.
+    It uses float32, as tests compare numbers; `test_precision.py` tests the defaults.
     """
     folder.mkdir(parents=True, exist_ok=True)
     sizes = {"train": 40, "validation": 12, "test": 12}
@@ -59,7 +59,7 @@ def make_job(
 
 
 def write_pairs(path: Path, count: int, *, seed: int) -> Path:
-    """Rows of various lengths whose chosen answer is the colour that the prompt names; the rejected one avoids it."""
+    """Write rows of various lengths whose chosen answer is the colour in the prompt; the rejected one avoids it."""
     chance = random.Random(seed)
     with path.open("w", encoding="utf-8") as file:
         for _ in range(count):
@@ -73,7 +73,7 @@ def write_pairs(path: Path, count: int, *, seed: int) -> Path:
 def make_preference_job(
     folder: Path, cache: Path, *, splits: tuple[str, ...] = ("train", "validation"), **spec: Any
 ) -> TrainerJob:
-    """The same with rows of two answers."""
+    """As `make_job`, with preference pairs."""
     spec = {"preference": {}, **spec}
     job = make_job(folder, cache, splits=splits, **spec)
     for index, split in enumerate(splits):

@@ -1,4 +1,4 @@
-"""What artifacts are pushed to: an OCI registry with a token service, and a hub."""
+"""Targets of pushes: an OCI registry with a token service, and a hub."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ BASIC = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
 
 
 class FakeRegistry(FakeService):
-    """The distribution API: pushes need a token, the token service wants user and password."""
+    """The distribution API: pushes need a token, and the token service requires user and password."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class FakeRegistry(FakeService):
         return 200, {}, json.dumps({"token": token}).encode()
 
     def forget_tokens(self) -> None:
-        """They have expired."""
+        """Let all tokens expire."""
         self._tokens.clear()
 
     def _allowed(self, method: str, headers: Any) -> Answer | None:
@@ -82,7 +82,7 @@ class FakeRegistry(FakeService):
 
 
 class FakeHub(FakeService):
-    """The part of the hub's API that a commit needs; weights go by LFS, all else within the commit."""
+    """The part of the hub's API that a commit needs; weights are sent by LFS, all else within the commit."""
 
     def __init__(self) -> None:
         super().__init__()

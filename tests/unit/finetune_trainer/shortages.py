@@ -1,4 +1,4 @@
-"""What is raised where memory is not enough, a GPU's or the machine's: seen there, or as the libraries write it."""
+"""Out-of-memory errors of GPU and CPU, as observed or from the libraries' sources."""
 
 import torch
 

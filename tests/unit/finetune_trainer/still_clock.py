@@ -1,4 +1,4 @@
-"""A clock on which seconds pass by pauses alone: what is tried again for minutes is tested at once."""
+"""A clock that only advances by sleeps, so that minutes of retries are tested instantly."""
 
 import pytest
 
@@ -6,7 +6,7 @@ from finetune_trainer.storage import patience
 
 
 class StillClock:
-    """What `patience` asks the time, and for pauses."""
+    """The clock and sleep of `patience`."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -20,7 +20,7 @@ class StillClock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> StillClock:
-    """The clock by which something is tried again."""
+    """The clock of retries."""
     clock = StillClock()
     monkeypatch.setattr(patience, "time", clock)
     return clock

@@ -116,6 +116,7 @@ def test_an_absent_column_is_said_once_with_the_columns_that_are_there(check, na
             "{prompt: text, completion: label}",
         ),
         ("t.csv", "my promt,completion\na,b\n", {"prompt": "my prompt"}, '{prompt: "my promt"}'),
+        ("t.jsonl", '{"prompt":"a","completion":"b"}', {"prompt": "text"}, "Remove prompt from spec.dataset.columns"),
         ("t.jsonl", '{"foo":"a","bar":"b"}', {}, "{prompt: NAME, completion: NAME}"),
         ("t.jsonl", '{"dialog":[{"speaker":"a","text":"b"}]}', {}, "{messages: dialog}"),
         (

@@ -62,6 +62,7 @@ EXPORTS = {
     "Claude": ([of_claude(*pair) for pair in PAIRS], {}),
     "choices of Label Studio": ([of_label_studio(*pair) for pair in PAIRS], {}),
     "texts of Label Studio": ([of_label_studio(*pair, text=[pair[1]]) for pair in PAIRS], {}),
+    "intents": ([{"tag": "t", "patterns": [one], "responses": [other, "z"]} for one, other in PAIRS], {}),
     "Argilla": (
         [{"id": "1", "fields": {"NAME": one}, "responses": {"NAME": [{"value": other}]}} for one, other in PAIRS],
         {},

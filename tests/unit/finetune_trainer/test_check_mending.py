@@ -419,7 +419,9 @@ OTHER_NAMES = [{"role": "user", "text": "q"}, {"role": "assistant", "message": "
 OTHER_WORDS = [{"from": who, "value": "text"} for who in ("agent", "guest", "agent")]
 MENDED = {
     "pairs of role and text": [{"messages": [["user", "q"], ["Assistant", "a"]]}] * 2,
+    "text within text": [{"messages": json.dumps(json.dumps(ASKED))}] * 2,
     "a list within a list": [{"messages": [ASKED]}] * 2,
+    "columns for a list": [{"messages": {"role": ["user", "assistant"], "content": ["q", "a"]}}] * 2,
     "an object for a list": [{"messages": {"0": ASKED[0], "1": ASKED[1]}}] * 2,
     "names and nulls": [{"messages": [{"user": "q", "assistant": None}, {"user": None, "assistant": "a"}]}] * 2,
     "the last answer's weight": messages(*ASKED, ASKED[0], NO_WEIGHT),

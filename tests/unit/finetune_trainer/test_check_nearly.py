@@ -158,6 +158,15 @@ def test_names_of_columns_are_known_by_what_stands_before_a_mark_that_forms_have
     assert (f"{{prompt: {json.dumps(f'prompt{behind}')}, " in verdict.next_step) is told
 
 
+@pytest.mark.parametrize(
+    ("header", "named"),
+    [("Questions,Answers", "{prompt: Questions, completion: Answers}"), ("en,de", "columns are en, de")],
+)
+def test_usual_headers_are_names_and_no_data(check, header, named):
+    verdict = check(train=("t.csv", f"{header}\na?,b\n")).verdict
+    assert named in f"{verdict.message} {verdict.next_step}"
+
+
 def test_cells_of_hive_without_a_header_are_told_and_not_taken_for_one_text(check, tmp_path):
     data = "a, b?\1c\nd, e?\1f\n"
     refused = check(train=("t.csv", data)).verdict

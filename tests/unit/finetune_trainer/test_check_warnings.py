@@ -37,7 +37,7 @@ def test_rows_that_answer_one_question_differently_or_are_only_written_otherwise
     assert result.code == ExitCode.OK
     said = [warning for warning in result.verdict.warnings if "differently" in warning]
     assert said == ["t.jsonl: 3 rows ask what another row answers differently (the first: line 2)"]
-    written = "v.jsonl: 1 row in t.jsonl in other case, white space or Unicode form (the first: line 3)"
+    written = "v.jsonl: 1 row also in t.jsonl, but for case, white space or Unicode form (the first: line 3)"
     assert written in result.verdict.warnings
     asked = "v.jsonl: 1 row with a question that t.jsonl answers otherwise (the first: line 4)"
     assert asked in result.verdict.warnings
@@ -102,7 +102,7 @@ MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
             "1 row with a word for no value below the instruction",
         ),
         ("t-00002-of-00005.csv", "prompt,completion\na,b\n", "part 3 of 5 by its name; the other parts are not read"),
-        ("t.csv", "prompt,completion\na,b_x000D_\n", "1 row with _x000D_, as Excel's files have line breaks"),
+        ("t.csv", "prompt,completion\na,b_x000D_\n", "1 row with _x000D_, which is Excel's code for a line break"),
         (
             "t.jsonl",
             '{"prompt":"a","completion":"\\\\"b\\\\""}\n'.replace("\\\\", "\\") * 10,
@@ -113,7 +113,7 @@ MESSAGES = '[{""role"": ""user"", ""content"": ""a""}]'
             'prompt,completion\n"{""role"":""user"",""content"":""a""}",b\n',
             "messages written as JSON, or by Python",
         ),
-        ("t.csv", "prompt,completion\ncaf\\u00e9,b\n", r"1 row with letters written out, such as \u00e9"),
+        ("t.csv", "prompt,completion\ncaf\\u00e9,b\n", r"1 row with escaped letters, such as \u00e9"),
         ("t.csv", "prompt,completion\n[deleted],b\n", "1 row with a text that mostly means no value"),
         ("t.csv", "prompt,completion\nIt\x92s,b\n", "1 row with control characters where quotes and dashes were meant"),
         (
@@ -282,7 +282,7 @@ def test_texts_that_are_still_to_be_written_are_warned_of(check, word):
     talk = {"messages": [{"role": "user", "content": word}, {"role": "assistant", "content": "a"}]}
     result = check(train=("t.csv", table), test=("v.jsonl", json.dumps(talk)), validation=("w.jsonl", GOOD))
     assert result.code == ExitCode.OK
-    found = [one.partition(" with ")[0] for one in result.verdict.warnings if "still to be written" in one]
+    found = [one.partition(" with ")[0] for one in result.verdict.warnings if "placeholder for text" in one]
     assert found == ["t.csv: 2 rows", "v.jsonl: 1 row"]
 
 

@@ -28,6 +28,8 @@ MARKED = {
     "[INST]": "<s>[INST] {} [/INST] {} </s>",
     "[INST] without ends": "[INST]{}[/INST]{}",
     "ChatML": "<|im_start|>user\n{}<|im_end|>\n<|im_start|>assistant\n{}<|im_end|>\n",
+    "Llama 4": "<|header_start|>user<|header_end|>\n\n{}<|eot|><|header_start|>assistant<|header_end|>\n\n{}<|eot|>",
+    "Granite": "<|start_of_role|>user<|end_of_role|>{}<|end_of_text|>\n<|start_of_role|>assistant<|end_of_role|>{}",
     "Llama 3": (
         "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\n{}<|eot_id|>"
         "<|start_header_id|>assistant<|end_header_id|>\n\n{}<|eot_id|>"

@@ -72,7 +72,7 @@ def test_a_folder_with_things_of_somebody_else_is_left_alone(tiny_model, tmp_pat
         ("mine", "mine could not be written: File exists", "There is a file where a folder must be"),
         ("mine/out", "mine/out could not be written: Not a directory", "There is a file where a folder must be"),
         ("out", "out/.running could not be written: Is a directory", "a folder in place of a file"),
-        ("piped", "piped/.running could not be written: a pipe or a device stands there", "a device is neither"),
+        ("piped", "piped/.running could not be written: it is a pipe or a device", "a device is neither"),
     ],
 )
 def test_a_place_that_cannot_be_the_output_folder_is_told(tiny_model, tmp_path, capfd, output, words, step):
@@ -144,7 +144,7 @@ def test_ctrl_c_leaves_a_checkpoint_and_says_how_to_go_on(tiny_model, tmp_path, 
     monkeypatch.setattr(run.Display, "show", interrupting)
     monkeypatch.setattr("finetune_trainer.attempt.report.Reporter.due", lambda _self: True)
     assert run.main(args) == ExitCode.INTERRUPTED
-    assert "Run the same command again to go on" in capfd.readouterr().err
+    assert "Run the same command again to continue" in capfd.readouterr().err
     assert [path.name for path in (tmp_path / "output" / "checkpoints").iterdir()] != []
     monkeypatch.setattr(run.Display, "show", shown)
     assert run.main(args) == ExitCode.OK

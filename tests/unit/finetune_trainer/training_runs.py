@@ -1,4 +1,4 @@
-"""Whole runs of train, and what two of them have in common."""
+"""Complete runs of `train`, and comparisons of two."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +14,7 @@ from finetune_trainer.train import execute
 
 
 def do(job, **kwargs):
-    """Run the job to its end: exit code, last report and the phases on the way."""
+    """Run the job to its end; returns exit code, last report and the phases."""
     phases = []
     reporter = Reporter(job, listener=lambda report: phases.append(report.phase), interval=0.0)
     interruption = Interruption()
@@ -26,7 +26,7 @@ def do(job, **kwargs):
 
 @contextmanager
 def broken_off_after(steps: int) -> Iterator[None]:
-    """Within the block runs fail after so many steps."""
+    """Within the context, runs fail after this many steps."""
     from finetune_trainer.training.step_trainer import StepTrainer
 
     original = StepTrainer.record_step
@@ -42,7 +42,7 @@ def broken_off_after(steps: int) -> Iterator[None]:
 
 
 def same_result(straight, broken, file="adapter_model.safetensors"):
-    """Weights bit by bit, and every line of the record once."""
+    """Assert that weights are bitwise equal, and that every line of the record occurs once."""
     weights = [load_file(Path(job.output) / "model" / file) for job in (straight, broken)]
     assert weights[0].keys() == weights[1].keys()
     assert all(weights[0][name].equal(weights[1][name]) for name in weights[0])

@@ -1,4 +1,4 @@
-"""Waiting for what another thread or process does, without taking the processor from it."""
+"""Waits for another thread or process without busy-waiting."""
 
 import time
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""Imported by the fork server alone: what every rank would else import and collect garbage over for itself."""
+"""Imported only by the fork server: modules that every rank would otherwise import itself."""
 
 import gc
 import importlib

@@ -1,4 +1,4 @@
-"""Renders the chart by the real helm, and the values that the tests render it with."""
+"""Renders the chart with the real helm, and the tests' values for it."""
 
 import json
 import subprocess
@@ -54,7 +54,7 @@ EVERYTHING: Values = {
 }
 
 WITHOUT_DEFINITIONS: Values = {"crds": {"install": False}}
-"""Added where a test is about something else: they are nine tenths of what helm renders and of what is read then."""
+"""For tests that do not need the CRDs, which are nine tenths of what is rendered and parsed."""
 
 CASES: dict[str, tuple[str, str, Values]] = {
     # id: release, namespace, values
@@ -91,7 +91,7 @@ CASES: dict[str, tuple[str, str, Values]] = {
 
 
 class ChartError(Exception):
-    """What helm said."""
+    """Helm's error output."""
 
 
 def helm(*arguments: str, values: Values | None = None) -> str:
@@ -120,7 +120,7 @@ def render(values: Values, release: str = "finetune", namespace: str = "finetune
 
 @cache
 def _rendered(values: str, release: str, namespace: str) -> str:
-    """As JSON: several modules look at the same objects."""
+    """Render; cached, with `values` as JSON, as several modules use the same objects."""
     text = helm(
         "template", release, str(CHART), "--namespace", namespace, "--kube-version", KUBE_VERSION,
         values=json.loads(values),
@@ -133,7 +133,7 @@ def of_kind(manifests: list[Manifest], kind: str) -> list[Manifest]:
 
 
 def only(manifests: list[Manifest], kind: str, suffix: str = "") -> Manifest:
-    """The one object of a kind whose name ends so."""
+    """The only object of a kind with this name suffix."""
     found = [manifest for manifest in of_kind(manifests, kind) if manifest["metadata"]["name"].endswith(suffix)]
     assert len(found) == 1, f"{len(found)} of kind {kind}"
     return found[0]

@@ -14,7 +14,7 @@ HEADING = "## All values\n"
 _KEY = re.compile(r"( *)([A-Za-z]+):(?: |$)")
 _TOLD = re.compile(r" *# (-- )?(.*)")
 _SETTING = re.compile(r"  # ([A-Za-z]+): (\S+) +# (.+)")
-"""Settings that are left out, and so have the defaults that are written beside them."""
+"""Commented-out settings, with the defaults in their comments."""
 
 
 class Row(NamedTuple):
@@ -26,7 +26,7 @@ class Row(NamedTuple):
 
 
 def rows() -> Iterator[Row]:
-    """Every value that has a comment of its own, in the file's order."""
+    """Every value with its own comment, in the file's order."""
     text = (CHART / "values.yaml").read_text(encoding="utf-8")
     values, above, told = yaml.safe_load(text), [], []
     for line in text.splitlines():
@@ -48,20 +48,20 @@ def rows() -> Iterator[Row]:
 
 
 def undescribed() -> list[str]:
-    """Paths of values that neither have a comment nor are part of one that has."""
+    """Paths of values without a comment of their own or of a parent."""
     described = {row.path for row in rows()}
     values = yaml.safe_load((CHART / "values.yaml").read_text(encoding="utf-8"))
     return [path for path in _leaves(values) if not _prefixes(path) & described]
 
 
 def table() -> str:
-    """What stands below the heading."""
+    """The table below the heading."""
     lines = [f"| `{row.path}` | `{row.default}` | {row.told.replace('|', chr(92) + '|')} |\n" for row in rows()]
     return "".join(["\n| value | default | what it is |\n|---|---|---|\n", *lines])
 
 
 def written() -> str:
-    """The README with the table as it has to be; the table is its end."""
+    """The README with the current table at its end."""
     before, heading, _ = README.read_text(encoding="utf-8").partition(HEADING)
     return before + heading + table()
 

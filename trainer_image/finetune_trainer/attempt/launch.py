@@ -105,8 +105,8 @@ def scratch() -> Path:
 def _is_done(messages: Path) -> bool:
     """Whether the first rank, if on this node, has finished: then only the waiting agent was stopped."""
     first = messages / "0"
-    told = read_termination_message(first.read_text(encoding="utf-8")) if first.is_file() else None
-    return told is not None and told.phase in DONE
+    report = read_termination_message(first.read_text(encoding="utf-8")) if first.is_file() else None
+    return report is not None and report.phase in DONE
 
 
 def _cause(error: "ChildFailedError", messages: Path) -> tuple[int, int]:
@@ -122,8 +122,8 @@ def _cause(error: "ChildFailedError", messages: Path) -> tuple[int, int]:
         first = min(own, key=lambda rank: error.failures[rank].timestamp)
         return first, ended[first]
     for path in _left(messages):
-        told = read_termination_message(path.read_text(encoding="utf-8"))
-        failure = told.failure if told is not None and told.phase == "Failed" else None
+        report = read_termination_message(path.read_text(encoding="utf-8"))
+        failure = report.failure if report is not None and report.phase == "Failed" else None
         if failure is not None and failure.exit_code and failure.reason is not Reason.INTERRUPTED:
             return int(path.name), failure.exit_code
     first, _ = error.get_first_failure()
@@ -137,11 +137,11 @@ def _left(messages: Path) -> list[Path]:
 
 def _pass_on(messages: Path, failed: int | None, message: Path) -> None:
     """Copy the message of the rank that failed, otherwise of the lowest rank, to the pod's."""
-    told = next((path for path in _left(messages) if failed is None or path.name == str(failed)), None)
-    if told is None:
+    source = next((path for path in _left(messages) if failed is None or path.name == str(failed)), None)
+    if source is None:
         return
     try:
-        shutil.copyfile(told, message)
+        shutil.copyfile(source, message)
     except OSError as error:
         logger.info("No termination message was left at %s: %s", message, error.strerror)
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from finetune_api.job_status import LOSS_POINTS, Loss, LossPoint
 from finetune_api.trainer import thin
-from finetune_trainer.storage.durable import of_volume, text_in, whole_file, write_errors
+from finetune_trainer.storage.durable import text_in, volume_error, whole_file, write_errors
 
 FILE = "metrics.jsonl"
 _MEASURES = ("rewardAccuracy", "rewardMargin")
@@ -102,7 +102,7 @@ def _read(path: Path) -> Iterator[dict[str, Any]]:
         written = text_in(path, errors="replace")
     except OSError as error:
         step = f"Remove {path}, or let the trainer read and write it, and try again (in a cluster by spec.retryNonce)."
-        raise of_volume(f"{path} could not be read", error, step) from error
+        raise volume_error(f"{path} could not be read", error, step) from error
     for text in written.splitlines():
         try:
             line = json.loads(text)

@@ -64,20 +64,20 @@ def trouble_of(error: Exception, *, keyed: bool) -> str | None:
     return _WANTS_KEY if why and why is not _NO_SERVER and not keyed else why
 
 
-class _Once:
+class _WithoutLoggedParameters:
     """MLflow for a resumed run: skips parameters that were already logged, which MLflow does not overwrite.
 
     Some may differ with another image or node, such as transformers_version and dtype.
     """
 
-    def __init__(self, mlflow: Any, told: Container[str]) -> None:
-        self._mlflow, self._told = mlflow, told
+    def __init__(self, mlflow: Any, logged: Container[str]) -> None:
+        self._mlflow, self._logged = mlflow, logged
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._mlflow, name)
 
     def log_params(self, params: Mapping[str, Any], **more: Any) -> None:
-        self._mlflow.log_params({name: value for name, value in params.items() if name not in self._told}, **more)
+        self._mlflow.log_params({name: value for name, value in params.items() if name not in self._logged}, **more)
 
 
 def integration(job: TrainerJob) -> Any:
@@ -98,15 +98,15 @@ def integration(job: TrainerJob) -> Any:
             self._earlier = earlier.info.run_id if earlier else None
             _begin(job, self._earlier)
             if earlier:
-                self._ml_flow = cast("Any", _Once(self._ml_flow, earlier.data.params))
+                self._ml_flow = cast("Any", _WithoutLoggedParameters(self._ml_flow, earlier.data.params))
             super().setup(args, state, model)  # type: ignore[no-untyped-call]
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **more: Any) -> None:
-            if new := {name: value for name, value in logs.items() if state.global_step > self._told(name)}:
+            if new := {name: value for name, value in logs.items() if state.global_step > self._last_logged(name)}:
                 super().on_log(args, state, control, new, model, **more)  # type: ignore[no-untyped-call]
 
         @cache  # noqa: B019 - there is one for each attempt
-        def _told(self, name: str) -> int:
+        def _last_logged(self, name: str) -> int:
             """The last logged step of this metric: a killed attempt's last steps are repeated."""
             history = MlflowClient().get_metric_history(self._earlier, name) if self._earlier else []
             return max((one.step for one in history), default=-1)

@@ -29,7 +29,7 @@ INTERVAL_SECONDS = 2.0
 FINAL_SECONDS = 15.0
 """How long to retry the last report; an operator that misses it has the termination message."""
 
-LOOK_SECONDS = 60.0
+CHECK_SECONDS = 60.0
 """How often to check whether a run that reports nothing is alive."""
 
 LEAST_BYTES = 2**20
@@ -111,7 +111,7 @@ class _Sender:
         self._news = threading.Condition()
         self._newest: Report | None = None
         self._last: Report | None = None
-        self._look_at, self._moved = time.monotonic() + LOOK_SECONDS, _bytes_moved()
+        self._check_at, self._moved = time.monotonic() + CHECK_SECONDS, _bytes_moved()
         self._sent_phase: str | None = None
         self._not_before = 0.0
         self._deadline: float | None = None
@@ -149,26 +149,26 @@ class _Sender:
                 now = time.monotonic()
                 if self._deadline is not None and (self._newest is None or now >= self._deadline):
                     return None
-                if self._newest is None and now >= self._look_at:
-                    self._newest = self._said_again(now)
+                if self._newest is None and now >= self._check_at:
+                    self._newest = self._last_if_alive(now)
                 if self._newest is not None and (now >= self._not_before or self._may_hurry()):
                     self._last, self._newest = self._newest, None
                     return self._last
-                self._news.wait(self._patience(now))
+                self._news.wait(self._wait_seconds(now))
 
-    def _said_again(self, now: float) -> Report | None:
+    def _last_if_alive(self, now: float) -> Report | None:
         """The last report, if the process has made progress since the last check."""
         before, self._moved = self._moved, _bytes_moved()
-        self._look_at = now + LOOK_SECONDS
+        self._check_at = now + CHECK_SECONDS
         return self._last if self._moved - before >= LEAST_BYTES else None
 
     def _may_hurry(self) -> bool:
         """A new phase need not wait for the interval, but a pause requested by the server is kept (`_sent_phase`)."""
         return self._sent_phase is not None and self._newest is not None and self._newest.phase != self._sent_phase
 
-    def _patience(self, now: float) -> float:
+    def _wait_seconds(self, now: float) -> float:
         ends = [self._deadline] if self._deadline is not None else []
-        ends.append(self._look_at if self._newest is None else self._not_before)
+        ends.append(self._check_at if self._newest is None else self._not_before)
         return max(min(ends) - now, 0.0)
 
     def _put_back(self, report: Report) -> None:
@@ -194,7 +194,7 @@ def _post(url: str, report: Report) -> tuple[bool, float]:
         if status == http.HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             status, pause = _request(url, _body(_shortened(report)))
     except (OSError, http.client.HTTPException, ValueError) as error:
-        logger.warning("The report did not reach the operator (%s); the run goes on.", error)
+        logger.warning("The report did not reach the operator (%s); the run continues.", error)
         return False, 0.0
     if status < 300:
         return True, 0.0
@@ -202,7 +202,7 @@ def _post(url: str, report: Report) -> tuple[bool, float]:
         return False, pause
     if status in (http.HTTPStatus.UNAUTHORIZED, http.HTTPStatus.FORBIDDEN) and report.phase in _END:
         return False, pause  # the token may be about to be renewed, and there is no later report
-    logger.warning("The operator refused a report with status %d; the run goes on.", status)
+    logger.warning("The operator refused a report with status %d; the run continues.", status)
     # The job is gone; with --cascade=orphan the run still goes on to its end. No need to report every 2 seconds.
     return True, _LONGEST_WAIT_SECONDS if status == http.HTTPStatus.GONE else 0.0
 

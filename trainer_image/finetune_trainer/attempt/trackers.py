@@ -116,12 +116,12 @@ class _TrackerThread:
 
     def trained(self) -> threading.Event:
         """No more lines follow; returns an event that is set once it has processed this."""
-        told = threading.Event()
+        processed = threading.Event()
         self._put(lambda: self._act(lambda one: one.trained()))
-        self._put(told.set)
+        self._put(processed.set)
         if not self._thread.is_alive():
-            told.set()
-        return told
+            processed.set()
+        return processed
 
     def end(self, how: End) -> None:
         """End its run and its thread."""
@@ -188,12 +188,12 @@ class Trackers:
         self._job = job
         self._arguments: Any = None
         self._model: Any = None
-        self._followers = [_TrackerThread(job, name) for name in _asked(job)]
+        self._threads = [_TrackerThread(job, name) for name in _asked(job)]
 
     @property
     def tracked(self) -> list[TrackerState] | None:
         """The state of each; before the start, known obstacles to it."""
-        return [told for one in self._followers if (told := one.tracked or self._obstacle(one.name))] or None
+        return [state for one in self._threads if (state := one.tracked or self._obstacle(one.name))] or None
 
     def _obstacle(self, name: TrackerName) -> TrackerState | None:
         why = _OBSTACLES[name](self._job) if name in _OBSTACLES else None
@@ -205,7 +205,7 @@ class Trackers:
 
     def log(self, record: Sequence[dict[str, Any]]) -> None:
         """Send the last line of the record; the first time start the trackers and send all of it."""
-        for one in self._followers:
+        for one in self._threads:
             if one.has_begun:
                 one.tell(record[-1:])
             else:
@@ -220,13 +220,13 @@ class Trackers:
 
     @property
     def _have_begun(self) -> bool:
-        return any(one.has_begun for one in self._followers)
+        return any(one.has_begun for one in self._threads)
 
     def trained(self) -> None:
         """No more lines follow; afterwards the trackers' files are complete, unless that takes over LAST_SECONDS."""
         deadline = time.monotonic() + LAST_SECONDS
-        told = [(one, one.trained()) for one in self._followers if one.has_begun]
-        for one, event in told:
+        ending = [(one, one.trained()) for one in self._threads if one.has_begun]
+        for one, event in ending:
             one.is_late = not event.wait(max(0.0, deadline - time.monotonic()))
 
     def end(self, how: End) -> None:
@@ -238,9 +238,9 @@ class Trackers:
             self._end_of_earlier(how)
             return
         deadline = time.monotonic() + LAST_SECONDS
-        for one in self._followers:
+        for one in self._threads:
             one.end(how)
-        for one in self._followers:
+        for one in self._threads:
             one.wait(0 if one.is_late else max(0.0, deadline - time.monotonic()))
 
     def _end_of_earlier(self, how: End) -> None:

@@ -147,8 +147,8 @@ def integration(job: TrainerJob) -> Any:
         """
 
         def on_log(self, args: Any, state: Any, control: Any, model: Any = None, logs: Any = None, **more: Any) -> None:
-            untold = "eval_loss" in logs and logs["eval_loss"] != validated
-            if state.global_step > told or (state.global_step == told and untold):
+            is_new = "eval_loss" in logs and logs["eval_loss"] != validated
+            if state.global_step > last_step or (state.global_step == last_step and is_new):
                 super().on_log(args, state, control, model, logs, **more)  # type: ignore[no-untyped-call]
 
         def trained(self) -> None:
@@ -169,7 +169,7 @@ def integration(job: TrainerJob) -> Any:
         settings=settings,
     )
     wandb.termsetup(settings, heard)
-    told, validated = (run.summary.get(name, -1) for name in ("train/global_step", "eval/loss"))  # type: ignore[no-untyped-call]
+    last_step, validated = (run.summary.get(name, -1) for name in ("train/global_step", "eval/loss"))  # type: ignore[no-untyped-call]
     return Integration()  # type: ignore[no-untyped-call]
 
 

@@ -247,13 +247,13 @@ def _tried(model: Any, net: Any, compute_dtype: torch.dtype) -> str | None:
         )
         with kept_apart(model):
             places = torch.cat([torch.arange(length, device=device) for length in _PROBE])[None]
-            told = boundaries(list(_PROBE), device)
-            packed = model(input_ids=ids, position_ids=places, use_cache=False, **told).logits
+            ends = boundaries(list(_PROBE), device)
+            packed = model(input_ids=ids, position_ids=places, use_cache=False, **ends).logits
             others = torch.cat((ids[:, : _PROBE[0]].flip(1), ids[:, _PROBE[0] :]), dim=1)
-            beside = model(input_ids=others, position_ids=places, use_cache=False, **told).logits
+            beside = model(input_ids=others, position_ids=places, use_cache=False, **ends).logits
             with torch.random.fork_rng([] if device.index is None else [device.index]):
                 model.train()
-                model(input_ids=ids, position_ids=places, use_cache=False, **told)
+                model(input_ids=ids, position_ids=places, use_cache=False, **ends)
     apart = max(_apart(packed, alone), _apart(_beginnings(beside), _beginnings(packed)))
     return (
         None if apart < _NEAR[compute_dtype] else f"its documents would see each other (logits differ by {apart:.2g})"

@@ -39,7 +39,7 @@ def compiled(model: Any) -> Iterator[None]:
     repeated = [module for module in net.modules() if type(module).__name__ in (net._no_split_modules or ())]  # noqa: SLF001 - no public name
     for layer in repeated:
         layer.compile(dynamic=True)
-    alike = net.get_input_embeddings().register_forward_hook(_as_if_learnt)
+    alike = net.get_input_embeddings().register_forward_hook(_require_grad)
     try:
         with config.patch(recompile_limit=_MOST_WAYS, specialize_float=True):
             yield
@@ -49,7 +49,7 @@ def compiled(model: Any) -> Iterator[None]:
             layer._compiled_call_impl = None  # noqa: SLF001 - torch has no public way to undo it
 
 
-def _as_if_learnt(_module: Any, _given: Any, out: torch.Tensor) -> None:
+def _require_grad(_module: Any, _given: Any, out: torch.Tensor) -> None:
     """Make the first layer's input require gradients like the others': compiled alone, it takes half of all the time.
 
     The unused gradient is computed for its first three products: 0.2 % of a pass.

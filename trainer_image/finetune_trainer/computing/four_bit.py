@@ -20,7 +20,7 @@ BLOCK = 64
 _NEXT_STEP = "Set method: LoRA and apply the job under a new name, or use a connection with GPUs."
 
 
-def leave_out(base: Path) -> None:
+def block_import(base: Path) -> None:
     """Keep bitsandbytes from being imported into this process, unless the model in `base` was saved quantised.
 
     PEFT imports it for all kinds of adapters, and with it torch's compiler: a fifth of a pod's start-up time, and 50
@@ -83,10 +83,10 @@ def prepare(model: Any) -> None:
         raise _refused(f"on a CPU every layer's width must be a multiple of {BLOCK}, {unfit} has another one")
     for layer in layers.values():
         layer.support_avx512bf16_for_cpu = False
-    _let_go_of_files(model, layers)
+    _copy_from_files(model, layers)
 
 
-def _let_go_of_files(model: Any, layers: dict[str, Any]) -> None:
+def _copy_from_files(model: Any, layers: dict[str, Any]) -> None:
     """Copy weights that are not in 4 bits: as views into the mapped file they would keep all of it in memory.
 
     Quantising leaves free blocks of four times the model's size, too fragmented for anything else.
@@ -96,7 +96,7 @@ def _let_go_of_files(model: Any, layers: dict[str, Any]) -> None:
         if id(value) not in quantised:
             value.data = value.data.clone()
     gc.collect()
-    heap.give_back()
+    heap.trim()
 
 
 def _refused(why: str) -> TrainerError:

@@ -14,7 +14,7 @@ _YOUNG_OBJECTS = 50_000
 """Collection threshold during imports, which create functions and classes."""
 
 
-def import_for_good(*modules: str) -> None:
+def import_and_freeze(*modules: str) -> None:
     """Import `modules`, then exclude all existing objects from garbage collection.
 
     A model loaded before would never be freed, so call this first; once per process is enough.

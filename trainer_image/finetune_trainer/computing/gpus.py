@@ -32,7 +32,7 @@ def require() -> None:
     raise TrainerError(Reason.GPU_UNAVAILABLE, f"the pod has asked for {asked} GPUs and can use none: {words}"[:1000])
 
 
-def give_back() -> None:
+def empty_cache() -> None:
     """Free unused cached memory for allocations of other sizes; what an exception still references is not freed."""
     import torch
 

@@ -5,13 +5,13 @@ from functools import cache
 from typing import Any
 
 
-def give_back() -> None:
+def trim() -> None:
     """Free whole pages between blocks in use; new allocations then have to map pages again."""
-    trim = _trim()
-    if trim is not None:
-        trim(0)
+    malloc_trim = _malloc_trim()
+    if malloc_trim is not None:
+        malloc_trim(0)
 
 
 @cache
-def _trim() -> Any:
+def _malloc_trim() -> Any:
     return getattr(ctypes.CDLL(None), "malloc_trim", None)

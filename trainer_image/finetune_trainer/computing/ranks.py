@@ -178,9 +178,9 @@ class World:
             distributed.all_reduce(summed)
         return tuple(summed.tolist())
 
-    def any_rank(self, asked: bool) -> bool:
+    def any_rank(self, flag: bool) -> bool:
         """Whether it is true on any rank."""
-        return self.sums(float(asked))[0] > 0
+        return self.sums(float(flag))[0] > 0
 
     def largest(self, number: int) -> int:
         """The maximum over all ranks."""

@@ -13,8 +13,14 @@ from finetune_api.verdict import ProblemKind, RowProblem
 from finetune_trainer.data import conversation_blocks
 from finetune_trainer.data.blocks import Block
 from finetune_trainer.data.layouts import Layout, Layouts
-from finetune_trainer.data.pairs import two_answers
-from finetune_trainer.data.prompts import are_messages, asked, other_than, require_its_prompt, require_no_other
+from finetune_trainer.data.pairs import preference_pair
+from finetune_trainer.data.prompts import (
+    are_messages,
+    contradiction,
+    prompt_turns,
+    require_contains_prompt,
+    require_no_other_messages,
+)
 from finetune_trainer.data.rows import Position, Record, Row, Rows, Turn
 from finetune_trainer.data.turns import (
     UnusableError,
@@ -66,13 +72,13 @@ def to_rows(found: Iterable[Record | Block], layouts: Layouts) -> Iterator[Rows 
 
 def _block_rows(block: Block, layouts: Layouts) -> Iterable[Rows | Row] | None:
     """The block's rows, if the job trains on single answers and all rows are plain and have the same layout."""
-    if layouts.asked.columns.chosen is not None:
+    if layouts.requested.columns.chosen is not None:
         return None
-    rows = _plain(block, layouts.asked)
+    rows = _plain(block, layouts.requested)
     if rows is not None:
         return rows
     layout = layouts.of(block.names())
-    return None if layout is layouts.asked else _plain(block, layout)
+    return None if layout is layouts.requested else _plain(block, layout)
 
 
 def _plain(block: Block, layout: Layout) -> Iterable[Rows | Row] | None:
@@ -118,7 +124,7 @@ def _row(record: Record, layouts: Layouts) -> Row | Unusable:
     try:
         fields = layout.fields(record.fields)
         if columns.chosen is not None and columns.rejected is not None:
-            return Row(record.position, *two_answers(fields, columns, columns.chosen, columns.rejected))
+            return Row(record.position, *preference_pair(fields, columns, columns.chosen, columns.rejected))
         turns, unlearnt_turns = _turns(fields, columns)
         return Row(record.position, turns, unlearnt=unlearnt_turns)
     except UnusableError as error:
@@ -133,12 +139,12 @@ def _turns(fields: Mapping[str, Any], columns: Columns) -> _Turns:
     if _is_conversation(fields, columns):
         turns, unlearnt_turns = conversation(fields[columns.messages], columns.messages)
         whole = with_system(turns, fields.get(columns.system), columns.system)
-        require_its_prompt(whole, fields, columns, called("messages", columns.messages))
+        require_contains_prompt(whole, fields, columns, called("messages", columns.messages))
         _require_its_answer(whole, fields, columns)
         return whole, tuple(index + len(whole) - len(turns) for index in unlearnt_turns)
-    before = asked(fields, columns)
+    before = prompt_turns(fields, columns)
     answer, unlearnt_turns = _answer(fields.get(columns.completion), columns.completion)
-    require_no_other((*before, *answer), fields, columns, "prompt and completion")
+    require_no_other_messages((*before, *answer), fields, columns, "prompt and completion")
     earlier = (index for index, turn in enumerate(before) if turn.role == "assistant")
     return (*before, *answer), (*earlier, *(index + len(before) for index in unlearnt_turns))
 
@@ -156,7 +162,7 @@ def _require_its_answer(turns: Sequence[Turn], fields: Mapping[str, Any], column
     completion = fields.get(columns.completion)
     if not is_blank(completion) and _answer(completion, columns.completion)[0][-1] != turns[-1]:
         raise UnusableError(
-            "Malformed", other_than(called("completion", columns.completion), columns), columns.completion
+            "Malformed", contradiction(called("completion", columns.completion), columns), columns.completion
         )
 
 

@@ -49,8 +49,8 @@ def _is_answered(shape: tuple[Role | None, ...]) -> bool:
 
 def _in_order(places: Sequence[int], shapes: list[Any], contents: list[str]) -> Iterator[Rows | Row]:
     row = start = 0
-    for shape, alike in groupby(shapes):
-        count, width = sum(1 for _ in alike), len(shape)
+    for shape, same_shape in groupby(shapes):
+        count, width = sum(1 for _ in same_shape), len(shape)
         end = start + count * width
         if shape.count("assistant") == 1:
             columns = tuple(contents[start + turn : end : width] for turn in range(width))

@@ -152,13 +152,13 @@ class _BulkCounter:
 
 def cut(tokenizer: ChatTokenizer, roles: tuple[Role, ...]) -> _Cut | None:
     """Where rows with these roles are cut; None if the template has no frame, no token to cut at, or no end."""
-    whole = tokenizer.frame(roles, add_generation_prompt=False)
-    asked = tokenizer.frame(roles[:-1], add_generation_prompt=True)
+    full = tokenizer.frame(roles, add_generation_prompt=False)
+    prompt = tokenizer.frame(roles[:-1], add_generation_prompt=True)
     known = marks(tokenizer)
-    if whole is None or asked is None or not known or whole[: len(asked) - 1] != asked[:-1]:
+    if full is None or prompt is None or not known or full[: len(prompt) - 1] != prompt[:-1]:
         return None
-    *first, head = asked
-    start, end = whole[len(first) :]
+    *first, head = prompt
+    start, end = full[len(first) :]
     find = mark_pattern(known).finditer
     mark, tail = next(reversed(list(find(head))), None), next(find(end), None)
     if mark is None or tail is None or start[: mark.end()] != head[: mark.end()]:

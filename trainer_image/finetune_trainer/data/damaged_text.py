@@ -40,7 +40,8 @@ _IN_QUOTES = r""""(?:[^"\\]|\\.|"")*+"|“[^“”]*+”"""
 _QUOTED = re.compile(_IN_QUOTES, re.DOTALL)
 """Matches the whole text: a text that merely starts and ends with quotes may be a dialogue."""
 _WRAPPED = re.compile(
-    rf"""{_IN_QUOTES}|b?'(?:[^'\\]|\\.|''|(?<=\w)'(?=\w))*+'|„[^„“]*+“|«[^«»]*+»|\[\s*(?:'[^']*'|"[^"]*")\s*\]""",
+    rf"""{_IN_QUOTES}|b?'(?:[^'\\]|\\.|''|(?<=\w)'(?=\w))*+'|„[^„“]*+“|«[^«»]*+»|\[\s*(?:'[^']*'|"[^"]*")\s*\]"""
+    r"|<(p|div|span|td|body|html)\b[^>]*>.*</\1>",
     re.DOTALL,
 )
 _ENCODED = re.compile(r"\\x(?:[0-9a-f]{2})++\Z|[^%:]*%(?:20|2C|0A|[C-E][0-9A-F])")
@@ -149,7 +150,7 @@ def is_wrapped(text: str) -> bool:
     return text[:1] in _WRAPPED_STARTS and (_WRAPPED.fullmatch(text) is not None or is_struct(text))
 
 
-_WRAPPED_STARTS = frozenset("'\"“„«[{b")
+_WRAPPED_STARTS = frozenset("'\"“„«[{b<")
 
 
 def is_struct(text: str) -> bool:

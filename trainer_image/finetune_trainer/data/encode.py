@@ -257,7 +257,7 @@ def _encode_separately(
             yield _prompt_with_answer(piece.position, prompt, _with_eos(ids, tokenizer, notes), tokenizer, max_length)
     # A vocabulary may lack a whole script, or braces. Lost emoji and white space seldom matter in prompts.
     for note, used in ((NOTE_LOST_IN_PROMPTS, filter(str.isalnum, in_prompts)), (NOTE_LOST_IN_ANSWERS, in_answers)):
-        if lost := tokenizer.lost(used):
+        if lost := tokenizer.lost_characters(used):
             notes.add(note.format(_lost_in_words(lost)))
 
 

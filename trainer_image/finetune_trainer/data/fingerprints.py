@@ -36,7 +36,7 @@ _MEMORY = 4 << 20
 _RUN_ROWS = 1 << 16  # rows collected before they are sorted into buckets at once: runs are read bucket by bucket
 _PAIR = 16  # bytes of a hash and a position
 _EXAMPLES = 5
-_OTHER_CASE = "in {} in other case, white space or Unicode form"
+_OTHER_CASE = "also in {}, but for case, white space or Unicode form"
 _OTHER_ANSWER = "with a question that {} answers otherwise"
 _MAX_PART = 1 << 21
 """Rows of a bucket that are compared at once: if most rows are equal, or ask the same, one bucket has most of them."""
@@ -60,7 +60,7 @@ class Contradiction(NamedTuple):
     first: Position
 
 
-class Alike(NamedTuple):
+class NearlyShared(NamedTuple):
     """Rows of a later split that are nearly the same as in an earlier one."""
 
     earlier: int
@@ -71,11 +71,11 @@ class Alike(NamedTuple):
     """The finding for messages, with {} for the earlier split."""
 
 
-class InCommon(NamedTuple):
+class CommonRows(NamedTuple):
     """What each pair of splits has in common."""
 
     same: list[Shared]
-    alike: list[Alike]
+    nearly_shared: list[NearlyShared]
 
 
 class Fingerprints:
@@ -113,10 +113,10 @@ class Fingerprints:
         """Contradictions of each split, if questions were stored."""
         return [questions.contradiction() for questions in self._questions]
 
-    def alike(self) -> list[Alike]:
+    def nearly_shared(self) -> list[NearlyShared]:
         """What each pair of splits nearly has in common, by texts and by questions; identical rows are excluded."""
         return [
-            Alike(earlier, later, *found_rows, how)
+            NearlyShared(earlier, later, *found_rows, how)
             for how, splits in ((_OTHER_CASE, self._folded), (_OTHER_ANSWER, self._questions))
             for earlier, later in combinations(range(len(splits)), 2)
             if (found_rows := splits[later].with_key_of(splits[earlier])) is not None

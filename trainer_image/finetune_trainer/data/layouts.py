@@ -70,23 +70,23 @@ class Layouts:
     """Finds the layout of each row, for a job that asks for some columns."""
 
     def __init__(self, columns: Columns) -> None:
-        self.asked = Layout(columns)
+        self.requested = Layout(columns)
         """The names in the job."""
         self.others: list[Layout] = []
         """Other layouts met so far."""
         self._needed = [columns.named[part] for part in columns.needed]
-        self._last: tuple[frozenset[str], Layout] = (frozenset(), self.asked)
+        self._last: tuple[frozenset[str], Layout] = (frozenset(), self.requested)
 
     def of(self, names: Collection[str]) -> Layout:
         """The layout for a row with these column names."""
-        asked = all(name in names for name in self._needed) or self.asked.columns.messages in names
-        if asked or len(names) > _MOST_NAMES:
-            return self.asked
+        requested = all(name in names for name in self._needed) or self.requested.columns.messages in names
+        if requested or len(names) > _MOST_NAMES:
+            return self.requested
         key = frozenset(names)
         if key != self._last[0]:
-            found = next(_matching(self.asked.columns, key), self.asked)
+            found = next(_matching(self.requested.columns, key), self.requested)
             self._last = key, found
-            if found is not self.asked and found not in self.others and len(self.others) < _MOST_LAYOUTS:
+            if found is not self.requested and found not in self.others and len(self.others) < _MOST_LAYOUTS:
                 self.others.append(found)
         return self._last[1]
 
@@ -138,11 +138,11 @@ def _instruction_layout(columns: Columns, called: Mapping[str, str]) -> Iterator
 def _ignoring_case(columns: Columns, names: frozenset[str]) -> Columns | None:
     """The columns as spelled in the file; None if one is ambiguous, or there is neither prompt nor messages."""
     found: dict[str, str] = {}
-    for part, asked in columns.named.items():
-        like = [asked] if asked in names else [name for name in names if _plain(name) == _plain(asked)]
+    for part, requested in columns.named.items():
+        like = [requested] if requested in names else [name for name in names if _plain(name) == _plain(requested)]
         if len(like) > 1:
             return None
-        found[part] = like[0] if like else asked
+        found[part] = like[0] if like else requested
     if not names & {found["prompt"], found["messages"]} or len(set(found.values())) < len(found):
         return None
     return columns.model_copy(update=found)

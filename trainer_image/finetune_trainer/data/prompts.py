@@ -20,7 +20,7 @@ from finetune_trainer.data.turns import (
 )
 
 
-def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
+def prompt_turns(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
     """The turns before an answer: from a prompt, a list of messages, or an object with a list in `messages`.
 
     Raises:
@@ -44,7 +44,7 @@ def asked(fields: Mapping[str, Any], columns: Columns) -> tuple[Turn, ...]:
     return with_system(turns, fields.get(columns.system), columns.system)
 
 
-def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
+def require_contains_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, whose: str) -> None:
     """Refuse a whole conversation beside a prompt that is not in it: one of them would silently be dropped.
 
     Raises:
@@ -56,14 +56,14 @@ def require_its_prompt(turns: Sequence[Turn], fields: Mapping[str, Any], columns
     if isinstance(prompt, str):
         is_there = any(turn.role == "user" and turn.content.strip() == prompt.strip() for turn in turns)
     else:
-        before = asked(fields, columns)
+        before = prompt_turns(fields, columns)
         is_there = tuple(turns[: len(before)]) == before
     if not is_there:
         what = f"{whose} is a conversation of its own, and {called('prompt', columns.prompt)} is not in it"
         raise UnusableError("Malformed", what, columns.prompt)
 
 
-def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, what: str) -> None:
+def require_no_other_messages(turns: Sequence[Turn], fields: Mapping[str, Any], columns: Columns, what: str) -> None:
     """Refuse messages beside `what` that are not the same turns, with or without the answer.
 
     Messages are ignored if the job names the columns of prompts or completions.
@@ -79,17 +79,17 @@ def require_no_other(turns: Sequence[Turn], fields: Mapping[str, Any], columns: 
     except UnusableError:
         other = ()
     if other not in (tuple(turns), tuple(turns[:-1])):
-        raise UnusableError("Malformed", other_than(what, columns), columns.messages)
+        raise UnusableError("Malformed", contradiction(what, columns), columns.messages)
 
 
 def _names_prompts(columns: Columns) -> bool:
     """Whether the job chose prompts and completions, by naming their columns and not that of messages."""
-    usual = Columns()
-    named = columns.prompt != usual.prompt or columns.completion != usual.completion
-    return named and columns.messages == usual.messages
+    default = Columns()
+    named = columns.prompt != default.prompt or columns.completion != default.completion
+    return named and columns.messages == default.messages
 
 
-def other_than(what: str, columns: Columns) -> str:
+def contradiction(what: str, columns: Columns) -> str:
     """The problem of messages that contradict another part of their row."""
     return f"{called('messages', columns.messages)} says something else than {what}: leave one of the two out"
 
@@ -99,7 +99,7 @@ def are_messages(value: Any) -> bool:
     return isinstance(value, list) and any(map(is_message, value))
 
 
-def written_out(row: Row) -> bool:
+def is_written_as_text(row: Row) -> bool:
     """Whether a text is a message, or a list of them, written as JSON or by Python's str: a CSV cell has no types."""
     for turn in row.turns:
         if PYTHONS_LIST.match(turn.content):

@@ -31,8 +31,8 @@ from finetune_trainer.data.files.json_array import read_json_array
 from finetune_trainer.data.files.json_lines import LINE_BREAKS_OFF, LINE_TOO_LONG, read_json_lines
 from finetune_trainer.data.files.source import Source, broken_file
 from finetune_trainer.data.files.utf16 import as_utf8, utf16_of
-from finetune_trainer.data.fixes.column_names import absent, may_serve
-from finetune_trainer.data.fixes.nested import places_of_rows, step_for
+from finetune_trainer.data.fixes.column_names import missing_columns, satisfies
+from finetune_trainer.data.fixes.nested import places_of_rows, wrapper_step
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.rows import Record, Row, Rows
 from finetune_trainer.data.turns import is_message
@@ -94,7 +94,7 @@ class SplitFile:
         self.empty_rows = EmptyRows()
         """Skipped CSV rows that consist of separators only."""
         self._layouts = Layouts(columns)
-        self._wanted = frozenset(self._layouts.asked.names)
+        self._wanted = frozenset(self._layouts.requested.names)
         with ExitStack() as refused:  # closes the source on failure: otherwise its hash would be computed to the end
             self._source = refused.enter_context(Source(uri, air_gapped=air_gapped, patient=not allow_local))
             start = self._source.stream.peek(_START)
@@ -164,9 +164,9 @@ class SplitFile:
             stream = as_utf8(stream, encoding, self.name)
         require_format(stream.peek(_START), self.format, self.name)
         if self.format.format == "CSV":
-            usual = separator_by_extension(self.name)
+            default = separator_by_extension(self.name)
             callbacks = (self._wanted, self._note_header, self.empty_rows)
-            return read_csv(stream, self.name, *callbacks, separator=usual, serves=self._serves)
+            return read_csv(stream, self.name, *callbacks, separator=default, serves=self._serves)
         asked = self.format.format
         self.format = self.format._replace(format=json_format(stream, asked))
         if self.format.format == "JSON":
@@ -183,7 +183,7 @@ class SplitFile:
 
     def _serves(self, names: Collection[str]) -> bool:
         """Whether columns with these names satisfy the job."""
-        return not absent(self._layouts.of(names).columns, names)
+        return not missing_columns(self._layouts.of(names).columns, names)
 
     def _require_rows(self, found: Iterator[Record | Block], *, by_lines: bool) -> Iterator[Record | Block]:
         """The rows of a file that begins with an object, unless that object contains the rows instead of being one.
@@ -193,22 +193,22 @@ class SplitFile:
         Raises:
             TrainerError: DatasetInvalid, the first object is not a row.
         """
-        begun = list(islice(found, 1))
-        if sum(1 for _ in islice(one_by_one(begun), 2)) == 1:
-            begun += islice(found, 1)
-        rows = list(islice(one_by_one(begun), 2))
+        head = list(islice(found, 1))
+        if sum(1 for _ in islice(one_by_one(head), 2)) == 1:
+            head += islice(found, 1)
+        rows = list(islice(one_by_one(head), 2))
         if rows and (self._is_wrapper(rows) if by_lines else self._contains_rows(rows)):
             raise broken_file(
                 self.name,
                 "begins with an object that is not a row: it holds the rows, or columns, or goes on in the next line",
-                step_for(rows[0].fields, self._may_serve),
+                wrapper_step(rows[0].fields, self._may_serve),
             )
-        return chain(begun, found)
+        return chain(head, found)
 
     def _is_wrapper(self, rows: list[Record]) -> bool:
         """Whether the file's only line is an object of columns or rows, rather than a row."""
         fields = rows[0].fields or {}
-        is_asked = isinstance(fields.get(self._layouts.asked.columns.prompt), str)
+        is_asked = isinstance(fields.get(self._layouts.requested.columns.prompt), str)
         values = list(fields.values())
         if self._may_serve(fields):
             return len(rows) == 1 and len(values) > 1 and _are_alike(values)
@@ -225,7 +225,7 @@ class SplitFile:
 
     def _may_serve(self, fields: Mapping[str, Any]) -> bool:
         """Whether an object has what the job needs, under these names or known synonyms."""
-        return may_serve(self._layouts, fields)
+        return satisfies(self._layouts, fields)
 
     def _parquet(self, stream: io.BufferedReader) -> Iterator[Record | Block]:
         from finetune_trainer.data.files.parquet import ParquetRows, spooled

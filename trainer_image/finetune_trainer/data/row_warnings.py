@@ -11,7 +11,7 @@ from finetune_api.words import counted
 from finetune_trainer.data import damaged_text
 from finetune_trainer.data.fixes.chat_markup import in_chat_format
 from finetune_trainer.data.fixes.column_names import are_names
-from finetune_trainer.data.prompts import written_out
+from finetune_trainer.data.prompts import is_written_as_text
 from finetune_trainer.data.rows import Position, Row, Rows
 from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.data.tokenizer.shared_parts import mark_pattern
@@ -123,7 +123,7 @@ class TruncationWarning:
             self._texts.update(longest)
 
     @property
-    def said(self) -> str | None:
+    def warning(self) -> str | None:
         """The warning; None without a sign of truncation. Texts that all have the same length are intended."""
         several = (
             self._lengths_differ and self._length >= _MIN_TRUNCATED and len(self._texts) >= _MIN_ROWS_IF_RARELY_MEANT
@@ -167,8 +167,8 @@ def every_row_warnings() -> list[EveryRowWarning]:
         ),
         EveryRowWarning(
             lambda asked, answer: damaged_text.is_wrapped(asked) and damaged_text.is_wrapped(answer),
-            "have question and answer within quotes or brackets, which are learnt with them: so programs and databases "
-            "show texts, lists and structs",
+            "have question and answer within quotes, brackets or tags of HTML, which are learnt with them: so "
+            "programs, databases and pages show texts, lists and structs",
             _MIN_ROWS_IF_NEVER_MEANT,
         ),
         EveryRowWarning(
@@ -284,7 +284,7 @@ def _with_text_that(has_it: Callable[[str], bool], may_have: Callable[[str], boo
 
 _WRONG_ENCODING = ": the text was read in another encoding before it was saved; export it again as UTF-8"
 _UNCHANGED = "; it is learnt like any other"
-_UNESCAPE = "; they are learnt as they are: html.unescape of Python makes plain text of them"
+_UNESCAPE = "; they are learnt as they are: Python's html.unescape turns them into plain text"
 
 
 def text_warnings() -> list[RowWarning]:
@@ -292,16 +292,14 @@ def text_warnings() -> list[RowWarning]:
     words = ExactWords()
     return [
         RowWarning(words.missing_values, "a text that mostly means no value, such as nan, None or #N/A"),
-        RowWarning(
-            words.placeholders, "a text that mostly stands where one is still to be written, such as TODO or TBD"
-        ),
+        RowWarning(words.placeholders, "a placeholder for text that is still missing, such as TODO or TBD"),
         RowWarning(words.totals, "a question that is a total, as spreadsheets have below their columns"),
         RowWarning(answered_as_asked, "an answer that is the question"),
         RowWarning(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
         RowWarning(
             _with_text_that(damaged_text.is_encoded_twice), "letters such as Ã¼ where ü was meant", _WRONG_ENCODING
         ),
-        RowWarning(_with_text_that(damaged_text.has_html), "characters as HTML writes them, such as &amp;", _UNESCAPE),
+        RowWarning(_with_text_that(damaged_text.has_html), "HTML entities such as &amp;", _UNESCAPE),
         RowWarning(
             _with_text_that(
                 damaged_text.has_written_breaks,
@@ -323,11 +321,11 @@ def text_warnings() -> list[RowWarning]:
         RowWarning(
             _with_text_that(damaged_text.is_json_string, may_have=lambda texts: "\\" in texts and '"' in texts),
             "text as JSON writes it, with quotes around it and escapes within",
-            "; it is learnt so: json.loads of Python and fromjson of jq make plain text of it",
+            "; it is learnt as it is: Python's json.loads or jq's fromjson turns it into plain text",
         ),
         RowWarning(
             _with_text_that(damaged_text.has_written_letters, may_have=lambda texts: "\\" in texts and "\\u" in texts),
-            r"letters written out, such as \u00e9",
+            r"escaped letters, such as \u00e9",
             "; they are learnt as they are",
         ),
         RowWarning(
@@ -340,7 +338,7 @@ def text_warnings() -> list[RowWarning]:
             "the mark for a picture, such as <image>, which is learnt as text",
         ),
         RowWarning(
-            _with_text_that(damaged_text.has_bytes_of_mail), "letters as mails write them, such as =C3=BC", _UNCHANGED
+            _with_text_that(damaged_text.has_bytes_of_mail), "letters encoded as in e-mails, such as =C3=BC", _UNCHANGED
         ),
         RowWarning(with_character("\x1b"), "a control sequence of a terminal (U+001B)", _UNCHANGED),
         RowWarning(with_character("\0"), "a NUL character in the text (\\u0000)", _UNCHANGED),
@@ -350,7 +348,9 @@ def text_warnings() -> list[RowWarning]:
             _WRONG_ENCODING,
         ),
         RowWarning(
-            _with_text_that(damaged_text.has_breaks_of_excel), "_x000D_, as Excel's files have line breaks", _UNCHANGED
+            _with_text_that(damaged_text.has_breaks_of_excel),
+            "_x000D_, which is Excel's code for a line break",
+            _UNCHANGED,
         ),
         RowWarning(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _UNCHANGED),
     ]
@@ -366,7 +366,7 @@ def first_row_warnings(row: Row, *, in_csv: bool) -> Iterator[str]:
     """Probable mistakes that are checked in the first row only, with their consequence."""
     if are_names(row.prompt[-1].content, row.completion):
         yield "names of columns for its texts: a header that is learnt as a row"
-    if written_out(row):
+    if is_written_as_text(row):
         yield "messages written as JSON, or by Python, for text: they are learnt as that text"
     if in_csv and _in_quotes(row):
         how = 'cells are quoted by ", and neither a space nor = stands before it'
@@ -376,9 +376,9 @@ def first_row_warnings(row: Row, *, in_csv: bool) -> Iterator[str]:
     if _with_old_separator(row):
         yield _OLD_SEPARATOR
     if row.completion[:1].isspace():
-        yield "white space before its answer, which is learnt with it unless the chat template takes it away"
+        yield "white space before its answer, which is learnt with it unless the chat template removes it"
     if marks := in_chat_format(_texts(row)):
-        yield f"marks of a chat in its text, such as {marks}: a chat template writes them, so take them away"
+        yield f"marks of a chat in its text, such as {marks}: the chat template adds them, so remove them"
 
 
 def _in_quotes(row: Row) -> bool:

@@ -19,9 +19,9 @@ from finetune_trainer.data.counting import count
 from finetune_trainer.data.encode import Tally
 from finetune_trainer.data.files.csv_rows import EmptyRows
 from finetune_trainer.data.fixes import column_names, exports, nested, split_turns
-from finetune_trainer.data.fixes.chat_markup import Marked, marked
-from finetune_trainer.data.fixes.invalid_rows import REFUSED_BY_TEMPLATE, mending
-from finetune_trainer.data.fixes.jq import unpacked_first
+from finetune_trainer.data.fixes.chat_markup import MarkupColumn, markup_column
+from finetune_trainer.data.fixes.invalid_rows import REFUSED_BY_TEMPLATE, step_for_problems
+from finetune_trainer.data.fixes.jq import with_preparation
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.read import SplitFile
 from finetune_trainer.data.row_limit import limit_in_words, room_step
@@ -117,7 +117,7 @@ class SplitCheck:
 
     def read(self, *, allow_local: bool, air_gapped: bool) -> None:
         """Read the whole file."""
-        columns = self.layouts.asked.columns
+        columns = self.layouts.requested.columns
         try:
             with SplitFile(self.data, self.split, columns, allow_local=allow_local, air_gapped=air_gapped) as file:
                 self.file, self.format = file.name[:_LONGEST_NAME], str(file.format)
@@ -138,7 +138,7 @@ class SplitCheck:
         if self.columns_seen:
             lacks_none = bool(self.problems) and all(problem.kind != "Missing" for problem in self.problems)
             usable = lacks_none or self.bad_rows < self.rows
-            self.absent = column_names.absent(self.columns, self.columns_seen, usable=usable)
+            self.absent = column_names.missing_columns(self.columns, self.columns_seen, usable=usable)
 
     def _usable(self, file: SplitFile) -> Iterator[Rows | Row]:
         for found in to_rows(file.blocks(), self.layouts):
@@ -232,21 +232,21 @@ class SplitCheck:
         none = f"none of its {self.rows:,} rows has a column"
         if self.rows < 2:
             none = "its 1 row has no column" if self.rows else "it has no rows, and no column"
-        marks = f"; {self._markup_column.said}" if self._markup_column else ""
+        marks = f"; {self._markup_column.description}" if self._markup_column else ""
         return f"{self.label}: {none} {wanted}; {self._columns_in_words()}{marks}"
 
     @property
-    def _markup_column(self) -> Marked | None:
+    def _markup_column(self) -> MarkupColumn | None:
         """A column that holds conversations as marked-up text, if no other column fits."""
         is_data = self._columns_in_words() in (column_names.DATA, column_names.NO_HEADER)
         is_mapped = len(self._probable_columns) == len(self._missing_parts)
-        return None if is_data or is_mapped or self.spec.preference is not None else marked(self.first_fields)
+        return None if is_data or is_mapped or self.spec.preference is not None else markup_column(self.first_fields)
 
     @property
     def _probable_columns(self) -> dict[str, str]:
         """The columns that were probably meant, judged by their content."""
         seen = [name for name in self.columns_seen if name not in self.object_columns]
-        return column_names.meant(self.columns, seen, self.first_fields)
+        return column_names.probable_columns(self.columns, seen, self.first_fields)
 
     @property
     def _missing_parts(self) -> list[str]:
@@ -255,13 +255,13 @@ class SplitCheck:
 
     def _columns_in_words(self) -> str:
         is_csv = self.format.startswith("CSV")
-        said = column_names.spoken(self.columns_seen, self.columns, maybe_data=is_csv or self.names_vary)
-        return column_names.NO_HEADER if is_csv and said == column_names.DATA else said
+        words = column_names.columns_in_words(self.columns_seen, self.columns, maybe_data=is_csv or self.names_vary)
+        return column_names.NO_HEADER if is_csv and words == column_names.DATA else words
 
     def next_step(self) -> str | None:
         """What to do about it, if more specific than the reason's default."""
         step = self._step()
-        return step and unpacked_first(step, self.format)
+        return step and with_preparation(step, self.format)
 
     def _step(self) -> str | None:
         if self.error is not None:
@@ -270,9 +270,9 @@ class SplitCheck:
             return self._absent_columns_step()
         if self.bad_rows:
             field = f"spec.dataset.{self.split}.format"
-            mended = mending(self.problems, self.rows, self.bad_rows, self.format, field)
-            plain = nested.typed(self.first_fields, self.format)
-            return plain or self._two_layouts_step() or self._split_turns_step() or mended
+            fix = step_for_problems(self.problems, self.rows, self.bad_rows, self.format, field)
+            plain = nested.typed_values_step(self.first_fields, self.format)
+            return plain or self._two_layouts_step() or self._split_turns_step() or fix
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         return room_step(self.spec.hyperparameters, self._positions)
@@ -280,12 +280,12 @@ class SplitCheck:
     def _two_layouts_step(self) -> str | None:
         if any(one.kind != "Missing" or one.field != self.columns.prompt for one in self.problems):
             return None
-        return column_names.of_two_layouts(self.columns, self.columns_seen, self.first_fields, self.format)
+        return column_names.two_layouts_step(self.columns, self.columns_seen, self.first_fields, self.format)
 
     def _split_turns_step(self) -> str | None:
         if any(NEVER_ANSWERED not in one.what for one in self.problems):
             return None
-        return split_turns.put_together(self.first_fields, self.format)
+        return split_turns.join_step(self.first_fields, self.format)
 
     def _absent_columns_step(self) -> str:
         meant, unnamed = self._probable_columns, self._missing_parts
@@ -296,44 +296,48 @@ class SplitCheck:
         is_mapped = len(meant) == len(unnamed)
         columns, seen, of_pairs = self.columns, set(self.columns_seen), self.spec.preference is not None
         of_one_answer = (
-            exports.of_export(seen, self.first_fields, self.format),
-            column_names.of_messages(seen, self.format),
-            column_names.of_answers(self.first_fields, seen, self.format),
+            exports.export_step(seen, self.first_fields, self.format),
+            column_names.single_messages_step(seen, self.format),
+            column_names.several_answers_step(self.first_fields, seen, self.format),
         )
         ways: tuple[str | None, ...] = (
-            nested.typed(self.first_fields, self.format),
-            exports.of_ranked(seen, self.first_fields, self.format, of_pairs=of_pairs),
+            nested.typed_values_step(self.first_fields, self.format),
+            exports.comparison_step(seen, self.first_fields, self.format, of_pairs=of_pairs),
             *(of_one_answer if not of_pairs else ()),
-            None if of_pairs else split_turns.put_together(self.first_fields, self.format, may_be_mapped=is_mapped),
-            None if is_mapped else nested.as_json(columns, self.first_fields, self.format),
+            None if of_pairs else split_turns.join_step(self.first_fields, self.format, may_be_mapped=is_mapped),
+            None if is_mapped else nested.json_text_step(columns, self.first_fields, self.format),
             self._markup_column and self._markup_column.step(self.format),
         )
         if known := next(filter(None, ways), None):
             return known
-        if inside := nested.within(self.layouts, self.first_fields, self.format):
+        if inside := nested.nested_rows_step(self.layouts, self.first_fields, self.format):
             return inside
         if not meant and not column_names.has_two_answers(self.columns_seen):
-            named = nested.lifted(columns, self.first_fields, self.format)
+            named = nested.lift_step(columns, self.first_fields, self.format)
             if named or self.object_columns:
-                step = column_names.lifted(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
-                return named or f"{step}{nested.places_in(self.first_fields)}"
+                step = column_names.lift_step(unnamed, self.format, all_parts=len(unnamed) == len(columns.needed))
+                return named or f"{step}{nested.texts_hint(self.first_fields)}"
         if {columns.chosen, columns.rejected} <= seen and not meant:
-            return exports.of_dialogues(columns.chosen or "", columns.rejected or "", self.first_fields, self.format)
+            return exports.dialogues_step(columns.chosen or "", columns.rejected or "", self.first_fields, self.format)
         return None
 
     def _mapping_step(self, meant: dict[str, str], unnamed: list[str]) -> str:
         columns, seen = self.columns, set(self.columns_seen)
         if self.names_fit_other_split and (meant.keys() >= set(unnamed) or "messages" in meant):
-            return column_names.renamed(columns, meant, self.format)
-        mapping = column_names.mapping(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
+            return column_names.rename_step(columns, meant, self.format)
+        if meant.keys() >= set(unnamed) and all(place == name for place, name in meant.items()):
+            usual = " and ".join(meant)
+            named = f"Remove {usual} from spec.dataset.columns, as the file has the usual names"
+            return f"{named}, and apply the job under a new name."
+        mapping = column_names.mapping_text(meant if "messages" in meant else dict.fromkeys(unnamed, "NAME") | meant)
         named = f"ap the names with spec.dataset.columns: {mapping}, and apply the job under a new name."
         if otherwise := self._preference_step(seen, sought=bool(meant)):
             return f"{otherwise}; or else m{named}"
-        if (said := self._columns_in_words()) == column_names.NO_HEADER:
-            header = column_names.header(self.columns, self.columns_seen, self.format)
+        if (words := self._columns_in_words()) == column_names.NO_HEADER:
+            header = column_names.header_hint(self.columns, self.columns_seen, self.format)
             return f"Let the file begin with a line of its columns' names{header}, or m{named}"
-        text_warnings = self.rows == 1 and seen.isdisjoint(columns.named.values())
-        is_data = said == column_names.DATA or (text_warnings and not all(map(column_names.may_be_shown, seen)))
+        is_row_of_texts = self.rows == 1 and seen.isdisjoint(columns.named.values())
+        is_data = words == column_names.DATA or (is_row_of_texts and not all(map(column_names.may_be_shown, seen)))
         if is_data and self.format.startswith("JSON"):
             return column_names.KEYS
         too_few = "messages" not in meant and len(seen.difference(columns.named.values())) < len(unnamed)
@@ -362,20 +366,20 @@ class SplitCheck:
         yield from self._length_warnings()
 
     def _column_warnings(self) -> Iterator[str]:
-        if self.rows and (unused := column_names.unused_system(self.columns, self.columns_seen)):
+        if self.rows and (unused := column_names.unused_system_warning(self.columns, self.columns_seen)):
             yield f"{self.label}: {unused}"
         for layout in self.layouts.others:
-            yield f"{self.label}: {column_names.read_as(layout, self.layouts.asked)}"
-        yield from (f"{self.label}: the first row has {said}" for said in self.first_row_warnings)
+            yield f"{self.label}: {column_names.layout_warning(layout, self.layouts.requested)}"
+        yield from (f"{self.label}: the first row has {warning}" for warning in self.first_row_warnings)
         if part := _PART.search(self.file):
             yield f"{self.label}: part {int(part[1]) + 1} of {int(part[2])} by its name; the other parts are not read"
-        for unread in column_names.unread(self.layouts.asked.columns, self.columns_seen):
+        for unread in column_names.unread_column_warnings(self.layouts.requested.columns, self.columns_seen):
             yield f"{self.label}: {unread}"
 
     def _text_warnings(self) -> Iterator[str]:
         for one in filter(attrgetter("holds"), self.every_row_checks):
             yield f"{self.label}: all {_rows(self.rows - self.bad_rows)} {one.what}"
-        yield from (f"{self.label}: {said}" for one in self.length_checks if (said := one.said))
+        yield from (f"{self.label}: {warning}" for one in self.length_checks if (warning := one.warning))
         for check in self.row_checks:
             if check.rows:
                 yield f"{self.label}: {_rows(check.rows)} with {check.what} (the first: {check.first}){check.then}"
@@ -384,8 +388,8 @@ class SplitCheck:
         limit, tally = limit_in_words(self.spec.hyperparameters, self._positions), self.tally
         if tally.truncated:
             yield f"{self.label}: {_rows(tally.truncated)} longer than {limit}; the end is cut"
-        if self.tokenizer and (said := self.tokenizer.beyond_context(tally.longest, self.spec.hyperparameters)):
-            yield f"{self.label}: {said}"
+        if self.tokenizer and (warning := self.tokenizer.beyond_context(tally.longest, self.spec.hyperparameters)):
+            yield f"{self.label}: {warning}"
         if tally.unlabelled:
             without = "any token of the completion" if self.spec.preference is None else "two different answers"
             left = f"{_rows(tally.unlabelled)} without {without} within {limit} (the first: {tally.first_unlabelled})"

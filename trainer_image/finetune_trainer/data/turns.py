@@ -146,13 +146,13 @@ def _joined(value: Any, what: str, column: str) -> Any:
 
 
 def _text_of(part: dict[str, Any], what: str, column: str) -> str:
-    kind, said = part.get("type"), part.get("text")
+    kind, value = part.get("type"), part.get("text")
     if kind == "text" and isinstance(other := part.get("content"), str):  # OpenTelemetry's name for it
-        if said not in (None, other):
+        if value not in (None, other):
             raise UnusableError("Malformed", f"{what} has a part of type text that says two different things", column)
-        said = other
-    if kind in _TEXT_PARTS and isinstance(said, str) and not part.get("thought"):
-        return said
+        value = other
+    if kind in _TEXT_PARTS and isinstance(value, str) and not part.get("thought"):
+        return value
     held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)
     if held in _TEXT_PARTS:
         raise UnusableError("NotText", f"{what} has a part of type text without text", column)
@@ -173,7 +173,7 @@ def are_text(values: Sequence[Any]) -> bool:
 def joined_text(values: Sequence[Any]) -> str | None:
     """All values as one text; None if one of them is not text or is blank.
 
-    Fast because it mostly looks at first characters; only values that start with white space are searched.
+    Fast, because texts mostly start with a visible ASCII character, possibly after white space; others are searched.
     """
     try:
         whole = "".join(values)  # fails unless all are text
@@ -251,10 +251,10 @@ def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]
             what = f"message {index} has a {name} {OTHER_WEIGHT}"
             raise UnusableError("Malformed", what, column)
         if index == len(messages):
-            said = "false" if weight is False else "0"
+            shown = "false" if weight is False else "0"
             others = sum(_value(one, _ROLES, _as_role, 0, column) == "assistant" for one in messages) - 1
             rest = ", or what follows the last one that is learnt" if others > len(found) else NONE_LEARNT
-            what = f"message {index} has {name} {said}{UNLEARNT_END}: remove {name}{rest}"
+            what = f"message {index} has {name} {shown}{UNLEARNT_END}: remove {name}{rest}"
             raise UnusableError("Malformed", what, column)
         found.append(place)
     return tuple(found)
@@ -262,8 +262,8 @@ def unlearnt(messages: Sequence[dict[str, Any]], column: str) -> tuple[int, ...]
 
 def _weight(message: dict[str, Any]) -> tuple[str, Any]:
     """Name and value of a message's weight. If it has several, the first that is not 1."""
-    said = [(name, message[name]) for name in _WEIGHTS if message.get(name) is not None]
-    return next((one for one in said if one[1] != 1), ("", 1))
+    weights = [(name, message[name]) for name in _WEIGHTS if message.get(name) is not None]
+    return next((one for one in weights if one[1] != 1), ("", 1))
 
 
 def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
@@ -275,8 +275,8 @@ def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
     if messages is None:
         raise UnusableError("Missing", f"{called(what, column)} is missing", column)
     if not isinstance(messages, list):
-        said = NO_LIST if isinstance(messages, dict) else "is not a list of messages"
-        raise UnusableError("Malformed", f"{called(what, column)} {said}", column)
+        problem = NO_LIST if isinstance(messages, dict) else "is not a list of messages"
+        raise UnusableError("Malformed", f"{called(what, column)} {problem}", column)
     if not messages:
         raise UnusableError("Empty", f"{called(what, column)} is empty", column)
     if len(messages) > MESSAGES_LIMIT:
@@ -287,8 +287,8 @@ def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
 def _turn(message: Any, index: int, column: str) -> Turn | None:
     """One message; None for a system message without text."""
     if not isinstance(message, dict):
-        said = f"is {A_MAP}, not an object with role and content" if _is_map(message) else NO_MESSAGE
-        raise UnusableError("Malformed", f"message {index} {said}", column)
+        problem = f"is {A_MAP}, not an object with role and content" if _is_map(message) else NO_MESSAGE
+        raise UnusableError("Malformed", f"message {index} {problem}", column)
     role, what = _value(message, _ROLES, _as_role, index, column), f"content of message {index}"
     if role is None:
         raise UnusableError("Malformed", f"message {index} {NO_ROLE}", column)
@@ -296,7 +296,7 @@ def _turn(message: Any, index: int, column: str) -> Turn | None:
         raise UnusableError("Malformed", f"message {index} is a tool's{OF_TOOLS}", column)
     if role not in ROLES:
         raise UnusableError("Malformed", f"message {index} {OTHER_ROLE} {', '.join(ROLES)}", column)
-    content = _value(message, _CONTENTS, lambda said: _joined(said, what, column), index, column)
+    content = _value(message, _CONTENTS, lambda value: _joined(value, what, column), index, column)
     if role == "system" and is_blank(content):
         return None
     if message.get("tool_calls") or message.get("function_call"):
@@ -327,9 +327,9 @@ def _value(message: dict[str, Any], names: Sequence[str], read: Callable[[Any], 
     return found[0] if found else None
 
 
-def _as_role(said: Any) -> str:
+def _as_role(value: Any) -> str:
     """The canonical role; unknown names are returned as they are, and "" if it is not text."""
-    return ROLE_OF.get(said.strip().lower(), said) if isinstance(said, str) else ""
+    return ROLE_OF.get(value.strip().lower(), value) if isinstance(value, str) else ""
 
 
 def with_system(turns: tuple[Turn, ...], system: Any, column: str) -> tuple[Turn, ...]:

@@ -16,7 +16,7 @@ from finetune_trainer.data.tokenizer.chat_tokenizer import ChatTokenizer
 from finetune_trainer.errors import TrainerError
 
 if TYPE_CHECKING:
-    from finetune_trainer.data.fingerprints import InCommon, Shared
+    from finetune_trainer.data.fingerprints import CommonRows, Shared
 
 _LIMITS = {"message": 4096, "next_step": 1024, "warning": 512}
 MOST_WARNINGS = 16
@@ -38,7 +38,7 @@ def check_dataset(
     Returns:
         The verdict. Problems of data or stores are in it and are never raised.
     """
-    from finetune_trainer.data.fingerprints import Fingerprints, InCommon  # needs 50 MiB for pyarrow: not for servers
+    from finetune_trainer.data.fingerprints import CommonRows, Fingerprints  # needs 50 MiB for pyarrow: not for servers
 
     if spec.preference is not None and tokenizer is not None and tokenizer.encoder_decoder:
         return failed(_no_pairs_for(spec.base_model))
@@ -53,7 +53,7 @@ def check_dataset(
             check.read(allow_local=allow_local, air_gapped=air_gapped)
         try:
             duplicates, shared = fingerprints.compare()
-            common = InCommon(shared, fingerprints.alike())
+            common = CommonRows(shared, fingerprints.nearly_shared())
             contradictions = fingerprints.contradictions() or [None] * len(checks)
         except TrainerError as error:
             return failed(error)
@@ -90,7 +90,7 @@ def _no_pairs_for(base_model: str) -> TrainerError:
 
 def _verdict(
     checks: list[SplitCheck],
-    common: "InCommon",
+    common: "CommonRows",
     spec: FineTuneJobSpec,
     no_tokens: str | None,
     tokenizer: ChatTokenizer | None,
@@ -128,7 +128,7 @@ def _shared_rows(shared: "Shared", checks: list[SplitCheck]) -> SharedRows:
 
 def _warnings(
     checks: list[SplitCheck],
-    common: "InCommon",
+    common: "CommonRows",
     spec: FineTuneJobSpec,
     no_tokens: str | None,
     tokenizer: ChatTokenizer | None,
@@ -137,7 +137,7 @@ def _warnings(
     for one in common.same:
         earlier, later = checks[one.earlier], checks[one.later]
         found.append(f"{later.label}: {_rows(one.rows)} also in {earlier.label} (the first: {one.examples[0]})")
-    for near in common.alike:
+    for near in common.nearly_shared:
         earlier, later = checks[near.earlier], checks[near.later]
         how = f"{near.how.format(earlier.label)} (the first: {near.first})"
         found.append(f"{later.label}: {_rows(near.rows)} {how}")

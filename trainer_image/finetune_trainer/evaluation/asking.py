@@ -38,12 +38,12 @@ class Asking:
         spec: FineTuneJobSpec,
         output: Path,
         *,
-        asked: Material,
+        material: Material,
         has_active: bool,
         reporter: Reporter,
         interruption: Interruption,
     ) -> None:
-        self._spec, self._output, self._material = spec, output, asked
+        self._spec, self._output, self._material = spec, output, material
         self._evaluation = spec.evaluation
         self._comparing_versions = has_active or spec.evaluation.has(ACTIVE_VERSION)
         self._reporter, self._interruption = reporter, interruption
@@ -76,13 +76,13 @@ class Asking:
         """Ask the questions without a saved answer; `shown` are the examples before each question."""
         from finetune_trainer.evaluation.endpoint import ask  # needs an HTTP client
 
-        asked = self._material.questions
+        questions = self._material.questions
 
         def conversation(row: int) -> tuple[int, tuple[Turn, ...]]:
-            return row, after_examples(asked[row].turns, shown)
+            return row, after_examples(questions[row].turns, shown)
 
-        left = Each(range(len(asked)), conversation).without(kept.__contains__)
-        self._advance(len(asked) - len(left))
+        left = Each(range(len(questions)), conversation).without(kept.__contains__)
+        self._advance(len(questions) - len(left))
         outcome = ask(
             service,
             key,
@@ -92,7 +92,7 @@ class Asking:
             way=way,
         )
         self._advance(outcome.errors)
-        contestant = Contestant(kept.texts(len(asked)), prompt_tokens=kept.prompt_tokens)
+        contestant = Contestant(kept.texts(len(questions)), prompt_tokens=kept.prompt_tokens)
         contestant.problem = outcome.problem
         return contestant, outcome
 
@@ -104,27 +104,27 @@ class Asking:
         if all(answer is None for answer in other.answers):
             self._advance(most)
             return
-        asked = pairs(self._material.questions, tuned, other.answers, judge.criteria)
+        comparisons = pairs(self._material.questions, tuned, other.answers, judge.criteria)
         who = "judge-" + name.replace("/", "-")
         kept = self._kept(who, judge.url, judge.model, judge.criteria, *map(hash_of, (tuned, other.answers)))
-        left = asked.without(kept.__contains__)
+        left = comparisons.without(kept.__contains__)
         key = os.environ.get(JUDGE_KEY_VARIABLE)
         self._advance(most - len(left))
         outcome = ask(judge, key, left, max_tokens=MAX_TOKENS, on_answer=lambda one: self._keep(kept, [one]))
         self._advance(outcome.errors)
         said = kept.texts(2 * len(tuned))
         other.rulings = rulings(tuned, other.answers, said)
-        why = "; ".join(filter(None, (outcome.told("question"), doubts(other.rulings, said))))
+        why = "; ".join(filter(None, (outcome.summary("question"), doubts(other.rulings, said))))
         if why:
             other.problem = "; ".join(filter(None, (other.problem, f"judge: {why}")))
 
     def _kept(self, who: str, *depends_on: Any) -> KeptAnswers:
-        spec, asked = self._spec, self._material
+        spec, material = self._spec, self._material
         return KeptAnswers(
             self._output,
             who,
-            asked.sha256,
-            asked.max_new_tokens,
+            material.sha256,
+            material.max_new_tokens,
             spec.base_model,
             spec.data.columns.wire(),
             *depends_on,
@@ -147,13 +147,13 @@ class Asking:
     def _report(self, *, due: bool) -> None:
         if not due:
             return
-        asked = 1 + self._comparing_versions + sum(not one.active_version for one in self._evaluation.baselines)
-        ruled = 2 * (asked - 1) if self._evaluation.judge is not None else 0
+        models = 1 + self._comparing_versions + sum(not one.active_version for one in self._evaluation.baselines)
+        ruled = 2 * (models - 1) if self._evaluation.judge is not None else 0
         before = self._reporter.report.progress or Progress(step=0, total_steps=0)
         progress = before.model_copy(
             update={
                 "answers": self._answered,
-                "total_answers": (asked + ruled) * len(self._material.questions),
+                "total_answers": (models + ruled) * len(self._material.questions),
                 "eta_seconds": None,
                 "updated_at": datetime.now(UTC).isoformat(timespec="seconds"),
             }

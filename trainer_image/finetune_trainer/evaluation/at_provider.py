@@ -46,7 +46,7 @@ class AskingProvider(Asking):
         job: MeasureJob,
         output: Path,
         *,
-        asked: Material,
+        material: Material,
         way: Way,
         reporter: Reporter,
         interruption: Interruption,
@@ -55,7 +55,7 @@ class AskingProvider(Asking):
         super().__init__(
             job.spec,
             output,
-            asked=asked,
+            material=material,
             has_active=job.active_version is not None,
             reporter=reporter,
             interruption=interruption,
@@ -83,20 +83,20 @@ class AskingProvider(Asking):
         shown = self._material.examples
         if not shown:
             return self._not_asked(NO_EXAMPLES)
-        asked = self._ask(FEW_SHOT, "base", len(shown), shown=shown)
-        asked.notes = {"examples": float(len(shown))}
-        return asked
+        contestant = self._ask(FEW_SHOT, "base", len(shown), shown=shown)
+        contestant.notes = {"examples": float(len(shown))}
+        return contestant
 
     def _active_version(self) -> Contestant:
         number = self._job.active_version
         if number is None:
             return self._not_asked("the model had no active version when the evaluation started")
         if self._job.missing is not None:
-            asked = self._not_asked(self._job.missing)
+            contestant = self._not_asked(self._job.missing)
         else:
-            asked = self._ask(ACTIVE_VERSION, "activeVersion", number)
-        asked.notes = {"version": number}
-        return asked
+            contestant = self._ask(ACTIVE_VERSION, "activeVersion", number)
+        contestant.notes = {"version": number}
+        return contestant
 
     def _ask(self, who: str, candidate: Candidate, *depends_on: int, shown: Sequence[Row] = ()) -> Contestant:
         """Ask one model; `shown` are the examples before each question."""

@@ -18,7 +18,7 @@ from finetune_api.reasons import Reason
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation.kept import FOLDER
-from finetune_trainer.storage.durable import note_in, whole_file
+from finetune_trainer.storage.durable import json_in, whole_file
 
 FILE = "asked.json"
 
@@ -37,7 +37,7 @@ class Care:
 
     path: Path
     interruption: Interruption
-    learnt: str
+    trained_on: str
     """Hash of what the tuned model was trained on: records of another model are ignored."""
     ends: int = 0
     """How many attempts were OOM-killed while asking."""
@@ -47,17 +47,17 @@ class Care:
     """Who is being asked."""
 
     @classmethod
-    def of(cls, output: Path, learnt: str, interruption: Interruption, *, short_of_memory: bool) -> "Care":
+    def of(cls, output: Path, trained_on: str, interruption: Interruption, *, short_of_memory: bool) -> "Care":
         """The state left by the previous attempt; `short_of_memory` is whether that was OOM-killed."""
         known = _read(output / FOLDER / FILE)
-        if known.get("learnt") != learnt:
+        if known.get("learnt") != trained_on:
             known = {}
         ended = bool(short_of_memory and known.get("now"))
         done = [str(one) for one in known.get("done", ())]
-        return cls(output / FOLDER / FILE, interruption, learnt, int(known.get("ends", 0)) + ended, done)
+        return cls(output / FOLDER / FILE, interruption, trained_on, int(known.get("ends", 0)) + ended, done)
 
     @property
-    def one_by_one(self) -> bool:
+    def one_row_at_a_time(self) -> bool:
         """Whether each row gets its own batch."""
         return self.ends > 0
 
@@ -82,10 +82,10 @@ class Care:
 
     def _write(self) -> None:
         self.interruption.before_writing()
-        told = {"learnt": self.learnt, "ends": self.ends, "done": self.done, "now": self.now}
-        whole_file(self.path, json.dumps(told).encode())
+        state = {"learnt": self.trained_on, "ends": self.ends, "done": self.done, "now": self.now}
+        whole_file(self.path, json.dumps(state).encode())
 
 
 def _read(path: Path) -> dict[str, Any]:
-    found = note_in(path)
+    found = json_in(path)
     return found if isinstance(found, dict) else {}

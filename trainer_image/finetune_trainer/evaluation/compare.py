@@ -127,8 +127,8 @@ class Standing:
     """One contestant's results over the rows so far, and the tuned model's lead over it."""
 
     own: dict[Metric, Spread] = field(default_factory=dict)
-    behind: dict[Metric, Spread] = field(default_factory=dict)
-    unsaid: int = 0
+    lead: dict[Metric, Spread] = field(default_factory=dict)
+    unfinished_thoughts: int = 0
     """Answers that consist of an unfinished thought."""
     asked: int = 0
     """Number of rows."""
@@ -150,7 +150,7 @@ class Standing:
         """Add the values of both models for a portion of the rows."""
         for metric, values in own.values.items():
             self.own.setdefault(metric, Spread()).add(values)
-            self.behind.setdefault(metric, Spread()).add(tuned.values[metric] - values)
+            self.lead.setdefault(metric, Spread()).add(tuned.values[metric] - values)
 
     def means(self) -> dict[str, float | None]:
         """Means of all metrics, by field name."""
@@ -165,7 +165,7 @@ class Standing:
 
         Without a verdict if fewer than half of the rows were answered by both.
         """
-        intervals = {FIELD_OF_METRIC[metric]: found.interval() for metric, found in self.behind.items()}
+        intervals = {FIELD_OF_METRIC[metric]: found.interval() for metric, found in self.lead.items()}
         decided = intervals.get(FIELD_OF_METRIC[decisive])
         return Compared(
             **self.means(),

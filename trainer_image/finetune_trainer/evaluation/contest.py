@@ -81,7 +81,7 @@ def endpoint_key(name: str) -> str:
 
 
 def contest(
-    asked: Material,
+    material: Material,
     metrics: Sequence[Metric],
     found: Mapping[str, Contestant],
     losses: Mapping[str, float | None],
@@ -91,34 +91,34 @@ def contest(
     standings = {name: compare.Standing() for name in found}
     records: Lines[Record] = Lines(read=dict)
     beginnings: Counter[Metric] = Counter()
-    for span in spans(len(asked.questions)):
-        records.extend(_portion(asked, metrics, found, standings, span))
-        beginnings.update(_shortened(asked, metrics, found, span))
+    for span in spans(len(material.questions)):
+        records.extend(_portion(material, metrics, found, standings, span))
+        beginnings.update(_read_in_part(material, metrics, found, span))
     compared = {
         name: standings[name].compared(metrics[0], loss=losses.get(name)).wire()
-        | _said_of(one, found[TUNED], standings[name])
+        | _details_of(one, found[TUNED], standings[name])
         for name, one in found.items()
         if name != TUNED
     }
     baselines = _baselines(compared, compare.losses(losses.get(ZERO_SHOT)), found)
     result = EvaluationResult(
-        rows=len(asked.questions),
+        rows=len(material.questions),
         metric=metrics[0],
         tuned=standings[TUNED].scores(losses.get(TUNED)),
         baselines=baselines,
         verdict=compare.overall([one.verdict for one in baselines.all()]),
         tokens_per_answer=tokens_per_answer(found),
-        test_sha256=asked.sha256,
+        test_sha256=material.sha256,
         missing="; ".join(filter(None, (missing, *_by_beginnings(beginnings))))[:_LONGEST_NOTE] or None,
     )
-    return Contest(asked, metrics, found, records, result)
+    return Contest(material, metrics, found, records, result)
 
 
-def _shortened(
-    asked: Material, metrics: Sequence[Metric], found: Mapping[str, Contestant], part: slice
+def _read_in_part(
+    material: Material, metrics: Sequence[Metric], found: Mapping[str, Contestant], part: slice
 ) -> Iterator[Metric]:
     """Yields a metric once for each answer of which it only reads the beginning."""
-    completions = [question.completion for question in asked.questions[part]]
+    completions = [question.completion for question in material.questions[part]]
     for one in found.values():
         answered = zip(one.answers[part], completions, strict=True)
         both = [(spoken(said), spoken(wanted)) for said, wanted in answered if said is not None]
@@ -156,14 +156,14 @@ def _baselines(
 
 
 def _portion(
-    asked: Material,
+    material: Material,
     metrics: Sequence[Metric],
     found: Mapping[str, Contestant],
     standings: Mapping[str, compare.Standing],
     part: slice,
 ) -> Iterator[Record]:
     """Process a portion of the rows: adds it to every standing, and yields its records."""
-    questions = asked.questions[part]
+    questions = material.questions[part]
     answers = {name: one.answers[part] for name, one in found.items()}
     completions = [question.completion for question in questions]
     measured = {name: compare.measured(metrics, said, completions) for name, said in answers.items()}
@@ -171,7 +171,7 @@ def _portion(
         standing.add(measured[TUNED], measured[name])
         standing.asked += len(questions)
         standing.compared_on += sum(None not in both for both in zip(answers[TUNED], answers[name], strict=True))
-        standing.unsaid += sum(said is not None and is_unfinished_thought(said) for said in answers[name])
+        standing.unfinished_thoughts += sum(said is not None and is_unfinished_thought(said) for said in answers[name])
     rulings = {name: one.rulings[part] for name, one in found.items() if one.rulings is not None}
     for place, question in enumerate(questions):
         said: dict[str, Any] = {}
@@ -182,11 +182,18 @@ def _portion(
         yield {"row": question.place, "completion": question.completion, "answers": said}
 
 
-def _said_of(one: Contestant, tuned: Contestant, standing: compare.Standing) -> dict[str, Any]:
+def _details_of(one: Contestant, tuned: Contestant, standing: compare.Standing) -> dict[str, Any]:
     """Further fields of a baseline: the judge's counts, and why it has fewer answers or no verdict."""
-    judged, unsaid = _judged(one, tuned), standing.unsaid
-    thought = f"{unsaid} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
-    why = (standing.undecided(), one.problem, thought if unsaid else None, undecided(judged) if judged else None)
+    judged, unfinished_thoughts = _judged(one, tuned), standing.unfinished_thoughts
+    thought = (
+        f"{unfinished_thoughts} of its answers ended in a thought: a higher evaluation.maxNewTokens has room for it"
+    )
+    why = (
+        standing.undecided(),
+        one.problem,
+        thought if unfinished_thoughts else None,
+        undecided(judged) if judged else None,
+    )
     return {"problem": cut("; ".join(filter(None, why)), _LONGEST_PROBLEM) or None, "judged": judged, **one.notes}
 
 

@@ -21,7 +21,7 @@ from finetune_api.words import counted
 from finetune_trainer.data import Turn
 from finetune_trainer.evaluation.kept import Answer
 from finetune_trainer.evaluation.response import AgainError, FailedError, answer_in, other_limits, require_ok
-from finetune_trainer.storage.store_errors import why_silent
+from finetune_trainer.storage.store_errors import why_unreachable
 
 TRIES = 4
 PAUSE_SECONDS = 1.0
@@ -68,14 +68,14 @@ class Outcome:
     @property
     def problem(self) -> str | None:
         """The most frequent cause, as a sentence."""
-        return self.told("row")
+        return self.summary("row")
 
-    def told(self, asked: str) -> str | None:
+    def summary(self, noun: str) -> str | None:
         """The same with the noun for what was asked: a judge is asked twice per row."""
         if not self.errors:
             return None
         why = max(self.problems, key=lambda cause: self.problems[cause], default="it was not asked")
-        return f"{counted(self.errors, asked)} {'was' if self.errors == 1 else 'were'} not answered: {why}"
+        return f"{counted(self.errors, noun)} {'was' if self.errors == 1 else 'were'} not answered: {why}"
 
 
 def ask(
@@ -177,20 +177,20 @@ class _Asking:
     async def _one(self, client: httpx.AsyncClient, row: int, turns: tuple[Turn, ...]) -> Answer:
         began, tries, put_off = time.monotonic(), 0, 0
         while True:
-            await self._until_it_is_welcome()
+            await self._wait_for_pause()
             try:
                 return await self._request(client, row, turns)
             except AgainError as error:
                 tries += 1
                 put_off += error.busy and self._may_be_answering()
                 wait = error.seconds if error.seconds is not None else self._pause * 2.0 ** min(tries - 1, 10)
-                self._heed(error)
+                self._note_pause(error)
                 if self._over or self._has_tried_enough(tries - put_off, began):
                     for_good = self._way.patience_seconds is not None
                     raise FailedError(str(error), for_good=for_good, reason=error.reason) from None
             await asyncio.sleep(min(wait, _LONGEST_PAUSE))
 
-    def _heed(self, error: AgainError) -> None:
+    def _note_pause(self, error: AgainError) -> None:
         """Apply a service's requested pause to all questions. The operator enforces its provider's pause itself.
 
         Raises:
@@ -205,7 +205,7 @@ class _Asking:
             raise FailedError(why, for_good=True) from None
         self._not_before = max(self._not_before, time.monotonic() + error.seconds)
 
-    async def _until_it_is_welcome(self) -> None:
+    async def _wait_for_pause(self) -> None:
         while (left := self._not_before - time.monotonic()) > 0:  # noqa: ASYNC110 - another row may lengthen the pause
             await asyncio.sleep(left)
 
@@ -245,7 +245,7 @@ class _Asking:
         except (httpx.TimeoutException, TimeoutError):
             raise AgainError(f"no answer within {self._endpoint.timeout_seconds} s") from None
         except (httpx.HTTPError, httpx.InvalidURL) as error:
-            raise AgainError(f"it cannot be reached ({why_silent(error)})") from None
+            raise AgainError(f"it cannot be reached ({why_unreachable(error)})") from None
         except UnicodeEncodeError:
             raise FailedError("a question is not valid Unicode text") from None
 

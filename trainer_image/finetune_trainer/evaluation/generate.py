@@ -43,10 +43,10 @@ def generated(
     model.eval()
     lengths = [len(prompt) + max_new_tokens for prompt in prompts]
     left = dict.fromkeys(range(len(prompts)))
-    equal_from = 0 if minds_padding(model) else rope_switch_length(model)
+    equal_from = 0 if depends_on_padding(model) else rope_switch_length(model)
     while left:
         for group in _groups(left, lengths, token_budget, equal_from):
-            new = _tried(model, [prompts[place] for place in group], generation, max_new_tokens)
+            new = _try_batch(model, [prompts[place] for place in group], generation, max_new_tokens)
             if new is None:
                 token_budget = _smaller(group, lengths)
                 on_shortage(token_budget)
@@ -67,7 +67,7 @@ def _groups(places: Iterable[int], lengths: Sequence[int], budget: int, equal_fr
             yield [alike[place] for place in group]
 
 
-def _tried(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]] | None:
+def _try_batch(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int) -> list[list[int]] | None:
     """New tokens, or None if out of memory: the failed batch is freed only once the exception is gone."""
     try:
         return _new_tokens(model, prompts, generation, limit)
@@ -79,7 +79,7 @@ def _tried(model: Any, prompts: list[Sequence[int]], generation: Any, limit: int
 
 def _smaller(group: list[int], lengths: Sequence[int]) -> int:
     """Half the tokens of a batch that ran out of memory. Frees cached memory."""
-    gpus.give_back()
+    gpus.empty_cache()
     longest = max(lengths[place] for place in group)
     if len(group) == 1:
         message = f"the GPU's memory was not enough for one question and its answer, up to {longest} tokens"
@@ -87,7 +87,7 @@ def _smaller(group: list[int], lengths: Sequence[int]) -> int:
     return len(group) * longest // 2
 
 
-def minds_padding(model: Any) -> bool:
+def depends_on_padding(model: Any) -> bool:
     """Whether the answer depends on masked padding before the prompt. Found out by trying.
 
     Some models with recurrent states ignore the mask.
@@ -122,7 +122,7 @@ def _first_logits(model: Any, ids: Any, mask: Any) -> Any:
         output_logits=True,
         return_dict_in_generate=True,
     )
-    with torch.inference_mode(), _no_taste_but(model, how):
+    with torch.inference_mode(), _only_settings_of(model, how):
         made = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=how)
     return torch.cat(made.logits).float()
 
@@ -142,7 +142,7 @@ def _new_tokens(model: Any, prompts: list[Sequence[int]], generation: Any, limit
     device = next(model.parameters()).device
     copied = copy.deepcopy(generation)
     copied.update(max_new_tokens=limit, do_sample=False, use_cache=True)
-    with torch.inference_mode(), _no_taste_but(model, copied):
+    with torch.inference_mode(), _only_settings_of(model, copied):
         output = model.generate(input_ids=ids.to(device), attention_mask=mask.to(device), generation_config=copied)
     new: list[list[int]] = output[
         :, 1 if has_encoder else longest :
@@ -151,7 +151,7 @@ def _new_tokens(model: Any, prompts: list[Sequence[int]], generation: Any, limit
 
 
 @contextmanager
-def _no_taste_but(model: Any, generation: Any) -> Iterator[None]:
+def _only_settings_of(model: Any, generation: Any) -> Iterator[None]:
     """Keep transformers from filling fields unset in `generation` from the model's own generation_config.
 
     Many of these have a repetition penalty, BART's for summaries beams and a minimum length: our server uses none of

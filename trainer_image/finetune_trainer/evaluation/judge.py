@@ -58,7 +58,7 @@ _OBJECT = re.compile(r"(?:```\w*\s*)?\{\s*\"")
 """A reply that begins with JSON; its first key may be the name of an answer with a score."""
 _SAYS = re.compile("verdict|winner|better|prefer|judg", re.IGNORECASE)
 
-_ALONE = re.compile(
+_ONLY_A_NAME = re.compile(
     r"\W*(?:(?:the|better|best|final|my|answer|choice|judg\w*|option|ruling|verdict|winner|boxed|is|a(?=\s+tie))\W+)*"
     r"(a|b|tie)\W*",
     re.IGNORECASE,
@@ -67,7 +67,7 @@ _ALONE = re.compile(
 
 
 def pairs(
-    asked: Sequence[Question], tuned: Sequence[str | None], other: Sequence[str | None], criteria: str | None
+    questions: Sequence[Question], tuned: Sequence[str | None], other: Sequence[str | None], criteria: str | None
 ) -> Each[tuple[int, tuple[Turn, ...]]]:
     """What to ask: two conversations for each row that both answered differently.
 
@@ -77,7 +77,7 @@ def pairs(
 
     def conversation(number: int) -> tuple[int, tuple[Turn, ...]]:
         row, order = divmod(number, 2)
-        question = asked[row]
+        question = questions[row]
         request = "\n".join(f"{turn.role}: {turn.content}" for turn in question.turns)
         both = (tuned[row], other[row]) if order == 0 else (other[row], tuned[row])
         a, b = (spoken(said or "") for said in both)
@@ -92,7 +92,7 @@ def pairs(
 
 def _numbers(tuned: Sequence[str | None], other: Sequence[str | None]) -> Iterator[int]:
     for row, (said, beside) in enumerate(zip(tuned, other, strict=True)):
-        if said is not None and beside is not None and not _alike(said, beside):
+        if said is not None and beside is not None and not _same_answer(said, beside):
             yield from (2 * row, 2 * row + 1)
 
 
@@ -121,18 +121,18 @@ def doubts(found: Sequence[Ruling | None], said: Sequence[str | None]) -> str | 
     unread = sum(ruling is None for ruling, _, _ in spoke)
     thought = sum(text is not None and is_unfinished_thought(text) for text in said)
     by_place = sum(ruling == "tie" and first == second != "tie" for ruling, first, second in spoke)
-    told = [f"{counted(thought, 'reply', 'replies')} ended in a thought"] if thought else []
+    warnings = [f"{counted(thought, 'reply', 'replies')} ended in a thought"] if thought else []
     if unread:
-        told.append(f"on {counted(unread, 'row')} it did not begin with A, B or Tie")
+        warnings.append(f"on {counted(unread, 'row')} it did not begin with A, B or Tie")
     if 2 * by_place > (ruled := len(spoke) - unread):
-        told.append(f"on {by_place} of {counted(ruled, 'row')} it chose the same place in both orders")
-    return f"{', and '.join(told)}: another model may do as it is asked" if told else None
+        warnings.append(f"on {by_place} of {counted(ruled, 'row')} it chose the same place in both orders")
+    return f"{', and '.join(warnings)}: another model may do as it is asked" if warnings else None
 
 
 def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | None]) -> Ruling | None:
     if tuned is None or other is None:
         return None
-    if _alike(tuned, other):
+    if _same_answer(tuned, other):
         return "tie"
     first, second = (_word(text or "") for text in said)
     if first is None or second is None:
@@ -142,7 +142,7 @@ def _ruling(tuned: str | None, other: str | None, said: tuple[str | None, str | 
     return "loss" if (first, second) == ("b", "a") else "tie"
 
 
-def _alike(one: str, other: str) -> bool:
+def _same_answer(one: str, other: str) -> bool:
     return spoken(one) == spoken(other)
 
 
@@ -152,7 +152,7 @@ def _word(text: str) -> str | None:
         return _in_json(said)
     if (found := _WORD.match(said)) is not None:
         return None if _AGAINST.search(_CLAUSE.split(said[found.end() :], maxsplit=1)[0]) else found.group(1).lower()
-    alone = _ALONE.fullmatch(said)
+    alone = _ONLY_A_NAME.fullmatch(said)
     return alone.group(1).lower() if alone else _in_json(said)
 
 

@@ -32,7 +32,7 @@ def loss_on(
         rows = list(range(start, min(start + SORTED_TOGETHER, len(store))))
         passes = passes_of(store, rows, Cut(token_budget, rope_switch=rope_switch))
         while (loss := _sum_of(net, passes, compute_dtype, interruption)) is None:
-            gpus.give_back()
+            gpus.empty_cache()
             if len(passes) == len(rows):
                 raise TrainerError(Reason.OUT_OF_MEMORY, "the GPU's memory was not enough for the loss of one row")
             token_budget //= 2

@@ -178,7 +178,7 @@ def examples(rows: Iterable[Row], asked: Sequence[Question], count: int, *, seed
     chosen: list[Row] = []
     seen = 0
     for row in rows:
-        if any(_stands_in(taken, prompt_fingerprint(one)) for one in _prompts_in(row)):
+        if any(_contains(taken, prompt_fingerprint(one)) for one in _prompts_in(row)):
             continue
         seen += 1
         place = seen - 1 if seen <= count else chance.randrange(seen)
@@ -188,7 +188,7 @@ def examples(rows: Iterable[Row], asked: Sequence[Question], count: int, *, seed
     return chosen
 
 
-def _stands_in(ordered: NDArray[np.int64], value: int) -> bool:
+def _contains(ordered: NDArray[np.int64], value: int) -> bool:
     place = int(np.searchsorted(ordered, value))
     return place < len(ordered) and int(ordered[place]) == value
 

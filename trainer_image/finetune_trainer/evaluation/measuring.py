@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 class Measuring(Asking):
     """The evaluation of a model that is loaded here.
 
-    `test` has labels, for losses; `learnt` is a hash of what the model was trained on: other models' answers are
+    `test` has labels, for losses; `trained_on` is a hash of what the model was trained on: other models' answers are
     ignored.
     """
 
@@ -54,21 +54,23 @@ class Measuring(Asking):
         self,
         tuned: Tuned,
         *,
-        asked: Material,
+        material: Material,
         test: TokenStore,
-        learnt: str,
+        trained_on: str,
         reporter: Reporter,
         interruption: Interruption,
     ) -> None:
-        self._tuned, self._test, self._learnt = tuned, test, learnt
+        self._tuned, self._test, self._trained_on = tuned, test, trained_on
         self._active = tuned.job.active_version
         self._token_budget = 4 * tuned.token_budget  # no gradients, so more fits than in training
         self._missing: list[str] = []
-        self._care = Care.of(Path(tuned.job.output), learnt, interruption, short_of_memory=tuned.job.short_of_memory)
+        self._care = Care.of(
+            Path(tuned.job.output), trained_on, interruption, short_of_memory=tuned.job.short_of_memory
+        )
         super().__init__(
             tuned.job.spec,
             Path(tuned.job.output),
-            asked=asked,
+            material=material,
             has_active=self._active is not None,
             reporter=reporter,
             interruption=interruption,
@@ -82,7 +84,7 @@ class Measuring(Asking):
         """
         self._report(due=True)
         with self._care.asking(TUNED):
-            found = {TUNED: self._ask_model(TUNED, self._tuned.model, self._learnt)}
+            found = {TUNED: self._ask_model(TUNED, self._tuned.model, self._trained_on)}
         losses = {TUNED: self._loss(TUNED, self._tuned.model)}
         self._base_model(found, losses)
         if self._comparing_versions:
@@ -97,16 +99,16 @@ class Measuring(Asking):
             ZERO_SHOT: partial(self._ask_model, ZERO_SHOT),
             FEW_SHOT: self._few_shot,
         }
-        asked = [who for who in ways if self._evaluation.has(who)]
+        chosen = [who for who in ways if self._evaluation.has(who)]
         try:
             with self._care.asking("base"), base_of(self._tuned) as base:
                 losses[ZERO_SHOT] = self._loss(ZERO_SHOT, base)
-                for who in asked:
+                for who in chosen:
                     found[who] = self._if_room(who, partial(ways[who], base))
         except TrainerError as error:
             if error.reason is not Reason.OUT_OF_MEMORY:
                 raise
-            found |= {who: self._not_asked(error.message) for who in asked}
+            found |= {who: self._not_asked(error.message) for who in chosen}
 
     def _if_room(self, who: str, ask: Callable[[], Contestant]) -> Contestant:
         before = self._answered
@@ -128,8 +130,8 @@ class Measuring(Asking):
                 logger.warning("%s", said)
                 self._missing.append(said)
 
-        def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
-            return material.prompts(asked, model.chat, room.prompt)
+        def prompts_of(questions: Sequence[Question]) -> list[Prompt]:
+            return material.prompts(questions, model.chat, room.prompt)
 
         return self._ask_with(who, model, prompts_of, room.answer, *depends_on)
 
@@ -139,8 +141,8 @@ class Measuring(Asking):
 
     def _room(self, model: Model, lengths: "array[int]", *, rows: int = 1) -> Room:
         """The room for prompts of this many rows: an encoder was trained on rows up to the row limit."""
-        learnt = rows * model.chat.row_limit(self._spec.hyperparameters)
-        return model.room(max(lengths), self._material.max_new_tokens, learnt=learnt)
+        trained = rows * model.chat.row_limit(self._spec.hyperparameters)
+        return model.room(max(lengths), self._material.max_new_tokens, trained=trained)
 
     def _few_shot(self, base: Model) -> Contestant:
         shown = self._material.examples
@@ -149,13 +151,13 @@ class Measuring(Asking):
         room = self._room(base, self._lengths(base), rows=1 + len(shown))
         before = self._answered
 
-        def prompts_of(asked: Sequence[Question]) -> list[Prompt]:
-            return material.prompts_with_examples(asked, shown, base.chat, room.prompt)
+        def prompts_of(questions: Sequence[Question]) -> list[Prompt]:
+            return material.prompts_with_examples(questions, shown, base.chat, room.prompt)
 
         try:
             if not any(one.examples for part in portions(self._material.questions) for one in prompts_of(part)):
                 return self._not_asked("the model's context has room for no example before any question")
-            return self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._learnt)
+            return self._ask_with(FEW_SHOT, base, prompts_of, room.answer, len(shown), self._trained_on)
         except TemplateRefusedError:
             self._answered = before
             return self._not_asked("the model's chat template takes no examples before the question")
@@ -166,23 +168,23 @@ class Measuring(Asking):
             return self._not_asked("the model had no active version when the attempt started"), None
         place = active.folder or (active.store and active.store.uri)
         if place is None:
-            asked, loss = self._not_asked("its weights are not where the trainer can reach them"), None
+            contestant, loss = self._not_asked("its weights are not where the trainer can reach them"), None
         else:
             before = self._answered
             try:
                 with self._care.asking(ACTIVE_VERSION), version_in(self._tuned, self._here(active)) as model:
-                    asked = self._ask_model(ACTIVE_VERSION, model, active.version, place)
+                    contestant = self._ask_model(ACTIVE_VERSION, model, active.version, place)
                     loss = (
                         self._loss(ACTIVE_VERSION, model) if same_tokens(model.chat, self._tuned.model.chat) else None
                     )
             except TemplateRefusedError:
                 self._answered = before
-                asked, loss = self._not_asked("its chat template does not take the test set's conversations"), None
+                contestant, loss = self._not_asked("its chat template does not take the test set's conversations"), None
             except TrainerError as error:
                 self._answered = before
-                asked, loss = self._not_asked(f"{error.reason}: {error.message}"), None
-        asked.notes = {"version": active.version}
-        return asked, loss
+                contestant, loss = self._not_asked(f"{error.reason}: {error.message}"), None
+        contestant.notes = {"version": active.version}
+        return contestant, loss
 
     def _here(self, active: ActiveVersionRef) -> Path:
         """The folder of its weights, downloaded if they are in a store."""
@@ -211,18 +213,18 @@ class Measuring(Asking):
             first += len(prompts)
             tokens += sum(len(one.ids) for one in prompts)
             examples += sum(one.examples for one in prompts)
-        asked = Contestant(kept.texts(rows), prompt_tokens=tokens / rows if rows else None)
-        asked.notes = {"examples": round(examples / rows, 2)} if who == FEW_SHOT and rows else {}
-        return asked
+        contestant = Contestant(kept.texts(rows), prompt_tokens=tokens / rows if rows else None)
+        contestant.notes = {"examples": round(examples / rows, 2)} if who == FEW_SHOT and rows else {}
+        return contestant
 
-    def _answer(self, kept: KeptAnswers, model: Model, asked: dict[int, Prompt], max_new_tokens: int) -> None:
-        rows = list(asked)
+    def _answer(self, kept: KeptAnswers, model: Model, prompts: dict[int, Prompt], max_new_tokens: int) -> None:
+        rows = list(prompts)
         batches = generated(
             model.net,
-            [one.ids for one in asked.values()],
+            [one.ids for one in prompts.values()],
             generation=model.generation,
             max_new_tokens=max_new_tokens,
-            token_budget=1 if self._care.one_by_one else self._token_budget,
+            token_budget=1 if self._care.one_row_at_a_time else self._token_budget,
             on_shortage=partial(setattr, self, "_token_budget"),
         )
         for batch in batches:
@@ -239,7 +241,7 @@ class Measuring(Asking):
                 return loss_on(
                     model.net,
                     self._test,
-                    token_budget=1 if self._care.one_by_one else self._tuned.token_budget,
+                    token_budget=1 if self._care.one_row_at_a_time else self._tuned.token_budget,
                     compute_dtype=self._tuned.compute_dtype,
                     interruption=self._interruption,
                 )

@@ -52,16 +52,16 @@ class Model(NamedTuple):
         """The generation settings: which tokens end an answer."""
         return plain_generation(self.net, self.tokenizer, self.chat)
 
-    def room(self, question: int, max_new_tokens: int, *, learnt: int | None = None) -> "Room":
+    def room(self, question: int, max_new_tokens: int, *, trained: int | None = None) -> "Room":
         """How the context is divided, given the tokens of the longest question; an encoder-decoder has two contexts.
 
         An answer that may exceed the remaining context is shortened, down to half of the context; then questions are
-        truncated. An encoder reads at most `learnt` tokens, the limit in training.
+        truncated. An encoder reads at most `trained` tokens, the limit in training.
         """
         config = self.net.config
         context = context_of(config.get_text_config()) or 1 << 20
         if getattr(config, "is_encoder_decoder", False):
-            return Room(min(context, learnt or context), min(max_new_tokens, context))
+            return Room(min(context, trained or context), min(max_new_tokens, context))
         answer = min(max_new_tokens, max(context - question, context // 2))
         return Room(context - answer, answer)
 
@@ -78,8 +78,8 @@ def left_out(
 ) -> Iterator[str]:
     """What a model does not read of questions with these lengths, and cannot write of answers up to `limit`."""
     if cut := sum(length > room.prompt for length in questions):
-        learnt = f"{_AS_LEARNT} ({limit_in_words(hyper, chat.positions)})"
-        side, why = ("end", learnt) if chat.encoder_decoder else ("beginning", _NO_LONGER)
+        cause = f"{_AS_LEARNT} ({limit_in_words(hyper, chat.positions)})"
+        side, why = ("end", cause) if chat.encoder_decoder else ("beginning", _NO_LONGER)
         yield f"asked without the {side} of {counted(cut, 'question')} longer than {room.prompt:,} tokens: {why}"
     if room.answer < limit:
         yield f"answers end at {room.answer:,} tokens, not at {limit:,}: {_NO_LONGER}"
@@ -133,7 +133,7 @@ def base_of(tuned: Tuned) -> Iterator[Model]:
         with tuned.model.net.disable_adapter():
             yield tuned.model
         return
-    with _instead_of(tuned, lambda: _load(tuned, tuned.folder)) as net:
+    with _in_place_of(tuned, lambda: _load(tuned, tuned.folder)) as net:
         yield tuned.model._replace(net=net)
 
 
@@ -151,7 +151,7 @@ def version_in(tuned: Tuned, folder: Path) -> Iterator[Model]:
         with _other_adapter(tuned.model.net, folder):
             yield _with_own_tokenizer(tuned.model.net, found, tuned)
         return
-    with _instead_of(tuned, lambda: _version(tuned, found, folder)) as net:
+    with _in_place_of(tuned, lambda: _version(tuned, found, folder)) as net:
         yield _with_own_tokenizer(net, found, tuned)
 
 
@@ -207,7 +207,7 @@ def _loading(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _instead_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
+def _in_place_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
     """Another model in place of the tuned one, which waits in main memory."""
     net = tuned.model.net
     device = net.device
@@ -216,7 +216,7 @@ def _instead_of(tuned: Tuned, load: Callable[[], Any]) -> Iterator[Any]:
         with _on(device, load()) as other:
             yield other
     finally:
-        gpus.give_back()
+        gpus.empty_cache()
         net.to(device)
 
 

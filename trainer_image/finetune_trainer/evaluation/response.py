@@ -24,14 +24,14 @@ _FATAL = {
     HTTPStatus.FORBIDDEN: _ITS_KEY,
     HTTPStatus.NOT_FOUND: "there is no such path or model; look at its url, which often ends with /v1, and at model",
 }
-_MINDED = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
+_REJECTED = (HTTPStatus.BAD_REQUEST, HTTPStatus.UNPROCESSABLE_ENTITY)
 _OF_LENGTH = (b"maximum context", b"context length", b"context_length", b"context size", b"context window",
               b"too long", b"too large")  # fmt: skip
 _ROOM = ("max_tokens", "max_completion_tokens")
 LITTLE_ROOM = 1024
 """Tokens requested for an answer if the question leaves no room for more."""
 _REFUSED = {
-    **dict.fromkeys(_MINDED, "it takes no such question, or has no such model; look at model"),
+    **dict.fromkeys(_REJECTED, "it takes no such question, or has no such model; look at model"),
     HTTPStatus.METHOD_NOT_ALLOWED: "its url, which often ends with /v1, does not serve chat completions",
     HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "a question is too long for it, with the room for an answer "
     "(evaluation.maxNewTokens)",
@@ -62,7 +62,7 @@ class AgainError(Exception):
 
 def other_limits(limits: Mapping[str, Any], status: int, content: bytes) -> dict[str, Any] | None:
     """The limits without what the service seems to reject; None if it rejects nothing that can be left out."""
-    if status not in _MINDED:
+    if status not in _REJECTED:
         return None
     other = dict(limits)
     if _is_of_length(content):
@@ -88,23 +88,23 @@ def require_ok(response: httpx.Response, content: bytes) -> None:
     status = response.status_code
     if response.is_success:
         return
-    said = f"HTTP {status}"
+    message = f"HTTP {status}"
     if status == HTTPStatus.PAYMENT_REQUIRED or (
         status == HTTPStatus.TOO_MANY_REQUESTS and b"insufficient_quota" in content
     ):
-        raise FailedError(f"{said}: the account of its key has no credit left", for_good=True)
+        raise FailedError(f"{message}: the account of its key has no credit left", for_good=True)
     if (
         status in (HTTPStatus.TOO_MANY_REQUESTS, HTTPStatus.REQUEST_TIMEOUT)
         or status >= HTTPStatus.INTERNAL_SERVER_ERROR
     ):
-        raise AgainError(said, asked_pause(response.headers), busy=status == HTTPStatus.TOO_MANY_REQUESTS)
+        raise AgainError(message, asked_pause(response.headers), busy=status == HTTPStatus.TOO_MANY_REQUESTS)
     if status in _FATAL:
-        raise FailedError(f"{said}: {_FATAL[HTTPStatus(status)]}", for_good=True)
+        raise FailedError(f"{message}: {_FATAL[HTTPStatus(status)]}", for_good=True)
     if response.is_redirect:
-        raise FailedError(f"{said}: it sends elsewhere; name that address as url")
-    if status in _MINDED and _is_of_length(content):
+        raise FailedError(f"{message}: it sends elsewhere; name that address as url")
+    if status in _REJECTED and _is_of_length(content):
         status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-    raise FailedError(f"{said}: {_REFUSED[HTTPStatus(status)]}" if status in _REFUSED else said)
+    raise FailedError(f"{message}: {_REFUSED[HTTPStatus(status)]}" if status in _REFUSED else message)
 
 
 def asked_pause(headers: Mapping[str, str]) -> float | None:

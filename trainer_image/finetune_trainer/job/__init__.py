@@ -1,14 +1,14 @@
-"""The job that is to be done: read from manifests, with a word for each wrong field, or given by the environment.
+"""The job: read from manifests, with a message for each invalid field, or given by the environment.
 
-    given                                     the job of a pod, and the keys of its data
-    given_files ─▶ manifest                   files, folders and standard input; the objects of ours in them
-      yaml_documents ─▶ kubernetes_yaml       documents with their lines, as kubectl reads them
-      wrong_fields                            one wrong field in words
-        fields                                which fields there are
-        meant ─▶ other_names                  which one was meant, by its likeness or by what other tools call it
-        wrong_values                          what to write in place of a value
-      rules_between, open_parts, left_empty   rules between fields, parts that are Kubernetes' own, empty fields
+    given                                     the job of a pod, and the credentials for its data
+    given_files ─▶ manifest                   files, folders and standard input; our objects in them
+      yaml_documents ─▶ kubernetes_yaml       documents with their lines, parsed as kubectl does
+      wrong_fields                            describes one invalid field
+        fields                                which fields exist
+        meant ─▶ other_names                  the field that was probably meant: a similar one, or another tool's name
+        wrong_values                          what to write instead of a value
+      rules_between, open_parts, left_empty   rules between fields, parts defined by Kubernetes, empty fields
     code_files                                spec.code on its way to a provider
 
-What the data and the base model have to say of a job is told by their own packages.
+Problems of the data and the base model with a job are found in their own packages.
 """

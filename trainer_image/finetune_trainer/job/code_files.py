@@ -1,4 +1,4 @@
-"""`spec.code` on its way to a provider that runs our trainer: a ConfigMap's files as one file, and back.
+"""`spec.code` on its way to a provider that runs our trainer: a ConfigMap's files packed into one file, and back.
 
 ConfigMap ─▶ pod of the check ─▶ operator ─▶ the provider's store ─▶ training container
 pack, named by its hash                                 unpack
@@ -22,24 +22,25 @@ from finetune_trainer.errors import TrainerError
 
 
 def no_key(config_map: str, key: str, folder: Path) -> TrainerError:
-    """SpecInvalid: the ConfigMap that is mounted at the folder lacks the key; those that it has are named."""
+    """SpecInvalid: the ConfigMap mounted at the folder lacks the key; names the keys that it has."""
     there = sorted(path.name for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
-    said = f"spec.code: ConfigMap {config_map} has no key {key}" + (f"; it has {', '.join(there[:8])}" if there else "")
+    others = f"; it has {', '.join(there[:8])}" if there else ""
+    message = f"spec.code: ConfigMap {config_map} has no key {key}{others}"
     step = "Put the code into the ConfigMap under that key and set spec.retryNonce, or name another key in a new job."
-    return TrainerError(Reason.SPEC_INVALID, said, step)
+    return TrainerError(Reason.SPEC_INVALID, message, step)
 
 
 def pack(spec: FineTuneJobSpec, scratch: Path, mounted: Path = Path(CONFIG_MAPS_PATH)) -> ConvertedFile:
-    """All keys of the ConfigMap of a job that has code, in a file whose bytes follow from them alone.
+    """All keys of the ConfigMap with the job's code, in a file whose bytes depend on them alone.
 
     Raises:
-        TrainerError: SpecInvalid, the ConfigMap lacks the key that is to be run, or has one that cannot be a file.
+        TrainerError: SpecInvalid, the ConfigMap lacks the key to run, or has one that cannot be a file name.
     """
     if spec.code is None:
         raise ValueError("only a job with code has some to pack")
     name, key = spec.code.config_map_ref.name, spec.code.config_map_ref.key
     folder = mounted / name
-    # The kubelet keeps the files themselves in folders whose names begin with two dots.
+    # The kubelet keeps the actual files in folders whose names begin with two dots.
     keys = sorted(path for path in folder.iterdir() if path.is_file()) if folder.is_dir() else []
     if key not in {path.name for path in keys}:
         raise no_key(name, key, folder)
@@ -56,10 +57,10 @@ def pack(spec: FineTuneJobSpec, scratch: Path, mounted: Path = Path(CONFIG_MAPS_
 
 
 def unpack(file: Path, folder: Path) -> None:
-    """Write the files into `folder`, which has nothing else afterwards.
+    """Write the files into `folder`, replacing its contents.
 
     Raises:
-        TrainerError: SpecInvalid, the file holds no code.
+        TrainerError: SpecInvalid, the file contains no code.
     """
     try:
         code = OwnCode.model_validate_json(file.read_bytes())

@@ -1,4 +1,4 @@
-"""The fields that a kind has, by their paths: what stands where, as its pydantic models say."""
+"""The fields of a kind by their paths, according to its pydantic models."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +11,7 @@ Path = Sequence[str | int]
 
 
 def shown(path: Path) -> str:
-    """The path as people write it: `spec.evaluation.baselines[0].fewShot`. What is not seen is written out."""
+    """The path in the usual notation: `spec.evaluation.baselines[0].fewShot`. Invisible characters are escaped."""
     text = ""
     for part in path:
         text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
@@ -20,17 +20,17 @@ def shown(path: Path) -> str:
 
 
 def field_names(model: type[BaseModel]) -> list[str]:
-    """As manifests spell them."""
+    """Names of the fields, as spelled in manifests."""
     return sorted(info.alias or name for name, info in model.model_fields.items())
 
 
 def required(model: type[BaseModel]) -> list[str]:
-    """Those that have to be there."""
+    """Names of the required fields."""
     return [info.alias or name for name, info in model.model_fields.items() if info.is_required()]
 
 
 def value_at(value: Any, path: Path) -> Any:
-    """What stands there in a manifest; None where nothing does."""
+    """The value at a path in a manifest; None if there is none."""
     for part in path:
         try:
             value = value[part]
@@ -40,7 +40,7 @@ def value_at(value: Any, path: Path) -> Any:
 
 
 def model_at(path: Path, root: type[BaseModel]) -> type[BaseModel] | None:
-    """The model whose field the path leads to; the elements of a list have its own."""
+    """The model of the value at the path, ignoring indices of lists."""
     model = root
     for part in path:
         if isinstance(part, int):
@@ -54,7 +54,7 @@ def model_at(path: Path, root: type[BaseModel]) -> type[BaseModel] | None:
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:
-    """The model that an annotation holds, in a list or beside None."""
+    """The model in an annotation, which may be a list or optional."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
@@ -62,7 +62,7 @@ def _model_in(annotation: Any) -> type[BaseModel] | None:
 
 @cache
 def places(root: type[BaseModel]) -> Mapping[str, list[str]]:
-    """Paths of all fields but those of metadata, by their names."""
+    """Paths of all fields except those in metadata, by name."""
     found: dict[str, list[str]] = defaultdict(list)
     for path in _paths([], root):
         if path[0] != "metadata":

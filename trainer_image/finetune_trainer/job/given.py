@@ -1,6 +1,6 @@
-"""The job that a pod is given by its environment, and the keys of its data.
+"""The job that a pod gets through its environment, and the credentials for its data.
 
-By hand there is no job, and that is said with what to do instead; keys are in the shell's environment as they are.
+When run by hand there is no job, and the error says what to do instead; credentials are in the shell's environment.
 """
 
 import logging
@@ -31,21 +31,21 @@ DATA_KEYS = PROXIES | {
     "HF_TOKEN", "HF_ENDPOINT",
     "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
 }  # fmt: skip
-"""Keys of dataset.secretRef that become variables of this process: what stores, hubs and the way to them ask for.
+"""Keys of dataset.secretRef that become environment variables of this process: those used by stores, hubs and proxies.
 
-None of them names code or a command: those of Python, of the loader and of AWS's configuration files would.
+None of them names code or a command, unlike variables of Python, of the dynamic linker and of AWS's config files.
 """
 
 logger = logging.getLogger(__name__)
 
 
 def job_given(model: type[J], by_hand: str) -> J:
-    """The job, of this kind.
+    """The job, parsed as this model.
 
-    `by_hand` says what to do where no operator gives any.
+    `by_hand` is the next step if no operator provides a job.
 
     Raises:
-        TrainerError: SpecInvalid, there is none, or fields of it do not fit; the message names them.
+        TrainerError: SpecInvalid, there is none, or some of its fields are invalid; the message names them.
     """
     text = os.environ.get(JOB_VARIABLE)
     if text is None:
@@ -60,11 +60,11 @@ def job_given(model: type[J], by_hand: str) -> J:
 
 
 def take_data_keys(environment: MutableMapping[str, str], kept: tuple[str, ...] = ()) -> None:
-    """Make variables of the keys of dataset.secretRef that are known; `kept` have a Secret of their own."""
+    """Set environment variables from the known keys of dataset.secretRef; `kept` have a Secret of their own."""
     given = data_keys(environment)
-    if "AWS_DEFAULT_REGION" in given:  # a pod's identity may bring an AWS_REGION, of the cluster
+    if "AWS_DEFAULT_REGION" in given:  # a pod's identity may set AWS_REGION to the cluster's region
         given = {"AWS_REGION": given["AWS_DEFAULT_REGION"], **given}
-    # What was made from a file ends with a line break, which no store takes.
+    # Values created from files end with a line break, which no store accepts.
     environment.update({name: value.strip() for name, value in given.items() if name in DATA_KEYS and name not in kept})
     unknown = sorted(given.keys() - DATA_KEYS)
     if unknown:
@@ -72,13 +72,13 @@ def take_data_keys(environment: MutableMapping[str, str], kept: tuple[str, ...] 
 
 
 def data_keys(environment: Mapping[str, str]) -> dict[str, str]:
-    """All keys of dataset.secretRef, by their own names."""
+    """All keys of dataset.secretRef, under their own names."""
     return {
         name.removeprefix(DATA_PREFIX): value for name, value in environment.items() if name.startswith(DATA_PREFIX)
     }
 
 
 def no_job(where: str, by_hand: str) -> TrainerError:
-    """What is given is no job for this image, because of these fields."""
+    """The error for a job that this image cannot parse, because of these fields."""
     step = f"In a pod: take operator and image of one release. {by_hand}"
     return TrainerError(Reason.SPEC_INVALID, f"{JOB_VARIABLE} holds no job for this image: {where}", step)

@@ -1,6 +1,6 @@
-"""What `check` was given: files, folders and standard input, read together.
+"""The inputs of `check`: files, folders and standard input, read together.
 
-The connection of a job may stand in any of them. Of one file the nearest counts, else the last, as with kubectl apply.
+A job's connection may be in any of them. The one in the job's own file counts, else the last, as with kubectl apply.
 """
 
 import os
@@ -12,21 +12,21 @@ from finetune_api.connection import LLMConnectionSpec
 from finetune_api.job import FineTuneJobManifest
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.job.manifest import Doubts, Other, read_all
+from finetune_trainer.job.manifest import Other, Warnings, read_all
 
 _ENDINGS = (".json", ".yaml", ".yml")
-"""Of the files of a folder that kubectl reads."""
+"""Extensions of the files that kubectl reads in a folder."""
 
 
 @dataclass(frozen=True)
 class GivenFile:
-    """What is in a file, or why it cannot be used."""
+    """The contents of a file, or why it cannot be used."""
 
     path: Path
     others: list[Other] = field(default_factory=list)
     jobs: list[FineTuneJobManifest] = field(default_factory=list)
     wrong: TrainerError | None = None
-    doubts: Doubts = field(default_factory=dict)
+    doubts: Warnings = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -35,16 +35,16 @@ class GivenConnection:
 
     spec: LLMConnectionSpec
     doubt: str | None = None
-    """Why it may be another one than is meant."""
+    """A warning if another one may be meant."""
 
 
 def read_given(paths: Iterable[Path]) -> list[GivenFile]:
-    """All files in their order, those of a folder by name; one that cannot be used says so, and hides no other."""
+    """All files in order, those of a folder by name. An invalid file only has an error, so that others are read too."""
     return [found for path in paths for found in (_folder(path) if path.is_dir() else [_file(path)])]
 
 
 def connection_of(job: FineTuneJobManifest, file: GivenFile, given: Iterable[GivenFile]) -> GivenConnection | None:
-    """The connection that a job of the file names, if it is in one of those that were given."""
+    """The connection that a job in the file names, if one of the given files contains it."""
     name = job.spec.connection_ref.name
     named = [(one.path, other.spec) for one in given for other in one.others if other.name == name]
     found = [(path, spec) for path, spec in named if isinstance(spec, LLMConnectionSpec)]
@@ -53,14 +53,14 @@ def connection_of(job: FineTuneJobManifest, file: GivenFile, given: Iterable[Giv
     place, spec = next((one for one in found if one[0] == file.path), found[-1])
     if place == file.path or all(other == spec for _, other in found):
         return GivenConnection(spec)
-    places = " and ".join(dict.fromkeys(_whole(path) for path, _ in found))
+    places = " and ".join(dict.fromkeys(_full_path(path) for path, _ in found))
     return GivenConnection(
-        spec, f"LLMConnection {name} is in {places}, which differ: that of {_whole(place)} was taken"
+        spec, f"LLMConnection {name} is in {places}, which differ: that of {_full_path(place)} was taken"
     )
 
 
 def not_given(job: FineTuneJobManifest, given: Iterable[GivenFile]) -> str | None:
-    """A warning where connections were given, and the one that the job names is none of them: nothing of it counted."""
+    """A warning if connections were given, but not the one that the job names: the job was not checked against it."""
     there = sorted({one.name for file in given for one in file.others if one.kind == "LLMConnection"})
     if not there:
         return None
@@ -71,8 +71,8 @@ def not_given(job: FineTuneJobManifest, given: Iterable[GivenFile]) -> str | Non
     )
 
 
-def _whole(path: Path) -> str:
-    """A path for messages: in two folders there may be files of one name."""
+def _full_path(path: Path) -> str:
+    """A whole path for messages: two folders may contain files of the same name."""
     return os.fsencode(path).decode("utf-8", errors="replace")
 
 
@@ -85,17 +85,16 @@ def _file(path: Path, *, may_be_empty: bool = False) -> GivenFile:
 
 
 def _folder(folder: Path) -> list[GivenFile]:
-    """As kubectl reads it: not what is in folders below it, and what is not ours is no concern of ours."""
+    """The files that kubectl would read: no subfolders. Objects of others are ignored."""
     try:
         files = sorted(path for path in folder.iterdir() if path.suffix in _ENDINGS and path.is_file())
     except OSError as error:
-        message = f"{_whole(folder)} cannot be read: {error.strerror}"
+        message = f"{_full_path(folder)} cannot be read: {error.strerror}"
         return [GivenFile(folder, wrong=TrainerError(Reason.SPEC_INVALID, message, "Name the manifest with -f FILE."))]
     found = [_file(path, may_be_empty=True) for path in files]
     if any(one.others or one.jobs or one.wrong for one in found):
         return found
-    message = (
-        f"{_whole(folder)} has no FineTuneJob, nor another object of ours, in files that end with {', '.join(_ENDINGS)}"
-    )
+    endings = ", ".join(_ENDINGS)
+    message = f"{_full_path(folder)} has no FineTuneJob, nor another object of ours, in files that end with {endings}"
     step = "Name the folder that the files are in: those below it are not read."
     return [GivenFile(folder, wrong=TrainerError(Reason.SPEC_INVALID, message, step))]

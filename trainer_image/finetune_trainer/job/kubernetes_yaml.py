@@ -1,4 +1,4 @@
-"""YAML as Kubernetes reads it, which is not as PyYAML does: numbers, truth values, keys, and what has no value."""
+"""YAML as Kubernetes parses it, which differs from PyYAML in numbers, booleans, keys and empty values."""
 
 import re
 from typing import Any
@@ -7,24 +7,24 @@ import yaml
 
 from finetune_api.trainer import LARGEST_NUMBER
 
-_HALF = re.compile("[\ud800-\udfff]")
-_KUBERNETES_OWN = ("timestamp", "float", "int", "bool", "value")
-"""What kubectl tells by other patterns than PyYAML, or not at all."""
+_SURROGATE = re.compile("[\ud800-\udfff]")
+_RESOLVED_BY_KUBERNETES = ("timestamp", "float", "int", "bool", "value")
+"""Types that kubectl recognizes by other patterns than PyYAML, or not at all."""
 
 
 def is_octal(number: str) -> bool:
-    """Whether a zero before it makes it one."""
+    """Whether a leading zero makes it octal."""
     return re.fullmatch("[-+]?0_*[0-7][0-7_]*", number) is not None
 
 
 class Loader(yaml.SafeLoader):
-    """YAML as Kubernetes reads it: a key may not stand twice, a null is left out, dates are text, 2e-4 is a number.
+    """YAML as Kubernetes parses it: no duplicate keys, nulls are dropped, dates are text, 2e-4 is a number.
 
-    Only what JSON has comes out: text, numbers, true, false, null, lists and objects with text as keys.
+    Produces only JSON types: text, numbers, true, false, null, lists and objects with text keys.
     """
 
-    yaml_implicit_resolvers = {  # noqa: RUF012 - PyYAML's own way to declare them
-        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in _KUBERNETES_OWN]
+    yaml_implicit_resolvers = {  # noqa: RUF012 - how PyYAML declares them
+        first: [(tag, pattern) for tag, pattern in found if tag.rpartition(":")[2] not in _RESOLVED_BY_KUBERNETES]
         for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
     }
     is_json = False
@@ -36,7 +36,7 @@ class Loader(yaml.SafeLoader):
     }
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """Fields by their names, each of which stands once; those without a value are left out."""
+        """Fields by their names, which must be unique; those without a value are dropped."""
         known: set[str] = set()
         for key, _ in node.value:
             if not isinstance(key, yaml.ScalarNode):
@@ -45,18 +45,18 @@ class Loader(yaml.SafeLoader):
             if key.value in known and key.value != "<<":
                 raise yaml.constructor.ConstructorError(None, None, f"{key.value} occurs twice", key.start_mark)
             known.add(key.value)
-            if key.tag.endswith(":bool"):  # y, n, on, off: shown as it was written
+            if key.tag.endswith(":bool"):  # y, n, on, off: keep the spelling
                 key.tag = "tag:yaml.org,2002:str"
         for key, value in node.value if node.flow_style else ():
-            if value.tag.endswith(":null") and (alone := _alone(key, value)):
-                raise yaml.constructor.ConstructorError(None, None, alone, key.start_mark)
+            if value.tag.endswith(":null") and (wrong := _problem_without_value(key, value)):
+                raise yaml.constructor.ConstructorError(None, None, wrong, key.start_mark)
         made = super().construct_mapping(node, deep)
         return {str(key): value for key, value in made.items() if value is not None}
 
     def compose_scalar_node(self, anchor: dict[Any, yaml.Node]) -> yaml.ScalarNode:
-        """Text, of whose characters none is the half of another one: JSON escapes some as two, YAML none."""
+        """Text without lone surrogates: JSON escapes some characters as a pair, YAML does not."""
         node = super().compose_scalar_node(anchor)
-        if _HALF.search(node.value):
+        if _SURROGATE.search(node.value):
             if not self.is_json:
                 problem = "a \\u escape is half of a character: write the character itself"
                 raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
@@ -64,28 +64,28 @@ class Loader(yaml.SafeLoader):
         return node
 
     def construct_whole_number(self, node: yaml.ScalarNode) -> int | float:
-        """An integer of 64 bits. A zero before it means octal, unless it cannot be so."""
+        """A 64-bit integer. A leading zero means octal if it can."""
         written = node.value.replace("_", "").lower()
         base = {"0x": 16, "0b": 2, "0o": 8}.get(written.lstrip("+-")[:2], 8 if is_octal(written) else 10)
         number = int(written, base)
         return number if -LARGEST_NUMBER <= number < LARGEST_NUMBER else float(number)
 
     def construct_text(self, node: yaml.ScalarNode) -> str:
-        """What stands there."""
+        """The text as written."""
         return str(node.value)
 
     def construct_number(self, node: yaml.ScalarNode) -> int | float:
-        """A number with a fraction or exponent; an integer where it is one, as in JSON."""
+        """A number with a fraction or exponent; an integer if its value is one, as in JSON."""
         number = super().construct_yaml_float(node)
         return int(number) if number.is_integer() and abs(number) <= _EXACT else number
 
 
-def _alone(key: yaml.Node, value: yaml.Node) -> str | None:
-    """What is wrong with a name in braces that has no value, and that kubectl would leave out without a word."""
+def _problem_without_value(key: yaml.Node, value: yaml.Node) -> str | None:
+    """What is wrong with a name in braces without a value, which kubectl would silently drop."""
     if key.tag.endswith((":int", ":float")):
         return f"{key.value} stands alone: is the comma before it one within a number?"
     between = (key.end_mark.buffer or "")[key.end_mark.pointer : value.start_mark.pointer]
-    if ":" in between:  # nothing behind a colon may be meant
+    if ":" in between:  # an empty value after a colon may be intended
         return None
     name, colon, rest = key.value.partition(":")
     meant = f"write {name}: {rest}, with a space after the colon" if colon else "a colon and a value must follow it"

@@ -1,7 +1,7 @@
-"""Fields behind whose colon nothing stands, which not every way to the API server takes.
+"""Fields without a value, which not every way to the API server accepts.
 
-`kubectl apply` and `kubectl create` leave them out. Server-side apply, as Flux does it, sends them as they are, and the
-API server refuses each that it has no default for: a warning, since it depends on who applies the manifest.
+`kubectl apply` and `kubectl create` drop them. Server-side apply, as used by Flux, sends them unchanged, and the API
+server refuses those without a default. Only a warning, because it depends on how the manifest is applied.
 """
 
 from finetune_api.crds import Kind
@@ -9,15 +9,15 @@ from finetune_api.schema import structural_schema
 from finetune_trainer.job.fields import shown
 from finetune_trainer.job.yaml_documents import Document
 
-_SAID = (
+_MESSAGE = (
     "there is nothing after its colon, so that it counts as not written, and server-side apply, as Flux does it, "
     "refuses it: write its value or remove the field"
 )
 
 
 def left_empty(kind: Kind, document: Document) -> list[str]:
-    """Every such field of an object's spec: its path, and what to do."""
-    if not document.has_nothing:
+    """All such fields of an object's spec: the path, and what to do."""
+    if not document.has_empty_fields:
         return []
     schema = {"properties": {"spec": {**structural_schema(kind.spec), "default": {}}}}
-    return [f"{shown(path)}: {_SAID}" for path in document.nothing_at(schema)]
+    return [f"{shown(path)}: {_MESSAGE}" for path in document.empty_paths(schema)]

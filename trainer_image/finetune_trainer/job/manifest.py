@@ -1,8 +1,8 @@
 """FineTuneJob manifests from files, for `check` and `run`: YAML or JSON, one or several documents.
 
-What the API server would refuse is refused here too, with the line, the field and what to write. Other kinds of ours in
-the same file are looked at by `check` alone. Reading YAML is `yaml_documents.py`, what a wrong field is told as
-`wrong_fields.py`, rules between fields of the other kinds are `rules_between.py`.
+What the API server would refuse is refused here too, with the line, the field and what to write. Only `check` looks at
+our other kinds in the same file. YAML is parsed in `yaml_documents.py`, invalid fields are described in
+`wrong_fields.py`, and rules between fields of the other kinds are in `rules_between.py`.
 """
 
 import difflib
@@ -31,41 +31,41 @@ from finetune_trainer.job.left_empty import left_empty
 from finetune_trainer.job.open_parts import wrong_in_open_parts
 from finetune_trainer.job.rules_between import broken_rules, of_quantity
 from finetune_trainer.job.wrong_fields import WrongFields
-from finetune_trainer.job.wrong_values import spoilt
+from finetune_trainer.job.wrong_values import text_problem
 from finetune_trainer.job.yaml_documents import Document, read_documents, shown
 
 _KIND = "FineTuneJob"
-_OURS = frozenset(kind.kind for kind in KINDS)
-_KINDS = ", ".join(sorted(_OURS))
-_OTHERS = {kind.kind: kind for kind in KINDS if kind.kind != _KIND}
+_OUR_KINDS = frozenset(kind.kind for kind in KINDS)
+_KINDS = ", ".join(sorted(_OUR_KINDS))
+_OTHER_KINDS = {kind.kind: kind for kind in KINDS if kind.kind != _KIND}
 _Model = TypeVar("_Model", bound=BaseModel)
 _NAMED_ERRORS = 10
 _LABEL = re.compile("[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
-_OF_THE_SERVER = frozenset(
+_SERVER_METADATA = frozenset(
     {"creationTimestamp", "deletionGracePeriodSeconds", "deletionTimestamp", "finalizers", "generateName", "generation"}
     | {"managedFields", "ownerReferences", "resourceVersion", "selfLink", "uid"}
 )
-"""What objects have in their metadata beside what a manifest says."""
+"""Metadata fields that the API server adds to those of a manifest."""
 
-_SAY_MUCH_WHEN_EMPTY = {
+_MEANINGFUL_WHEN_EMPTY = {
     "FineTuneJob": ("preference", "tensorBoard"),
     "FineTunedModel": ("huggingFace", "azureOpenAI", "bedrock"),
     "ModelDeployment": ("huggingFace", "azureOpenAI", "bedrock"),
     "LLMConnection": ("namespaceSelector",),
 }
-"""Parts that mean another thing when they are there, with nothing in them, than when they are left out."""
+"""Parts for which an empty value means something else than leaving them out."""
 
 _NOTHING = "there is nothing after its colon, which leaves it out: write {} after it, or remove it"
 
 _SUBDOMAIN = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*"
 _OBJECT_NAME = re.compile(rf"(?=.{{1,253}}$){_SUBDOMAIN}")
-_MOST_OF_ANNOTATIONS = 256 * 1024
+_MAX_ANNOTATION_BYTES = 256 * 1024
 _KEY = re.compile(rf"({_SUBDOMAIN}/)?(?=[^/]{{1,63}}$)[A-Za-z0-9]([-\w.]*[A-Za-z0-9])?", re.ASCII)
-_TEXT_OF_A_LABEL = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
+_LABEL_VALUE = re.compile(r"(?=.{0,63}$)([A-Za-z0-9]([-\w.]*[A-Za-z0-9])?)?", re.ASCII)
 
 
 class OtherManifest(ApiModel):
-    """What a manifest of another kind has beside its spec."""
+    """Everything except the spec in a manifest of another kind."""
 
     api_version: Literal["finetune.dev/v1alpha1"] = Field(description="finetune.dev/v1alpha1")
     kind: str = Field(description="LLMConnection, FineTunedModel or ModelDeployment")
@@ -74,12 +74,12 @@ class OtherManifest(ApiModel):
 
 @dataclass(frozen=True)
 class Other:
-    """An object of ours that is no job, and whose fields are right."""
+    """One of our objects other than a job, with valid fields."""
 
     kind: str
     name: str
     spec: ApiModel | None
-    """None where it is left out."""
+    """None if left out."""
 
     @property
     def title(self) -> str:
@@ -88,10 +88,10 @@ class Other:
 
 
 def read_job(path: Path) -> FineTuneJobManifest:
-    """The one FineTuneJob in a file.
+    """The only FineTuneJob in a file.
 
     Raises:
-        TrainerError: SpecInvalid, as read_jobs, or there are several.
+        TrainerError: SpecInvalid, as in read_jobs, or there are several.
     """
     jobs = read_jobs(path)
     if len(jobs) > 1:
@@ -111,27 +111,27 @@ def read_jobs(path: Path) -> list[FineTuneJobManifest]:
     return _jobs(_read(path), path)
 
 
-Doubts = dict[tuple[str, str], list[str]]
+Warnings = dict[tuple[str, str], list[str]]
 """Warnings about objects, by kind and name."""
 
 
-def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest], Doubts]:
-    """The other objects of ours in a file, all FineTuneJobs in it, and what may be refused of either.
+def read_all(path: Path, *, may_be_empty: bool = False) -> tuple[list[Other], list[FineTuneJobManifest], Warnings]:
+    """Our other objects in a file, its FineTuneJobs, and warnings about both.
 
-    `may_be_empty`: it may have no object of ours, as one among others of a folder.
+    `may_be_empty`: the file need not contain any of our objects, as one of several in a folder.
 
     Raises:
-        TrainerError: SpecInvalid, as read_jobs; a file without jobs needs another object of ours.
+        TrainerError: SpecInvalid, as in read_jobs; a file without jobs must contain another of our objects.
     """
     documents = _read(path)
-    others = [_other(document, kind) for document in documents if (kind := _OTHERS.get(document.kind))]
+    others = [_other(document, kind) for document in documents if (kind := _OTHER_KINDS.get(document.kind))]
     has_jobs = any(document.kind == _KIND for document in documents)
     jobs = _jobs(documents, path) if has_jobs or not (others or may_be_empty) else []
-    return others, jobs, _doubts(documents)
+    return others, jobs, _warnings(documents)
 
 
-def _doubts(documents: list[Document]) -> Doubts:
-    """Of objects of which each field is right."""
+def _warnings(documents: list[Document]) -> Warnings:
+    """Warnings about objects whose fields are all valid."""
     kinds = {kind.kind: kind for kind in KINDS}
     ours = [document for document in documents if document.kind in kinds]
     names = [(document.kind, str(document.value["metadata"].get("name"))) for document in ours]
@@ -142,13 +142,13 @@ def _read(path: Path) -> list[Document]:
     """The objects in a file.
 
     Raises:
-        TrainerError: SpecInvalid, as read_documents; or one of ours stands there twice, or has a kind that is none.
+        TrainerError: SpecInvalid, as in read_documents; or one of ours occurs twice, or has an unknown kind.
     """
     documents, lines = read_documents(path), dict[tuple[str, ...], int]()
     for document in documents:
         _require_kind(document)
         metadata = document.value.get("metadata")
-        if document.kind in _OURS and isinstance(metadata, dict) and "name" in metadata:
+        if document.kind in _OUR_KINDS and isinstance(metadata, dict) and "name" in metadata:
             key = (document.kind, str(metadata.get("namespace", "")), str(metadata["name"]))
             before = lines.setdefault(key, line := document.line(()))
             if before != line:
@@ -159,21 +159,21 @@ def _read(path: Path) -> list[Document]:
 
 
 def _require_kind(document: Document) -> None:
-    """Refuse a kind of our group that is none.
+    """Refuse an unknown kind of our API group.
 
     Raises:
-        TrainerError: SpecInvalid, with the one that was probably meant.
+        TrainerError: SpecInvalid, with the kind that was probably meant.
     """
     kind = document.kind
-    if kind in _OURS or not str(document.value.get("apiVersion")).startswith(f"{GROUP}/"):
+    if kind in _OUR_KINDS or not str(document.value.get("apiVersion")).startswith(f"{GROUP}/"):
         return
     if not kind:
         wrong = TrainerError(Reason.SPEC_INVALID, "kind is missing, or no text", f"Write one of {_KINDS}.")
-        raise _at(document, "kind", wrong)
-    near = difflib.get_close_matches(kind.lower(), {one.lower(): one for one in _OURS}, n=1, cutoff=0.7)
-    meant = next((f"; did you mean {one}?" for one in _OURS if near and one.lower() == near[0]), "")
+        raise _with_place(document, "kind", wrong)
+    near = difflib.get_close_matches(kind.lower(), {one.lower(): one for one in _OUR_KINDS}, n=1, cutoff=0.7)
+    meant = next((f"; did you mean {one}?" for one in _OUR_KINDS if near and one.lower() == near[0]), "")
     wrong = TrainerError(Reason.SPEC_INVALID, f"{GROUP} has no kind {kind}{meant}", f"Write one of {_KINDS}.")
-    raise _at(document, "kind", wrong)
+    raise _with_place(document, "kind", wrong)
 
 
 def _jobs(documents: list[Document], path: Path) -> list[FineTuneJobManifest]:
@@ -185,7 +185,7 @@ def _jobs(documents: list[Document], path: Path) -> list[FineTuneJobManifest]:
 
 
 def parse_job(document: Document) -> FineTuneJobManifest:
-    """A manifest, checked as the API server would.
+    """A manifest, validated as the API server would.
 
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
@@ -193,18 +193,18 @@ def parse_job(document: Document) -> FineTuneJobManifest:
     job = _parsed(document, FineTuneJobManifest)
     for field, broken, step in _rules(job):
         if broken:
-            raise _at(document, field, _unfit(document, field, broken, step))
+            raise _with_place(document, field, _field_error(document, field, broken, step))
     for split in SPLITS:
         data = getattr(job.spec.dataset, split)
         try:
             _ = data and dataset_uri(data, split, allow_local=True)
         except TrainerError as error:
-            raise _at(document, f"spec.dataset.{split}.uri", error) from None
+            raise _with_place(document, f"spec.dataset.{split}.uri", error) from None
     return job
 
 
 def _other(document: Document, kind: Kind) -> Other:
-    """Another object of ours that the API server would take.
+    """One of our other objects, validated as the API server would.
 
     Raises:
         TrainerError: SpecInvalid, names each wrong field by its line and path.
@@ -212,19 +212,19 @@ def _other(document: Document, kind: Kind) -> Other:
     spec: Any = (kind.spec | None, None) if kind.spec_optional else (kind.spec, ...)
     manifest = _parsed(document, create_model(kind.kind, __base__=OtherManifest, spec=spec))
     metadata = manifest.metadata
-    for field, wrong, step in (*_of_metadata(metadata), *_of_service(kind, metadata.name)):
+    for field, wrong, step in (*_metadata_rules(metadata), *_service_name_rule(kind, metadata.name)):
         if wrong:
-            raise _at(document, field, _unfit(document, field, wrong, step))
-    if endless := document.endless():  # of a job each field is known, and none can hold such a thing
+            raise _with_place(document, field, _field_error(document, field, wrong, step))
+    if endless := document.endless():  # not needed for a job: all its fields are known, and none is recursive
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {endless}", "Write it out, without the alias.")
     wire = manifest.wire().get("spec", {})
     broken = [
-        (path, f"{field_path(path)}: {said}")
-        for path, said in broken_rules(structural_schema(kind.spec), wire, ("spec",))
+        (path, f"{field_path(path)}: {message}")
+        for path, message in broken_rules(structural_schema(kind.spec), wire, ("spec",))
     ]
     open_parts = wrong_in_open_parts(wire) if kind.kind == "LLMConnection" else ()
-    if said := [f"line {document.line(path)}: {message}" for path, message in (*broken, *open_parts)]:
-        raise _wrong_fields(document, said)
+    if messages := [f"line {document.line(path)}: {message}" for path, message in (*broken, *open_parts)]:
+        raise _invalid_fields(document, messages)
     return Other(kind.kind, metadata.name, getattr(manifest, "spec", None))
 
 
@@ -232,51 +232,51 @@ def _parsed(document: Document, model: type[_Model]) -> _Model:
     if octal := document.octal():
         step = "Write the number without a zero before it, or in quotes where text is meant."
         raise TrainerError(Reason.SPEC_INVALID, f"{document.file_name} {octal}", step)
-    if empty := document.empty(_SAY_MUCH_WHEN_EMPTY[document.kind]):
-        raise _wrong_fields(document, [f"line {line}: {name}: {_NOTHING}" for line, name in empty])
-    # kubectl get -o yaml shows a status, which is no part of what is asked for
-    value = _asked({name: field for name, field in document.value.items() if name != "status"})
+    if empty := document.empty(_MEANINGFUL_WHEN_EMPTY[document.kind]):
+        raise _invalid_fields(document, [f"line {line}: {name}: {_NOTHING}" for line, name in empty])
+    # kubectl get -o yaml shows a status, which is not part of the request
+    value = _without_server_metadata({name: field for name, field in document.value.items() if name != "status"})
     try:
         return model.model_validate(value, strict=True, by_alias=True, by_name=False)
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
-        words = WrongFields(value, model)
-        said = list(dict.fromkeys(f"line {document.line(one['loc'])}: {words.of(one)}" for one in found))
-        raise _wrong_fields(document, said) from None
+        describer = WrongFields(value, model)
+        messages = list(dict.fromkeys(f"line {document.line(one['loc'])}: {describer.of(one)}" for one in found))
+        raise _invalid_fields(document, messages) from None
 
 
-def _wrong_fields(document: Document, said: list[str]) -> TrainerError:
-    more = f"; and {len(said) - _NAMED_ERRORS} more" if len(said) > _NAMED_ERRORS else ""
-    message = f"{document.file_name} {'; '.join(said[:_NAMED_ERRORS])}{more}"
+def _invalid_fields(document: Document, messages: list[str]) -> TrainerError:
+    more = f"; and {len(messages) - _NAMED_ERRORS} more" if len(messages) > _NAMED_ERRORS else ""
+    message = f"{document.file_name} {'; '.join(messages[:_NAMED_ERRORS])}{more}"
     return TrainerError(Reason.SPEC_INVALID, message, "Correct the manifest.")
 
 
-def _asked(value: dict[str, Any]) -> dict[str, Any]:
-    """Without what the API server writes into metadata; with a name where it makes one of generateName."""
+def _without_server_metadata(value: dict[str, Any]) -> dict[str, Any]:
+    """The value without metadata of the API server; with a name if generateName is to be used for one."""
     metadata = value.get("metadata")
     if not isinstance(metadata, dict):
         return value
-    asked = {name: field for name, field in metadata.items() if name not in _OF_THE_SERVER}
+    asked = {name: field for name, field in metadata.items() if name not in _SERVER_METADATA}
     if "name" not in metadata and isinstance(metadata.get("generateName"), str):
         asked["name"] = f"{metadata['generateName']}xxxxx"
     return {**value, "metadata": asked}
 
 
-def _unfit(document: Document, field: str, wrong: str, step: str) -> TrainerError:
-    spoils = spoilt(value_at(document.value, field.split(".")))
+def _field_error(document: Document, field: str, wrong: str, step: str) -> TrainerError:
+    spoils = text_problem(value_at(document.value, field.split(".")))
     return TrainerError(Reason.SPEC_INVALID, f"{field}: {wrong}{spoils}", step)
 
 
-def _at(document: Document, field: str, error: TrainerError) -> TrainerError:
+def _with_place(document: Document, field: str, error: TrainerError) -> TrainerError:
     """The error with its place in the file."""
     place = f"{document.file_name} line {document.line(field.split('.'))}"
     return TrainerError(error.reason, f"{place}: {error.message}", error.next_step)
 
 
 def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
-    """What the API server asks for beyond the bounds of fields: field, what is wrong if it is, and what to write."""
+    """Rules of the API server beyond the bounds of single fields: field, what is wrong (or None), and what to write."""
     spec = job.spec
-    yield from _of_metadata(job.metadata)
+    yield from _metadata_rules(job.metadata)
     wrong = spec.method == "Full" and spec.lora is not None
     meaningless = f"lora has no meaning with method {spec.method}" if wrong else None
     yield "spec.lora", meaningless, "Remove spec.lora, or set spec.method to LoRA or QLoRA."
@@ -308,11 +308,11 @@ def _rules(job: FineTuneJobManifest) -> Iterator[tuple[str, str | None, str]]:
     nobody = "it names no tracker" if trackers and not trackers.wire() else None
     yield "spec.trackers", nobody, "Write mlflow, tensorBoard or wandb below it, or several of them."
     service = None if re.fullmatch(SERVICE_NAME, spec.model_ref.name) else MODEL_REF_RULE[1]
-    yield "spec.modelRef.name", service, "Rename it, for example in small letters."
-    yield from _quantities(spec.resources)
+    yield "spec.modelRef.name", service, "Rename it, for example in lower case."
+    yield from _quantity_rules(spec.resources)
 
 
-def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str]]:
+def _metadata_rules(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str]]:
     wrong = not _OBJECT_NAME.fullmatch(names.name)
     yield "metadata.name", "this is not a name of an object" if wrong else None, "Write a-z, 0-9, '-' and '.' only."
     wrong = names.namespace is not None and not _LABEL.fullmatch(names.namespace)
@@ -323,22 +323,22 @@ def _of_metadata(names: ManifestMetadata) -> Iterator[tuple[str, str | None, str
     unfit = next((name for name in names.annotations or {} if not _KEY.fullmatch(name.lower())), None)
     yield "metadata.annotations", None if unfit is None else f"{unfit}: this is not a key", step
     size = sum(len(name.encode()) + len(text.encode()) for name, text in (names.annotations or {}).items())
-    large = f"they are {size:,} bytes together" if size > _MOST_OF_ANNOTATIONS else None
-    yield "metadata.annotations", large, f"Write at most {_MOST_OF_ANNOTATIONS:,} bytes, names and texts together."
+    large = f"they are {size:,} bytes together" if size > _MAX_ANNOTATION_BYTES else None
+    yield "metadata.annotations", large, f"Write at most {_MAX_ANNOTATION_BYTES:,} bytes, names and texts together."
 
 
-def _of_service(kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
+def _service_name_rule(kind: Kind, name: str) -> Iterator[tuple[str, str | None, str]]:
     unfit = kind.names_service and not re.fullmatch(SERVICE_NAME, name)
     step = "Write at most 63 of a-z, 0-9 and -, beginning with a letter and ending with a letter or a digit."
     yield "metadata.name", "it becomes the name of a Service" if unfit else None, step
 
 
 def _is_label(name: str, text: str) -> bool:
-    return _KEY.fullmatch(name) is not None and _TEXT_OF_A_LABEL.fullmatch(text) is not None
+    return _KEY.fullmatch(name) is not None and _LABEL_VALUE.fullmatch(text) is not None
 
 
-def _quantities(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
-    """The same of CPU, memory and scratch space."""
+def _quantity_rules(resources: Resources) -> Iterator[tuple[str, str | None, str]]:
+    """The same for CPU, memory and scratch space."""
     written = resources.wire()
     for field in ("cpu", "memory", "ephemeralStorage"):
         value = written.get(field)

@@ -1,6 +1,6 @@
-"""What is wrong in those parts of a connection that its definition leaves to Kubernetes, in words.
+"""Describes problems in those parts of a connection whose schema is left to Kubernetes.
 
-The operator asks the API server about them when the connection is there; a file is told of it before.
+The operator asks the API server about them once the connection exists; for a file they are checked here.
 """
 
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from finetune_api.near_names import nearest_name
 from finetune_api.pod_fields import InvalidPart, invalid_parts
 from finetune_trainer.job.fields import Path
 
-_FEW = 12
-"""Names that are all told where none is alike."""
+_MAX_NAMES = 12
+"""Maximum number of names to list if none is similar."""
 
 
 def wrong_in_open_parts(spec: dict[str, Any]) -> Iterator[tuple[Path, str]]:
-    """Every such field of a connection's spec: its path, and what to write there."""
+    """All such fields of a connection's spec: the path, and what to write there."""
     for one in invalid_parts(spec):
-        yield one.path, f"{one.place}{_said(one, str(one.path[-1]))}"
+        yield one.path, f"{one.place}{_problem(one, str(one.path[-1]))}"
 
 
-def _said(one: InvalidPart, name: str) -> str:
+def _problem(one: InvalidPart, name: str) -> str:
     names = list(one.known)
     if one.what == "Missing":
         return " is required"
@@ -33,5 +33,5 @@ def _said(one: InvalidPart, name: str) -> str:
     near = nearest_name(name, names)
     if near is not None:
         return f": no such field; did you mean {near}?"
-    some = names if len(names) <= _FEW else [*names[:_FEW], "and others"]
+    some = names if len(names) <= _MAX_NAMES else [*names[:_MAX_NAMES], "and others"]
     return f": no such field; there are {', '.join(some)}"

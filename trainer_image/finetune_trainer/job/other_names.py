@@ -1,6 +1,6 @@
-"""What fields of a FineTuneJob are called elsewhere: by Axolotl, LLaMA-Factory, TRL, transformers, peft, Kubeflow.
+"""Names of a FineTuneJob's fields in other tools: Axolotl, LLaMA-Factory, TRL, transformers, peft, Kubeflow.
 
-A table and nothing more. docs/guides/other-tools.md says the same to people; a test compares.
+Only tables. docs/guides/other-tools.md tells users the same; a test compares them.
 """
 
 from collections.abc import Collection, Mapping
@@ -83,7 +83,7 @@ _PLACES = {
     "spec.artifact.merge": "merge_lora merge_and_unload merge_adapter",
     "spec.suspend": "paused pause stopped",
 }
-"""Fields of ours, and names that mean them elsewhere."""
+"""Our fields, and their names elsewhere."""
 
 _REMARKS = {
     "batchSize counts the rows of a whole step, microBatchSize those of one pass": (
@@ -97,51 +97,51 @@ _REMARKS = {
         "train_on_inputs train_on_responses_only completion_only_loss assistant_only_loss mask_prompt"
     ),
     "rows are shuffled, by hyperparameters.seed": "shuffle shuffle_seed data_seed",
-    "each row of a file is learnt from: name a smaller file for fewer": (
+    "every row of a file is used: name a smaller file for fewer": (
         "max_samples max_train_samples max_rows num_samples sample_size subset limit"
     ),
-    "how rows are laid out is recognised; columns of other names are told in spec.dataset.columns": (
+    "the layout of rows is recognised; map columns of other names in spec.dataset.columns": (
         "dataset_type data_format dataset_format chat_format formatting_func response_template"
     ),
     "a system message is a column of the rows, or one of their messages": "system_prompt system_message",
-    "the trainer validates, logs and keeps checkpoints by itself": (
+    "the trainer validates, logs and keeps checkpoints automatically": (
         "eval_steps eval_strategy evaluation_strategy logging_steps save_total_limit steps_per_eval steps_per_report "
         "val_batches evals_per_epoch eval_interval plot_loss logging_dir do_eval checkpoint checkpoints checkpointing"
     ),
-    "another attempt resumes from the last checkpoint by itself; a version is not a base model": (
+    "the next attempt resumes from the last checkpoint automatically; a version is not a base model": (
         "resume_from_checkpoint resume_from resume auto_resume_from_checkpoints checkpoint_dir adapter_path "
         "adapter_name_or_path lora_model_dir"
     ),
-    "the base model as it was is what preferences are compared with": "ref_model reference_model ref_free",
-    "learning from rewards is not there": (
+    "preferences are compared with the base model as it was": "ref_model reference_model ref_free",
+    "learning from rewards is not supported": (
         "grpo ppo reinforcement reward_model reward_funcs num_generations grader rlvr"
     ),
-    "whether a base model may run Python of its own is the connection's huggingFace.trustRemoteCode": (
+    "the connection's huggingFace.trustRemoteCode says whether a base model may run its own Python": (
         "trust_remote_code"
     ),
-    "a job trains; what is served, and where, is said by a FineTunedModel and its ModelDeployment": (
+    "a job only trains; a FineTunedModel and its ModelDeployment say what is served, and where": (
         "deploy serve serving"
     ),
-    "a training runs to its end: look at status.loss and choose epochs": (
+    "training runs to its end: look at status.loss and choose epochs": (
         "early_stopping early_stopping_patience load_best_model_at_end patience"
     ),
-    "beside the adapters nothing is trained, and with method Full everything": (
+    "only the adapters are trained, or with method Full everything": (
         "modules_to_save bias lora_modules_to_save lora_bias unfrozen_parameters freeze_layers"
     ),
-    "the trainer knows it by the base model": (
+    "the trainer derives this from the base model": (
         "task_type model_type tokenizer tokenizer_type tokenizer_name init_lora_weights fan_in_fan_out padding_side "
         "padding"
     ),
-    "the trainer decides it by itself, see status.memory": (
+    "the trainer decides this itself (see status.memory)": (
         "gradient_checkpointing use_gradient_checkpointing activation_checkpointing deepspeed fsdp fsdp_config compile "
         "torch_compile zero_optimization zero_stage offload device_map use_liger_kernel liger_kernel use_unsloth "
         "unsloth lora_on_cpu grad_checkpoint dataloader_num_workers preprocessing_num_workers group_by_length "
         "ddp_find_unused_parameters"
     ),
-    "attention is chosen by what the model and the GPU can": "flash_attention flash_attn attn_implementation",
-    "the base model's own chat template is taken": "chat_template prompt_template special_tokens",
-    f"the base model's own chat template is taken, and pods are shaped by {_TEMPLATE}": "template",
-    "rows are split before: name another file in spec.dataset.validation or test": (
+    "the attention kernel is chosen to suit model and GPU": "flash_attention flash_attn attn_implementation",
+    "the base model's own chat template is used": "chat_template prompt_template special_tokens",
+    f"the base model's own chat template is used, and pods are configured in {_TEMPLATE}": "template",
+    "split the rows beforehand, and name the other file in spec.dataset.validation or test": (
         "val_set_size val_size test_size validation_split test_split split splits"
     ),
     "weights are kept where the connection's huggingFace.artifacts says": "output_dir output save_dir",
@@ -152,25 +152,25 @@ _REMARKS = {
         "role_arn execution_role output_data_config volume_size use_spot_instances"
     ),
     "the job's name is metadata.name": "name job_name run_name",
-    "address and keys of a provider are the connection's, which an admin writes": (
+    "address and keys of a provider are in the connection, which an admin writes": (
         "api_key api_key_secret_ref base_url endpoint region"
     ),
-    "where a job is trained says its connection, which connectionRef names": "provider backend platform",
+    "the connection that connectionRef names says where a job is trained": "provider backend platform",
     "a job is one pod for each of resources.nodes": (
         "parallelism completions pytorch_replica_specs replica_specs restart_policy run_policy elastic_policy "
         "initializer"
     ),
-    "a job runs once: what repeats it applies one with a new name each time": "cron cron_schedule",
-    f"pods are shaped by {_TEMPLATE}": (
+    "a job runs once: to repeat it, apply one with a new name each time": "cron cron_schedule",
+    f"pods are configured in {_TEMPLATE}": (
         "env node_selector tolerations affinity service_account_name priority_class_name labels image_pull_secrets "
         "runtime_class_name volumes volume_mounts pod_template pod_spec_overrides gpu_type accelerator accelerator_type"
     ),
     f"the queue is named in {_TEMPLATE}": "queue_name queue",
-    "how often a lost pod is started again is the connection's huggingFace.maxRetries": (
+    "the connection's huggingFace.maxRetries says how often a lost pod is started again": (
         "backoff_limit max_retries retries retry_policy"
     ),
 }
-"""What to do about names that mean no field of ours, and those names."""
+"""Hints for names without an equivalent here."""
 
 
 _COUNTED_OTHERWISE = {
@@ -179,18 +179,18 @@ _COUNTED_OTHERWISE = {
     ),
     "it is a fraction of all steps, such as 0.03": "warmup_steps learning_rate_warmup_steps num_warmup_steps",
     "it counts optimizer steps": "saves_per_epoch n_checkpoints save_strategy",
-    "QLoRA has a base model of 4 bits": (
+    "QLoRA loads the base model in 4 bits": (
         "load_in_4bit quantization quantization_bit quantization_config bnb_config bnb_4bit_quant_type "
         "bnb_4bit_compute_dtype"
     ),
-    "QLoRA has a base model of 4 bits, and none has 8": "load_in_8bit",
-    "there is BFloat16, and no float16": "fp16 float16",
+    "QLoRA loads the base model in 4 bits; 8 bits are not supported": "load_in_8bit",
+    "BFloat16 is supported, float16 is not": "fp16 float16",
     "elsewhere it is what alpha / r is here": "scale lora_scale",
 }
-"""What to heed where a field of ours has another meaning, or other values, than names elsewhere that lead to it."""
+"""Differences between our field and its equivalents: another meaning, or other values."""
 
 
-_BY_BLOCK = "the provider is told by its block, such as openAI or huggingFace"
+_BY_BLOCK = "the provider is chosen by its block, such as openAI or huggingFace"
 _KEYS = "keys are in a Secret of the operator's namespace, which the provider's block names"
 _HUB = "a hub's token is a job's hubTokenSecretRef, and its mirror is HF_ENDPOINT in the Secret of a job's data"
 _ONE_NAMESPACE = "write matchLabels: {kubernetes.io/metadata.name: NAME} for one by its name"
@@ -230,7 +230,7 @@ OF_CONNECTIONS: dict[str, str] = {
     "apiversion": "the operator knows which version of the API it speaks",
     "location": "the account has its own",
 }
-"""What to do about plain names in an LLMConnection that mean none of its fields."""
+"""Hints for names in an LLMConnection that are not its fields."""
 
 _SERVICE = "a Service of the object's name is made, and no Ingress"
 OF_SERVING: dict[str, str] = {
@@ -246,7 +246,7 @@ OF_SERVING: dict[str, str] = {
     **dict.fromkeys(("image", "vllmimage", "trainerimage"), "images are those of the connection"),
     **dict.fromkeys(
         ("args", "env", "command", "nodeselector", "tolerations", "affinity", "runtimeclassname", "volumes", "labels"),
-        f"pods are shaped by {_TEMPLATE}",
+        f"pods are configured in {_TEMPLATE}",
     ),
     **dict.fromkeys(
         ("retention", "keepversions", "maxversions", "keep"), "how many are kept is a FineTunedModel's historyLimit"
@@ -261,7 +261,7 @@ OF_SERVING: dict[str, str] = {
         "a version is chosen by its number: activeVersion of a FineTunedModel, version of a ModelDeployment",
     ),
 }
-"""The same in a ModelDeployment and a FineTunedModel."""
+"""The same for a ModelDeployment and a FineTunedModel."""
 
 _COLUMNS = {
     "prompt": "input question query text instruction user source",
@@ -269,7 +269,7 @@ _COLUMNS = {
     "messages": "conversations conversation chat dialogue",
     "system": "system_prompt system_message context",
 }
-"""Keys of dataset.columns, and what others call them."""
+"""Keys of dataset.columns, and their names elsewhere."""
 
 _VALUES = {
     "BFloat16": "bf16 bf16-mixed mixed bfloat",
@@ -288,14 +288,14 @@ _VALUES = {
     "tokenF1": "f1 squad",
     "rougeL": "rouge",
 }
-"""What fields can have, and what others write for it; a value that only looks different is known without."""
+"""Our enum values, and their names elsewhere; differences in case and separators are handled without."""
 
-_ON_VALUES = {
+_VALUE_HINTS = {
     "LoRA": {
         "that is LoRA with lora: {useDoRA: true}": "dora",
         "that is LoRA with lora: {useRSLoRA: true}": "rslora",
         "that is LoRA with lora: {loraPlusRatio: 16}": "loraplus lora+",
-        "learning from rewards is not there": "grpo ppo rloo rlvr reinforcement rft gspo",
+        "learning from rewards is not supported": "grpo ppo rloo rlvr reinforcement rft gspo",
         "a job learns answers to prompts, and no text alone": (
             "pretrain pretraining continued_pretraining continued_pre_training pt cpt"
         ),
@@ -309,14 +309,14 @@ _ON_VALUES = {
         "a base model of 4 bits is method: QLoRA": "int8 int4 4bit 8bit nf4 fp4 fp8 4 8",
     },
 }
-"""By one of the values that a field can have: what to say of those that it cannot, and that are no slips of the pen."""
+"""Hints for values without an equivalent, by one of the values that the field accepts."""
 
 
 PREFERENCE = frozenset({"dpo", "ipo", "kto", "orpo", "simpo", "rlhf", "preference"})
-"""Methods elsewhere that learn from two answers; here that is no method of its own."""
+"""Preference methods elsewhere; here preferences are not a method of their own."""
 
 SUPERVISED = frozenset({"sft", "supervised", "finetune", "finetuning", "instructiontuning"})
-"""What is called a method elsewhere, and is what each method does here."""
+"""Names for supervised fine-tuning, which every method here does."""
 
 
 def _listed(table: Mapping[str, str]) -> dict[str, tuple[str, ...]]:
@@ -330,35 +330,37 @@ def _inverted(table: Mapping[str, str]) -> dict[str, str]:
 PLACES, REMARKS, COUNTED_OTHERWISE = _listed(_PLACES), _listed(_REMARKS), _listed(_COUNTED_OTHERWISE)
 
 _PLACE_OF, _COLUMN_OF, _MEANING_OF = _inverted(_PLACES), _inverted(_COLUMNS), _inverted(_VALUES)
-_HEED, _REMARK_ON = _inverted(_COUNTED_OTHERWISE), _inverted(_REMARKS)
-_ON_VALUE = {(one, name): remark for one, remarks in _ON_VALUES.items() for name, remark in _inverted(remarks).items()}
+_DIFFERENCE_OF, _HINT_FOR = _inverted(_COUNTED_OTHERWISE), _inverted(_REMARKS)
+_HINT_FOR_VALUE = {
+    (one, name): remark for one, remarks in _VALUE_HINTS.items() for name, remark in _inverted(remarks).items()
+}
 
 
 def place_of(name: str) -> str | None:
-    """The field of ours that another tool calls so."""
+    """Our equivalent of another tool's field."""
     return _PLACE_OF.get(plain(name))
 
 
-def remark_on(name: str) -> str | None:
-    """What to do where another tool has such a field, and we have none."""
-    return _REMARK_ON.get(plain(name))
+def hint_for(name: str) -> str | None:
+    """The hint for another tool's field without an equivalent."""
+    return _HINT_FOR.get(plain(name))
 
 
 def column_of(name: str) -> str | None:
-    """The key of dataset.columns that is called so elsewhere."""
+    """The key of dataset.columns with this name elsewhere."""
     return _COLUMN_OF.get(plain(name))
 
 
 def meaning_of(value: str) -> str | None:
-    """What of ours another tool calls so, as the value of a field."""
+    """Our equivalent of another tool's enum value."""
     return _MEANING_OF.get(plain(value))
 
 
-def to_heed(name: str) -> str:
-    """In what a field of ours differs from that which another tool calls so; empty where in nothing."""
-    return f" ({found})" if (found := _HEED.get(plain(name))) else ""
+def difference_hint(name: str) -> str:
+    """How our field differs from its equivalent elsewhere; "" if it does not."""
+    return f" ({found})" if (found := _DIFFERENCE_OF.get(plain(name))) else ""
 
 
-def remark_on_value(value: str, choices: Collection[str]) -> str | None:
-    """What to do where another tool takes such a value, and a field with these choices does not."""
-    return next((remark for one in choices if (remark := _ON_VALUE.get((one, plain(value))))), None)
+def hint_for_value(value: str, choices: Collection[str]) -> str | None:
+    """The hint for another tool's enum value that a field with these choices does not accept."""
+    return next((remark for one in choices if (remark := _HINT_FOR_VALUE.get((one, plain(value))))), None)

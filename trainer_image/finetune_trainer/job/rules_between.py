@@ -1,7 +1,7 @@
-"""Rules between fields of connections, models and deployments: what the definitions say in CEL, here in Python.
+"""Rules between fields of connections, models and deployments: the CRDs' CEL rules, reimplemented in Python.
 
-The message of a broken rule is the definition's own; by how it begins its rule is found. Patterns of one text are known
-to the models, and what may be changed is for the API server alone.
+The message of a broken rule is the CRD's own, and its start identifies the rule. Patterns of single fields are in the
+models, and rules on updates are checked by the API server only.
 """
 
 import re
@@ -24,7 +24,7 @@ def _engines(spec: Any) -> int:
 
 
 def _action(spec: Any) -> str:
-    """What is done with an idle deployment."""
+    """The action for an idle deployment."""
     return str(spec["idle"]["action"]) if "idle" in spec else "None"
 
 
@@ -37,13 +37,13 @@ def _are_cores(quantity: Any) -> bool:
     return (cores := amount(quantity)) is None or cores <= MOST_CORES
 
 
-def _are_counted(resources: Any) -> bool:
+def _devices_are_counted(resources: Any) -> bool:
     devices = [value for name, value in resources.items() if "/" in name and amount(value) is not None]
     return all(is_counted(value) for value in devices)
 
 
 def _amounts(resources: Any) -> Iterator[dict[str, float | None]]:
-    """Those of limits and of requests."""
+    """The amounts of limits and of requests."""
     for part in ("limits", "requests"):
         yield {name: amount(value) for name, value in resources.get(part, {}).items()}
 
@@ -51,7 +51,7 @@ def _amounts(resources: Any) -> Iterator[dict[str, float | None]]:
 def _has_devices_in_limits(resources: Any) -> bool:
     limits, requests = _amounts(resources)
     devices = (name for name in requests if "/" in name or name.startswith("hugepages-"))
-    # What Kubernetes and its schedulers name themselves is no device: it may be asked for in requests alone.
+    # Names of Kubernetes and its schedulers are not devices: they may be in requests alone.
     pairs = [(requests[name], limits.get(name, -1)) for name in devices if "kubernetes.io/" not in name]
     return all(asked == limit or None in (asked, limit) for asked, limit in pairs)
 
@@ -63,7 +63,7 @@ def _are_within_limits(resources: Any) -> bool:
     )
 
 
-def _is_of_ecr(image: str, region: str) -> bool:
+def _is_ecr_image(image: str, region: str) -> bool:
     registry = rf"[0-9]{{12}}[.]dkr[.-]ecr(-fips)?[.]{re.escape(region)}[.][a-z0-9.:-]+"
     name = "/[a-z0-9][-a-z0-9._/]*(:[A-Za-z0-9_.-]+)?(@sha256:[0-9a-f]+)?"
     return re.fullmatch(registry + name, image) is not None
@@ -86,7 +86,7 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "roleARN is of another partition": lambda it: (
         not it["roleARN"].startswith("arn:") or it["roleARN"].startswith(f"arn:{partition_of(it['region'])}:")
     ),
-    "SageMaker runs images of ECR": lambda it: _is_of_ecr(it["trainerImage"], it["region"]),
+    "SageMaker runs images of ECR": lambda it: _is_ecr_image(it["trainerImage"], it["region"]),
     "sageMaker.kmsKeyID is a key": lambda it: (
         not (key := it.get("kmsKeyID", "")).startswith("arn:") or f":kms:{it['region']}:" in key
     ),
@@ -110,21 +110,21 @@ HOLDS: dict[str, Callable[[Any], bool]] = {
     "write a quantity": lambda it: amount(it) is not None,
     "memory and ephemeral-storage:": _are_sizes,
     "cpu: no node has": lambda it: _are_cores(it.get("cpu", 0)),
-    "what a device plugin hands out": _are_counted,
+    "what a device plugin hands out": _devices_are_counted,
     "resources are cpu, memory": lambda it: all(
         "/" in name or name in ("cpu", *SIZES) or name.startswith("hugepages-") for name in it
     ),
     "requests may not be": _are_within_limits,
     "devices and huge pages": _has_devices_in_limits,
 }
-"""How messages begin, and whether the part that has the rule keeps it. All parts have their defaults by then."""
+"""By start of the message: whether the part with the rule satisfies it. All parts have their defaults filled in."""
 
 
 _LONGEST_QUANTITY = 32
 
 
 def of_quantity(value: Any) -> str | None:
-    """What is wrong with a number where a quantity stands: the API server takes whole ones of 64 bits alone."""
+    """What is wrong with a number in place of a quantity: the API server accepts only 64-bit integers."""
     if isinstance(value, str) and len(value) > _LONGEST_QUANTITY:
         return f"a quantity has at most {_LONGEST_QUANTITY} characters"
     if isinstance(value, int | float) and value >= LARGEST_NUMBER:
@@ -133,7 +133,7 @@ def of_quantity(value: Any) -> str | None:
 
 
 def broken_rules(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path, str]]:
-    """The rules that a part does not keep: the field that each blames, and its message."""
+    """The rules that a value violates: the field that each blames, and its message."""
     if schema.get("x-kubernetes-int-or-string") and (wrong := of_quantity(value)):
         is_device = isinstance(value, float) and "/" in str(path[-1])
         yield path, COUNTED_HELP if is_device else wrong
@@ -150,7 +150,7 @@ def broken_rules(schema: Schema, value: Any, path: Path) -> Iterator[tuple[Path,
 
 
 def _parts(schema: Schema, value: Any) -> Iterator[tuple[str | int, Schema]]:
-    """The names or indices in a value, with the schema of what each leads to."""
+    """The names or indices in a value, with the schema of each."""
     if isinstance(value, dict):
         known, other = schema.get("properties", {}), schema.get("additionalProperties")
         yield from ((name, part) for name in value if (part := known.get(name, other)))

@@ -1,6 +1,6 @@
-"""What is wrong with a field of a manifest, in words: its path, and what to write.
+"""Describes an invalid field of a manifest: its path, and what to write.
 
-Which field was meant by a name that is none is `meant.py`, what to write instead of a value `wrong_values.py`.
+The field meant by an unknown name is found in `meant.py`, the replacement for a value in `wrong_values.py`.
 """
 
 from typing import Any
@@ -15,14 +15,14 @@ from finetune_api.schema import structural_schema
 from finetune_trainer.job.fields import Path, field_names, model_at, required, shown, value_at
 from finetune_trainer.job.meant import meant, of_other_providers
 from finetune_trainer.job.other_names import PREFERENCE
-from finetune_trainer.job.wrong_values import in_its_unit, instead, of_no_type, spoilt
+from finetune_trainer.job.wrong_values import expected_type, in_field_unit, instead, text_problem
 
 _NUMBERS = ("int_type", "float_type")
-_OF_A_SELECTOR = ["matchExpressions", "matchLabels"]
+_SELECTOR_FIELDS = ["matchExpressions", "matchLabels"]
 
 
 class WrongFields:
-    """Words for the errors of one manifest. What fields there are is told once for each part of it."""
+    """Describes the errors of one manifest. The fields of a part are listed only once."""
 
     def __init__(self, manifest: dict[str, Any], root: type[BaseModel] = FineTuneJobManifest) -> None:
         self._manifest = manifest
@@ -30,30 +30,30 @@ class WrongFields:
         self._listed: set[str] = set()
 
     def of(self, error: ErrorDetails) -> str:
-        """One wrong field: its path, what is wrong, and what to write."""
+        """One invalid field: its path, what is wrong, and what to write."""
         path = [part for part in error["loc"] if not _is_union_tag(part)]
         where, value = shown(path), value_at(self._manifest, path)
         if error["type"] == "extra_forbidden":
-            return f"{where}: no such field{self._meant(path)}"
+            return f"{where}: no such field{self._hint(path)}"
         described = _description(path, self._root)
         if error["type"] == "missing":
             return f"{where} is required{f': {described}' if described else ''}"
-        said = self._shape(error, path, value) or _value(error, value, described)
-        return f"{where}: {said}{in_its_unit(str(path[-1]), value) if error['type'] in _NUMBERS else ''}"
+        message = self._structure_problem(error, path, value) or _value_problem(error, value, described)
+        return f"{where}: {message}{in_field_unit(str(path[-1]), value) if error['type'] in _NUMBERS else ''}"
 
-    def _shape(self, error: ErrorDetails, path: Path, value: Any) -> str:
-        """What the field should look like, where it has another shape altogether, or breaks the rule of its text."""
+    def _structure_problem(self, error: ErrorDetails, path: Path, value: Any) -> str:
+        """What the field should look like, if its value has the wrong structure or violates a text pattern."""
         if error["type"] == "dict_type":
             return "write names with their values below it, such as " + (_example(path, self._root) or "NAME: VALUE")
         if error["type"] == "model_type":
             return _fields_below(model_at(path, self._root), value)
         if error["type"] == "string_pattern_mismatch":
-            return f"{_rule_of(path, self._root)}{spoilt(value)}"
+            return f"{_rule_of(path, self._root)}{text_problem(value)}"
         is_of_union = len(path) < len(error["loc"])
-        return of_no_type(value) if is_of_union and isinstance(value, list | dict | bool | float) else ""
+        return expected_type(value) if is_of_union and isinstance(value, list | dict | bool | float) else ""
 
-    def _meant(self, path: Path) -> str:
-        """The field that was probably meant, else those that there are."""
+    def _hint(self, path: Path) -> str:
+        """The field that was probably meant, or else the existing ones."""
         model, parent = model_at(path[:-1], self._root), shown(path[:-1])
         if model is None:
             return ""
@@ -64,20 +64,20 @@ class WrongFields:
             return others
         self._listed.add(parent)
         names = field_names(model)
-        there = f"is only {names[0]}" if len(names) == 1 else f"are {', '.join(names)}"
-        return f"{others}; there {there}"
+        existing = f"is only {names[0]}" if len(names) == 1 else f"are {', '.join(names)}"
+        return f"{others}; there {existing}"
 
 
-def _value(error: ErrorDetails, value: Any, described: str) -> str:
+def _value_problem(error: ErrorDetails, value: Any, described: str) -> str:
     """What is wrong with a value, what to write instead, and what the field is for."""
-    said = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
-    told = f"{said[:1].lower()}{said[1:]}{instead(error['type'], said, value)}"
-    is_block = isinstance(value, dict)  # what it is for says nothing on a rule between its fields
-    return told if not described or described in told or is_block else f"{told} ({described})"
+    message = error["msg"].removeprefix("Value error, ").replace(" after validation", "")
+    problem = f"{message[:1].lower()}{message[1:]}{instead(error['type'], message, value)}"
+    is_block = isinstance(value, dict)  # the description does not help with a rule between its fields
+    return problem if not described or described in problem or is_block else f"{problem} ({described})"
 
 
 def _is_union_tag(part: str | int) -> bool:
-    """Pydantic adds the member of a union to the path, as in cpu.int: quantities and versions are the only unions."""
+    """Whether pydantic added this part to the path for the member of a union, as in cpu.int."""
     return part in ("str", "int", "float")
 
 
@@ -85,19 +85,19 @@ def _fields_below(model: type[BaseModel] | None, value: object) -> str:
     if model is None:
         return "write {}: it has no fields"
     names, needed = field_names(model), required(model)
-    if said := _instead_of_text(model, value):
-        return said
+    if message := _instead_of_text(model, value):
+        return message
     if isinstance(value, list):
         return f"write its fields, no list: {', '.join(names)}"
     if isinstance(value, bool) and (one_of := _one_of(model)):
         return f"write fields below it: {one_of}"
     if isinstance(value, bool) and names and not needed:
-        return f"{_switched(names, on=value)}, or fields below it: {', '.join(names)}"
+        return f"{_to_switch(names, on=value)}, or fields below it: {', '.join(names)}"
     return f"write fields below it: {', '.join(names)}" if names else "write {}: it has no fields"
 
 
 def _one_of(model: type[BaseModel]) -> str:
-    """What a part says of which of its fields have to be there, where none has to be by itself: it is never empty."""
+    """The rule about which fields a part needs, if none is required on its own and it must not be empty."""
     rules = (
         structural_schema(model).get(RULES, []) if not any(info.default for info in model.model_fields.values()) else []
     )
@@ -105,31 +105,31 @@ def _one_of(model: type[BaseModel]) -> str:
 
 
 def _instead_of_text(model: type[BaseModel], value: object) -> str:
-    """What to write in place of a word or a number, where that says what is meant."""
+    """What to write instead of a scalar, if its meaning is clear."""
     names = field_names(model)
     if not isinstance(value, str | int | float):
         return ""
-    if names == _OF_A_SELECTOR:
+    if names == _SELECTOR_FIELDS:
         return "write {} for every namespace, or matchLabels: {kubernetes.io/metadata.name: NAME} for one"
     if isinstance(value, str) and value in names and model_at([value], model) is not None:
         return f"write {{{value}: {{}}}}"
     if isinstance(value, str) and plain(value) in PREFERENCE and not required(model):
-        return f"{_switched(names, on=True)}, or fields below it: {', '.join(names)}"
-    return f"write {way} instead of a value alone" if (way := _only_way(model)) else ""
+        return f"{_to_switch(names, on=True)}, or fields below it: {', '.join(names)}"
+    return f"write {only_field} instead of a value alone" if (only_field := _only_field(model)) else ""
 
 
-def _only_way(model: type[BaseModel]) -> str:
-    """The one field that a part has, or has to have, down to a value: `{train: {uri: …}}`."""
+def _only_field(model: type[BaseModel]) -> str:
+    """The only field of a part, or its only required one, down to a value: `{train: {uri: …}}`."""
     names, needed = field_names(model), required(model)
     only = names if len(names) == 1 else needed
     if len(only) != 1:
         return ""
     inner = model_at(only, model)
-    return f"{{{only[0]}: {(inner and _only_way(inner)) or '…'}}}"
+    return f"{{{only[0]}: {(inner and _only_field(inner)) or '…'}}}"
 
 
-def _switched(names: list[str], *, on: bool) -> str:
-    """What stands for a part that is switched on or off, in a part with these fields that may all be left out."""
+def _to_switch(names: list[str], *, on: bool) -> str:
+    """What to write to switch a part with these optional fields on or off."""
     if "enabled" in names:
         return f"write {{enabled: {'true' if on else 'false'}}}"
     if "mode" in names and not on:
@@ -138,12 +138,12 @@ def _switched(names: list[str], *, on: bool) -> str:
 
 
 def _example(path: Path, root: type[BaseModel]) -> str:
-    """What a field's description gives as an example of it."""
+    """The example in a field's description."""
     return _description(path, root).partition("for example ")[2].partition(". ")[0]
 
 
 def _rule_of(path: Path, root: type[BaseModel]) -> str:
-    """What the API server says about the shape of the field's text, or of the texts in its list."""
+    """The message of the API server's rule for the field's text, or for the texts in its list."""
     *above, name = (part for part in path if isinstance(part, str))
     model = model_at(above, root)
     schema = {} if model is None else structural_schema(model)["properties"].get(name, {})

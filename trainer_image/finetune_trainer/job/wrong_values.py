@@ -1,4 +1,4 @@
-"""What to write where a field of a manifest has a value of another type, or none of those that it can have."""
+"""What to write if a field of a manifest has a value of the wrong type, or an unknown enum value."""
 
 import difflib
 import math
@@ -13,10 +13,10 @@ from pydantic import TypeAdapter, ValidationError
 from finetune_api.near_names import plain
 from finetune_api.trainer import LARGEST_NUMBER
 from finetune_api.uris import AROUND, PLACEHOLDER, PLACEHOLDER_HELP
-from finetune_trainer.job.other_names import PREFERENCE, SUPERVISED, meaning_of, remark_on_value
+from finetune_trainer.job.other_names import PREFERENCE, SUPERVISED, hint_for_value, meaning_of
 
-_NEAR = 0.6
-"""How alike values are that may be one misspelt, as difflib counts."""
+_MIN_SIMILARITY = 0.6
+"""Minimum similarity of a misspelled value, as computed by difflib."""
 
 _CHOICE = re.compile("'([^']+)'")
 _WITH_UNIT = re.compile(r"[-+]?\d[\d.,_]*\s*[A-Za-z%]+")
@@ -24,15 +24,15 @@ _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PART = re.compile(
     r"(\d+(?:\.\d+)?)\s*(s|m|h|d|w)(?:ec(?:ond)?s?|in(?:ute)?s?|(?:ou)?rs?|ays?|eeks?)?\s*", re.IGNORECASE
 )
-"""A number with its unit of time, of which 1h30m has two."""
+"""A number with a unit of time; 1h30m contains two."""
 
 _THOUSANDS = re.compile(r"(\d+)\s*k", re.IGNORECASE)
 _AROUND = f"{AROUND}\r\n"
-_OF_A_HUB = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://(?:models/)?)([\w.-]+/[\w.-]+)")
-"""The page of a model, of which its name is a part."""
+_MODEL_PAGE = re.compile(r"(?:https?://(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://(?:models/)?)([\w.-]+/[\w.-]+)")
+"""The URL of a model's page, which contains its name."""
 
-_LONG = 32
-"""Letters beyond which a text is no number with a unit."""
+_MAX_LENGTH = 32
+"""Maximum length of a number with a unit."""
 
 _DURATIONS = TypeAdapter(timedelta)
 _DECIMAL_COMMA = re.compile(r"\d+[,' ]\d+")
@@ -42,19 +42,19 @@ _DEFAULT = frozenset({"auto", "default", "none", "null", ""})
 _BOOLEAN = frozenset({"yes", "no", "on", "off", "y", "n", "true", "false"})
 
 
-def instead(kind: str, said: str, value: Any) -> str:
-    """What to write instead, if that is known: by pydantic's kind of error, what it says, and what is there."""
-    if isinstance(value, float) and not math.isfinite(value) and kind not in _OF_NO_NUMBER:
+def instead(kind: str, message: str, value: Any) -> str:
+    """What to write instead, if known: by pydantic's error type and message, and the value."""
+    if isinstance(value, float) and not math.isfinite(value) and kind not in _NOT_NUMBER_ERRORS:
         return ": write a finite number"
     if kind == "literal_error":
-        return _choice(_CHOICE.findall(said), value)
-    words = _WORDS.get(kind)
-    return words(value) if words else ""
+        return _choice(_CHOICE.findall(message), value)
+    hint = _HINTS.get(kind)
+    return hint(value) if hint else ""
 
 
-def in_its_unit(field: str, value: Any) -> str:
-    """The number that a value with a unit means in the field's own, where the number alone would mean another."""
-    text = value.strip() if isinstance(value, str) and len(value) < _LONG else ""
+def in_field_unit(field: str, value: Any) -> str:
+    """The value converted to the field's unit, if it has one; the number alone would mean something else."""
+    text = value.strip() if isinstance(value, str) and len(value) < _MAX_LENGTH else ""
     if "Seconds" in field and (seconds := _seconds(text)) is not None:
         return f"; {text} is {seconds}"
     if text[:1].isdigit() and text.endswith("%") and _is_number(text[:-1]):
@@ -64,7 +64,7 @@ def in_its_unit(field: str, value: Any) -> str:
 
 
 def _seconds(text: str) -> int | None:
-    """How long a duration is, as 6h, 1h30m, PT6H or 1:30:00; None if it is none."""
+    """Length of a duration such as 6h, 1h30m, PT6H or 1:30:00; None if it is not one."""
     if text and not _PART.sub("", text):
         return round(sum(float(number) * _SECONDS[unit.lower()] for number, unit in _PART.findall(text)))
     with suppress(ValidationError):
@@ -72,15 +72,15 @@ def _seconds(text: str) -> int | None:
     return None
 
 
-def spoilt(value: Any) -> str:
-    """What is wrong with a text before its shape is: a template that nobody has filled in, what is around it."""
+def text_problem(value: Any) -> str:
+    """A general problem of a text: a template placeholder, surrounding characters, or a URL instead of a name."""
     if not isinstance(value, str):
         return ""
     if re.search(PLACEHOLDER, value):
         return f"; {PLACEHOLDER_HELP}"
     if value.strip(_AROUND) != value:
         return "; a space, a line break or a quotation mark is at its beginning or end"
-    page = _OF_A_HUB.match(value)
+    page = _MODEL_PAGE.match(value)
     return f"; did you mean {page[1]}?" if page else ""
 
 
@@ -90,8 +90,8 @@ def _choice(choices: list[str], value: Any) -> str:
     if not isinstance(value, str):
         return ": write one of them alone"
     if len(choices) == 1:
-        return ""  # it stands there already
-    if remark := remark_on_value(value, choices):
+        return ""  # the message already names it
+    if remark := hint_for_value(value, choices):
         return f"; {remark}"
     if plain(value) in PREFERENCE and "LoRA" in choices:
         return "; learning from two answers is spec.preference: {}, with any method"
@@ -99,13 +99,13 @@ def _choice(choices: list[str], value: Any) -> str:
         return "; each of them learns from the answers of the rows: leave method out for LoRA"
     same = {plain(one): one for one in choices}
     meant = same.get(plain(value)) or next((one for one in choices if one == meaning_of(value)), None)
-    near = difflib.get_close_matches(plain(value), same, n=1, cutoff=_NEAR)
+    near = difflib.get_close_matches(plain(value), same, n=1, cutoff=_MIN_SIMILARITY)
     meant = meant or (same[near[0]] if near else None)
     return f"; did you mean {meant}?" if meant else ""
 
 
-def of_no_type(value: Any) -> str:
-    """What to write where a field takes a number or text, and has neither."""
+def expected_type(value: Any) -> str:
+    """What to write if a field takes a number or text, and the value is neither."""
     if isinstance(value, list):
         return "write one number or text, no list"
     if isinstance(value, float):
@@ -130,7 +130,7 @@ def _number_of_text(text: str) -> str:
         return ": write it without quotes"
     if _WITH_UNIT.fullmatch(text):
         return ": write the number alone, without a unit"
-    if len(text) < _LONG and _SUM.fullmatch(text):
+    if len(text) < _MAX_LENGTH and _SUM.fullmatch(text):
         return ": write the number itself, nothing is calculated"
     if _DECIMAL_COMMA.fullmatch(text):
         return ": write a point for a fraction, and nothing between thousands"
@@ -164,14 +164,14 @@ def _list(value: Any) -> str:
     return ": write [ and ] around its items" if isinstance(value, str) else ": write - before each item"
 
 
-_OF_NO_NUMBER = ("string_type", "bool_type", "literal_error")
-"""What is said of values where no number is wanted."""
+_NOT_NUMBER_ERRORS = ("string_type", "bool_type", "literal_error")
+"""Error types of fields that are not numbers."""
 
-_WORDS: dict[str, Callable[[Any], str]] = {
+_HINTS: dict[str, Callable[[Any], str]] = {
     "int_type": _number,
     "float_type": _number,
     "bool_type": _boolean,
     "list_type": _list,
     "string_type": _text,
 }
-"""What is said of a value by the type that its field has."""
+"""Hints by pydantic's error type."""

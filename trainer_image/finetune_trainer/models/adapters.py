@@ -11,7 +11,7 @@ from finetune_trainer.errors import TrainerError
 
 logger = logging.getLogger(__name__)
 
-_NAMED = 24
+_MAX_NAMES = 24
 """Maximum number of module names in a message."""
 
 
@@ -46,7 +46,7 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
         ) from error
     _require_directions(tuned)
     adapters: Any = tuned.peft_config["default"]
-    adapters.target_modules = _short(tuned, adapters.target_modules)
+    adapters.target_modules = _short_names(tuned, adapters.target_modules)
     adapted = ", ".join(sorted(map(_last, adapters.target_modules)))
     logger.info("adapters are on %s", "; ".join([adapted, *beside_experts(tuned)]))
     return tuned
@@ -59,10 +59,10 @@ def beside_experts(model: Any) -> list[str]:
     if not hasattr(model, "peft_config"):
         return []
     of_layers = (one for one in model.modules() if not isinstance(one, torch.nn.Conv1d))  # these have three dimensions
-    of_experts = sum(value.numel() for one in of_layers for value in one.parameters(recurse=False) if value.dim() == 3)
-    part = of_experts / sum(value.numel() for value in model.parameters())
-    said = f"{EXPERTS_LEFT}, {part:.0%} of the model's weights: adapters do not reach them"
-    return [f"{said}. method: Full tunes them, too"] if of_experts else []
+    in_experts = sum(value.numel() for one in of_layers for value in one.parameters(recurse=False) if value.dim() == 3)
+    part = in_experts / sum(value.numel() for value in model.parameters())
+    remark = f"{EXPERTS_LEFT}, {part:.0%} of the model's weights: adapters do not reach them"
+    return [f"{remark}. method: Full tunes them, too"] if in_experts else []
 
 
 def _all_linear(model: Any) -> list[str]:
@@ -71,16 +71,16 @@ def _all_linear(model: Any) -> list[str]:
     A vision model has others: nothing would be learnt there, and servers support no adapters on them. Some of Mamba's
     bypass their module's forward, so peft refuses them; some routers are linear layers that return a choice of experts.
     """
-    several = model.config.get_text_config() is not model.config and not model.config.is_encoder_decoder
-    reads = set(model.get_decoder().modules() if several else model.modules())
+    is_composite = model.config.get_text_config() is not model.config and not model.config.is_encoder_decoder
+    text_modules = set(model.get_decoder().modules() if is_composite else model.modules())
     return [
         path
         for path, module in _linear(model)
-        if module in reads and _may_be_named(model, _last(path)) and _is_linear(module)
+        if module in text_modules and _peft_accepts(model, _last(path)) and _is_linear(module)
     ]
 
 
-def _may_be_named(model: Any, name: str) -> bool:
+def _peft_accepts(model: Any, name: str) -> bool:
     """Whether peft accepts modules of this name, and as the layers they are."""
     from peft import LoraConfig
     from peft.tuners.tuners_utils import _check_lora_target_modules_mamba
@@ -140,38 +140,38 @@ def _linear(model: Any) -> Iterator[tuple[str, Any]]:
 def linear_names(model: Any) -> list[str]:
     """Last path components of the modules that all-linear selects, in the model's order."""
     names = dict.fromkeys(_last(path) for path, one in _linear(model) if _is_linear(one))
-    return [name for name in names if _may_be_named(model, name)]
+    return [name for name in names if _peft_accepts(model, name)]
 
 
-def _short(tuned: Any, targets: Any) -> Any:
+def _short_names(tuned: Any, targets: Any) -> Any:
     """The targets by their last path components, sorted, if these select the same modules: the form servers expect."""
     names = {_last(target) for target in targets}
-    meant = {path for path, module in tuned.base_model.model.named_modules() if hasattr(module, "lora_A")}
+    adapted = {path for path, module in tuned.base_model.model.named_modules() if hasattr(module, "lora_A")}
     matched = {path for path, _ in tuned.base_model.model.named_modules() if _last(path) in names}
-    return sorted(names) if meant == matched else targets
+    return sorted(names) if adapted == matched else targets
 
 
 def _require_modules(model: Any, targets: list[str]) -> None:
     import torch
     from transformers.pytorch_utils import Conv1D
 
-    def named(target: str) -> list[Any]:
+    def modules_named(target: str) -> list[Any]:
         return [module for path, module in model.named_modules() if f".{path}".endswith(f".{target}")]
 
-    unknown = [target for target in targets if not named(target)]
+    unknown = [target for target in targets if not modules_named(target)]
     # Servers support no adapters on embeddings, and a head with tied weights would change together with them.
-    tables = [target for target in targets if any(isinstance(one, torch.nn.Embedding) for one in named(target))]
+    tables = [target for target in targets if any(isinstance(one, torch.nn.Embedding) for one in modules_named(target))]
     routers = [
         target
         for target in targets
-        if any(isinstance(one, torch.nn.Linear) and not _is_linear(one) for one in named(target))
+        if any(isinstance(one, torch.nn.Linear) and not _is_linear(one) for one in modules_named(target))
     ]
     experts = [target for target in targets if _last(target) in _names_of_experts(model)]
     # The other types that peft supports: kernels bypass the modules of convolutions, and servers support none of them.
     others = [
         f"{target} is a {type(one).__name__}"
         for target in targets
-        if (one := next((one for one in named(target) if not isinstance(one, torch.nn.Linear | Conv1D)), None))
+        if (one := next((one for one in modules_named(target) if not isinstance(one, torch.nn.Linear | Conv1D)), None))
     ]
     if targets and not unknown and not others and not routers and not experts:
         return
@@ -239,6 +239,5 @@ def require_mergeable(tuned: Any) -> None:
 
 
 def _next_step(model: Any) -> str:
-    return (
-        f"Write all-linear, or some of {', '.join(linear_names(model)[:_NAMED])}, and apply the job under a new name."
-    )
+    names = ", ".join(linear_names(model)[:_MAX_NAMES])
+    return f"Write all-linear, or some of {names}, and apply the job under a new name."

@@ -13,7 +13,7 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_probe import differs, probe
 from finetune_trainer.storage.durable import sha256_of
 
-_WHAT_MAKES_TOKENS = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 _STEP = (
     "Put the same revision into the model cache of each node (finetune-trainer cache --revision, or one cache on a "
     "volume that all nodes mount), and try again (in a cluster by spec.retryNonce)."
@@ -29,14 +29,14 @@ def require(world: World, folder: Path) -> None:
     if world.size == 1:
         return
     first: dict[str, Any] = world.broadcast("base", lambda: {"weights": probe(folder), "files": _files(folder)})
-    mine = _files(folder)
-    other = next((name for name in _WHAT_MAKES_TOKENS if first["files"].get(name) != mine.get(name)), None)
+    own = _files(folder)
+    other = next((name for name in _TOKENIZER_FILES if first["files"].get(name) != own.get(name)), None)
     if other := other or differs(first["weights"], probe(folder, first["weights"])):
-        said = (
+        message = (
             f"{folder} is another model than the one of this name that the first of the pods has: its {other} differs"
         )
-        raise TrainerError(Reason.MODEL_UNUSABLE, said, _STEP)
+        raise TrainerError(Reason.MODEL_UNUSABLE, message, _STEP)
 
 
 def _files(folder: Path) -> dict[str, str]:
-    return {name: sha256_of(folder / name) for name in _WHAT_MAKES_TOKENS if (folder / name).is_file()}
+    return {name: sha256_of(folder / name) for name in _TOKENIZER_FILES if (folder / name).is_file()}

@@ -11,10 +11,10 @@ from finetune_api.base_models import is_safe_name
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.model_cache import no_name
-from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
-from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, status_of, why_silent
+from finetune_trainer.storage.patience import PATIENCE_SECONDS, retried
+from finetune_trainer.storage.store_errors import TRUST_STEP, UNTRUSTED, status_of, why_unreachable
 
-_OF_THIS_DISK = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 _DENIED = (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN)
 
@@ -33,7 +33,7 @@ _XET = (
     "model cache (finetune-trainer cache); then try again (in a cluster by spec.retryNonce)."
 )
 
-_IN_RUSTS_WORDS = re.compile(r"\(os error (\d+)\)")
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")
 
 HUB_FILES = ["*.safetensors", "*.safetensors.index.json", "*.json", "*.model", "*.txt", "*.jinja"]
 """Files to fetch from a hub: weights without pickle, config, tokenizer."""
@@ -51,8 +51,8 @@ def fetch(name: str, revision: str | None = None, into: Path | None = None) -> P
     if not is_safe_name(name):
         raise no_name(name)
     place = into or Path(HF_HUB_CACHE)
-    one_try = partial(_fetched, name, revision, into, place)
-    return patiently(one_try, PATIENCE_SECONDS, progress=lambda: _files_below(place))
+    attempt = partial(_fetched, name, revision, into, place)
+    return retried(attempt, PATIENCE_SECONDS, progress=lambda: _complete_files(place))
 
 
 def _fetched(name: str, revision: str | None, into: Path | None, place: Path) -> Path:
@@ -86,19 +86,19 @@ def _fetched(name: str, revision: str | None, into: Path | None, place: Path) ->
             "Check the spelling of spec.baseModel; a private model needs spec.hubTokenSecretRef.",
         ) from error
     except (OSError, httpx.HTTPError, RuntimeError) as error:  # RuntimeError is from the Xet client
-        if why := _full_or_closed(error):
+        if why := _disk_error(error):
             message = f"{name} could not be stored in {place}: {why}"
             raise TrainerError(Reason.ARTIFACT_FAILED, message, None if into else _MORE_ROOM) from error
-        raise _no_answer(name, error) from error
+        raise _network_error(name, error) from error
 
 
-def _full_or_closed(error: Exception) -> str | None:
+def _disk_error(error: Exception) -> str | None:
     """What is wrong with this machine's disk, if anything. Xet's client mentions it only in its message."""
-    numbers = (getattr(error, "errno", None), *map(int, _IN_RUSTS_WORDS.findall(str(error))))
-    return next((os.strerror(number) for number in numbers if number in _OF_THIS_DISK), None)
+    numbers = (getattr(error, "errno", None), *map(int, _OS_ERROR.findall(str(error))))
+    return next((os.strerror(number) for number in numbers if number in _DISK_ERRORS), None)
 
 
-def _files_below(folder: Path) -> int:
+def _complete_files(folder: Path) -> int:
     """Number of complete files."""
     return sum(not path.name.endswith((".incomplete", ".lock")) for path in folder.rglob("*"))
 
@@ -114,7 +114,7 @@ def in_hub_cache(name: str) -> Path | None:
         return None
 
 
-def _no_answer(name: str, error: Exception) -> TrainerError:
+def _network_error(name: str, error: Exception) -> TrainerError:
     status = status_of(error)
     if status in _DENIED:
         message = f"{name}: the hub does not let it be read (status {status})"
@@ -122,6 +122,6 @@ def _no_answer(name: str, error: Exception) -> TrainerError:
     if isinstance(error, RuntimeError):
         message = f"{name} could not be fetched: the hub's storage of large files (Xet) did not answer"
         return TrainerError(Reason.STORE_UNAVAILABLE, message, _XET)
-    why = f"status {status}" if status else why_silent(error)
+    why = f"status {status}" if status else why_unreachable(error)
     message = f"{name} could not be fetched: the hub did not answer ({why})"
     return TrainerError(Reason.STORE_UNAVAILABLE, message, TRUST_STEP if why == UNTRUSTED else None)

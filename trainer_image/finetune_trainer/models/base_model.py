@@ -20,19 +20,19 @@ from finetune_trainer.models.base_refusals import (
     unusable,
 )
 from finetune_trainer.models.corrected import (
-    as_if_never_quantised,
     as_numbers,
     attention_of,
-    say_that_nothing_is_tied,
-    say_what_is_tied,
+    correct_tied,
+    set_untied,
+    without_quantization,
 )
 from finetune_trainer.models.tokenizer_file import loaded
 from finetune_trainer.models.validation import config_file
 from finetune_trainer.models.weight_files import damaged
 
-_IN_PARTS = "during automatic conversion of the weights"
+_FUSING_FAILED = "during automatic conversion of the weights"
 """Part of transformers' message for this error, which otherwise refers to a report that nobody sees."""
-_NOT_PUT_TOGETHER = (
+_CANNOT_FUSE = (
     "its weights cannot be put together as transformers has them: an expert, or a part of a matrix, is missing or has "
     "another shape than the others"
 )
@@ -82,7 +82,7 @@ def empty_model(folder: Path, *, dtype: Any, tied: bool, trust_remote_code: bool
 
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
     if not tied:
-        say_that_nothing_is_tied(config)
+        set_untied(config)
     with init_empty_weights(include_buffers=False):
         model = _kind(config).from_config(
             config, dtype=dtype, trust_remote_code=trust_remote_code, **attention_of(config)
@@ -99,8 +99,8 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
             its config, or with non-finite weights; SpecInvalid: it cannot be quantized here.
     """
     config = require_language_model(folder, trust_remote_code=trust_remote_code)
-    said = getattr(config, "quantization_config", None)
-    base_refusals.require_tunable_numbers(folder, said, four_bits=four_bits)
+    quantization = getattr(config, "quantization_config", None)
+    base_refusals.require_tunable_numbers(folder, quantization, four_bits=four_bits)
     as_numbers(config)
     extra = _quantised(dtype) if four_bits else {}
     try:
@@ -121,27 +121,29 @@ def load_model(folder: Path, *, dtype: Any, trust_remote_code: bool = False, fou
         if getattr(config, "quantization_config", None):
             logger.warning("quantised weights could not be loaded: %s", first_line(error))
             raise _stored_quantised(folder, config) from error
-        if wrong := damaged(folder):
-            raise unusable(folder, f"its weights are damaged: {wrong}", PUT_THERE_AGAIN) from error
-        if _IN_PARTS in str(error):
-            raise unusable(folder, _NOT_PUT_TOGETHER, PUT_THERE_AGAIN) from error
+        if damage := damaged(folder):
+            raise unusable(folder, f"its weights are damaged: {damage}", PUT_THERE_AGAIN) from error
+        if _FUSING_FAILED in str(error):
+            raise unusable(folder, _CANNOT_FUSE, PUT_THERE_AGAIN) from error
         raise unusable(folder, f"it cannot be loaded: {first_line(error)}", _step_after(error)) from error
     loaded_weights.require_whole(folder, found)
     loaded_weights.require_no_rest(folder, model, found["unexpected_keys"])
     loaded_weights.require_sound(folder, model, found["unexpected_keys"], quantised=four_bits)
-    say_what_is_tied(model)
+    correct_tied(model)
     if getattr(model, "is_quantized", False) and not (four_bits and getattr(model, "is_loaded_in_4bit", False)):
         raise _stored_quantised(folder, config)
     if four_bits:
         four_bit.prepare(model)
     elif getattr(config, "quantization_config", None):
-        return as_if_never_quantised(model, dtype)
+        return without_quantization(model, dtype)
     return model
 
 
 def _stored_quantised(folder: Path, config: Any) -> TrainerError:
-    said = config.quantization_config
-    return base_refusals.stored_quantised(folder, said if isinstance(said, dict) else said.to_dict())
+    quantization = config.quantization_config
+    return base_refusals.quantized_refusal(
+        folder, quantization if isinstance(quantization, dict) else quantization.to_dict()
+    )
 
 
 def _step_after(error: Exception) -> str | None:

@@ -45,10 +45,10 @@ def locate(job: TrainerJob) -> Path:
     except TrainerError as error:
         if error.reason != Reason.STORE_UNAVAILABLE:
             raise
-        raise _away(error, name, job.model_cache) from error
+        raise _unreachable_hub(error, name, job.model_cache) from error
 
 
-def _away(error: TrainerError, name: str, cache: str | None) -> TrainerError:
+def _unreachable_hub(error: TrainerError, name: str, cache: str | None) -> TrainerError:
     """The error if the hub is unreachable and no cache has the model: a site without a hub needs one."""
     message = error.message
     if cache:

@@ -53,11 +53,11 @@ def _probe(folder: Path, names: Iterable[str] | None) -> Probe:
 def differs(known: Mapping[str, list[float]], present: Mapping[str, list[float]]) -> str | None:
     """The first common matrix with different values; None if there is none."""
     return next(
-        (name for name in sorted(known.keys() & present.keys()) if not _alike(known[name], present[name])), None
+        (name for name in sorted(known.keys() & present.keys()) if not _is_close(known[name], present[name])), None
     )
 
 
-def _alike(one: list[float], other: list[float]) -> bool:
+def _is_close(one: list[float], other: list[float]) -> bool:
     pairs = zip(one, other, strict=False)
     return len(one) == len(other) and all(math.isclose(a, b, rel_tol=_ROUNDING, abs_tol=1e-6) for a, b in pairs)
 

@@ -14,7 +14,7 @@ from finetune_trainer.computing.ranks import is_lost_rank
 from finetune_trainer.data.row_limit import row_limit
 from finetune_trainer.data.tokenizer.chat_tokenizer import is_encoder_decoder, positions_in
 from finetune_trainer.errors import TrainerError, is_short_of_device_memory, is_short_of_memory
-from finetune_trainer.models.weight_files import damaged, file_of, is_named, stored_as_no_reals, stored_in_bytes
+from finetune_trainer.models.weight_files import damaged, file_of, is_named, stored_as_non_reals, stored_in_bytes
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +52,7 @@ OTHER_NUMBERS = (
     "another one, and apply the job under a new name."
 )
 
-_ANOTHER = (
+_OTHER_MODEL_STEP = (
     "Name another base model, or use a trainer image in which that one works, and apply the job under a new name."
 )
 
@@ -93,7 +93,9 @@ def in_words(folder: Path, what: str) -> Iterator[None]:
         logger.warning("%s failed", what, exc_info=error)
         frame = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-        raise unusable(folder, f"{what} fails in its own code ({where}: {first_line(error)})", _ANOTHER) from error
+        raise unusable(
+            folder, f"{what} fails in its own code ({where}: {first_line(error)})", _OTHER_MODEL_STEP
+        ) from error
 
 
 def is_of_the_device(error: Exception) -> bool:
@@ -136,12 +138,12 @@ def require_no_adapter(folder: Path) -> None:
         TrainerError: ModelUnusable.
     """
     try:
-        said = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+        adapter = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return
     except (OSError, ValueError):
-        said = {}
-    named = said.get("base_model_name_or_path") if isinstance(said, dict) else None
+        adapter = {}
+    named = adapter.get("base_model_name_or_path") if isinstance(adapter, dict) else None
     with_weights = (folder / "config.json").is_file()
     what = "there is an adapter next to its weights" if with_weights else "it is an adapter, and no model"
     first = "Take the adapter out of the folder, or name" if with_weights else "Name"
@@ -155,7 +157,7 @@ def require_plain_numbers(folder: Path) -> None:
     Raises:
         TrainerError: ModelUnusable.
     """
-    if name := stored_as_no_reals(folder):
+    if name := stored_as_non_reals(folder):
         raise unusable(
             folder, f"{name} in {file_of(folder, name)} is stored as numbers that are not weights", PLAIN_WEIGHTS
         )
@@ -164,8 +166,8 @@ def require_plain_numbers(folder: Path) -> None:
         raise unusable(folder, why, PLAIN_WEIGHTS)
 
 
-def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, four_bits: bool) -> None:
-    """Refuse weights that cannot be tuned in their stored form; `said` is config.json's quantization_config.
+def require_tunable_numbers(folder: Path, quantization: Mapping[str, Any] | None, *, four_bits: bool) -> None:
+    """Refuse weights that cannot be tuned in their stored form; `quantization` is config.json's quantization_config.
 
     `four_bits`: the job trains in 4 bits, so the model may be stored in 4 bits, but in no other quantized form. Unknown
     methods are ignored by transformers, which then reads the weights as plain numbers.
@@ -173,21 +175,21 @@ def require_tunable_numbers(folder: Path, said: Mapping[str, Any] | None, *, fou
     Raises:
         TrainerError: ModelUnusable.
     """
-    said = said or {}
-    how = said.get("quant_method", _BITSANDBYTES if said else None)
-    in_bits = {name for name in _BITS if said.get(name) is True} if how == _BITSANDBYTES else set()
+    quantization = quantization or {}
+    how = quantization.get("quant_method", _BITSANDBYTES if quantization else None)
+    in_bits = {name for name in _BITS if quantization.get(name) is True} if how == _BITSANDBYTES else set()
     if how in NEVER_TUNED or in_bits - ({"load_in_4bit"} if four_bits else set()):
-        raise stored_quantised(folder, said)
+        raise quantized_refusal(folder, quantization)
     if how in AS_NUMBERS and four_bits:
-        raise stored_quantised(folder, said, _LORA)
+        raise quantized_refusal(folder, quantization, _LORA)
     if how not in {*AS_NUMBERS, _BITSANDBYTES}:
         require_plain_numbers(folder)
 
 
-def stored_quantised(folder: Path, said: Mapping[str, Any], next_step: str = PLAIN_WEIGHTS) -> TrainerError:
+def quantized_refusal(folder: Path, quantization: Mapping[str, Any], next_step: str = PLAIN_WEIGHTS) -> TrainerError:
     """The error for weights that cannot be tuned in their stored form."""
-    bits = next((f" in {words}" for field, words in _BITS.items() if said.get(field)), "")
-    how = f"{said.get('quant_method', 'nobody says how')}{bits}"
+    bits = next((f" in {words}" for field, words in _BITS.items() if quantization.get(field)), "")
+    how = f"{quantization.get('quant_method', 'nobody says how')}{bits}"
     return unusable(folder, f"its weights are stored quantised ({how}), in a way that cannot be tuned here", next_step)
 
 
@@ -218,7 +220,7 @@ def require_positions(folder: Path, model: Any, length: int, what: str = _ROW_LI
     Raises:
         TrainerError: SpecInvalid.
     """
-    _require_room(folder, learnt_positions(model), length, what)
+    _require_room(folder, position_table_size(model), length, what)
 
 
 def require_room_for(hyper: Hyperparameters, folder: Path) -> None:
@@ -240,7 +242,7 @@ def _require_room(folder: Path, known: int | None, length: int, what: str) -> No
         )
 
 
-def learnt_positions(model: Any) -> int | None:
+def position_table_size(model: Any) -> int | None:
     """Size of the model's table of positions; None if it computes positions, so that any number will do."""
     known: int | None = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     sizes = {value.shape[0] for name, value in model.named_buffers() if name.endswith("embed_positions")}
@@ -266,8 +268,8 @@ def require_plain_weights(folder: Path) -> None:
 
 def in_four_bits(folder: Path) -> bool:
     """Whether bitsandbytes stored the weights in 4 bits, which then stay so when loaded."""
-    said = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
-    return said.get("quant_method") == _BITSANDBYTES and said.get("load_in_4bit") is True
+    quantization = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("quantization_config") or {}
+    return quantization.get("quant_method") == _BITSANDBYTES and quantization.get("load_in_4bit") is True
 
 
 def _is_quantised(config: Mapping[str, Any]) -> bool:

@@ -5,7 +5,7 @@ from typing import Any
 from finetune_trainer.models.base_refusals import AS_NUMBERS
 
 
-def say_what_is_tied(model: Any) -> None:
+def correct_tied(model: Any) -> None:
     """Correct a config that says the output head is tied to the embeddings, if the file contains a separate head.
 
     Transformers follows the file, vLLM the config: for a saved whole model it would ignore the trained head. The
@@ -13,7 +13,7 @@ def say_what_is_tied(model: Any) -> None:
     """
     head, table = model.get_output_embeddings(), model.get_input_embeddings()
     if not (model.config.is_encoder_decoder or head is None or getattr(head, "weight", None) is table.weight):
-        say_that_nothing_is_tied(model.config)
+        set_untied(model.config)
 
 
 def says_tied(model: Any) -> bool:
@@ -21,7 +21,7 @@ def says_tied(model: Any) -> bool:
     return bool(getattr(model.config.get_text_config(), "tie_word_embeddings", True))
 
 
-def say_that_nothing_is_tied(whole: Any) -> None:
+def set_untied(whole: Any) -> None:
     """Set the field to false in a config and in its text part."""
     for config in (whole, whole.get_text_config()):
         if getattr(config, "tie_word_embeddings", False):
@@ -40,10 +40,10 @@ def attention_of(config: Any) -> dict[str, Any]:
 
 def as_numbers(config: Any) -> bool:
     """Have FP8 or MXFP4 weights dequantized when loaded, whatever kernels there are. Returns whether they are such."""
-    said = getattr(config, "quantization_config", None)
-    if said is None or said.get("quant_method") not in AS_NUMBERS:
+    quantization = getattr(config, "quantization_config", None)
+    if quantization is None or quantization.get("quant_method") not in AS_NUMBERS:
         return False
-    said["dequantize"] = True
+    quantization["dequantize"] = True
     return True
 
 
@@ -54,14 +54,14 @@ def in_one_dtype(model: Any, dtype: Any) -> None:
     """
     import torch
 
-    told = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
-    exact = {name for field in told for name in getattr(model, field, None) or ()}
+    attributes = ("_keep_in_fp32_modules", "_keep_in_fp32_modules_strict")
+    exact = {name for field in attributes for name in getattr(model, field, None) or ()}
     for name, value in model.named_parameters():
         if isinstance(dtype, torch.dtype) and exact.isdisjoint(name.split(".")):
             value.data = value.data.to(dtype)
 
 
-def as_if_never_quantised(model: Any, dtype: Any) -> Any:
+def without_quantization(model: Any, dtype: Any) -> Any:
     """The same weights in a model of the same type that was not loaded from quantized files (FP8, MXFP4).
 
     The loaded one would save them under the names of the quantized tensors, which nobody could load.

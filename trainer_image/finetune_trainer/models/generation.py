@@ -30,8 +30,8 @@ def plain_generation(model: Any, tokenizer: Any, chat: ChatTokenizer) -> Any:
     from transformers import GenerationConfig
 
     base = model.generation_config
-    given = [base.eos_token_id] if isinstance(base.eos_token_id, int) else list(base.eos_token_id or [])
-    found = [end_of_answer(chat), *given, tokenizer.eos_token_id]
+    base_ends = [base.eos_token_id] if isinstance(base.eos_token_id, int) else list(base.eos_token_id or [])
+    found = [end_of_answer(chat), *base_ends, tokenizer.eos_token_id]
     ends = list(dict.fromkeys(token for token in found if token is not None))
     return GenerationConfig(  # type: ignore[no-untyped-call]
         bos_token_id=base.bos_token_id,

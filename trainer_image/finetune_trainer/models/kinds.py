@@ -54,13 +54,13 @@ BARTS = frozenset({"bart", "blenderbot", "pegasus"})
 _TRANSLATORS = frozenset({"m2m_100", "mbart", "nllb-moe", "plbart"})
 """Types whose texts begin or end with a language token, a different one for source and target."""
 
-_OF_TWO_TOKENIZERS = frozenset({"fsmt", "marian"})
+_TWO_TOKENIZERS = frozenset({"fsmt", "marian"})
 """Types that translate between two languages, with a separate tokenizer for each."""
 
-_OF_UNKNOWN_STATE = frozenset({"gemma4_assistant", "gemma4_unified_assistant", "openai-gpt", "rwkv"})
+_NO_KNOWN_CACHE = frozenset({"gemma4_assistant", "gemma4_unified_assistant", "openai-gpt", "rwkv"})
 """Causal models without a cache of past tokens, or with one under an unknown name."""
 
-_IN_CHUNKS = frozenset({"reformer"})
+_CHUNKED = frozenset({"reformer"})
 """Types that train only on rows whose length is a multiple of their chunk length."""
 
 OTHER_TASKS = re.compile(
@@ -81,11 +81,11 @@ def why_not(config: Any, *, own_code: bool) -> tuple[str, str | None] | None:
     `own_code`: the model's own code may be run.
     """
     named = ", ".join(config.architectures or [config.model_type])
-    why, step = _of_kind(config.model_type, named, both_sides=config.is_encoder_decoder)
+    why, step = _type_refusal(config.model_type, named, encoder_decoder=config.is_encoder_decoder)
     brings_its_own = own_code and "AutoModelForCausalLM" in (getattr(config, "auto_map", None) or {})
-    if why is None and not brings_its_own and not _answers(config):
+    if why is None and not brings_its_own and not _is_language_model(config):
         why = f"{named} is not a language model that answers"
-    elif why is None and not brings_its_own and not _loads(config):
+    elif why is None and not brings_its_own and not _is_supported(config):
         why = f"transformers has no language model of the kind {config.model_type}"
     return None if why is None else (why, step)
 
@@ -94,7 +94,7 @@ def why_not_by(fields: Mapping[str, Any]) -> tuple[str, str | None] | None:
     """The same for the fields of config.json, as far as it is certain without transformers."""
     classes = fields.get("architectures") or []
     named = ", ".join(classes or [fields["model_type"]])
-    why, step = _of_kind(fields["model_type"], named, both_sides=fields.get("is_encoder_decoder") is True)
+    why, step = _type_refusal(fields["model_type"], named, encoder_decoder=fields.get("is_encoder_decoder") is True)
     if why is None and classes and all(map(OTHER_TASKS.fullmatch, classes)):
         why = f"{named} is not a language model that answers"
     elif why is None and fields["model_type"] not in CAUSAL | ENCODER_DECODERS:
@@ -108,24 +108,24 @@ def context_of(text_config: Any) -> int | None:
     return known if isinstance(known, int) and known > 0 else None
 
 
-def _of_kind(kind: str, named: str, *, both_sides: bool) -> tuple[str | None, str | None]:
+def _type_refusal(kind: str, named: str, *, encoder_decoder: bool) -> tuple[str | None, str | None]:
     why = None
     if kind in _TRANSLATORS:
         why = f"{named} is told the languages of both texts by tokens beside them, and rows name no languages"
         return why, _LANGUAGES_IN_PROMPTS
-    if kind in _OF_TWO_TOKENIZERS:
+    if kind in _TWO_TOKENIZERS:
         why = f"{named} has a tokenizer for each of its two languages, and one tokenizer.json cannot hold both"
         return why, _LANGUAGES_IN_PROMPTS
-    if both_sides and kind not in ENCODER_DECODERS:
+    if encoder_decoder and kind not in ENCODER_DECODERS:
         why = f"{named} is an encoder-decoder; of these only {', '.join(sorted(ENCODER_DECODERS))} can be used"
-    elif kind in _OF_UNKNOWN_STATE:
+    elif kind in _NO_KNOWN_CACHE:
         why = f"{named} keeps its state of a text in a way of its own, or none: it could be neither measured nor served"
-    elif kind in _IN_CHUNKS:
+    elif kind in _CHUNKED:
         why = f"{named} learns only rows whose length is a multiple of that of its chunks"
     return why, None
 
 
-def _loads(config: Any) -> bool:
+def _is_supported(config: Any) -> bool:
     """Whether transformers has a language model of this type; the config may name no architecture."""
     from transformers.models.auto import modeling_auto
 
@@ -137,7 +137,7 @@ def _loads(config: Any) -> bool:
     return type(config) in known
 
 
-def _answers(config: Any) -> bool:
+def _is_language_model(config: Any) -> bool:
     """Whether the weights are those of a language model, if the config names their architecture."""
     from transformers.models.auto import modeling_auto
 

@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
-from finetune_trainer.models.weight_files import file_of, floats_of, promised_in
+from finetune_trainer.models.weight_files import file_of, floats_of, indexed_file
 
 logger = logging.getLogger(__name__)
 
-_OTHER_CONFIGURATION = (
+_CONFIG_STEP = (
     "Correct config.json, or have the model put into the cache again (finetune-trainer cache), and try again (in a "
     "cluster by spec.retryNonce)."
 )
-_SPOILT = (
+_ZEROS_STEP = (
     "Zeros are what a file system shows where a download or a copy was broken off: have the model put into the cache "
     "again (finetune-trainer cache), and try again (in a cluster by spec.retryNonce)."
 )
-_TABLE = re.compile(r"(?:.+\.)?(?:embed_tokens|wte|word_embeddings|embed_in|shared|lm_head|embed_out)\.weight")
+_EMBEDDING = re.compile(r"(?:.+\.)?(?:embed_tokens|wte|word_embeddings|embed_in|shared|lm_head|embed_out)\.weight")
 """An embedding table or an output head. If it is all zeros, every input gets the same output."""
 _NUMBERED = re.compile(r"(?P<list>.+?)\.(?P<number>\d+)\.(?P<rest>.+)")
 
@@ -37,14 +37,14 @@ def require_whole(folder: Path, found: Mapping[str, Any]) -> None:
     """
     missing = sorted(found["missing_keys"])
     if missing:
-        why = f"its weights are incomplete: {_some(missing)} cannot be found in {promised_in(folder, missing[0])}"
+        why = f"its weights are incomplete: {_some(missing)} cannot be found in {indexed_file(folder, missing[0])}"
         raise unusable(folder, why, PUT_THERE_AGAIN)
     for name, stored, expected in sorted(found["mismatched_keys"]):
         why = f"{name} in {file_of(folder, name)} is {tuple(stored)}, and by config.json {tuple(expected)}"
         raise unusable(folder, f"its weights are another model's: {why}", PUT_THERE_AGAIN)
 
 
-def require_no_rest(folder: Path, model: Any, left: Iterable[str]) -> None:
+def require_no_rest(folder: Path, model: Any, surplus: Iterable[str]) -> None:
     """Refuse files with surplus weights that would change the output if config.json had a place for them.
 
     These are whole layers after the last one, and weights within an existing layer, such as query and key norms that
@@ -54,38 +54,42 @@ def require_no_rest(folder: Path, model: Any, left: Iterable[str]) -> None:
     Raises:
         TrainerError: ModelUnusable.
     """
-    rest = sorted(left)
-    if not rest:
+    surplus_names = sorted(surplus)
+    if not surplus_names:
         return
     modules = dict(model.named_modules())
-    if layer := _layer_behind_the_last(modules, rest):
+    if layer := _surplus_layer(modules, surplus_names):
         there = len(modules[layer.rpartition(".")[0]])
-        where = file_of(folder, next(name for name in rest if name.startswith(f"{layer}.")))
+        where = file_of(folder, next(name for name in surplus_names if name.startswith(f"{layer}.")))
         why = f"by config.json it has {there} layers, but its files have more: {layer} in {where}"
-        raise unusable(folder, why, _OTHER_CONFIGURATION)
+        raise unusable(folder, why, _CONFIG_STEP)
     layers = _layers(modules)
-    if name := next((one for one in rest if _of_a_layer(modules, one) or _within(layers, one)), None):
+    if name := next(
+        (one for one in surplus_names if _is_layer_weight(modules, one) or _is_in_layer(layers, one)), None
+    ):
         why = f"config.json leaves no room for {name} in {file_of(folder, name)}: the model would compute without it"
-        raise unusable(folder, why, _OTHER_CONFIGURATION)
-    logger.warning("%s: the model has no place for %d weights of its files: %s", folder, len(rest), _some(rest))
+        raise unusable(folder, why, _CONFIG_STEP)
+    logger.warning(
+        "%s: the model has no place for %d weights of its files: %s", folder, len(surplus_names), _some(surplus_names)
+    )
 
 
-def _layer_behind_the_last(modules: Mapping[str, Any], rest: Iterable[str]) -> str | None:
+def _surplus_layer(modules: Mapping[str, Any], surplus_names: Iterable[str]) -> str | None:
     """The first surplus layer that has only parts that the others have too; multi-token prediction layers have more."""
     layers: dict[str, set[str]] = {}
-    for name in rest:
+    for name in surplus_names:
         found = _NUMBERED.fullmatch(name)
         if found and found["list"] in modules and f"{found['list']}.{found['number']}" not in modules:
             layers.setdefault(f"{found['list']}.{found['number']}", set()).add(found["rest"])
     for layer, parts in layers.items():
-        of_list = layer.rpartition(".")[0]
-        known = {name for one in modules[of_list].children() for name, _ in one.named_parameters()}
+        parent = layer.rpartition(".")[0]
+        known = {name for one in modules[parent].children() for name, _ in one.named_parameters()}
         if parts <= known:
             return layer
     return None
 
 
-def _of_a_layer(modules: Mapping[str, Any], name: str) -> bool:
+def _is_layer_weight(modules: Mapping[str, Any], name: str) -> bool:
     owner, _, kind = name.rpartition(".")
     module = modules.get(owner)
     return kind in ("weight", "bias") and module is not None and any(True for _ in module.parameters(recurse=False))
@@ -98,12 +102,12 @@ def _layers(modules: Mapping[str, Any]) -> set[str]:
     return {f"{name}.{number}" for name, module in lists.items() for number in range(len(module))}
 
 
-def _within(layers: set[str], name: str) -> bool:
+def _is_in_layer(layers: set[str], name: str) -> bool:
     """Whether it is a weight within one of these layers. Other names are buffers of old files, or scales."""
     return name.endswith(".weight") and any(name[: end.start()] in layers for end in re.finditer(r"\.", name))
 
 
-def require_sound(folder: Path, model: Any, left: Iterable[str], *, quantised: bool) -> None:
+def require_sound(folder: Path, model: Any, surplus: Iterable[str], *, quantised: bool) -> None:
     """Refuse a model with non-finite weights, or with zeros in place of weights, before hours of training.
 
     `left`: surplus weights in its files. Weights that were quantized to 4 bits when loading are checked in the files,
@@ -112,16 +116,16 @@ def require_sound(folder: Path, model: Any, left: Iterable[str], *, quantised: b
     Raises:
         TrainerError: ModelUnusable.
     """
-    zeros = Zeros()
-    weights = floats_of(folder, frozenset(left)) if quantised else model.named_parameters()
-    if name := first_not_finite(zeros.looked_for(weights)):
+    zeros = ZeroMatrices()
+    weights = floats_of(folder, frozenset(surplus)) if quantised else model.named_parameters()
+    if name := first_not_finite(zeros.watched(weights)):
         why = f"{name} in {file_of(folder, name)} has numbers that are not finite (NaN or infinite)"
         raise unusable(folder, why, PUT_THERE_AGAIN)
-    if name := zeros.spoilt():
-        raise unusable(folder, f"{name} in {file_of(folder, name)} has nothing but zeros", _SPOILT)
+    if name := zeros.first_suspicious():
+        raise unusable(folder, f"{name} in {file_of(folder, name)} has nothing but zeros", _ZEROS_STEP)
 
 
-class Zeros:
+class ZeroMatrices:
     """Finds matrices of nothing but zeros that a trained model would not have.
 
     Biases, norms, and matrices that add to the residual stream may be zeros: new layers are initialized so. An
@@ -129,27 +133,27 @@ class Zeros:
     """
 
     def __init__(self) -> None:
-        self._empty: list[str] = []
-        self._filled: set[str | None] = set()
+        self._zeros: list[str] = []
+        self._nonzero_layers: set[str | None] = set()
         """Layers with at least one nonzero matrix."""
 
-    def looked_for(self, weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
+    def watched(self, weights: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Any]]:
         """Pass the weights through, taking note of zeros."""
         for name, value in weights:
             if value.is_floating_point() and value.dim() > 1 and value.numel():
                 if value[0].any() or value.any():  # mostly the first row is enough
-                    self._filled.add(_layer_of(name))
+                    self._nonzero_layers.add(_layer_of(name))
                 else:
-                    self._empty.append(name)
+                    self._zeros.append(name)
             yield name, value
 
-    def spoilt(self) -> str | None:
+    def first_suspicious(self) -> str | None:
         """The first matrix that must not be zeros."""
-        return next(filter(self._is_spoilt, self._empty), None)
+        return next(filter(self._is_suspicious, self._zeros), None)
 
-    def _is_spoilt(self, name: str) -> bool:
+    def _is_suspicious(self, name: str) -> bool:
         layer = _layer_of(name)
-        return bool(_TABLE.fullmatch(name)) or (layer is not None and layer not in self._filled)
+        return bool(_EMBEDDING.fullmatch(name)) or (layer is not None and layer not in self._nonzero_layers)
 
 
 def _layer_of(name: str) -> str | None:

@@ -26,7 +26,7 @@ Device = Literal["GPU", "CPU"]
 CPU_TOKENS = 512
 """Tokens of a pass. On a CPU larger passes gain nothing and cost memory."""
 
-TOKENS_SIDE_BY_SIDE = 256
+PARALLEL_CPU_TOKENS = 256
 """The same for passes that are computed in parallel: a step should have some for each core."""
 
 GPU_TOKENS = 16384
@@ -74,7 +74,7 @@ _QUANTISING = 3
 _GAPS = 0.35
 """Fragmentation on a CPU, relative to the activations: gaps between blocks that fit no other block."""
 
-_GELU_BY_HAND = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
+_UNFUSED_GELU = frozenset({"gelu_new", "gated-gelu", "gelu_pytorch_tanh_python"})
 
 
 @dataclass(frozen=True)
@@ -168,9 +168,9 @@ class Need:
         """
         held, kept = self._held, self._activations(one)
         if one.at_once > 1:
-            kept += (one.at_once - 1) * self._activations(self._beside(one))
-        of_passes = one.at_once if one.at_once > 1 else 0  # kept until they are added to the step's in order
-        gradients = _FLOAT32 * held * (1 + of_passes) + self._gathered_gradients
+            kept += (one.at_once - 1) * self._activations(self._parallel_pass(one))
+        pass_gradients = one.at_once if one.at_once > 1 else 0  # kept until they are added to the step's in order
+        gradients = _FLOAT32 * held * (1 + pass_gradients) + self._gathered_gradients
         several = one.tokens < self.rows.per_step * self.rows.mean
         if self.setup.adapters is None and not several and self.setup.device == "GPU":
             kept = max(0, kept - gradients)
@@ -213,8 +213,8 @@ class Need:
         """The largest pass of a typical step with this fit."""
         if self.rows.per_pass:
             return Pass(self.rows.per_pass * self.rows.longest, fit.activation_checkpointing)
-        of_a_step = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # including padding
-        most = min(fit.token_budget, of_a_step, self.rows.per_step * self.rows.longest)
+        step_tokens = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # including padding
+        most = min(fit.token_budget, step_tokens, self.rows.per_step * self.rows.longest)
         return Pass(max(self.rows.longest, most), fit.activation_checkpointing, fit.at_once)
 
     def fit(self, available: int | None, threads: int = 1) -> Fit:
@@ -224,31 +224,31 @@ class Need:
         passes run in parallel, as far as memory allows.
         """
         if self.setup.device == "CPU":
-            return self._fit_of_cpu(available, threads)
+            return self._fit_on_cpu(available, threads)
         if available is None:
             return Fit(GPU_TOKENS, activation_checkpointing=False)
         usable = int(_USABLE * available)
         checkpointing = self.parts(Pass(self.smallest.tokens, checkpointing=False)).total > usable
         return Fit(self._budget(usable, checkpointing=checkpointing), checkpointing)
 
-    def _fit_of_cpu(self, available: int | None, threads: int) -> Fit:
+    def _fit_on_cpu(self, available: int | None, threads: int) -> Fit:
         """The size of passes must not depend on threads or memory: results would differ in their last bits."""
-        if not self._side_by_side:
+        if not self._can_run_in_parallel:
             return Fit(CPU_TOKENS, activation_checkpointing=False)
-        one = Fit(TOKENS_SIDE_BY_SIDE, activation_checkpointing=False)
-        of_a_step = math.ceil(self.rows.per_step * self.rows.mean / self.expected(one).tokens)
-        for at_once in range(min(threads, of_a_step, self.rows.per_step), 1, -1):
+        one = Fit(PARALLEL_CPU_TOKENS, activation_checkpointing=False)
+        step_passes = math.ceil(self.rows.per_step * self.rows.mean / self.expected(one).tokens)
+        for at_once in range(min(threads, step_passes, self.rows.per_step), 1, -1):
             several = replace(one, at_once=at_once)
             if available is None or self.parts(self.expected(several)).total <= _USABLE * available:
                 return several
         return one
 
-    def _beside(self, one: Pass) -> Pass:
+    def _parallel_pass(self, one: Pass) -> Pass:
         """A pass that runs in parallel with the largest one: a full one, or one average row."""
-        return replace(one, tokens=min(one.tokens, max(TOKENS_SIDE_BY_SIDE, math.ceil(self.rows.mean))))
+        return replace(one, tokens=min(one.tokens, max(PARALLEL_CPU_TOKENS, math.ceil(self.rows.mean))))
 
     @property
-    def _side_by_side(self) -> bool:
+    def _can_run_in_parallel(self) -> bool:
         """Whether passes may run in parallel. Not with gradients of a whole model (too large), nor with dropout."""
         lora, shape = self.setup.adapters, self.shape
         plain = lora is not None and self.setup.method == "LoRA" and not lora.dropout
@@ -338,7 +338,9 @@ class Need:
     def _activations(self, one: Pass) -> float:
         labelled = max(1.0, self.rows.labelled * one.tokens)
         logits = _LOGITS * self.shape.vocabulary * labelled
-        body = one.tokens * (self._per_token + self._of_dropout()) + self._attention(one) + self._masks(one)
+        body = (
+            one.tokens * (self._per_token + self._dropout_bytes()) + self._attention_bytes(one) + self._mask_bytes(one)
+        )
         body *= 1 if self.shape.certain else _UNCERTAIN
         last = max(logits, self._largest_product)
         if not one.checkpointing:
@@ -368,16 +370,16 @@ class Need:
         labelled = self.rows.labelled
         total = 0.0
         for in_encoder, part in ((True, 1 - labelled), (False, labelled)):
-            stack = self._of_stack(in_encoder=in_encoder)
+            stack = self._stack_bytes(in_encoder=in_encoder)
             total += stack * (min(1.0, 1.5 * part) if self.shape.is_encoder_decoder else 1)  # including padding
         return total
 
-    def _of_stack(self, *, in_encoder: bool) -> float:
+    def _stack_bytes(self, *, in_encoder: bool) -> float:
         matrices = [one for one in self.shape.matrices if one.in_encoder == in_encoder]
         norms = [one for one in self.shape.norms if one.in_encoder == in_encoder]
-        return self._inputs(matrices) + self._outputs(matrices) + self._of_norms(norms)
+        return self._input_bytes(matrices) + self._output_bytes(matrices) + self._norm_bytes(norms)
 
-    def _inputs(self, matrices: list[Matrix]) -> float:
+    def _input_bytes(self, matrices: list[Matrix]) -> float:
         """What linear layers keep for the gradients of their weights; frozen layers keep nothing.
 
         Each adapter on a 16-bit layer makes its own copy of the input, as autocast does of float32. Otherwise layers
@@ -396,7 +398,7 @@ class Need:
         dora = _DORA * sum(one.share * one.outputs for one in learning) if lora.use_dora else 0
         return width * (inputs + lora.r * len(learning) + dora) + mask
 
-    def _outputs(self, matrices: list[Matrix]) -> float:
+    def _output_bytes(self, matrices: list[Matrix]) -> float:
         """What attention and feed-forward layers keep of the outputs of linear layers.
 
         Queries, keys and values; the gate, its activation, and the factor that is multiplied by it. The output of
@@ -406,14 +408,14 @@ class Need:
         kept = sum(one.share * one.outputs for one in matrices if not one.to_residual)
         gates = sum(one.share * one.gate for one in matrices)
         activated = sum(one.share * one.activated for one in matrices)
-        steps = 3 * activated if self.shape.activation in _GELU_BY_HAND else 0
+        steps = 3 * activated if self.shape.activation in _UNFUSED_GELU else 0
         if self.shape.activation == "relu":  # keeps its output, which is the next layer's input
             steps -= sum(one.share * one.activated for one in matrices if not one.gate)
         answers = sum(one.inputs for one in matrices if one.ends_attention)
         own = answers if self._copies_inputs and self.setup.adapters else 0
         return width * (kept + gates + steps + own)
 
-    def _of_norms(self, norms: list[Norm]) -> float:
+    def _norm_bytes(self, norms: list[Norm]) -> float:
         """Inputs of norms, mostly in float32; and outputs, if they are then multiplied by trained weights.
 
         With frozen models on a CPU, a LayerNorm takes the 16-bit residual stream; autocast on a GPU converts it to 32.
@@ -422,18 +424,18 @@ class Need:
         as_it_came = not learns and self.setup.device == "CPU"
 
         def bytes_of(one: Norm) -> int:
-            came = self._norms_fused or (as_it_came and one.has_bias)
+            unconverted = self._norms_fused or (as_it_came and one.has_bias)
             kept = one.width * (2 if learns and not one.has_bias else 1)
-            return kept * (self.setup.compute_bytes if came else _FLOAT32)
+            return kept * (self.setup.compute_bytes if unconverted else _FLOAT32)
 
         return sum(map(bytes_of, norms))
 
-    def _of_dropout(self) -> float:
+    def _dropout_bytes(self) -> float:
         """Dropout masks of the two layers in each block that add to the residual stream."""
         width = self.setup.compute_bytes if self.setup.device == "CPU" else _MASK["GPU"]
         return 2 * self.shape.blocks * self.shape.hidden * width if self.shape.residual_dropout else 0
 
-    def _masks(self, one: Pass) -> float:
+    def _mask_bytes(self, one: Pass) -> float:
         """Masks of all pairs of positions. With a bias per head (ALiBi) they are made once, but cast in each block."""
         shape, pairs = self.shape, one.tokens * (self.rows.longest // self.rows.texts)
         if not shape.masked:
@@ -443,7 +445,7 @@ class Need:
         casts = shape.blocks if self._autocasts and self.setup.adapters is None else 1
         return self.setup.compute_bytes * pairs * shape.heads * casts
 
-    def _attention(self, one: Pass) -> float:
+    def _attention_bytes(self, one: Pass) -> float:
         """Scores of all pairs of positions. Most attention keeps none, except with dropout on a CPU, or if capped."""
         shape, pairs = self.shape, self.shape.heads * one.tokens * (self.rows.longest // self.rows.texts)
         if shape.scores_kept:

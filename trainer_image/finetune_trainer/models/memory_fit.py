@@ -23,16 +23,16 @@ from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import model_shape
 from finetune_trainer.models.memory import Device, Need, Rows, Setup
 
-_SURE = 0.95
+_CERTAIN_FRACTION = 0.95
 """Fraction of weights, gradients and optimizer that is certainly needed: their number is known."""
 
-_SURE_ACTIVATIONS = 0.5
+_CERTAIN_ACTIVATIONS = 0.5
 """The same for activations: kernels and models differ. An unknown architecture counts with 0."""
 
-_SPARE = 1.1
+_SAFETY_FACTOR = 1.1
 """Safety factor of an advised change."""
 
-_SHARE = 0.5
+_ASSUMED_LABELLED = 0.5
 """Fraction of a row's tokens that carry loss, if tokens were not counted."""
 
 _SIXTEEN_BITS = 2  # bytes
@@ -104,8 +104,8 @@ def judged(
     rows = _rows(spec, verdict, ranks, shape.positions)
     whole = Need(shape, Setup(spec.method, spec.adapters, most, room.device), rows)
     need = whole if judge(whole, room, spec).fits is not False else sharded(whole, ranks)
-    sure = replace(need, setup=replace(need.setup, compute_bytes=least))
-    return judge(need, room, spec), refusal(sure, room, spec) or measuring_refusal(sure, room, spec)
+    certain = replace(need, setup=replace(need.setup, compute_bytes=least))
+    return judge(need, room, spec), refusal(certain, room, spec) or measuring_refusal(certain, room, spec)
 
 
 def sharded(need: Need, ranks: int) -> Need:
@@ -124,18 +124,18 @@ def measuring_refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerE
     if need.setup.shards == 1 or spec.dataset.test is None or room.capacity is None:
         return None
     whole = need.setup.compute_bytes * need.shape.parameters
-    if _SURE * whole <= room.capacity:
+    if _CERTAIN_FRACTION * whole <= room.capacity:
         return None
     return TrainerError(
         Reason.INSUFFICIENT_MEMORY,
-        f"dataset.test: the tuned model is measured on {_one(room)}, where it takes {size(whole)} even after training; "
-        f"there are {size(room.capacity)}",
+        f"dataset.test: the tuned model is measured on {_device_in_words(room)}, where it takes {size(whole)} even "
+        f"after training; there are {size(room.capacity)}",
         "Remove dataset.test and measure the model where it is served, or use larger GPUs, and apply the job under a "
         "new name.",
     )
 
 
-def _one(room: Room) -> str:
+def _device_in_words(room: Room) -> str:
     return "one GPU" if room.device == "GPU" else "the pod"
 
 
@@ -213,12 +213,12 @@ def _rows(spec: FineTuneJobSpec, verdict: DatasetVerdict, ranks: int, positions:
     limit = row_limit(hyper, positions)
     longest = max((split.longest_row or limit for split in (verdict.train, verdict.validation) if split), default=limit)
     train, texts = verdict.train, 1 if spec.preference is None else 2
-    mean, labelled = float(texts * min(longest, limit)), _SHARE
+    mean, labelled = float(texts * min(longest, limit)), _ASSUMED_LABELLED
     if train and train.tokens and train.rows:
         mean = min(mean, train.tokens / train.rows)
         labelled = (train.completion_tokens or 0) / train.tokens
-    of_a_rank = math.ceil(hyper.batch_size / ranks)
-    return Rows(texts * min(longest, limit), mean, labelled, of_a_rank, hyper.micro_batch_size, texts)
+    rank_rows = math.ceil(hyper.batch_size / ranks)
+    return Rows(texts * min(longest, limit), mean, labelled, rank_rows, hyper.micro_batch_size, texts)
 
 
 def judge(need: Need, room: Room, spec: FineTuneJobSpec) -> MemoryUse:
@@ -247,11 +247,11 @@ def refusal(need: Need, room: Room, spec: FineTuneJobSpec) -> TrainerError | Non
         return None
     least = need.parts(need.smallest)
     activations = least.activations if need.shape.certain else 0
-    sure = _SURE * (least.fixed - least.overhead) + _SURE_ACTIVATIONS * activations
-    if sure <= room.capacity:
+    certain = _CERTAIN_FRACTION * (least.fixed - least.overhead) + _CERTAIN_ACTIVATIONS * activations
+    if certain <= room.capacity:
         return None
     shards = need.setup.shards
-    where = _one(room) if shards == 1 else f"each of {shards} that share the model out"
+    where = _device_in_words(room) if shards == 1 else f"each of {shards} that share the model out"
     message = (
         f"training takes about {size(least.total)} of memory on {where} even with the smallest passes "
         f"({size(least.weights + least.adapters)} weights, {size(least.gradients + least.optimizer)} gradients and "
@@ -266,15 +266,20 @@ def advice(need: Need, room: Room, spec: FineTuneJobSpec) -> str:
     limit = room.available if room.available is not None else room.capacity or 0
 
     def first(changes: Iterable[Change]) -> list[str]:
-        fitting = (text for text, changed in changes if _SPARE * changed.parts(changed.smallest).total <= limit)
+        fitting = (text for text, changed in changes if _SAFETY_FACTOR * changed.parts(changed.smallest).total <= limit)
         return list(islice(fitting, 1))
 
     bases = _smaller_bases(need)
-    enough = [*first(bases), *first(_more_ranks(need, spec)), *first(_fewer_rows(need, spec)), *first(_shorter(need))]
+    enough = [
+        *first(bases),
+        *first(_more_ranks(need, spec)),
+        *first(_fewer_rows(need, spec)),
+        *first(_shorter_rows(need)),
+    ]
     if not enough:
-        further = ((text, other) for text, base in bases for other in (*_fewer_rows(base, spec), *_shorter(base)))
+        further = ((text, other) for text, base in bases for other in (*_fewer_rows(base, spec), *_shorter_rows(base)))
         enough = first((f"{text} with {more}", changed) for text, (more, changed) in further)
-    gibibytes = math.ceil(_SPARE * need.parts(need.smallest).total / _GIB)
+    gibibytes = math.ceil(_SAFETY_FACTOR * need.parts(need.smallest).total / _GIB)
     more = f"a GPU with {gibibytes} GiB" if room.device == "GPU" else f"resources.memory: {gibibytes}Gi"
     if spec.resources.instance_type:
         more = f"a resources.instanceType with {gibibytes} GiB {'on each GPU' if room.device == 'GPU' else 'of memory'}"
@@ -303,8 +308,8 @@ def _more_ranks(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
     if setup.method == "QLoRA" or setup.device != "GPU" or spec.code or asked.instance_type:
         return  # an instance always trains on all its GPUs
     while (gpus := 2 * gpus) <= _MOST_GPUS and gpus * asked.nodes <= rows:
-        of_a_rank = replace(need.rows, per_step=math.ceil(rows / (gpus * asked.nodes)))
-        shared = replace(need, setup=replace(setup, shards=gpus * asked.nodes), rows=of_a_rank)
+        rank_rows = replace(need.rows, per_step=math.ceil(rows / (gpus * asked.nodes)))
+        shared = replace(need, setup=replace(setup, shards=gpus * asked.nodes), rows=rank_rows)
         yield f"resources.gpusPerNode: {gpus}", shared
 
 
@@ -316,7 +321,7 @@ def _fewer_rows(need: Need, spec: FineTuneJobSpec) -> Iterator[Change]:
             yield f"hyperparameters.microBatchSize: {rows}", replace(need, rows=replace(need.rows, per_pass=rows))
 
 
-def _shorter(need: Need) -> Iterator[Change]:
+def _shorter_rows(need: Need) -> Iterator[Change]:
     """Shorter rows, by powers of two."""
     texts = need.rows.texts
     tokens = 2 ** (max(1, need.rows.longest // texts - 1).bit_length() - 1)

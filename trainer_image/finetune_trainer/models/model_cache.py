@@ -12,7 +12,7 @@ from finetune_api.base_models import is_safe_name, step_for
 from finetune_api.reasons import Reason
 from finetune_api.words import counted
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.durable import no_file_in
+from finetune_trainer.storage.durable import special_file_in
 
 
 def model_path(cache: Path, name: str) -> Path:
@@ -72,12 +72,12 @@ def _require_readable(folder: Path, name: str) -> None:
     except PermissionError:
         closed = folder
     if closed is not None and closed.is_symlink() and not closed.exists():
-        said = f"{name}: {closed} in the model cache is a link to {closed.readlink()}, which is not there"
-        raise TrainerError(Reason.MODEL_UNUSABLE, said, _WHOLE)
+        message = f"{name}: {closed} in the model cache is a link to {closed.readlink()}, which is not there"
+        raise TrainerError(Reason.MODEL_UNUSABLE, message, _WHOLE)
     if closed is not None:
         step = f"Ask an admin to let everybody read the model cache, or user {os.geteuid()} (chmod -R a+rX)."
-        said = f"{name}: {closed} in the model cache does not let it be read (Permission denied)"
-        raise TrainerError(Reason.ACCESS_DENIED, said, f"{step} Then try again (in a cluster by spec.retryNonce).")
+        message = f"{name}: {closed} in the model cache does not let it be read (Permission denied)"
+        raise TrainerError(Reason.ACCESS_DENIED, message, f"{step} Then try again (in a cluster by spec.retryNonce).")
 
 
 def require_files(folder: Path) -> None:
@@ -86,9 +86,9 @@ def require_files(folder: Path) -> None:
     Raises:
         TrainerError: ModelUnusable.
     """
-    if (other := no_file_in(folder)) is not None:
-        said = f"the model in {folder} cannot be used: {other.name} is a pipe or a device, not a file"
-        raise TrainerError(Reason.MODEL_UNUSABLE, said, _FILE_STEP)
+    if (other := special_file_in(folder)) is not None:
+        message = f"the model in {folder} cannot be used: {other.name} is a pipe or a device, not a file"
+        raise TrainerError(Reason.MODEL_UNUSABLE, message, _FILE_STEP)
 
 
 def models_in(cache: Path | str) -> list[str]:

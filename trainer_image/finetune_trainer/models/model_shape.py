@@ -27,17 +27,17 @@ _TO_RESIDUAL = frozenset(
 )
 _GATES = frozenset({"gate_proj", "wi_0", "w1"})
 _ACTIVATED = frozenset({"fc1", "c_fc", "fc_in", "dense_h_to_4h", "wi"})
-_GATES_WITH_UP = frozenset({"gate_up_proj"})
-_NO_LINEAR = ("relative_attention_bias", "embed", "conv")
+_FUSED_GATES = frozenset({"gate_up_proj"})
+_NOT_LINEAR = ("relative_attention_bias", "embed", "conv")
 _TRANSPOSED = frozenset({"gpt2"})
-_BY_HAND = frozenset({"bloom", "codegen", "gpt_neo", "gptj", "mpt"})
+_UNFUSED_ATTENTION = frozenset({"bloom", "codegen", "gpt_neo", "gptj", "mpt"})
 """Model types whose attention transformers computes step by step, without a fused kernel."""
-_MASKED = frozenset({"falcon"})
+_EXPLICIT_MASK = frozenset({"falcon"})
 """Model types that pass attention a mask of all pairs of positions even if nothing is masked."""
 _RESIDUAL_DROPOUTS = ("resid_pdrop", "dropout", "hidden_dropout")
 _DROPOUTS = ("dropout_rate", "attn_pdrop", "attention_dropout", "attn_dropout")
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts")
-_ODD = ("experts", "A_log", "conv1d", "vision")
+_UNCOUNTED = ("experts", "A_log", "conv1d", "vision")
 """Parts of tensor names whose layers keep other activations than assumed here."""
 _HEADS = ("num_attention_heads", "num_heads", "n_head", "encoder_attention_heads")
 _ACTIVATIONS = ("dense_act_fn", "feed_forward_proj", "hidden_act", "activation_function", "hidden_activation")
@@ -84,7 +84,7 @@ class Matrix:
     @property
     def gate(self) -> int:
         """Width of the gate in its output; 0 if there is none."""
-        if self.name in _GATES_WITH_UP:
+        if self.name in _FUSED_GATES:
             return self.outputs // 2
         return self.outputs if self.name in _GATES else 0
 
@@ -192,7 +192,7 @@ def _shape(config: Mapping[str, Any], tensors: Tensors, *, certain: bool) -> Mod
     experts = _first(text, "num_experts_per_tok", "num_experts_per_token"), _first(text, *_EXPERTS)
     found = (_matrix(name, shape, flip=flip, experts=experts) for name, shape in tensors.items())
     matrices = tuple(one for one in found if one)
-    odd = any(part in name for name in tensors for part in _ODD) or "vision_config" in config
+    has_uncounted = any(part in name for name in tensors for part in _UNCOUNTED) or "vision_config" in config
     return ModelShape(
         parameters=_parameters(config, tensors),
         matrices=matrices,
@@ -204,11 +204,11 @@ def _shape(config: Mapping[str, Any], tensors: Tensors, *, certain: bool) -> Mod
         activation=str(next((text[name] for name in _ACTIVATIONS if text.get(name)), "")),
         is_encoder_decoder=bool(config.get("is_encoder_decoder")),
         scores_kept=bool(text.get("attn_logit_softcapping")),
-        scores_by_hand=config.get("model_type") in _BY_HAND,
+        scores_by_hand=config.get("model_type") in _UNFUSED_ATTENTION,
         biased=any("relative_attention_bias" in name for name in tensors),
         dropout=float(next((text[name] for name in _DROPOUTS if text.get(name)), 0)),
-        certain=certain and not odd,
-        masked=config.get("model_type") in _MASKED,
+        certain=certain and not has_uncounted,
+        masked=config.get("model_type") in _EXPLICIT_MASK,
         alibi=bool(text.get("alibi")),
         positions=positions_of(config),
         residual_dropout=float(next((text[name] for name in _RESIDUAL_DROPOUTS if text.get(name)), 0)),
@@ -227,15 +227,15 @@ def _parameters(config: Mapping[str, Any], tensors: Tensors) -> int:
 
 def _matrix(name: str, shape: tuple[int, ...], *, flip: bool, experts: tuple[int, int]) -> Matrix | None:
     """The linear layer of a weight tensor. `experts`: how many experts a token uses, and how many there are."""
-    if not _BLOCK.match(name) or len(shape) not in (2, 3) or any(part in name for part in _NO_LINEAR):
+    if not _BLOCK.match(name) or len(shape) not in (2, 3) or any(part in name for part in _NOT_LINEAR):
         return None
-    of_experts, (used, there) = "experts." in name and "shared" not in name, experts
-    share = used / there if of_experts and there else 1.0
+    is_expert, (used, there) = "experts." in name and "shared" not in name, experts
+    share = used / there if is_expert and there else 1.0
     path, in_encoder = name.removesuffix(".weight"), bool(_ENCODER.search(name))
     if len(shape) == 3:
-        return Matrix(path, shape[1], shape[2], in_encoder, share * shape[0], is_layer=False) if of_experts else None
+        return Matrix(path, shape[1], shape[2], in_encoder, share * shape[0], is_layer=False) if is_expert else None
     outputs, inputs = (shape[1], shape[0]) if flip else shape
-    return Matrix(path, outputs, inputs, in_encoder, share, is_layer=not of_experts)  # experts load as one tensor
+    return Matrix(path, outputs, inputs, in_encoder, share, is_layer=not is_expert)  # experts load as one tensor
 
 
 def _norms(tensors: Tensors, matrices: Iterable[Matrix]) -> Iterable[Norm]:
@@ -245,5 +245,5 @@ def _norms(tensors: Tensors, matrices: Iterable[Matrix]) -> Iterable[Norm]:
         found = _BLOCK.match(name)
         if found is None or len(shape) != 1 or name.endswith(".bias") or not _NORM.search(found.group(3)):
             continue
-        of_heads = outputs.get(name.removesuffix("_norm.weight") + "_proj", shape[0])
-        yield Norm(of_heads, bool(_ENCODER.search(name)), f"{name.removesuffix('weight')}bias" in tensors)
+        norm_width = outputs.get(name.removesuffix("_norm.weight") + "_proj", shape[0])
+        yield Norm(norm_width, bool(_ENCODER.search(name)), f"{name.removesuffix('weight')}bias" in tensors)

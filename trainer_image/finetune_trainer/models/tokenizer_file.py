@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from finetune_trainer.data.tokenizer.chat_tokenizer import filed_tokens, is_encoder_decoder
+from finetune_trainer.data.tokenizer.chat_tokenizer import is_encoder_decoder, tokenizer_from_files
 
 _TEXTS = (" two  spaces", "don't: \n\n\t12345", "Éé e\u0301 \ufb01 \u2460 \uff21 你好 🙂")
-_AROUND = "x{0} y{0}\nz{0}[w]"
+_AROUND_SPECIAL = "x{0} y{0}\nz{0}[w]"
 """Words right after a special token, and separated by white space."""
 
 
@@ -36,19 +36,19 @@ def loaded(folder: Path, *, trust_remote_code: bool) -> Any:
         with suppress(Exception):  # the error of the named class is closer to the cause
             return PreTrainedTokenizerFast.from_pretrained(folder)
         raise
-    return _by_its_file(tokenizer, folder)
+    return _matching_file(tokenizer, folder)
 
 
 def _names_a_known_class(folder: Path) -> bool:
     """Whether it names a tokenizer class that is not part of the folder's own code."""
     try:
-        said = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return isinstance(said, dict) and isinstance(said.get("tokenizer_class"), str) and "auto_map" not in said
+    return isinstance(config, dict) and isinstance(config.get("tokenizer_class"), str) and "auto_map" not in config
 
 
-def _by_its_file(tokenizer: Any, folder: Path) -> Any:
+def _matching_file(tokenizer: Any, folder: Path) -> Any:
     """The loaded tokenizer, or one of the generic class if it encodes texts differently from the file.
 
     Raises:
@@ -58,14 +58,14 @@ def _by_its_file(tokenizer: Any, folder: Path) -> Any:
 
     if type(tokenizer) is PreTrainedTokenizerFast or not (folder / "tokenizer.json").is_file():
         return tokenizer
-    if getattr(tokenizer, "is_fast", False) and _reads_alike(tokenizer.backend_tokenizer, folder):
+    if getattr(tokenizer, "is_fast", False) and _encodes_alike(tokenizer.backend_tokenizer, folder):
         return tokenizer
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
-def _reads_alike(backend: Any, folder: Path) -> bool:
-    filed, special_tokens = filed_tokens(folder)
+def _encodes_alike(backend: Any, folder: Path) -> bool:
+    from_files, special_tokens = tokenizer_from_files(folder)
     around = is_encoder_decoder(folder)  # only there does the tokenizer itself add special tokens
-    texts = [*_TEXTS, *(_AROUND.format(token) for token in special_tokens.values())]
-    both = [[one.encode(text, add_special_tokens=around).ids for text in texts] for one in (filed, backend)]
-    return both[0] == both[1] and all(filed.decode(ids) == backend.decode(ids) for ids in both[0])
+    texts = [*_TEXTS, *(_AROUND_SPECIAL.format(token) for token in special_tokens.values())]
+    both = [[one.encode(text, add_special_tokens=around).ids for text in texts] for one in (from_files, backend)]
+    return both[0] == both[1] and all(from_files.decode(ids) == backend.decode(ids) for ids in both[0])

@@ -14,11 +14,11 @@ from finetune_trainer.storage import lfs
 
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
-_SOMEWHERE = "its safetensors"
+_UNKNOWN_FILE = "its safetensors"
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 """Dtypes of unquantized weights, as named by safetensors."""
-_BYTES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
-_NO_REALS = frozenset({"BOOL", "I16", "U16", "I32", "U32", "I64", "U64", "C64"})
+_BYTE_DTYPES = frozenset({"I8", "U8", "F8_E4M3", "F8_E5M2", "F8_E8M0"})
+_NON_REAL_DTYPES = frozenset({"BOOL", "I16", "U16", "I32", "U32", "I64", "U64", "C64"})
 _HEADER_LIMIT = 100 * 2**20  # the limit of safetensors itself
 
 _STATE = re.compile(r"(.+\.weight)\.quant_state\.bitsandbytes__\w+")
@@ -43,10 +43,10 @@ def is_named(folder: Path) -> bool:
 
 def _index(folder: Path) -> dict[str, str]:
     """The index: tensor name to file name."""
-    said = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
-    if not isinstance(said["metadata"], dict):  # transformers reads this first
+    index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
+    if not isinstance(index["metadata"], dict):  # transformers reads this first
         raise TypeError
-    found: dict[str, str] = said["weight_map"]
+    found: dict[str, str] = index["weight_map"]
     return found
 
 
@@ -101,18 +101,18 @@ def _content(path: Path, entry: dict[str, Any]) -> bytes:
 
 def stored_in_bytes(folder: Path) -> str | None:
     """A weight matrix whose numbers are stored in a byte or less each; None if there is none."""
-    return _stored_as(folder, _BYTES)
+    return _stored_as(folder, _BYTE_DTYPES)
 
 
-def stored_as_no_reals(folder: Path) -> str | None:
+def stored_as_non_reals(folder: Path) -> str | None:
     """The same for integers, booleans and complex numbers."""
-    return _stored_as(folder, _NO_REALS)
+    return _stored_as(folder, _NON_REAL_DTYPES)
 
 
-def _stored_as(folder: Path, kinds: frozenset[str]) -> str | None:
+def _stored_as(folder: Path, dtypes: frozenset[str]) -> str | None:
     try:
         entries = entries_in(folder).items()
-        return next((name for name, entry in entries if name.endswith("weight") and entry["dtype"] in kinds), None)
+        return next((name for name, entry in entries if name.endswith("weight") and entry["dtype"] in dtypes), None)
     except UNREADABLE:
         return None
 
@@ -130,20 +130,20 @@ def floats_of(folder: Path, but: frozenset[str] = frozenset()) -> Iterator[tuple
 def file_of(folder: Path, tensor: str) -> str:
     """The file that contains this tensor, for messages."""
     try:
-        return next((path.name for path in weight_files(folder) if tensor in header(path)), _SOMEWHERE)
+        return next((path.name for path in weight_files(folder) if tensor in header(path)), _UNKNOWN_FILE)
     except UNREADABLE:
-        return _SOMEWHERE
+        return _UNKNOWN_FILE
 
 
-def promised_in(folder: Path, tensor: str) -> str:
+def indexed_file(folder: Path, tensor: str) -> str:
     """The file that should contain this tensor according to the index, for messages."""
     try:
-        return _index(folder).get(tensor, _SOMEWHERE)
+        return _index(folder).get(tensor, _UNKNOWN_FILE)
     except UNREADABLE:
-        return _SOMEWHERE
+        return _UNKNOWN_FILE
 
 
-def unwritten(folder: Path, tensors: Collection[str]) -> bool:
+def index_names_others(folder: Path, tensors: Collection[str]) -> bool:
     """Whether the index names tensors that are not among these, which the files contain.
 
     Raises:
@@ -159,10 +159,10 @@ def damaged(folder: Path) -> str | None:
         files = weight_files(folder)
     except UNREADABLE:
         return f"{_INDEX} is not an index of files of weights"
-    return next((wrong for path in files if (wrong := _wrong_with(path))), None)
+    return next((wrong for path in files if (wrong := _damage(path))), None)
 
 
-def _wrong_with(path: Path) -> str | None:
+def _damage(path: Path) -> str | None:
     if not path.is_file():
         return f"{path.name} is missing"
     try:
@@ -172,6 +172,6 @@ def _wrong_with(path: Path) -> str | None:
     except OSError as error:
         return f"{path.name} cannot be read ({error.strerror})"
     except UNREADABLE:
-        return lfs.in_words(path) if lfs.is_pointer(path) else f"{path.name} has no header of safetensors"
+        return lfs.problem(path) if lfs.is_pointer(path) else f"{path.name} has no header of safetensors"
     size = path.stat().st_size
     return None if size == length else f"{path.name} has {size} bytes, its header speaks of {length}"

@@ -3,7 +3,7 @@
     keeping ─▶ snapshots                      the output folder, and its copies in a store during the run
     finished                                  results of an earlier attempt
     artifact, merge ─▶ model_card             the tuned model, written atomically
-      loss_plot                               its curves
+    loss_plot                                 its loss curves
     pushes ─▶ registry ─▶ model_pack          pushes to an OCI registry
            └▶ hub                             or to a hub
 

@@ -38,10 +38,10 @@ from finetune_trainer.models.loaded_weights import first_not_finite
 from finetune_trainer.output import model_card
 from finetune_trainer.storage.durable import (
     bytes_of,
-    manifest_now,
-    of_volume,
+    read_manifest_or_raise,
     remove_unfinished,
     sha256_of,
+    volume_error,
     whole_folder,
 )
 
@@ -80,9 +80,9 @@ def finished(job: TrainerJob) -> Finished | None:
     folder = folder_of(job)
     remove_unfinished(folder.parent)
     try:
-        manifest = manifest_now(folder)
+        manifest = read_manifest_or_raise(folder)
     except OSError as error:
-        raise of_volume(f"{folder} holds a tuned model that cannot be read", error) from error
+        raise volume_error(f"{folder} holds a tuned model that cannot be read", error) from error
     if manifest is None:
         return None
     result = json.loads((folder / "result.json").read_text(encoding="utf-8"))
@@ -212,10 +212,3 @@ def _reference(job: TrainerJob) -> ArtifactRef:
 def _adapter_config(folder: Path) -> dict[str, Any] | None:
     path = folder / "adapter_config.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-
-
-def loss_svg(record: metrics.Metrics, job: TrainerJob) -> str:
-    """Both loss curves."""
-    from finetune_trainer.output.loss_plot import draw
-
-    return draw(record, title=f"{job.spec.model_ref.name} · {job.spec.base_model} · {job.spec.method}")

@@ -6,7 +6,7 @@ from pathlib import Path
 from finetune_api.push import PushToHub
 from finetune_trainer.output.model_pack import pack
 from finetune_trainer.output.registry import PushError
-from finetune_trainer.storage.store_errors import status_of, why_silent
+from finetune_trainer.storage.store_errors import status_of, why_unreachable
 
 _REFUSALS = {
     401: "it does not accept the token, or there is none",
@@ -29,8 +29,8 @@ def push_to_hub(asked: PushToHub, token: str | None, folder: Path) -> str:
     except Exception as error:
         status = status_of(error)
         known = _REFUSALS.get(status or 0, type(error).__name__).format(repository=asked.repository)
-        said = f"{known}, status {status}" if status else why_silent(error)
-        raise PushError(f"the hub does not take it ({said})") from error
+        message = f"{known}, status {status}" if status else why_unreachable(error)
+        raise PushError(f"the hub does not take it ({message})") from error
 
 
 def _commit(asked: PushToHub, token: str | None, folder: Path) -> str:

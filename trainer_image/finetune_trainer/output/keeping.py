@@ -93,7 +93,8 @@ class StoredOutput(OutputFolder):
         if not self._fence.take():
             raise Interrupted
         finished = artifact_store.newest(self._store)
-        self._name_artifact(finished or artifact_folder(self.job.attempt))
+        name = finished or artifact_folder(self.job.attempt)
+        self.job = self.job.model_copy(update={"artifact_uri": f"{self._ref.uri}/{name}"})
         if finished:
             artifact_store.fetch(self._store, finished, Path(self.job.output) / ARTIFACT_FOLDER)
             self._forget()  # if that attempt was killed right after, its snapshots are still there
@@ -135,9 +136,6 @@ class StoredOutput(OutputFolder):
             self._snapshots.forget()
 
         self._tried("what is not needed any more stays in the store", forget)
-
-    def _name_artifact(self, name: str) -> None:
-        self.job = self.job.model_copy(update={"artifact_uri": f"{self._ref.uri}/{name}"})
 
     def _run(self) -> None:
         while not self._stop.wait(PERIOD_SECONDS):

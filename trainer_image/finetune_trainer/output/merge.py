@@ -55,12 +55,12 @@ def _added(apart: Any) -> Any:
     try:
         return apart.merge_and_unload(safe_merge=True)
     except (ValueError, RuntimeError) as error:
-        said = first_line(error)
-        if "NaN" in said:  # from peft's message; a float16 base overflows above 65,504
+        message = first_line(error)
+        if "NaN" in message:  # from peft's message; a float16 base overflows above 65,504
             raise _refused("added to the base model's it makes weights that are not finite numbers") from error
-        if "merg" not in said.lower():  # for example, out of memory
+        if "merg" not in message.lower():  # for example, out of memory
             raise
-        raise _refused(f"peft says: {said.rstrip('.')}") from error
+        raise _refused(f"peft says: {message.rstrip('.')}") from error
 
 
 def _forget(tuned: Any) -> None:

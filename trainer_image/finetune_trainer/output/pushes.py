@@ -24,10 +24,10 @@ def require_keys(push: Push | None) -> None:
         _require_entry(push.oci, push.oci.secret_ref.name, os.environ[REGISTRY_KEYS_VARIABLE])
     if push and push.hugging_face and not os.environ.get(HUB_TOKEN_VARIABLE, "-").strip():
         key = push.hugging_face.token_secret_ref
-        said = f"spec.artifact.push.huggingFace.tokenSecretRef: the key {key.key} of Secret {key.name} is empty"
+        message = f"spec.artifact.push.huggingFace.tokenSecretRef: the key {key.key} of Secret {key.name} is empty"
         raise TrainerError(
             Reason.SPEC_INVALID,
-            said,
+            message,
             "Put a token into it that may write, and try again (in a cluster by spec.retryNonce).",
         )
 
@@ -38,15 +38,15 @@ def _require_entry(asked: PushToRegistry, secret: str, config: str) -> None:
         if keys_for(host, config) is not None:
             return
         others = ", ".join(sorted(entries_of(config))) or "no registry"
-        said = f"Secret {secret} has credentials for {others}, and none for {host}"
+        message = f"Secret {secret} has credentials for {others}, and none for {host}"
     except PushError as error:
-        said = f"Secret {secret}: {error}"
+        message = f"Secret {secret}: {error}"
     step = (
         f"Delete it and create it again: kubectl create secret docker-registry {secret} --docker-server={host} "
         "--docker-username=… --docker-password=…; then try again (in a cluster by spec.retryNonce). A registry that "
         "asks for no keys needs no secretRef."
     )
-    raise TrainerError(Reason.SPEC_INVALID, f"spec.artifact.push.oci.secretRef: {said}", step)
+    raise TrainerError(Reason.SPEC_INVALID, f"spec.artifact.push.oci.secretRef: {message}", step)
 
 
 def push_all(push: Push | None, folder: Path) -> list[Pushed]:
@@ -59,7 +59,7 @@ def _pushed(push: Push, folder: Path) -> Iterator[Pushed]:
         try:
             yield Pushed(target=push.oci.uri, revision=_to_registry(push.oci, folder))
         except PushError as error:
-            step = "Check artifact.push.oci: uri, Secret, the way out; then push it with `finetune-trainer push`."
+            step = "Check artifact.push.oci: uri, Secret, egress; then push it with `finetune-trainer push`."
             yield _failed(push.oci.uri, error, step)
     if push.hugging_face is not None:
         target = f"hf://{push.hugging_face.repository}"
@@ -67,7 +67,7 @@ def _pushed(push: Push, folder: Path) -> Iterator[Pushed]:
             token = os.environ.get(HUB_TOKEN_VARIABLE, "").strip() or None
             yield Pushed(target=target, revision=push_to_hub(push.hugging_face, token, folder))
         except PushError as error:
-            step = "Check artifact.push.huggingFace: repository, token, the way out; then `finetune-trainer push`."
+            step = "Check artifact.push.huggingFace: repository, token, egress; then `finetune-trainer push`."
             yield _failed(target, error, step)
 
 

@@ -18,7 +18,7 @@ from urllib.parse import urljoin
 import httpx
 
 from finetune_trainer.output.model_pack import IMAGE_MANIFEST, digest_of, pack
-from finetune_trainer.storage.store_errors import NO_TLS, why_silent
+from finetune_trainer.storage.store_errors import NO_TLS, why_unreachable
 
 T = TypeVar("T")
 
@@ -180,10 +180,10 @@ class Registry:
                 raise PushError(f"the registry does not take {what} (status {error.status})") from error
             except (httpx.TransportError, _BusyError) as error:
                 if tried == TRIES:
-                    said = f"status {error.status}" if isinstance(error, _BusyError) else why_silent(error)
-                    if said == NO_TLS:
-                        said += "; plainHTTP: true (--plain-http) is for a registry without it"
-                    raise PushError(f"the registry does not answer as it should for {what} ({said})") from error
+                    message = f"status {error.status}" if isinstance(error, _BusyError) else why_unreachable(error)
+                    if message == NO_TLS:
+                        message += "; plainHTTP: true (--plain-http) is for a registry without it"
+                    raise PushError(f"the registry does not answer as it should for {what} ({message})") from error
             except OSError as error:  # from the file: httpx's errors are none
                 raise PushError(f"{what} cannot be read: {error.strerror}") from error
             time.sleep(PAUSE_SECONDS * 2 ** (tried - 1))
@@ -196,7 +196,7 @@ def _upload_to(begun: httpx.Response) -> httpx.URL:
     except (ValueError, httpx.InvalidURL) as error:
         raise PushError("the registry names no place to upload to") from error
     if begun.url.scheme == "https" != place.scheme:
-        raise PushError("the registry wants the model sent without TLS")
+        raise PushError("the registry asks for the model to be sent without TLS")
     return place
 
 
@@ -253,7 +253,7 @@ class _Keys(httpx.Auth):
         said = dict(re.findall(r'(\w+)="([^"]*)"', asked))
         realm = said.get("realm", "")
         if not realm.startswith("https://") and self._root.scheme == "https":
-            raise PushError("the registry wants its keys sent without TLS")
+            raise PushError("the registry asks for its keys to be sent without TLS")
         query = {name: said[name] for name in ("service", "scope") if name in said}
         header = {"Authorization": self._basic} if self._basic else {}
         return httpx.Request("GET", realm, params=query, headers=header)

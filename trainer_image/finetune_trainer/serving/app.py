@@ -33,7 +33,7 @@ _PLAIN = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @dataclass
-class Room:
+class ModelHolder:
     """Holds the model once it is loaded; until then `problem` says why there is none."""
 
     served: Served | None = None
@@ -52,24 +52,24 @@ class Room:
         return self.served
 
 
-def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False) -> FastAPI:
+def build_app(holder: ModelHolder, key: KeyFile | None = None, *, sagemaker: bool = False) -> FastAPI:
     """The application. With `key`, the /v1 routes require it; `sagemaker` adds /ping and /invocations."""
     title = "finetune-trainer serve"
     app = FastAPI(title=title, docs_url=None, redoc_url=None, openapi_url=None, redirect_slashes=False)
     metrics = ServerMetrics(
-        waiting=lambda: room.served.engine.waiting if room.served else 0,
-        running=lambda: room.served.engine.running if room.served else 0,
+        waiting=lambda: holder.served.engine.waiting if holder.served else 0,
+        running=lambda: holder.served.engine.running if holder.served else 0,
     )
     app.add_middleware(CountRequests, metrics=metrics)
-    app.add_middleware(_PlainPaths)
-    routes = _Routes(room, key, metrics)
-    for path, told in (
+    app.add_middleware(_NormalisedPaths)
+    routes = _Routes(holder, key, metrics)
+    for path, route in (
         ("/health", routes.health),
         ("/metrics", routes.metrics),
         ("/v1/models", routes.models),
         ("/v1/models/{name:path}", routes.model),
     ):
-        app.api_route(path, methods=["GET", "HEAD"])(told)
+        app.api_route(path, methods=["GET", "HEAD"])(route)
     app.post("/v1/chat/completions")(routes.chat)
     app.post("/v1/completions")(routes.completions)
     if sagemaker:
@@ -77,12 +77,12 @@ def build_app(room: Room, key: KeyFile | None = None, *, sagemaker: bool = False
         app.post("/invocations")(routes.invocations)
     app.add_exception_handler(ApiError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_route)
-    app.add_exception_handler(ClientDisconnect, _forget)
-    app.add_exception_handler(Exception, _own_up)
+    app.add_exception_handler(ClientDisconnect, _client_left)
+    app.add_exception_handler(Exception, _internal_error)
     return app
 
 
-class _PlainPaths:
+class _NormalisedPaths:
     """ASGI middleware that ignores double and trailing slashes in paths, common in concatenated URLs.
 
     FastAPI would redirect, which curl does not follow, and other clients follow without the body.
@@ -101,15 +101,15 @@ class _PlainPaths:
 class _Routes:
     """One method per route."""
 
-    def __init__(self, room: Room, key: KeyFile | None, metrics: ServerMetrics) -> None:
-        self._room = room
+    def __init__(self, holder: ModelHolder, key: KeyFile | None, metrics: ServerMetrics) -> None:
+        self._holder = holder
         self._key = key
         self._metrics = metrics
 
     async def health(self) -> JSONResponse:
         """200 once the model has answered and while it works; otherwise 503 with the state."""
         try:
-            served = self._room.require()
+            served = self._holder.require()
         except ApiError as error:
             return JSONResponse({"status": "unavailable", "reason": error.message}, 503)
         return JSONResponse({"status": "ok", "model": served.name})
@@ -121,12 +121,12 @@ class _Routes:
     async def models(self, request: Request) -> JSONResponse:
         """The one model that is served."""
         self._check_key(request)
-        return JSONResponse({"object": "list", "data": [model_card(self._room.require())]})
+        return JSONResponse({"object": "list", "data": [model_card(self._holder.require())]})
 
     async def model(self, request: Request, name: str) -> JSONResponse:
         """One model by name."""
         self._check_key(request)
-        served = self._room.require()
+        served = self._holder.require()
         if name != served.name:
             raise api_errors.wrong_model(name, served.name)
         return JSONResponse(model_card(served))
@@ -242,7 +242,7 @@ class _Routes:
 
     def _admit(self, request: Request) -> Served:
         self._check_key(request)
-        return self._room.require()
+        return self._holder.require()
 
     def _check_key(self, request: Request) -> None:
         if self._key is not None and not self._key.accepts(request.headers.get("authorization")):
@@ -324,11 +324,11 @@ async def _refuse_route(request: Request, error: Exception) -> JSONResponse:
     return await _refuse(request, ApiError(error.status_code, f"{request.method}: {error.detail}"))
 
 
-async def _forget(_: Request, __: Exception) -> Response:
+async def _client_left(_: Request, __: Exception) -> Response:
     """The client disconnected during its request."""
     return Response(status_code=_CLIENT_LEFT)
 
 
-async def _own_up(request: Request, _: Exception) -> JSONResponse:
+async def _internal_error(request: Request, _: Exception) -> JSONResponse:
     """An unexpected error; uvicorn logs the traceback."""
     return await _refuse(request, api_errors.bug())

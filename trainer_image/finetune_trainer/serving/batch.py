@@ -32,7 +32,7 @@ class Row:
     cached: int = 0
     """Tokens whose keys and values are cached."""
     generated: list[int] = field(default_factory=list)
-    untold: list[Likelihood] = field(default_factory=list)
+    unsent: list[Likelihood] = field(default_factory=list)
     """Log probabilities of generated tokens that were not sent yet, if requested."""
 
     @property
@@ -82,7 +82,7 @@ class Batch:
     def start(self, row: Row) -> None:
         """Add a row; `read` then reads its prompt, and its answer so far if it was dropped before its end."""
         row.cached = 0
-        self._reading = (row, new_cache() if self._can_join else _cache_of_its_own(self._model))
+        self._reading = (row, new_cache() if self._can_join else _own_cache(self._model))
 
     def read(self) -> Row | None:
         """Read the next portion of the current prompt; returns the row, with its next token, after the last portion."""
@@ -164,7 +164,7 @@ def choose(rows: Sequence[Row], logits: torch.Tensor) -> None:
         else:
             row.generated.append(row.sampler.choose(logits[index].float().cpu()))
         if row.ask.likeliest is not None:
-            row.untold.append(likelihood(logits[index].float().cpu(), row.generated[-1], row.ask.likeliest))
+            row.unsent.append(likelihood(logits[index].float().cpu(), row.generated[-1], row.ask.likeliest))
 
 
 def cache_name(model: Any) -> str | None:
@@ -176,7 +176,7 @@ def cache_name(model: Any) -> str | None:
     return next((name for name in known if name in _parameters(model)), None)
 
 
-def _cache_of_its_own(model: Any) -> Any:
+def _own_cache(model: Any) -> Any:
     """The cache that `generate` would create; None if the model creates its state itself (MiniMax)."""
     takes_one: bool = model._supports_default_dynamic_cache()  # noqa: SLF001 - transformers has no public way to ask
     return DynamicCache(config=model.config) if takes_one else None

@@ -116,8 +116,8 @@ class Engine:
         self._admit()
         first = self._batch.read()
         if first:
-            self._tell([first])
-        self._tell(self._batch.step())
+            self._send([first])
+        self._send(self._batch.step())
 
     def _drop_cancelled(self) -> None:
         self._drop([row for row in self._batch.rows if row.ask.cancelled])
@@ -156,20 +156,20 @@ class Engine:
         longest = max(one.tokens + min(one.left, _AHEAD) for one in rows)
         return len(rows) == 1 or (len(rows) <= self._capacity.rows and len(rows) * longest <= self._capacity.tokens)
 
-    def _tell(self, rows: Sequence[Row]) -> None:
+    def _send(self, rows: Sequence[Row]) -> None:
         """Send each row's newest token, and drop rows that ended."""
-        ended = [row for row in rows if self._pass_on(row)]
+        ended = [row for row in rows if self._send_newest(row)]
         self._drop(ended)
 
-    def _pass_on(self, row: Row) -> bool:
+    def _send_newest(self, row: Row) -> bool:
         """Send a row's newest token; returns whether the row has ended."""
         text, count = self._texts[row], len(row.generated)
         ended = row.generated[-1] in self._ends
         shown = "" if ended else text.add(row.generated[-1])
-        if ended and row.untold:
-            row.untold.pop()  # the token that ends an answer does not belong to its text
+        if ended and row.unsent:
+            row.unsent.pop()  # the token that ends an answer does not belong to its text
         if text.in_opening:
-            row.untold.clear()
+            row.unsent.clear()
         finish: FinishReason | None = "stop" if ended or text.stopped else None
         if finish is None and count >= row.ask.max_tokens:
             finish = "length"
@@ -177,8 +177,8 @@ class Engine:
             shown += text.end()
             finish = "stop" if text.stopped else finish
         if shown or finish:
-            _tell_safely(row.ask.tell, Piece(shown, count, tuple(row.untold), finish))
-            row.untold.clear()
+            _send_safely(row.ask.tell, Piece(shown, count, tuple(row.unsent), finish))
+            row.unsent.clear()
         return finish is not None
 
     def _drop(self, rows: Sequence[Row]) -> None:
@@ -199,10 +199,10 @@ class Engine:
                 self._waiting.clear()
         for row in rows:
             self._texts.pop(row, None)
-            _tell_safely(row.ask.tell, Piece(failed=True))
+            _send_safely(row.ask.tell, Piece(failed=True))
 
 
-def _tell_safely(tell: Callable[[Piece], None], piece: Piece) -> None:
+def _send_safely(tell: Callable[[Piece], None], piece: Piece) -> None:
     try:
         tell(piece)
     except RuntimeError:  # the listener's event loop is closed: the client left

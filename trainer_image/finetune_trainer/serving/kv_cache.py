@@ -14,7 +14,7 @@ from transformers.cache_utils import Cache, DynamicLayer
 _ROOM = 64  # minimum number of positions allocated in advance
 
 
-class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call] # half of transformers is typed
+class BufferedLayer(DynamicLayer):  # type: ignore[no-untyped-call] # half of transformers is typed
     """A layer's keys and values, [rows, heads, positions, width] each, in buffers with spare positions."""
 
     def __init__(self, **kwargs: Any) -> None:
@@ -52,11 +52,11 @@ class RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call] # half of trans
             grown[:, :, : self._length] = self._buffers[which][:, :, : self._length]
         return grown
 
-    def let_go(self) -> None:
+    def free(self) -> None:
         """Free the buffers."""
         self.keys = self.values = self._buffers = None
 
-    def fill(self, rows: Sequence[tuple["RoomyLayer", int, int]], length: int) -> None:
+    def fill(self, rows: Sequence[tuple["BufferedLayer", int, int]], length: int) -> None:
         """Copy rows (layer, its row, its tokens), right-aligned at `length`."""
         like = rows[0][0].filled()
         self.lazy_initialization(*like)
@@ -81,7 +81,7 @@ class RowSource:
 
 def new_cache() -> Cache:
     """An empty cache; layers are created when the model first writes to them."""
-    return Cache(layer_class_to_replicate=RoomyLayer)
+    return Cache(layer_class_to_replicate=BufferedLayer)
 
 
 def assemble(rows: Sequence[RowSource]) -> Cache:
@@ -90,13 +90,13 @@ def assemble(rows: Sequence[RowSource]) -> Cache:
     Each layer is freed as soon as its rows are copied: two complete caches would not fit into memory.
     """
     length = max(row.tokens for row in rows)
-    layers = [RoomyLayer() for _ in rows[0].cache.layers]
+    layers = [BufferedLayer() for _ in rows[0].cache.layers]
     for index, layer in enumerate(layers):
         sources = [(row.cache.layers[index], row.row, row.tokens) for row in rows]
         if sources[0][0].is_initialized:  # layers that share another one's keys stay empty
             layer.fill(sources, length)
         for source, _, _ in sources:
-            source.let_go()
+            source.free()
     return Cache(layers=list(layers))
 
 

@@ -129,7 +129,7 @@ def _load_config(artifact: Artifact, options: LoadOptions) -> Any:
 
 
 def _load_model(artifact: Artifact, config: Any, options: LoadOptions) -> Any:
-    four_bit.leave_out(artifact.base)
+    four_bit.block_import(artifact.base)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     kind, dtype = _kind(artifact, config), choose_dtype(options.dtype, config, artifact.base, device)
     dequantised = as_numbers(config)
@@ -206,8 +206,8 @@ def _with_adapter(model: Any, folder: Path) -> Any:
 
     kind = PeftConfig.from_pretrained(str(folder)).peft_type
     if kind != "LORA":
-        said = f"{folder} holds an adapter of type {getattr(kind, 'value', kind)}; only LoRA is served"
-        raise TrainerError(Reason.MODEL_UNUSABLE, said)
+        message = f"{folder} holds an adapter of type {getattr(kind, 'value', kind)}; only LoRA is served"
+        raise TrainerError(Reason.MODEL_UNUSABLE, message)
     tuned = PeftModel.from_pretrained(model, folder, is_trainable=False)
     if getattr(model, "is_quantized", False):
         return tuned.get_base_model()  # keep the adapter's layers: merged into 4 bits they would lose precision
@@ -317,14 +317,14 @@ def _numbers_per_token(layer: Any) -> int:
 
 def _warm_up(engine: Engine, prompts: Prompts) -> None:
     """Two short generations of different length: shows that the model answers, and that rows can join and leave."""
-    heard: queue.SimpleQueue[Piece] = queue.SimpleQueue()
+    received: queue.SimpleQueue[Piece] = queue.SimpleQueue()
     tokens = prompts.warm_up()
     greedy = Sampling(temperature=0)
-    asks = [Ask(tokens * times, max_tokens=2 + times, tell=heard.put, sampling=greedy) for times in (1, 2)]
+    asks = [Ask(tokens * times, max_tokens=2 + times, tell=received.put, sampling=greedy) for times in (1, 2)]
     engine.submit(asks)
     ended = 0
     while ended < len(asks):
-        piece = heard.get(timeout=_WARM_UP_SECONDS)
+        piece = received.get(timeout=_WARM_UP_SECONDS)
         if piece.failed:
             engine.close()
             raise TrainerError(Reason.MODEL_UNUSABLE, "the model was loaded but failed on a first short answer")

@@ -15,13 +15,13 @@ class Relay:
 
     def __init__(self, asks: Sequence[Ask]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._heard: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+        self._received: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
         self._started = time.perf_counter()
         self.first_token_seconds: float | None = None
         """Time to the first piece; None before it."""
         self.tokens = [0] * len(asks)
         """Tokens generated so far, by generation."""
-        self.asks = [replace(ask, tell=partial(self._tell, index)) for index, ask in enumerate(asks)]
+        self.asks = [replace(ask, tell=partial(self._send, index)) for index, ask in enumerate(asks)]
 
     async def pieces(self) -> AsyncIterator[tuple[int, Piece]]:
         """Pieces as they arrive, with the index of their generation, until all generations have ended.
@@ -31,7 +31,7 @@ class Relay:
         """
         left = len(self.asks)
         while left:
-            index, piece = await self._heard.get()
+            index, piece = await self._received.get()
             if self.first_token_seconds is None:
                 self.first_token_seconds = time.perf_counter() - self._started
             if piece.failed:
@@ -56,5 +56,5 @@ class Relay:
         for ask in self.asks:
             ask.cancelled = True
 
-    def _tell(self, index: int, piece: Piece) -> None:
-        self._loop.call_soon_threadsafe(self._heard.put_nowait, (index, piece))
+    def _send(self, index: int, piece: Piece) -> None:
+        self._loop.call_soon_threadsafe(self._received.put_nowait, (index, piece))

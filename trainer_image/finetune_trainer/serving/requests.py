@@ -279,7 +279,7 @@ def has_prompt(raw: bytes) -> bool:
 
 def _first_problem(error: ValidationError) -> ApiError:
     """The most informative validation error: for unions, that of the branch that got furthest."""
-    problem = max(error.errors(include_url=False), key=_tells)
+    problem = max(error.errors(include_url=False), key=_informativeness)
     if problem["type"] == "json_invalid":
         why = problem["msg"].removeprefix("Invalid JSON: ")  # a position, without text of the request
         return bad_request(f"The body is not valid JSON: {why}.", None)
@@ -293,7 +293,7 @@ def _first_problem(error: ValidationError) -> ApiError:
     return bad_request(f"{param or 'body'}: {said}.", param or None)
 
 
-def _tells(problem: ErrorDetails) -> tuple[bool, int]:
+def _informativeness(problem: ErrorDetails) -> tuple[bool, int]:
     """Sort key for how informative an error is: a list of the wrong length was meant as one, else the deepest error."""
     return problem["type"] in ("too_long", "too_short"), sum(_is_field(part) for part in problem["loc"])
 

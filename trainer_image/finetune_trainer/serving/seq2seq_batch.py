@@ -59,13 +59,13 @@ class Seq2SeqBatch:
         ids = torch.tensor([[self._start, *row.generated]], device=self._device)
         row.cached = len(row.generated)
         logits = self._forward(ids, encoded.last_hidden_state, [row], caches)
-        choose([row], logits if row.generated else self._begun(logits))
+        choose([row], logits if row.generated else self._first_token_logits(logits))
         row.cached = ids.shape[1]
-        self._running, self._caches = self._together([*self._running, row], caches)
+        self._running, self._caches = self._assembled([*self._running, row], caches)
         self._reading = None  # last: if reading fails, the row must still be in `rows` to be told
         return row
 
-    def _begun(self, logits: torch.Tensor) -> torch.Tensor:
+    def _first_token_logits(self, logits: torch.Tensor) -> torch.Tensor:
         """Logits of the first token, which some models force: they were trained with it and know no other."""
         forced = self._model.generation_config.forced_bos_token_id
         if forced is None:
@@ -97,13 +97,13 @@ class Seq2SeqBatch:
             self._reading = None
         kept = [row for row in self._running if row not in rows]
         if len(kept) < len(self._running):
-            self._running, self._caches = self._together(kept, None)
+            self._running, self._caches = self._assembled(kept, None)
 
     def clear(self) -> None:
         """Remove all rows."""
         self._running, self._caches, self._reading = [], None, None
 
-    def _together(self, rows: list[Row], newest: Any) -> tuple[list[Row], Any]:
+    def _assembled(self, rows: list[Row], newest: Any) -> tuple[list[Row], Any]:
         """These rows in one pair of caches: the last row from `newest` if given, the others from the current caches."""
         if not rows:
             return [], None

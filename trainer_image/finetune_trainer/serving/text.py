@@ -76,22 +76,22 @@ class Opening:
     """Withholds tokens that may be the chat template's insertion before an answer, and drops them if they are."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
-        self._awaited = list(tokens)
+        self._expected = list(tokens)
         self._held: list[int] = []
-        self.was_there = False
+        self.was_found = False
 
     def add(self, token: int) -> list[int]:
         """The answer's own tokens that can be shown after `token`."""
         self._held.append(token)
-        if self._held != self._awaited[: len(self._held)]:
+        if self._held != self._expected[: len(self._held)]:
             return self.end()
-        if self._held == self._awaited:
-            self.was_there, self._held, self._awaited = True, [], []
+        if self._held == self._expected:
+            self.was_found, self._held, self._expected = True, [], []
         return []
 
     def end(self) -> list[int]:
         """Withheld tokens that are not the opening, which is not expected any more."""
-        shown, self._held, self._awaited = self._held, [], []
+        shown, self._held, self._expected = self._held, [], []
         return shown
 
 
@@ -109,7 +109,7 @@ class TextStream:
     @property
     def in_opening(self) -> bool:
         """Whether all tokens so far are the template's own, or whitespace after them."""
-        return self._opening.was_there and not self._begun
+        return self._opening.was_found and not self._begun
 
     @property
     def stopped(self) -> bool:

@@ -73,7 +73,8 @@ def fetch(store: Store, name: str, into: Path, *, sha256: str | None = None) -> 
                 (staging / file).parent.mkdir(parents=True, exist_ok=True)
                 if not store.get(f"{prefix}{file}", staging / file):
                     raise _damaged(f"{file} is missing")
-                _verify(staging / file, file, entry)
+                if sha256_of(staging / file) != entry["sha256"]:
+                    raise _damaged(f"{file} differs from its checksum")
             (staging / MANIFEST).write_bytes(text or b"")
             move_away(into)
             staging.rename(into)
@@ -100,11 +101,6 @@ def _files(text: bytes | None, sha256: str | None) -> dict[str, dict[str, Any]]:
     if not safe:
         raise _damaged(f"its {MANIFEST} cannot be read")
     return files
-
-
-def _verify(path: Path, name: str, entry: dict[str, Any]) -> None:
-    if sha256_of(path) != entry["sha256"]:
-        raise _damaged(f"{name} differs from its checksum")
 
 
 def _damaged(what: str) -> TrainerError:

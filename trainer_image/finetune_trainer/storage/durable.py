@@ -128,16 +128,16 @@ def require_file(path: Path) -> None:
     """
     kind = path.stat().st_mode
     if not (stat.S_ISREG(kind) or stat.S_ISDIR(kind)):
-        raise OSError(errno.ENXIO, "a pipe or a device stands there", str(path))
+        raise OSError(errno.ENXIO, "it is a pipe or a device", str(path))
 
 
-def no_file_in(folder: Path) -> Path | None:
+def special_file_in(folder: Path) -> Path | None:
     """The first entry of the folder that is neither a file nor a folder: opening it may block for ever."""
     there = (path for path in sorted(folder.iterdir()) if path.exists())
     return next((path for path in there if not (path.is_file() or path.is_dir())), None)
 
 
-def note_in(path: Path) -> Any:
+def json_in(path: Path) -> Any:
     """A file's JSON; None if it is missing or invalid, such as a partial one of a killed writer.
 
     Raises:
@@ -148,7 +148,7 @@ def note_in(path: Path) -> Any:
     except (FileNotFoundError, ValueError):
         return None
     except OSError as error:
-        raise of_volume(f"{path} could not be read", error) from error
+        raise volume_error(f"{path} could not be read", error) from error
 
 
 def require_writable(folder: Path) -> None:
@@ -178,12 +178,12 @@ def read_manifest(folder: Path, *, verify: bool = True) -> dict[str, Any] | None
     Without `verify` the files are not read.
     """
     try:
-        return manifest_now(folder, verify=verify)
+        return read_manifest_or_raise(folder, verify=verify)
     except OSError:
         return None
 
 
-def manifest_now(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
+def read_manifest_or_raise(folder: Path, *, verify: bool = True) -> dict[str, Any] | None:
     """The same, for callers that distinguish between a damaged folder and one that cannot be read now.
 
     Raises:
@@ -256,7 +256,7 @@ def write_errors(target: Path, next_step: str | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise of_volume(f"{target} could not be written", error, next_step, _how_full(target, error)) from error
+        raise volume_error(f"{target} could not be written", error, next_step, _how_full(target, error)) from error
     except Exception as error:
         if type(error).__name__ != "SafetensorError":
             raise
@@ -287,7 +287,7 @@ def _room(path: Path) -> str:
     return f"{disk.free:,} of {disk.total:,} bytes are free there"
 
 
-def of_volume(what: str, error: OSError, next_step: str | None = None, more: str = "") -> TrainerError:
+def volume_error(what: str, error: OSError, next_step: str | None = None, more: str = "") -> TrainerError:
     """The TrainerError for a system error on a volume; `next_step` is used unless the error suggests a better one.
 
     `more` is appended to the message.

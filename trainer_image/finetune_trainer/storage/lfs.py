@@ -11,6 +11,6 @@ def is_pointer(path: Path) -> bool:
         return file.read(len(_BEGIN)) == _BEGIN
 
 
-def in_words(path: Path) -> str:
+def problem(path: Path) -> str:
     """The problem, with the fix for the source that it was copied from."""
     return f"{path.name} is a pointer of Git LFS, not the file itself (git lfs pull, where the model was cloned)"

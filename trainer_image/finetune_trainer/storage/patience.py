@@ -22,7 +22,7 @@ _LONGEST_PAUSE = 20.0
 logger = logging.getLogger(__name__)
 
 
-def patiently(action: Callable[[], T], seconds: float, *, progress: Callable[[], object] = lambda: None) -> T:
+def retried(action: Callable[[], T], seconds: float, *, progress: Callable[[], object] = lambda: None) -> T:
     """Retry until it succeeds, or has failed for `seconds` without any `progress`.
 
     The time counts from the first failure, so that an action that ran for an hour before is retried too.

@@ -79,7 +79,7 @@ _REFUSALS = {
 }
 """By code, from the error lists of S3 and of its token services."""
 
-_BEFORE_IT_IS_ASKED = {
+_BEFORE_A_REQUEST = {
     "InvalidRegionError": _denied(
         "AWS_REGION is not a name of a region", f"Put one such as eu-central-1 into {_KEYS_IN}."
     ),
@@ -90,7 +90,7 @@ _BEFORE_IT_IS_ASKED = {
 }
 """By class of botocore's errors that are raised before a request is sent."""
 
-_ELSEWHERE = {
+_WRONG_REGION = {
     "301",
     "AuthorizationHeaderMalformed",
     "IllegalLocationConstraintException",
@@ -104,22 +104,22 @@ def refusal_of(error: BaseException) -> Refusal | None:
     """The meaning of S3's error, if known."""
     response = _response(error)
     kinds = {type(one).__name__ for one in chain(error)}
-    if response is None and (unasked := kinds & _BEFORE_IT_IS_ASKED.keys()):
-        return _BEFORE_IT_IS_ASKED[min(unasked)]
+    if response is None and (unasked := kinds & _BEFORE_A_REQUEST.keys()):
+        return _BEFORE_A_REQUEST[min(unasked)]
     if response is None:
         # botocore looks up the bucket's region; if that fails, it looks up the region for the look-up, and so on
-        return _elsewhere({"Error": {}}) if any(isinstance(one, RecursionError) for one in chain(error)) else None
+        return _wrong_region({"Error": {}}) if any(isinstance(one, RecursionError) for one in chain(error)) else None
     said: dict[str, Any] = response["Error"]
     code = str(said.get("Code"))
-    if code in _ELSEWHERE:
-        return _elsewhere(response)
+    if code in _WRONG_REGION:
+        return _wrong_region(response)
     if code == "InvalidRequest" and "Server Side Encryption" in str(said.get("Message")):
         return _OWN_KEY
     return _REFUSALS.get(code)
 
 
 @contextmanager
-def in_words(files: Any, path: str) -> Iterator[None]:
+def error_body(files: Any, path: str) -> Iterator[None]:
     """For code that requests an object's size with HEAD, whose error has no body: repeats it with GET to learn why."""
     try:
         yield
@@ -130,7 +130,7 @@ def in_words(files: Any, path: str) -> Iterator[None]:
         raise
 
 
-def _elsewhere(response: dict[str, Any]) -> Refusal:
+def _wrong_region(response: dict[str, Any]) -> Refusal:
     said, headers = response["Error"], response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
     region = said.get("Region") or headers.get("x-amz-bucket-region")
     if not region or not str(region).replace("-", "").isalnum():

@@ -12,7 +12,7 @@ from finetune_api.reasons import Reason
 from finetune_api.trainer import StoreRef
 from finetune_api.uris import parse_artifact_uri
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
+from finetune_trainer.storage.patience import PATIENCE_SECONDS, retried
 from finetune_trainer.storage.s3_words import refusal_of
 from finetune_trainer.storage.store_clients import Client, connect
 from finetune_trainer.storage.store_errors import reason_of, status_of, trouble_of
@@ -24,7 +24,7 @@ _STEPS = {
     Reason.ACCESS_DENIED: "Check the Secret of this namespace that the connection's artifacts.secretRef names, or the "
     "rights of the pods' service account: they must list, read, write and delete below artifacts.uri.",
     Reason.STORE_UNAVAILABLE: "Set spec.retryNonce when the store answers: the job resumes from its newest "
-    "checkpoint there. If it lasts, check artifacts.endpointURL of the connection and the way out of this namespace.",
+    "checkpoint there. If it lasts, check artifacts.endpointURL of the connection and the egress of this namespace.",
 }
 _TWIN_STEP = "Two pods ran one attempt. Set spec.retryNonce: the next attempt has a folder of its own."
 
@@ -78,7 +78,7 @@ class Store:
         """
 
         def write() -> None:
-            options = {**self._client.object_options, **self._client.unless_there}
+            options = {**self._client.object_options, **self._client.no_overwrite}
             try:
                 self._files.pipe_file(self._path(name), content, **options)
             except FileExistsError as error:  # an earlier try of this write may have succeeded
@@ -131,7 +131,7 @@ class Store:
             except Exception as error:
                 raise self._failed(name, error, reason_of(error)) from error
 
-        return patiently(once, self._patience)
+        return retried(once, self._patience)
 
     def _failed(self, name: str, error: Exception, reason: Reason) -> TrainerError:
         """The store's own text is not shown: it may contain signed URLs or keys."""

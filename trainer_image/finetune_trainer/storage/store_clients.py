@@ -33,7 +33,7 @@ _AT_ONCE = 4
 _MOST_PARTS = 10_000  # of an object in S3
 _CONNECT_SECONDS = 10
 _READ_SECONDS = 60
-_LEADS_ON = "us-east-1"
+_DEFAULT_REGION = "us-east-1"
 """AWS's default region; it redirects to a bucket's own region."""
 
 _GOOGLE = "https://storage.googleapis.com"
@@ -54,7 +54,7 @@ class Client:
     """Options for uploading a file of this size in bytes."""
     object_options: dict[str, Any] = field(default_factory=dict)
     """Options for uploading from memory."""
-    unless_there: dict[str, Any] = field(default_factory=dict)
+    no_overwrite: dict[str, Any] = field(default_factory=dict)
     """Options for not replacing an existing object, if supported: raises FileExistsError instead."""
 
 
@@ -135,7 +135,7 @@ def _google_credentials(key: str, secret: str) -> "Credentials":
 def _s3(uri: Uri, endpoint: str | None, own: dict[str, str]) -> Client:
     from s3fs import S3FileSystem  # type: ignore[import-untyped]
 
-    region = own.get("AWS_REGION") or (_LEADS_ON if _has_data("AWS_REGION", "AWS_DEFAULT_REGION") else None)
+    region = own.get("AWS_REGION") or (_DEFAULT_REGION if _has_data("AWS_REGION", "AWS_DEFAULT_REGION") else None)
     files = S3FileSystem(
         key=own.get("AWS_ACCESS_KEY_ID"),
         secret=own.get("AWS_SECRET_ACCESS_KEY"),
@@ -208,16 +208,16 @@ def azure_files(url: str) -> tuple[Any, str]:
     Raises:
         ValueError: credentials are missing or cannot be parsed.
     """
-    found: tuple[Any, str] = _asked_once().of(url)
+    found: tuple[Any, str] = _files_with_one_try().of(url)
     return found
 
 
 @functools.cache
-def _asked_once() -> Any:
+def _files_with_one_try() -> Any:
     from adlfs import AzureBlobFileSystem
     from azure.core.exceptions import ClientAuthenticationError
 
-    class Once:
+    class OneTry:
         """A token source that fails at once: the library retries its own refusals, but not errors of other types."""
 
         def __init__(self, asked: Any) -> None:
@@ -238,8 +238,8 @@ def _asked_once() -> Any:
             return cls(**cls._get_kwargs_from_urls(url), skip_instance_cache=True), cls._strip_protocol(url)
 
         def do_connect(self) -> None:
-            if hasattr(self.credential, "get_token") and not isinstance(self.credential, Once):
-                self.credential = Once(self.credential)
+            if hasattr(self.credential, "get_token") and not isinstance(self.credential, OneTry):
+                self.credential = OneTry(self.credential)
             super().do_connect()
 
     return Files

@@ -99,7 +99,7 @@ def may_be_back(error: BaseException) -> bool:
     return not unknown and trouble_of(error) != UNTRUSTED
 
 
-def why_silent(error: BaseException) -> str:
+def why_unreachable(error: BaseException) -> str:
     """The same, or the class of the error if nothing more is known."""
     return trouble_of(error) or type(error).__name__
 

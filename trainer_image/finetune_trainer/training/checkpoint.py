@@ -30,7 +30,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from finetune_trainer.attempt.metrics import FILE, Metrics
 from finetune_trainer.computing.sharding import gathered, like
-from finetune_trainer.storage.durable import manifest_now, of_volume, remove_unfinished, whole_folder
+from finetune_trainer.storage.durable import read_manifest_or_raise, remove_unfinished, volume_error, whole_folder
 from finetune_trainer.training.checkpoint_names import checkpoints_in, folder_name
 from finetune_trainer.training.origin import of_another_base
 
@@ -85,7 +85,7 @@ def save(
     return final
 
 
-def follow(model: torch.nn.Module, optimizer: Optimizer) -> None:
+def join_save(model: torch.nn.Module, optimizer: Optimizer) -> None:
     """The other ranks' part of `save` on rank 0: gather the same sharded tensors in the same order."""
     for tensors in (_trained(model), _split(optimizer.state_dict())[0]):
         for value in tensors.values():
@@ -102,7 +102,7 @@ def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
     trouble: OSError | None = None
     for folder in reversed(checkpoints_in(root)):
         try:
-            manifest = manifest_now(folder)
+            manifest = read_manifest_or_raise(folder)
         except OSError as error:
             logger.warning("%s cannot be read (%s) and is passed over.", folder.name, error.strerror)
             trouble = error
@@ -112,7 +112,7 @@ def newest(root: Path) -> tuple[Path, int, dict[str, Any]] | None:
         logger.warning("%s is damaged and is deleted; the run resumes from an earlier step.", folder.name)
         shutil.rmtree(folder, ignore_errors=True)
     if trouble is not None:  # starting over would overwrite them
-        raise of_volume(f"{root} has checkpoints that cannot be read", trouble)
+        raise volume_error(f"{root} has checkpoints that cannot be read", trouble)
     return None
 
 
@@ -136,7 +136,9 @@ def load_optimizer(folder: Path, optimizer: Optimizer, scheduler: LRScheduler) -
     state = _state(folder)
     parameters = [value for group in optimizer.param_groups for value in group["params"]]
     with _saved(folder, "optimizer") as saved:
-        tensors = {name: _as_held(saved.tensor(name), parameters[int(name.split(".", 1)[0])]) for name in saved.names}
+        tensors = {
+            name: _sharded_if_needed(saved.tensor(name), parameters[int(name.split(".", 1)[0])]) for name in saved.names
+        }
         optimizer.load_state_dict(_join(tensors, state["groups"]))
     scheduler.load_state_dict(state["schedule"])
 
@@ -181,7 +183,7 @@ def _trained(model: torch.nn.Module) -> dict[str, torch.Tensor]:
     return {name: value.detach() for name, value in model.named_parameters() if value.requires_grad}
 
 
-def _as_held(saved: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+def _sharded_if_needed(saved: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
     """Sharded like its parameter if it has the same shape (moments); the step count is not sharded."""
     return like(parameter, saved) if saved.shape == parameter.shape else saved
 

@@ -50,8 +50,8 @@ def failed(exit_code: int, scratch: Path) -> TrainerError:
     """Why the code ended with this exit code, using the error in its working folder, if any."""
     raised = _raised(scratch)
     if raised is not None and raised.for_memory is not None and exit_code > 0:
-        said = f"the code of spec.code had too little memory: {raised.type}{raised.at}"
-        return TrainerError(raised.for_memory, said)
+        message = f"the code of spec.code had too little memory: {raised.type}{raised.at}"
+        return TrainerError(raised.for_memory, message)
     if (meant := _of_a_meaning(exit_code, raised)) is not None:
         return meant
     how = f"signal {_signal(-exit_code)}" if exit_code < 0 else f"exit code {exit_code}"
@@ -71,8 +71,10 @@ def _of_a_meaning(exit_code: int, raised: _Raised | None) -> TrainerError | None
         why = "a file that it has mapped into memory was truncated, or its volume (/dev/shm?) is full"
         return TrainerError(Reason.CODE_FAILED, f"the code of spec.code ended with signal SIGBUS: {why}")
     if exit_code == ExitCode.INTERRUPTED:
-        said = f"the code of spec.code called run.stop(){raised.at if raised else ''}, and nobody has asked it to stop"
-        return TrainerError(Reason.CODE_FAILED, said, _STOPPED)
+        message = (
+            f"the code of spec.code called run.stop(){raised.at if raised else ''}, and nobody has asked it to stop"
+        )
+        return TrainerError(Reason.CODE_FAILED, message, _STOPPED)
     return None
 
 
@@ -83,8 +85,8 @@ def _lacks(raised: _Raised, how: str) -> TrainerError:
         f"Import what is there: a package of the trainer's image, or another key of the same ConfigMap ({name}.py). "
         "Else ask an admin for a trainerImage that has the package. Then try again (in a cluster by spec.retryNonce)."
     )
-    said = f"the code of spec.code ended with {how}: {raised.type}{raised.at}, of the module {raised.module}"
-    return TrainerError(Reason.CODE_FAILED, f"{said}; {_LOOK}", step)
+    message = f"the code of spec.code ended with {how}: {raised.type}{raised.at}, of the module {raised.module}"
+    return TrainerError(Reason.CODE_FAILED, f"{message}; {_LOOK}", step)
 
 
 def _raised(scratch: Path) -> _Raised | None:

@@ -63,8 +63,8 @@ def require_sense(lines: Sequence[Mapping[str, Any]], tokens: int) -> None:
     end, guess = sum(last) / len(last), math.log(tokens)
     if end <= max(guess, losses[0]) + _MARGIN:
         return
-    said = f"{what} rose from {losses[0]:.2f} to {end:.2f}; a guess among {tokens:,} tokens has {guess:.2f}"
-    raise TrainerError(Reason.TRAINING_DIVERGED, said)
+    message = f"{what} rose from {losses[0]:.2f} to {end:.2f}; a guess among {tokens:,} tokens has {guess:.2f}"
+    raise TrainerError(Reason.TRAINING_DIVERGED, message)
 
 
 def _of_tokens(lines: Sequence[Mapping[str, Any]]) -> tuple[list[float], str]:
@@ -95,8 +95,8 @@ def require_sound_end(lines: Sequence[Mapping[str, Any]], tokens: int, at_end: f
     guess = math.log(tokens)
     if at_end <= max(guess, losses[0], losses[-1]) + _MARGIN:
         return
-    said = f"the last step took {what} from {losses[-1]:.2f} to {at_end:.2f}; a guess among {tokens:,} tokens has"
-    raise TrainerError(Reason.TRAINING_DIVERGED, f"{said} {guess:.2f}")
+    message = f"the last step took {what} from {losses[-1]:.2f} to {at_end:.2f}; a guess among {tokens:,} tokens has"
+    raise TrainerError(Reason.TRAINING_DIVERGED, f"{message} {guess:.2f}")
 
 
 def doubts(lines: Sequence[Mapping[str, Any]]) -> list[str] | None:

@@ -92,7 +92,7 @@ class Gradients:
         self.means: Sequence[torch.Tensor | float] = (math.nan,)
         """Mean loss and measures of the last step, over all ranks."""
 
-    def settle(self) -> None:
+    def choose_parallelism(self) -> None:
         """Try whether the model can compute passes in parallel. To be called in training mode."""
         if self._at_once == 1:
             return
@@ -112,17 +112,17 @@ class Gradients:
         weight, self.tokens = map(int, self._world.sums(*mine))
         before, halvings = RandomStates.now(), self.lesson.halvings
         self._world.reseed(self._seed, step)
-        while (means := self._tried(model, passes, weight)) is None:
+        while (means := self._try_step(model, passes, weight)) is None:
             before.restore()
             self._world.reseed(self._seed, step)
             passes = self._smaller(passes, step)
-        if self.device.type == "cpu" and not self._alike(passes):
-            heap.give_back()  # the next step's passes do not fit into this one's freed blocks
+        if self.device.type == "cpu" and not self._fit_freed_blocks(passes):
+            heap.trim()  # the next step's passes do not fit into this one's freed blocks
         part: Any = means if self._world.size == 1 else means.tolist()  # a single rank need not wait for the GPU here
         short = self.lesson.halvings - halvings
         *self.means, given_up, any_short = self._world.sums(*part, self._cut_short, short)
         if any_short:
-            self._follow(self._world.largest(short) - short, step)
+            self._halve_like_others(self._world.largest(short) - short, step)
         if given_up:
             self._interruption.set_by_other_rank()
             before.restore()
@@ -131,12 +131,12 @@ class Gradients:
         self.weight = weight
         return means[0]
 
-    def _alike(self, passes: list[Pass]) -> bool:
+    def _fit_freed_blocks(self, passes: list[Pass]) -> bool:
         """Whether passes fit into freed blocks of others: many small packed ones. Mapping new pages takes time."""
         budget = self.cut.token_budget
         return self._at_once > 1 and budget is not None and largest(passes or [self._steps.idle()]) <= budget
 
-    def _tried(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor | None:
+    def _try_step(self, model: Any, passes: list[Pass], weight: int) -> torch.Tensor | None:
         """This rank's gradients of a step; returns its part of the means, or None without gradients if out of memory.
 
         The failed pass is freed only once the exception is gone, so retry only after this has returned.
@@ -154,7 +154,7 @@ class Gradients:
                 self._backward(means[0])
                 total += means.detach()
                 if not gapless:
-                    heap.give_back()  # large gradients do not fit into freed blocks: each pass would need new memory
+                    heap.trim()  # large gradients do not fit into freed blocks: each pass would need new memory
         except RuntimeError as error:
             if not is_short_of_device_memory(error):
                 raise
@@ -205,7 +205,7 @@ class Gradients:
         Raises:
             ShortOfMemory: it happened before in this attempt, or they cannot be smaller.
         """
-        gpus.give_back()
+        gpus.empty_cache()
         most = largest(passes or [self._steps.idle()])  # a rank without rows computes along
         times, smaller = self._steps.halved_below(most, step)
         lesson = self.lesson.harder(times)
@@ -217,7 +217,7 @@ class Gradients:
         logger.warning("The GPU's memory was not enough: passes are halved, and step %d is done again.", step + 1)
         return smaller
 
-    def _follow(self, times: int, step: int) -> None:
+    def _halve_like_others(self, times: int, step: int) -> None:
         """Halve the passes as the ranks that ran out of memory did: all do the same, and rank 0 saves the lesson."""
         if not times:
             return

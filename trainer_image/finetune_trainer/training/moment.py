@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 
 from finetune_trainer.computing.ranks import World
-from finetune_trainer.storage.durable import note_in, whole_file
+from finetune_trainer.storage.durable import json_in, whole_file
 
 FILE = "moment.json"
 """In the job's output folder."""
@@ -23,7 +23,7 @@ def of_run(output: Path, world: World) -> datetime:
     Raises:
         TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read or saved.
     """
-    return datetime.fromisoformat(world.broadcast("moment", lambda: _noted(output / FILE).isoformat()))
+    return datetime.fromisoformat(world.broadcast("moment", lambda: _saved(output / FILE).isoformat()))
 
 
 def forget(output: Path) -> None:
@@ -32,9 +32,9 @@ def forget(output: Path) -> None:
         (output / FILE).unlink()
 
 
-def _noted(path: Path) -> datetime:
+def _saved(path: Path) -> datetime:
     try:
-        return datetime.fromisoformat(note_in(path)).replace(tzinfo=None)
+        return datetime.fromisoformat(json_in(path)).replace(tzinfo=None)
     except (ValueError, TypeError):  # missing, or not a time
         now = datetime.now()  # noqa: DTZ005 - local time, as at inference
         whole_file(path, json.dumps(now.isoformat()).encode())

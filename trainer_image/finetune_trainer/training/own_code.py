@@ -65,7 +65,7 @@ MODEL_FOLDER = "code-model"
 RESULT = "finetune-result.json"
 """Beside the model: the result, written once the model passed its checks. Later attempts then do not rerun the code."""
 
-LOOK_SECONDS = 5.0
+CHECK_SECONDS = 5.0
 """How often to check for a newer attempt, which ends the code without a checkpoint."""
 
 STOP_SECONDS = 100
@@ -81,14 +81,14 @@ _NOT_FOR_CODE = (
     TRACKERS_PREFIX,
 )  # prefixes of variable names
 
-_SPEAKING = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
+_VERBOSE = {"PYTHONUNBUFFERED": "1", "PYTHONFAULTHANDLER": "1"}
 """Unbuffered output, and a traceback if a fault in a library kills the process."""
 
 _PUT_BACK = (
     "Let the code write below the context's output and checkpoints folders only, put the base model back as it was, "
     "and try again (in a cluster by spec.retryNonce)."
 )
-_WHAT_IT_IS = ("config.json", "*.safetensors", "tokenizer*")
+_IDENTIFYING_FILES = ("config.json", "*.safetensors", "tokenizer*")
 """Files that identify a base model: if they change, it is a different one."""
 
 _MARKED_BYTES = 1 << 16
@@ -115,15 +115,15 @@ class CodeContext(ApiModel):
     data: dict[str, str] = Field(description="JSON Lines file of each split that the job has.")
     output: str = Field(description="Folder for the finished model.")
     checkpoints: str = Field(description="Folder that outlives the pod.")
-    moment: datetime | None = Field(None, description="What time chat templates write; None: what the clock says.")
-    trainer: int = Field(description="Process that has started the code, and that asks it to stop by SIGTERM.")
-    reports: str = Field(description="Folder of the pipe that takes CodeReport lines, and of the wish to stop.")
+    moment: datetime | None = Field(None, description="The time that chat templates write; None: the current time.")
+    trainer: int = Field(description="Process that started the code and requests a stop by SIGTERM.")
+    reports: str = Field(description="Folder with the pipe for CodeReport lines and the file that requests a stop.")
 
 
-def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: str) -> tuple[TrainingResult, Code]:
-    """Run the code to its end; afterwards the model is in MODEL_FOLDER. `learnt` is a hash of job and data.
+def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, trained_on: str) -> tuple[TrainingResult, Code]:
+    """Run the code to its end; afterwards the model is in MODEL_FOLDER. `trained_on` is a hash of job and data.
 
-    Code whose model passed its checks in an earlier attempt (`found_good`) is not run again.
+    Code whose model passed its checks in an earlier attempt (`record_valid_model`) is not run again.
 
     Returns:
         The result, and the code that was run.
@@ -133,20 +133,20 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
         Interrupted: a stop was requested, and the code has ended.
     """
     job, reporter, interruption = attempt.job, attempt.reporter, attempt.interruption
-    code = _code_of(job, learnt)
+    code = _code_of(job, trained_on)
     output, checkpoints = Path(job.output) / MODEL_FOLDER, checkpoints_of(job)
-    if (known := _known(output, code.ran)) is not None:
+    if (known := _earlier_result(output, code.ran)) is not None:
         reporter.update(phase="Running", loss=Metrics(Path(job.output) / FILE).curves())
         return known, code
     with write_errors(output):
         _remove(output)
         output.mkdir(parents=True)
         checkpoints.mkdir(exist_ok=True)
-    heard = _Heard(job, verdict, reporter, goes_on=code_before.is_same(Path(job.output), code.ran))
-    before = _marks(folder)
+    reported = _ChildReports(job, verdict, reporter, resumes=code_before.is_same(Path(job.output), code.ran))
+    before = _fingerprints(folder)
     temporary = tempfile.TemporaryDirectory
     with temporary(prefix="own-code-") as scratch, temporary(prefix="own-code-reports-") as reports:
-        told = CodeContext(
+        given = CodeContext(
             job=job,
             base_model=str(folder),
             data=_write_data(job, verdict, Path(scratch), allow_local=attempt.allow_local),
@@ -156,20 +156,20 @@ def train(attempt: Attempt, folder: Path, verdict: DatasetVerdict, *, learnt: st
             trainer=os.getpid(),
             reports=reports,
         )
-        code = _code_of(job, learnt)  # again: writing a large dataset takes a while
+        code = _code_of(job, trained_on)  # again: writing a large dataset takes a while
         code_before.note(Path(job.output), code.ran)
-        exit_code = _run(code.file, told, Path(scratch), heard, interruption)
+        exit_code = _run(code.file, given, Path(scratch), reported, interruption)
         failure = failed(exit_code, Path(scratch)) if exit_code else None
     if exit_code == ExitCode.INTERRUPTED:
-        heard.stopped()
+        reported.stopped()
     interruption.check()
-    _require_as_before(folder, before)
+    _require_unchanged_base(folder, before)
     if failure is not None:
         raise failure
-    return heard.result(), code
+    return reported.result(), code
 
 
-def found_good(job: TrainerJob, code: Code, result: TrainingResult) -> None:
+def record_valid_model(job: TrainerJob, code: Code, result: TrainingResult) -> None:
     """Record that the model in MODEL_FOLDER passed its checks, since later steps may be interrupted.
 
     Raises:
@@ -186,13 +186,13 @@ def _remove(output: Path) -> None:
     shutil.rmtree(output, ignore_errors=True)
 
 
-def _marks(base: Path) -> dict[str, str]:
+def _fingerprints(base: Path) -> dict[str, str]:
     """A fingerprint for each identifying file: hashing all weights again would take too long."""
-    found = (path for pattern in _WHAT_IT_IS for path in sorted(base.glob(pattern)))
-    return {path.name: _mark(path) for path in found}
+    found = (path for pattern in _IDENTIFYING_FILES for path in sorted(base.glob(pattern)))
+    return {path.name: _fingerprint(path) for path in found}
 
 
-def _mark(path: Path) -> str:
+def _fingerprint(path: Path) -> str:
     """Size and hash of both ends. Not the modification time, which some file systems make up."""
     try:
         require_file(path)
@@ -205,21 +205,21 @@ def _mark(path: Path) -> str:
         return ""
 
 
-def _require_as_before(base: Path, before: dict[str, str]) -> None:
+def _require_unchanged_base(base: Path, before: dict[str, str]) -> None:
     """Refuse the result if the base model changed during the run, for example because the code saved over it.
 
     Raises:
         TrainerError: CodeFailed.
     """
-    changed = [name for name, mark in before.items() if _mark(base / name) != mark]
+    changed = [name for name, mark in before.items() if _fingerprint(base / name) != mark]
     if changed:
-        said = (
+        message = (
             f"{', '.join(changed)[:300]} of the base model in {base} changed, or went, while the code of spec.code ran"
         )
-        raise TrainerError(Reason.CODE_FAILED, said, _PUT_BACK)
+        raise TrainerError(Reason.CODE_FAILED, message, _PUT_BACK)
 
 
-def _known(output: Path, ran: list[str]) -> TrainingResult | None:
+def _earlier_result(output: Path, ran: list[str]) -> TrainingResult | None:
     """The result of the same code, if its model passed the checks."""
     try:
         note = json.loads(text_in(output / RESULT))
@@ -228,7 +228,7 @@ def _known(output: Path, ran: list[str]) -> TrainingResult | None:
         return None
 
 
-def _code_of(job: TrainerJob, learnt: str) -> Code:
+def _code_of(job: TrainerJob, trained_on: str) -> Code:
     """The job's code in its present state.
 
     Raises:
@@ -236,7 +236,9 @@ def _code_of(job: TrainerJob, learnt: str) -> Code:
     """
     file = _require_file(job)
     beside = sorted(path for path in file.parent.iterdir() if path.is_file())
-    return Code(file, sha256_of(file), [learnt, *(part for path in beside for part in (path.name, sha256_of(path)))])
+    return Code(
+        file, sha256_of(file), [trained_on, *(part for path in beside for part in (path.name, sha256_of(path)))]
+    )
 
 
 def _require_file(job: TrainerJob) -> Path:
@@ -271,32 +273,32 @@ def canonical(row: Row) -> dict[str, Any]:
     return {**system, "prompt": turns["user"], "completion": turns["assistant"]}
 
 
-def _run(code: Path, told: CodeContext, scratch: Path, heard: "_Heard", interruption: Interruption) -> int:
+def _run(code: Path, given: CodeContext, scratch: Path, reported: "_ChildReports", interruption: Interruption) -> int:
     """Start the child, process its reports, forward stop requests; returns its exit code."""
-    gone, folder = threading.Event(), Path(told.reports)
+    gone, folder = threading.Event(), Path(given.reports)
     with code_reports.opened(folder) as pipe, interruption.deferred():
-        child = _start(code, told, scratch)
+        child = _start(code, given, scratch)
 
         def ask() -> None:
             code_reports.ask_to_stop(folder)
             child.send_signal(signal.SIGTERM)
 
-        with _ending_with_us(child.pid), _watched(child, interruption, gone, ask):
+        with _guarded(child.pid), _watched(child, interruption, gone, ask):
             for line in code_reports.lines(pipe, gone):
-                heard.line(line.decode(errors="replace"))
+                reported.line(line.decode(errors="replace"))
         return child.wait()
 
 
-def _start(code: Path, told: CodeContext, scratch: Path) -> "subprocess.Popen[bytes]":
+def _start(code: Path, given: CodeContext, scratch: Path) -> "subprocess.Popen[bytes]":
     path = scratch / "context.json"
-    path.write_text(told.model_dump_json(by_alias=True), encoding="utf-8")
+    path.write_text(given.model_dump_json(by_alias=True), encoding="utf-8")
     environment = data_keys(os.environ)
     environment |= pod_log.without_bars()
     environment |= {name: value for name, value in os.environ.items() if not name.startswith(_NOT_FOR_CODE)}
     return subprocess.Popen(  # noqa: S603 - an admin has allowed the user's own code on this connection
         [sys.executable, "-c", code_start.COMMAND, str(code)],
         cwd=scratch,
-        env=environment | {CONTEXT_VARIABLE: str(path)} | _SPEAKING,
+        env=environment | {CONTEXT_VARIABLE: str(path)} | _VERBOSE,
         start_new_session=True,
     )
 
@@ -309,12 +311,12 @@ def _watched(
 
     def watch() -> None:
         asked_at: float | None = None
-        look_at = time.monotonic()
+        check_at = time.monotonic()
         while child.poll() is None:
-            if time.monotonic() >= look_at:
+            if time.monotonic() >= check_at:
                 if _is_superseded(interruption):
                     break  # its checkpoint folder belongs to a newer attempt now
-                look_at = time.monotonic() + LOOK_SECONDS
+                check_at = time.monotonic() + CHECK_SECONDS
             if asked_at is None and interruption.wait(0.2):
                 asked_at = time.monotonic()
                 ask()
@@ -336,7 +338,7 @@ def _watched(
 
 
 @contextmanager
-def _ending_with_us(leader: int) -> Iterator[None]:
+def _guarded(leader: int) -> Iterator[None]:
     """Start a small guard process that ends the code if this process is killed: its input pipe then closes.
 
     In a pod everything ends with the first process, which is this one; at a shell the code would go on unnoticed.
@@ -371,12 +373,12 @@ def _end_group(leader: int) -> None:
         return  # all have exited
 
 
-class _Heard:
+class _ChildReports:
     """Turns the child's reports into the record and the job's own report."""
 
-    def __init__(self, job: TrainerJob, verdict: DatasetVerdict, reporter: Reporter, *, goes_on: bool = False) -> None:
+    def __init__(self, job: TrainerJob, verdict: DatasetVerdict, reporter: Reporter, *, resumes: bool = False) -> None:
         self._metrics = Metrics(Path(job.output) / FILE)
-        self._verdict, self._reporter, self._goes_on = verdict, reporter, goes_on
+        self._verdict, self._reporter, self._resumes = verdict, reporter, resumes
         self._started = time.monotonic()
         self._first: int | None = None
         self._last: CodeReport | None = None
@@ -435,7 +437,7 @@ class _Heard:
 
     def result(self) -> TrainingResult:
         """The result of the whole run."""
-        if self._first is None and not self._goes_on:
+        if self._first is None and not self._resumes:
             self._metrics.keep_until(0)  # the record is that of other code
         curves = self._metrics.curves()
         steps = max((line["step"] for line in self._metrics.lines), default=0)

@@ -15,10 +15,10 @@ from finetune_api.trainer import TrainerJob
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model
 from finetune_trainer.models.base_refusals import in_four_bits
-from finetune_trainer.models.loaded_weights import Zeros, first_not_finite
+from finetune_trainer.models.loaded_weights import ZeroMatrices, first_not_finite
 from finetune_trainer.models.validation import config_file
-from finetune_trainer.models.weight_files import damaged, is_named, stored_as_no_reals, stored_in_bytes
-from finetune_trainer.storage.durable import no_file_in
+from finetune_trainer.models.weight_files import damaged, is_named, stored_as_non_reals, stored_in_bytes
+from finetune_trainer.storage.durable import special_file_in
 from finetune_trainer.training.unchanged import plain_name
 
 _ADAPTER, _WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -62,7 +62,7 @@ def load(job: TrainerJob, base: Path, folder: Path, dtype: Any) -> Any:
     Raises:
         TrainerError: CodeFailed.
     """
-    if folder.is_dir() and (other := no_file_in(folder)) is not None:
+    if folder.is_dir() and (other := special_file_in(folder)) is not None:
         raise _refused(f"{other.name} is a pipe or a device, not a file")
     if (folder / _ADAPTER).is_file() and is_named(folder):
         raise _refused("it is both an adapter and a whole model, and nobody knows which is meant", _ONE_OF_BOTH)
@@ -202,7 +202,7 @@ def _require_sizes(job: TrainerJob, before: dict[str, Any], after: dict[str, Any
 
 def _require_plain_numbers(folder: Path) -> None:
     """Refuse integers, bits and 8-bit floats, which libraries would use as the weights themselves."""
-    if name := stored_as_no_reals(folder) or stored_in_bytes(folder):
+    if name := stored_as_non_reals(folder) or stored_in_bytes(folder):
         raise _refused(f"{name} is stored as numbers that are not weights, or in 8 bits", _IN_FLOATS)
 
 
@@ -230,10 +230,10 @@ def _require_same(what: str, saved: dict[str, Any], expected: dict[str, Any]) ->
 
 
 def _require_sound(model: Any) -> None:
-    zeros = Zeros()
-    if name := first_not_finite(zeros.looked_for(model.named_parameters())):
+    zeros = ZeroMatrices()
+    if name := first_not_finite(zeros.watched(model.named_parameters())):
         raise _refused(f"{name} holds numbers that are not finite")
-    if name := zeros.spoilt():
+    if name := zeros.first_suspicious():
         raise _refused(f"{name} holds nothing but zeros")
 
 

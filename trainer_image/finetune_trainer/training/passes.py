@@ -35,7 +35,7 @@ _READ_BY_THE_HOST = ("tokens", "lengths")
 
 @dataclass(frozen=True)
 class Cut:
-    """How a step is cut into forward passes: by tokens, or by rows where the job says so; packed or padded."""
+    """How a step is cut into forward passes: by tokens, or by rows if the job says so; packed or padded."""
 
     token_budget: int | None
     rows_each: int | None = None

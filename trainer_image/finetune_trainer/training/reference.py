@@ -49,11 +49,11 @@ class Reference:
         folder: Path,
         fingerprint: str,
         *,
-        ways: "Gradients",
+        gradients: "Gradients",
         world: World,
         interruption: Interruption,
     ) -> None:
-        self._model, self._folder, self._fingerprint, self._ways = model, folder, fingerprint, ways
+        self._model, self._folder, self._fingerprint, self._gradients = model, folder, fingerprint, gradients
         self._world, self._interruption = world, interruption
         self._kept_at = time.monotonic()
 
@@ -80,16 +80,16 @@ class Reference:
 
     def _margins(self, store: PairStore, rows: list[int]) -> list[float]:
         """The margins of these rows; each rank computes its share. Incomplete if a stop was requested."""
-        found, ways = dict.fromkeys(rows, 0.0), self._ways
-        mine = pair_groups(store, self._world.share(rows, store.lengths[rows]), ways.cut)
-        passes = ways.with_idle([pair_pass(store, group, ways.cut) for group in mine])
+        found, gradients = dict.fromkeys(rows, 0.0), self._gradients
+        mine = pair_groups(store, self._world.share(rows, store.lengths[rows]), gradients.cut)
+        passes = gradients.with_idle([pair_pass(store, group, gradients.cut) for group in mine])
         self._model.eval()
         with torch.no_grad(), _without_adapters(self._model):
             for group, (batch, _) in zip(chain(mine, repeat([])), passes, strict=False):
-                if ways.stop_requested():
+                if gradients.stop_requested():
                     break
-                with ways.autocast():
-                    margins = margins_of(self._model, on_device(batch, ways.device)).tolist()
+                with gradients.autocast():
+                    margins = margins_of(self._model, on_device(batch, gradients.device)).tolist()
                 found.update(zip(group, margins, strict=False))
         return list(self._world.sums(*found.values()))
 

@@ -27,7 +27,7 @@ def little_kept(base: Path, model: Any, dtype: Any) -> list[str] | None:
     except UNREADABLE:  # it was readable before; the evaluation's base model will report why
         return None
     step = "A higher hyperparameters.learningRate, method LoRA, or precision Float32 keeps what is learnt"
-    return _told(kept, moved, dtype, "of the weights that moved", step)
+    return _warning(kept, moved, dtype, "of the weights that moved", step)
 
 
 def little_of_an_adapter(was: Iterable[Any], now: Iterable[Any]) -> list[str] | None:
@@ -35,10 +35,10 @@ def little_of_an_adapter(was: Iterable[Any], now: Iterable[Any]) -> list[str] | 
     pairs = list(zip(was, now, strict=True))
     kept, moved = sum(int((one != other).sum()) for one, other in pairs), sum(one.numel() for one, _ in pairs)
     step = "The adapter itself, without artifact.merge, keeps what is learnt"
-    return _told(kept, moved, pairs[0][0].dtype, "of the weights that the adapter is added to", step)
+    return _warning(kept, moved, pairs[0][0].dtype, "of the weights that the adapter is added to", step)
 
 
-def _told(kept: int, moved: int, dtype: Any, which: str, step: str) -> list[str] | None:
+def _warning(kept: int, moved: int, dtype: Any, which: str, step: str) -> list[str] | None:
     if kept >= _LITTLE * moved:
         return None
     numbers = str(dtype).removeprefix("torch.")

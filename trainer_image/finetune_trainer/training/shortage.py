@@ -20,7 +20,7 @@ from typing import Self
 from finetune_api.job import FineTuneJobSpec, Hyperparameters
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.durable import note_in, whole_file
+from finetune_trainer.storage.durable import json_in, whole_file
 from finetune_trainer.training.passes import Cut
 
 FILE = "memory.json"
@@ -42,7 +42,7 @@ class Lesson:
             TrainerError: ArtifactFailed or StoreUnavailable, it cannot be read.
         """
         try:
-            return cls(**(note_in(checkpoints / FILE) or {}))
+            return cls(**(json_in(checkpoints / FILE) or {}))
         except TypeError:
             return cls()
 

@@ -104,9 +104,9 @@ class StepTrainer(Trainer):
         try:
             packed = self._gradients.cut.packed
             with in_training(self._net, self._trained, packed=packed, compile_layers=self._compile):
-                self._refer()
+                self._fill_reference()
                 self._net.train()  # peft's wrapper is in training mode from the start, its base need not be
-                self._gradients.settle()
+                self._gradients.choose_parallelism()
                 self.train(resume_from_checkpoint=found[0] if found else None)
                 self.loss_at_end = self._measured_at_end() if measure_end else None
         except StepAbandoned:
@@ -135,7 +135,7 @@ class StepTrainer(Trainer):
         of_answers = 1 + measures.index(CHOSEN_LOSS) if CHOSEN_LOSS in measures else 0
         return None if means is None else means[of_answers]
 
-    def _refer(self) -> None:
+    def _fill_reference(self) -> None:
         """Compute what the untrained model says of rows with two answers: preference training compares with it."""
         course = self.course
         if not isinstance(course.train, PairStore):
@@ -144,7 +144,7 @@ class StepTrainer(Trainer):
             self._net,
             self._checkpoints,
             self._origin.fingerprint,
-            ways=self._gradients,
+            gradients=self._gradients,
             world=self.world,
             interruption=self.interruption,
         )
@@ -168,10 +168,10 @@ class StepTrainer(Trainer):
 
     def stopping(self) -> bool:
         """Whether any rank got a stop request: then all ranks stop after the same step."""
-        asked = self.world.any_rank(self.interruption.is_requested)
-        if asked:
+        requested = self.world.any_rank(self.interruption.is_requested)
+        if requested:
             self.interruption.set_by_other_rank()
-        return asked
+        return requested
 
     def _resume_notes(self, folder: str, step: int, notes: dict[str, Any]) -> None:
         if not Path(folder).is_dir():  # a claim that only one node can mount, or a different one
@@ -271,13 +271,13 @@ class StepTrainer(Trainer):
         None if there are no rows, or if a stop was requested before the end.
         """
         self._net.eval()
-        ways = self._gradients
+        gradients = self._gradients
         sums, weight, given_up = np.zeros(1 + len(self.course.objective.measures)), 0, False
         for start in range(0, len(rows), SORTED_TOGETHER):
             part = list(rows[start : start + SORTED_TOGETHER])
             mine = self.world.share(part, store.lengths[part])
-            passes = ways.with_idle(self.course.objective.passes(store, mine, ways.cut))
-            for (batch, counts), of_pass in zip(passes, ways.measured([one for one, _ in passes]), strict=False):
+            passes = gradients.with_idle(self.course.objective.passes(store, mine, gradients.cut))
+            for (batch, counts), of_pass in zip(passes, gradients.measured([one for one, _ in passes]), strict=False):
                 if of_pass is None:
                     given_up = True
                     break
@@ -288,7 +288,7 @@ class StepTrainer(Trainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         if self._gradients.are_sharded and not self.world.is_first:
-            checkpoint.follow(self._net, cast("Optimizer", self.optimizer))
+            checkpoint.join_save(self._net, cast("Optimizer", self.optimizer))
         self.world.broadcast(f"checkpoint {self.state.global_step}", self._write_checkpoint)
         self._saved_step = self.state.global_step
 

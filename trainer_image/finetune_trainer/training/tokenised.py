@@ -34,7 +34,7 @@ class Tokenised:
         self._pairs = job.spec.preference is not None
         self._max_length = chat.row_limit(job.spec.hyperparameters)
 
-    def learnt(self, split: SplitName) -> "Store | None":
+    def texts(self, split: SplitName) -> "Store | None":
         """The data to train or validate on, with both answers of pairs; None if the job has no such split.
 
         Raises:

@@ -81,7 +81,7 @@ def tunable_model(job: TrainerJob, folder: Path, *, empty_but_tied: bool | None 
 
 
 @dataclass
-class Held:
+class TrainedModel:
     """The model in training; if it is sharded, rank 0 also holds the unsharded one, for before and after training."""
 
     model: Any
@@ -105,7 +105,7 @@ class Held:
 
         sharding.shard(self.model, self.whole, device(), compute_dtype)
 
-    def released(self, trainer: "StepTrainer", compute_dtype: Any) -> Any:
+    def unsharded(self, trainer: "StepTrainer", compute_dtype: Any) -> Any:
         """The unsharded trained model on rank 0; a collective call.
 
         Frees gradients and optimizer: evaluation needs room for the base model beside a fully tuned one. A model
@@ -116,7 +116,7 @@ class Held:
         self.model.zero_grad(set_to_none=True)
         trainer.accelerator.free_memory()
         trainer.optimizer = trainer.lr_scheduler = None
-        gpus.give_back()
+        gpus.empty_cache()
         if not sharding.is_sharded(self.model):
             return self.model
         sharding.gather(self.model, self.whole, compute_dtype)

@@ -60,12 +60,8 @@ def _adds_nothing(base: Path, model: Any) -> bool:
     rest = [name for name in saved if name not in known and not _RANDOM.search(name)]
     if any(value.any() for value in halves.values()) or not all(map(_MAGNITUDE.search, rest)):
         return False
-    now = {plain_name(name): partial(_itself, value) for name, value in biases.items()}
+    now = {plain_name(name): lambda value=value: value for name, value in biases.items()}
     return _has_its_magnitudes(base, model) and _are_of(base, now)
-
-
-def _itself(value: Any) -> Any:
-    return value
 
 
 def plain_name(name: str) -> str:

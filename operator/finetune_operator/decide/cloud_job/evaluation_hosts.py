@@ -325,7 +325,7 @@ def overdue(evaluation: ProviderEvaluation, now: datetime) -> str | None:
         return f"the tuned model's {_LATE}"
     for one in made(evaluation):
         if one.ready_at is not None and now - moment(one.ready_at) >= LIFETIME:
-            return f"deployment {one.name} has stood for {LIFETIME // timedelta(hours=1)} hours, and may be billed"
+            return f"deployment {one.name} has existed for {LIFETIME // timedelta(hours=1)} hours, and may be billed"
     return None
 
 

@@ -120,7 +120,7 @@ def refuse_copy(view: JobView) -> Decision | None:
     """A copy neither follows nor stops anything: two objects that register, suspend and clean up would conflict."""
     if not view.copy_of:
         return None
-    message = f"it is a copy of {view.copy_of}, which has begun what status tells of and keeps it, ended or not"
+    message = f"it is a copy of {view.copy_of}, which started what status describes and keeps it, even after its end"
     failure = Failure(reason=Reason.RESTORED, message=message, next_step=_DELETE_THE_COPY)
     fields = {"phase": "Pending", "failure": failure}
     return Decision(with_status(view, Change(stalled(failure.reason, message), fields)))

@@ -39,13 +39,13 @@ from finetune_operator.decide.pods.missing import with_field
 _STEPS = {
     Reason.SPEC_INVALID: None,  # the message says what to write, and a deployment's fields can be changed
     Reason.AWAITING_CONFIGURATION: None,
-    Reason.CONNECTION_NOT_FOUND: "Ask an admin to make it again as it was, or pin another version (spec.activeVersion "
-    "of the FineTunedModel).",
+    Reason.CONNECTION_NOT_FOUND: "Ask an admin to create it again as it was, or pin another version "
+    "(spec.activeVersion of the FineTunedModel).",
     Reason.QUOTA_EXCEEDED: "Raise the quota of the provider's account, ask for less in the provider's block, or delete "
     "what is not needed there; it is retried automatically.",
     Reason.DELETED_AT_PROVIDER: "Activate a version whose model is still there (spec.activeVersion of the "
     "FineTunedModel), or tune another one with a FineTuneJob under a new name.",
-    Reason.CONTAINER_CONFIG_INVALID: "Make the Secret, ConfigMap or volume that the message names in this namespace: "
+    Reason.CONTAINER_CONFIG_INVALID: "Create the Secret, ConfigMap or volume that the message names in this namespace: "
     "the pod continues automatically. If only the name is wrong, correct it here, or have it corrected in the "
     "connection.",
     Reason.PROVIDER_REFUSED: "Correct the provider's block by what the message names, or set spec.retryNonce to have "
@@ -202,7 +202,7 @@ def _read_server(view: DeploymentView, wanted: Target, note: str) -> tuple[Deplo
         return ("Degraded" if answering else "Failed"), facts, answering
     what = f"is being deployed{note}{_still_answering(answering, target)}"
     if serving.short_of and serving.version == target:
-        what = f"is deployed; {serving.available} of {serving.short_of} servers are ready{note}"
+        what = f"is being deployed; {serving.available} of {serving.short_of} servers are ready{note}"
     facts = reconciling(Reason.DEPLOYING, f"version {target} {what}")
     return ("Updating" if answering else "Deploying"), facts, answering
 

@@ -208,7 +208,7 @@ def of_pods(pods: list[PodUse], usage: DeploymentUsage | None, now: datetime) ->
     the counts, in either direction.
     """
     if not pods:
-        return Activity(unknown="no server is there that could tell")
+        return Activity(unknown="no server runs that counts requests")
     counts = [pod.counted for pod in pods if pod.counted is not None]
     counted = sum(counts) if counts else None
     known = [pod.started for pod in pods] + [pod.last for pod in pods if pod.last is not None]

@@ -106,7 +106,7 @@ def is_interruption(found: Failure, pod: Manifest | None) -> bool:
     return deleted or end_of(pod).get("exitCode") not in _SIGNALS
 
 
-_NO_REPORT = "; no report of its trainer is at hand: if its pod did not start, kubectl get events says why"
+_NO_REPORT = "; its trainer has sent no report: if its pod did not start, kubectl get events says why"
 """For an attempt that may have waited for a node all the time, so that a longer deadline would not help."""
 
 
@@ -124,7 +124,13 @@ def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> 
     if report is not None and report.progress is not None and report.progress.step >= report.progress.total_steps > 0:
         return _after_training(found, report.progress)
     begins = report is not None and report.phase == "Validating" and _was_short_of_memory(pod)
-    return _before_training(found) if begins else found
+    return _with_advice(_before_training(found) if begins else found, report)
+
+
+def _with_advice(failure: Failure, report: Report | None) -> Failure:
+    """With how much is enough, where the trainer's estimate was above what there was."""
+    advice = report.memory.advice if report is not None and report.memory is not None else None
+    return failure.model_copy(update={"next_step": f"{failure.next_step} {advice}"}) if advice else failure
 
 
 def _before_training(failure: Failure) -> Failure:
@@ -150,10 +156,10 @@ def _by_cluster(pod: Manifest | None) -> Failure | None:
     if _was_short_of_memory(pod):
         limit = memory_limit(trainer_of(pod))
         more = f"it used more memory than its limit{f' of {limit}' if limit else ''}"
-        return Failure.because(Reason.OUT_OF_MEMORY, f"the kernel ended the trainer: {more}")
+        return Failure.because(Reason.OUT_OF_MEMORY, f"the kernel killed the trainer: {more}")
     found = disruption(pod)
     if found is None and pod.get("status", {}).get("phase") not in ENDED and not only_foreign_runs(pod):
-        return Failure.because(Reason.NODE_LOST, "the training pod was told to end and its node does not answer")
+        return Failure.because(Reason.NODE_LOST, "the training pod was being stopped when its node stopped answering")
     return found
 
 

@@ -142,7 +142,7 @@ def _termination_note(pod: Manifest) -> str:
     if due is None:
         return ""
     why = disruption(pod)
-    return f"the training pod has been told to end, by {due} at the latest{f': {why.message}' if why else ''}"
+    return f"the training pod is being stopped, by {due} at the latest{f': {why.message}' if why else ''}"
 
 
 def _lost_node_note(pod: Manifest) -> str:

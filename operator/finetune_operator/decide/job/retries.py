@@ -71,7 +71,7 @@ def given_up(before: Tally, after: Tally, interrupted: bool, *, alike: bool = Fa
         return ""
     retries = _retries(before.retries)
     if alike:
-        return f"; given up after {retries}, as the attempt before ended alike and came as far"
+        return f"; given up after {retries}, as the previous attempt ended in the same way at the same point"
     if before.used == before.retries:
         return f"; given up after {retries}"
     if interrupted:

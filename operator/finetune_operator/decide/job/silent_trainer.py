@@ -35,7 +35,7 @@ def failure(view: JobView) -> Failure | None:
         return None
     progress = (view.run.report and view.run.report.progress) or view.status.progress
     where = f", at step {progress.step} of {progress.total_steps}" if progress else ""
-    said = f"nothing was heard of the trainer since {timestamp(since)}{where}"
+    said = f"the trainer has not reported since {timestamp(since)}{where}"
     why = view.run.note or "it hangs, or its reports do not come through"
     return Failure.because(Reason.TRAINER_SILENT, f"{said}: {why}")
 

@@ -66,9 +66,9 @@ from finetune_operator.decide.pods.grace import GRACE, grace_left
 from finetune_operator.decide.pods.missing import with_field
 from finetune_operator.decide.pods.refused import counts_ended_objects, may_pass, refusal_of_write
 
-_MAKE_OR_NAME = (
-    "Ask an admin to make it: the job then starts automatically. Or apply the job under a new name with one that "
-    "exists."
+_NAME_OR_MAKE = (
+    "Apply the job under a new name with one that exists, or ask an admin to create this one: the job then starts "
+    "automatically."
 )
 
 REJECTED_CHECK_SECONDS = 60
@@ -146,7 +146,7 @@ def status_while_deleted(view: JobView) -> FineTuneJobStatus:
     if view.finished or not view.kept_by:
         return view.status
     if view.live_pods or view.run.state in {"Queued", "Active"}:
-        return with_status(view, Change(being_deleted(view.kept_by, "its pod is told to end")))
+        return with_status(view, Change(being_deleted(view.kept_by, "its pod is being stopped")))
     way_out = _OURS if view.held else ""
     return with_status(
         view, Change(being_deleted(view.kept_by, way_out=way_out), {"phase": "Cancelled", "failure": None})
@@ -310,7 +310,8 @@ def _missing(view: JobView, name: str) -> Failure:
         if view.connection_unread:
             return missing
         message = f"{missing.message}; {_usable(view.usable_connections, name)}"
-        return missing.model_copy(update={"message": message, "next_step": _MAKE_OR_NAME})
+        next_step = _NAME_OR_MAKE if view.usable_connections else missing.next_step
+        return missing.model_copy(update={"message": message, "next_step": next_step})
     message = (
         f"spec.connectionRef: LLMConnection {name} leads to {view.connection.provider} now, and the job was "
         f"started with {view.began_with}"

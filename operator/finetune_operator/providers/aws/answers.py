@@ -15,7 +15,7 @@ from botocore.model import OperationModel
 from botocore.response import StreamingBody
 
 from finetune_operator.providers.errors import Unreadable, is_html
-from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, moved, too_long
+from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, redirected, too_long
 
 _CHUNK_BYTES = 64 * 1024
 
@@ -80,7 +80,7 @@ def require_answer(operation_model: OperationModel, response_dict: Mapping[str, 
     service, status = operation_model.service_model.service_name, response_dict["status_code"]
     headers = {name.casefold(): value for name, value in response_dict["headers"].items()}
     if status in range(300, 400) and not _OF_AWS & headers.keys():
-        raise moved(service, status, headers.get("location", ""))
+        raise redirected(service, status, headers.get("location", ""))
     if status >= 500 or (operation_model.has_streaming_output and status < 300):
         return
     if is_html(response_dict["body"]):

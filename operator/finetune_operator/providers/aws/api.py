@@ -8,7 +8,7 @@ from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.refusals import NoBucket
 from finetune_operator.providers.aws.s3 import Bucket, S3Object
 from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 
 
 class AwsApi:
@@ -27,9 +27,9 @@ class AwsApi:
         """Close the connections."""
         await self._aws.close()
 
-    def keep_pace(self, pace: Pace) -> None:
+    def use_limiter(self, limiter: RateLimiter) -> None:
         """Each request waits for the rate limiter, except S3's."""
-        self._aws.keep_pace(pace)
+        self._aws.use_limiter(limiter)
 
     async def account(self) -> str | None:
         """The account by STS."""
@@ -42,7 +42,7 @@ class AwsApi:
 
     async def file(self, file_id: str) -> RemoteFile:
         """HEAD of an object."""
-        return RemoteFile(file_id, file_id, (await self._bucket.look(file_id)).bytes)
+        return RemoteFile(file_id, file_id, (await self._bucket.head(file_id)).bytes)
 
     async def end_uploads(self, prefix: str) -> None:
         """Abort incomplete uploads, since S3 bills for their parts. A deleted bucket has none."""

@@ -28,9 +28,9 @@ from finetune_operator.providers.aws.refusals import STORE, translated
 from finetune_operator.providers.connection_secret import AWS_KEYS
 from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, limit_pages
 from finetune_operator.providers.failed_calls import unanswered
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.providers.timeouts import seconds_for
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
 T = TypeVar("T")
 
@@ -89,7 +89,7 @@ class Aws:
         self._endpoints = endpoints or {}
         self._patience = patience or {}
         self._clients: dict[str, Any] = {}
-        self._pace: Pace | None = None
+        self._limiter: RateLimiter | None = None
         self._building = threading.Lock()
         self._threads = ThreadPoolExecutor(THREADS, thread_name_prefix="aws")
 
@@ -99,9 +99,9 @@ class Aws:
         for client in self._clients.values():
             client.close()
 
-    def keep_pace(self, pace: Pace) -> None:
+    def use_limiter(self, limiter: RateLimiter) -> None:
         """Each request waits for the rate limiter, except S3's, whose own limits are a thousand times as high."""
-        self._pace = pace
+        self._limiter = limiter
 
     async def account(self) -> str | None:
         """The account by STS, which requires no permission; None if the private endpoints do not include STS.
@@ -149,26 +149,26 @@ class Aws:
             limit_pages(count := count + 1, service)
         return found
 
-    async def run(self, service: str, do: Callable[[Any], T], *, paced: bool = True, size: int = 0) -> T:
+    async def run(self, service: str, do: Callable[[Any], T], *, rate_limited: bool = True, size: int = 0) -> T:
         """Call `do` with the service's client, in a thread.
 
         Args:
             service: by boto3's name.
             do: one call.
-            paced: whether to wait for the rate limiter.
+            rate_limited: whether to wait for the rate limiter.
             size: bytes that it sends or reads, if many.
 
         Raises:
             ProviderError: see `translated`.
         """
-        if self._pace is not None and paced and service != STORE:
-            await self._pace.wait()
+        if self._limiter is not None and rate_limited and service != STORE:
+            await self._limiter.wait()
         loop, line = asyncio.get_running_loop(), Line()
         try:
             async with asyncio.timeout(seconds_for(self._patience.get(service, ANSWER_SECONDS), size)):
                 return await loop.run_in_executor(self._threads, partial(self._run, service, do, line))
         except TimeoutError as error:
-            line.hang_up()
+            line.abort()
             raise unanswered(error, service) from None
         except (boto.ClientError, boto.BotoCoreError) as error:
             raise translated(error, service) from None
@@ -176,7 +176,7 @@ class Aws:
             raise Unreadable(f"{service} answers with something else") from None
 
     def _run(self, service: str, do: Callable[[Any], T], line: Line) -> T:
-        with line.held():
+        with line.tracking():
             return do(self._client(service))
 
     def _client(self, service: str) -> Any:
@@ -196,7 +196,7 @@ class Aws:
                     client = self._session.create_client(service, endpoint_url=endpoint, config=config)
                 except ValueError:  # invalid host or port
                     raise _no_address(service, str(endpoint)) from None
-                client.meta.events.register("before-send", self._require_pace)
+                client.meta.events.register("before-send", self._require_limiter)
                 client.meta.events.register("before-parse", require_answer)
                 http = client._endpoint.http_session  # noqa: SLF001 - there is no setting for this and the next two
                 http._pool_classes_by_scheme.update(POOLS)  # noqa: SLF001
@@ -204,14 +204,14 @@ class Aws:
                 self._clients[service] = client
             return self._clients[service]
 
-    def _require_pace(self, **_: Any) -> None:
+    def _require_limiter(self, **_: Any) -> None:
         """Check the guard once more: the thread may have waited for its start, or for credentials."""
-        if self._pace is not None:
-            self._pace.require()
+        if self._limiter is not None:
+            self._limiter.require()
 
 
 def _no_address(service: str, endpoint: str) -> ProviderError:
     """The error for an invalid endpoint, for which no client can be created."""
-    message = f"{plain(endpoint)}, where {service} is to be, can be no host's address"
+    message = f"{sanitized(endpoint)}, where {service} is to be, can be no host's address"
     step = "Ask an admin to correct the LLMConnection's endpoints: a host's name has letters, digits and dashes."
     return TryLater(Reason.PROVIDER_UNAVAILABLE, message, next_step=step)

@@ -12,10 +12,10 @@ from typing import Any
 
 from botocore.awsrequest import AWSHTTPConnection, AWSHTTPConnectionPool, AWSHTTPSConnection, AWSHTTPSConnectionPool
 
-_here = threading.local()
+_thread = threading.local()
 
 
-class Late(Exception):
+class Aborted(Exception):
     """The call's time was used up before its request was sent."""
 
 
@@ -25,63 +25,63 @@ class Line:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._sockets: list[socket.socket] = []
-        self._hung_up = False
+        self._aborted = False
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def tracking(self) -> Iterator[None]:
         """Register the sockets that this thread uses."""
-        _here.line = self
+        _thread.line = self
         try:
             yield
         finally:
-            _here.line = None
+            _thread.line = None
             with self._lock:
                 self._sockets.clear()  # other calls may reuse them by now
 
-    def take(self, over: socket.socket) -> None:
+    def add(self, over: socket.socket) -> None:
         """Register the socket of a request.
 
         Raises:
             Late: the call was aborted.
         """
         with self._lock:
-            if self._hung_up:
-                raise Late
+            if self._aborted:
+                raise Aborted
             self._sockets.append(over)
 
-    def hang_up(self) -> None:
+    def abort(self) -> None:
         """Abort the call's requests, and refuse further ones; callable from any thread."""
         with self._lock:
-            self._hung_up = True
+            self._aborted = True
             for one in self._sockets:
                 with suppress(OSError):
                     socket.socket.shutdown(one, socket.SHUT_RDWR)  # an SSLSocket's own would wait for close_notify
 
 
-class _Held:
+class _Tracked:
     """A botocore connection that registers its socket with its thread's line."""
 
     sock: socket.socket | None
 
     def connect(self) -> None:
         super().connect()  # type: ignore[misc]
-        self._tell()
+        self._register()
 
     def request(self, *arguments: Any, **options: Any) -> None:
-        self._tell()
+        self._register()
         super().request(*arguments, **options)  # type: ignore[misc]
 
-    def _tell(self) -> None:
-        line: Line | None = getattr(_here, "line", None)
+    def _register(self) -> None:
+        line: Line | None = getattr(_thread, "line", None)
         if line is not None and self.sock is not None:
-            line.take(self.sock)
+            line.add(self.sock)
 
 
-class _Http(_Held, AWSHTTPConnection):  # type: ignore[misc]  # botocore has no types
+class _Http(_Tracked, AWSHTTPConnection):  # type: ignore[misc]  # botocore has no types
     pass
 
 
-class _Https(_Held, AWSHTTPSConnection):  # type: ignore[misc]  # botocore has no types
+class _Https(_Tracked, AWSHTTPSConnection):  # type: ignore[misc]  # botocore has no types
     pass
 
 

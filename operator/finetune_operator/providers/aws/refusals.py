@@ -7,9 +7,9 @@ from botocore import exceptions as boto
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
-from finetune_operator.providers.failed_calls import moved, unanswered
+from finetune_operator.providers.failed_calls import redirected, unanswered
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
 STORE = "s3"
 KEY_PAUSE_SECONDS, ROLE_PAUSE_SECONDS, CONFLICT_PAUSE_SECONDS = 60.0, 60.0, 30.0
@@ -35,16 +35,16 @@ _KEYS = frozenset(
     }
 )
 _CLOCK = frozenset({"RequestTimeTooSkewed", "RequestInTheFuture"})
-_LATE = re.compile(r"signature (has )?expired|signature not yet current", re.IGNORECASE)
+_SKEWED = re.compile(r"signature (has )?expired|signature not yet current", re.IGNORECASE)
 """In messages about signatures: the clocks differ, but the keys are valid."""
-_ELSEWHERE = frozenset(
+_OTHER_REGION = frozenset(
     {
         *("PermanentRedirect", "TemporaryRedirect", "301", "307", "308"),
         *("AuthorizationHeaderMalformed", "IllegalLocationConstraintException"),
     }
 )
 """S3's codes for a bucket in another region."""
-_UNHEARD = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway", "407"})
+_NOT_RECEIVED = frozenset({"RequestTimeout", "RequestTimeoutException", "IDPCommunicationError", "BadGateway", "407"})
 """4xx errors because the request, or part of it, did not arrive."""
 _NO_ANSWER = frozenset({408, 424})
 """Status when a model timed out or failed; it may answer the next question."""
@@ -75,7 +75,7 @@ _CONFLICT = frozenset({"ConflictException", "ResourceInUse", "ResourceInUseExcep
 _ROLE = re.compile(r"(could not|unable to|cannot) assume|iam:PassRole|trust (policy|relationship)", re.IGNORECASE)
 """In messages about the role that a service should assume: AWS has no code for this."""
 
-_OF_BUCKET = re.compile(
+_BUCKET_REGION = re.compile(
     r"bucket[^.]{0,80} (is in|not in|different|another|same) [^.]{0,20}region",
     re.IGNORECASE,
 )
@@ -113,14 +113,14 @@ def translated(error: boto.ClientError | boto.BotoCoreError, service: str) -> Pr
 
 def _refusal(error: boto.ClientError, service: str) -> ProviderError:
     code, said = str(error.response.get("Error", {}).get("Code", "")), _said(error)
-    return _of_the_asker(error, service, code, said) or _of_what_was_asked(error, service, code, said)
+    return _caller_error(error, service, code, said) or _request_error(error, service, code, said)
 
 
-def _of_the_asker(  # noqa: PLR0911 - a table
+def _caller_error(  # noqa: PLR0911 - a table
     error: boto.ClientError, service: str, code: str, said: str
 ) -> TryLater | None:
     """Errors about the caller or location: keys, clock, permissions, role, bucket; None for others."""
-    if code in _CLOCK or (code in _KEYS and _LATE.search(said)):
+    if code in _CLOCK or (code in _KEYS and _SKEWED.search(said)):
         message = f"{service} refuses the time of the operator's requests ({code}): its node's clock is wrong"
         return TryLater(Reason.PROVIDER_UNAVAILABLE, message, KEY_PAUSE_SECONDS)
     if code in _KEYS:
@@ -129,10 +129,10 @@ def _of_the_asker(  # noqa: PLR0911 - a table
         return TryLater(Reason.CREDENTIALS_INVALID, message, KEY_PAUSE_SECONDS)
     if code == "NoSuchBucket":
         return NoBucket(Reason.BUCKET_NOT_FOUND, "the connection's S3 bucket does not exist", ROLE_PAUSE_SECONDS)
-    if service == STORE and code in _ELSEWHERE:
+    if service == STORE and code in _OTHER_REGION:
         message = f"the connection's S3 bucket is in another region than the connection ({code})"
         return TryLater(Reason.BUCKET_NOT_FOUND, message, ROLE_PAUSE_SECONDS)
-    if _OF_BUCKET.search(said):
+    if _BUCKET_REGION.search(said):
         message = f"{service} cannot use the connection's s3.bucket ({code}): {said}"
         return TryLater(Reason.BUCKET_NOT_FOUND, message, ROLE_PAUSE_SECONDS)
     if _ROLE.search(said):
@@ -147,7 +147,7 @@ def _of_the_asker(  # noqa: PLR0911 - a table
     return None
 
 
-def _of_what_was_asked(  # noqa: PLR0911 - a table
+def _request_error(  # noqa: PLR0911 - a table
     error: boto.ClientError, service: str, code: str, said: str
 ) -> ProviderError:
     """Errors about the request itself, or its timing."""
@@ -163,12 +163,12 @@ def _of_what_was_asked(  # noqa: PLR0911 - a table
         return TryLater(Reason.PROVIDER_BUSY, f"{service} ({code}): {said}", CONFLICT_PAUSE_SECONDS)
     if status in _NO_ANSWER:
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} gives no answer ({code})")
-    if code in _UNHEARD:
+    if code in _NOT_RECEIVED:
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} did not get the request ({code})")
     if status >= 500 or not status:
         return Unknown(Reason.PROVIDER_UNAVAILABLE, f"{service} answers with status {status} ({code})")
     if status < 400:
-        return moved(service, status, "")
+        return redirected(service, status, "")
     if _action(error).startswith("AssumeRole"):
         # From the SDK's own call for credentials: the connection's request was never sent.
         message = f"the operator's pod gets no credentials at AWS ({code}): {said}"
@@ -196,7 +196,7 @@ def _asked_pause(error: boto.ClientError) -> float | None:
 
 
 def _said(error: boto.ClientError) -> str:
-    return plain(str(error.response.get("Error", {}).get("Message", "")))
+    return sanitized(str(error.response.get("Error", {}).get("Message", "")))
 
 
 def _action(error: boto.ClientError) -> str:

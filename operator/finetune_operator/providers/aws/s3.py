@@ -71,7 +71,7 @@ class Bucket:
         )
         return [S3Object(one["Key"].removeprefix(self._prefix), one["Size"]) for one in found]
 
-    async def look(self, name: str) -> S3Object:
+    async def head(self, name: str) -> S3Object:
         """HEAD of one object.
 
         Raises:

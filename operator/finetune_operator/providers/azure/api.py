@@ -13,12 +13,12 @@ from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.deployments import AzureDeployments
-from finetune_operator.providers.azure.entra import untold
+from finetune_operator.providers.azure.entra import token_error
 from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 
 logger = logging.getLogger(__name__)
 
@@ -66,10 +66,10 @@ class AzureOpenAIApi(OpenAIApi):
         await self._deployments.close()
         await self._credential.close()
 
-    def keep_pace(self, pace: Pace) -> None:
+    def use_limiter(self, limiter: RateLimiter) -> None:
         """Each request waits for the rate limiter, including those to ARM."""
-        super().keep_pace(pace)
-        self._deployments.keep_pace(pace)
+        super().use_limiter(limiter)
+        self._deployments.use_limiter(limiter)
 
     async def check(self) -> None:
         """As OpenAI's, and check that ARM has the account: otherwise the error would appear after a job was paid for.
@@ -102,7 +102,7 @@ class AzureOpenAIApi(OpenAIApi):
         await self._token()
         await super()._wait()
 
-    def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - the same for every job
+    def _extra_arguments(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - the same for every job
         """The training type, without which Azure says that the base model cannot be tuned."""
         return {"extra_body": {"trainingType": self._training_type}}
 
@@ -117,6 +117,6 @@ def token_of(credential: Credential, scope: str) -> Callable[[], Awaitable[str]]
         try:
             return str((await credential.get_token(scope)).token)
         except AzureError as error:
-            raise untold(error, "the connection's credentials") from None
+            raise token_error(error, "the connection's credentials") from None
 
     return token

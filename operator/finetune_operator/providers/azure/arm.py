@@ -11,8 +11,8 @@ from azure.core.pipeline.policies import AsyncBearerTokenCredentialPolicy
 from azure.core.rest import HttpRequest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.azure.entra import UNKNOWN_SERVICE, no_token
-from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
+from finetune_operator.providers.azure.entra import UNKNOWN_SERVICE, token_refused
+from finetune_operator.providers.azure.transport import CALL_SECONDS, RateLimitedTransport
 from finetune_operator.providers.errors import (
     RIGHTS_STEP,
     NotThere,
@@ -22,9 +22,9 @@ from finetune_operator.providers.errors import (
     Unknown,
     Unreadable,
 )
-from finetune_operator.providers.failed_calls import moved, unanswered
+from finetune_operator.providers.failed_calls import redirected, unanswered
 from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 from finetune_operator.runtime.http_date import http_date
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ _ADDRESS = (
     "cloud; if the address is right, it is asked again automatically."
 )
 _SUBSCRIPTION = "Ask an admin to look at the Azure subscription; it is retried automatically."
-_IN_THE_WAY = {
+_OBSTACLES = {
     "ScopeLocked": (
         "a lock is on the account, its resource group or subscription",
         "Ask an admin to take the lock off (az lock list); it is retried automatically.",
@@ -75,7 +75,7 @@ class ArmRest:
         transport: sends the requests.
     """
 
-    def __init__(self, base: str | None, credential: Any, transport: InTurn | None = None) -> None:
+    def __init__(self, base: str | None, credential: Any, transport: RateLimitedTransport | None = None) -> None:
         base = (base or MANAGEMENT).rstrip("/")
         self._base = base
         policy = AsyncBearerTokenCredentialPolicy(credential, f"{base}/.default")
@@ -148,7 +148,7 @@ async def ask(call: Awaitable[T], base: str = MANAGEMENT) -> T:
     except AzureError as error:
         kind = type(error).__name__
         if "Authentication" in kind or "Credential" in kind:
-            raise _with_field(no_token(error, "ARM"), base) from None
+            raise _with_field(token_refused(error, "ARM"), base) from None
         raise _with_field(unanswered(error, "ARM"), base) from None
 
 
@@ -158,8 +158,8 @@ def _with_field(error: ProviderError, base: str) -> ProviderError:
     if base.rstrip("/") == MANAGEMENT or not (no_such_service or error.reason is Reason.PROVIDER_UNAVAILABLE):
         return error
     error.message = (
-        f"{error.message}; ARM's address is azureOpenAI.managementEndpoint of the LLMConnection, {plain(base)[:200]}: "
-        "if that is wrong, an admin corrects it there"
+        f"{error.message}; ARM's address is azureOpenAI.managementEndpoint of the LLMConnection, "
+        f"{sanitized(base)[:200]}: if that is wrong, an admin corrects it there"
     )
     error.next_step = error.next_step or _ADDRESS
     return error
@@ -173,12 +173,12 @@ def _refused(error: HttpResponseError) -> ProviderError:
         return NotThere(Reason.PROVIDER_REFUSED, f"ARM has no such thing: {_said(error)}")
     # ARM answers with 401 or 403; any other status means that Entra refused before ARM was called.
     if isinstance(error, ClientAuthenticationError) and status not in {401, 403}:
-        return no_token(error, "ARM")
+        return token_refused(error, "ARM")
     if status in range(200, 300):
         return Unreadable(f"ARM's address answers with something else, {type(error).__name__}")
     if status in range(300, 400):
-        return moved("ARM", status, _headers(error).get("location", ""))
-    return _in_the_way(error) or _translated(error)
+        return redirected("ARM", status, _headers(error).get("location", ""))
+    return _obstacle(error) or _translated(error)
 
 
 def _is_page(error: HttpResponseError) -> bool:
@@ -214,10 +214,10 @@ def _translated(error: HttpResponseError) -> ProviderError:
     return Refused(Reason.PROVIDER_REFUSED, f"ARM refuses ({status}): {said}")
 
 
-def _in_the_way(error: HttpResponseError) -> Forbidden | None:
+def _obstacle(error: HttpResponseError) -> Forbidden | None:
     """The error for an obstacle that an admin must remove; None for others."""
     code = _code(error)
-    what, step = next((said for words, said in _IN_THE_WAY.items() if words in code), ("", ""))
+    what, step = next((said for words, said in _OBSTACLES.items() if words in code), ("", ""))
     if not what:
         return None
     message = f"ARM refuses ({error.status_code} {code}): {what}"
@@ -229,4 +229,4 @@ def _code(error: HttpResponseError) -> str:
 
 
 def _said(error: HttpResponseError) -> str:
-    return plain(str(getattr(error.error, "message", "") or error.reason or ""))
+    return sanitized(str(getattr(error.error, "message", "") or error.reason or ""))

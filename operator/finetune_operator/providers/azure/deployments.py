@@ -21,12 +21,12 @@ from finetune_operator.decide.deployment.hosting_terms import azure_units, in_wo
 from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.azure.arm import MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure.monitor import AzureMonitor
-from finetune_operator.providers.azure.transport import CALL_SECONDS, InTurn
+from finetune_operator.providers.azure.transport import CALL_SECONDS, RateLimitedTransport
 from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable, limit_pages
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.rate_limit import Pace
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.rate_limit import RateLimiter
+from finetune_operator.providers.values import sanitized
 
 _DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
 
@@ -51,7 +51,7 @@ class AzureDeployments:
         self._base = base = settings.management_endpoint or MANAGEMENT
         self._place = (settings.resource_group, settings.account or "")
         self._options: dict[str, Any] = {"enforce_https": not base.startswith("http://"), "read_timeout": CALL_SECONDS}
-        self._transport = InTurn()
+        self._transport = RateLimitedTransport()
         self._arm = CognitiveServicesManagementClient(
             credential,
             settings.subscription_id,
@@ -70,9 +70,9 @@ class AzureDeployments:
         await self._arm.close()
         await self._rest.close()
 
-    def keep_pace(self, pace: Pace) -> None:
+    def use_limiter(self, limiter: RateLimiter) -> None:
         """Each request to ARM waits for the rate limiter."""
-        self._transport.turn = pace.wait
+        self._transport.turn = limiter.wait
 
     async def list(self) -> list[Hosted]:
         """All deployments of the account."""
@@ -108,7 +108,7 @@ class AzureDeployments:
                 return error.message  # polling by Location ends with the error that the PUT would have had
             raise
         said, how = found.get("error") or {}, str(found.get("status") or "")
-        words = plain(": ".join(str(said[part]) for part in ("code", "message") if said.get(part)))
+        words = sanitized(": ".join(str(said[part]) for part in ("code", "message") if said.get(part)))
         return words or how if _STATES.get(how.casefold()) == "Failed" else ""
 
     async def make(self, request: HostRequest) -> str | None:

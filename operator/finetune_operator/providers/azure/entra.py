@@ -10,7 +10,7 @@ from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredentia
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
-from finetune_operator.providers.azure.transport import InTurn
+from finetune_operator.providers.azure.transport import RateLimitedTransport
 from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import ProviderError, TryLater, Unknown, Unreadable
 from finetune_operator.providers.failed_calls import unanswered
@@ -47,7 +47,7 @@ def credential_of(settings: AzureOpenAI, secret: Mapping[str, str]) -> Credentia
     Raises:
         TryLater: the pod has none, or the Secret's values are malformed.
     """
-    options: dict[str, Any] = {"transport": InTurn("Entra"), "retry_total": 0}
+    options: dict[str, Any] = {"transport": RateLimitedTransport("Entra"), "retry_total": 0}
     if settings.authority_host is not None:
         options |= {"authority": settings.authority_host, "disable_instance_discovery": True}
     try:
@@ -67,16 +67,16 @@ def _no_identity(settings: AzureOpenAI) -> TryLater:
     return TryLater(Reason.CREDENTIALS_INVALID, message, PAUSE_SECONDS, next_step=_NO_WORKLOAD_IDENTITY)
 
 
-def untold(error: AzureError, what: str) -> ProviderError:
+def token_error(error: AzureError, what: str) -> ProviderError:
     """The error for a missing token: Entra refuses, does not answer, or something else does. `what`: its purpose."""
     if isinstance(error, ClientAuthenticationError):
-        return no_token(error, what)
+        return token_refused(error, what)
     if isinstance(error, HttpResponseError):
         return Unreadable(f"Entra's address answers with something else, {type(error).__name__}")
     return unanswered(error, "Entra")
 
 
-def no_token(error: AzureError, what: str) -> ProviderError:
+def token_refused(error: AzureError, what: str) -> ProviderError:
     """The error if Entra gives no token, or not now. `what`: its purpose."""
     status, headers = _answer(error)
     pause = asked_pause(headers, datetime.now(UTC))

@@ -12,7 +12,7 @@ from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.deployment.idle import FINE, LAG, Figures, span
 from finetune_operator.providers.azure.arm import ArmRest
 from finetune_operator.providers.errors import ProviderError, Refused, metrics_unreadable
-from finetune_operator.providers.values import when
+from finetune_operator.providers.values import parse_time
 
 API_VERSION = "2023-10-01"
 METRIC = "AzureOpenAIRequests"
@@ -81,7 +81,7 @@ def figures(answer: Mapping[str, Any], step: timedelta, now: datetime) -> Figure
     if metric is None or not _is(metric.get("errorCode"), "Success", unsaid=True):
         raise Refused(Reason.USAGE_UNKNOWN, f"Azure Monitor tells nothing of {METRIC}")
     points = [point for series in metric.get("timeseries") or () for point in series.get("data") or ()]
-    asked = [moment for point in points if point.get("total") and (moment := when(point["timeStamp"]))]
+    asked = [moment for point in points if point.get("total") and (moment := parse_time(point["timeStamp"]))]
     return Figures(min(max(asked) + step, now) if asked else None, now - LAG)
 
 

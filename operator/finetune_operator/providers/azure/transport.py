@@ -49,7 +49,7 @@ async def _read(response: Any) -> None:
         raise ServiceResponseError(error, error=error) from error
 
 
-class InTurn(AioHttpTransport):
+class RateLimitedTransport(AioHttpTransport):
     """Waits for the rate limiter right before sending, when a slow token request is already done.
 
     Args:
@@ -66,7 +66,7 @@ class InTurn(AioHttpTransport):
         """See AioHttpTransport, whose own session would buffer answers of any size, compressed and uncompressed."""
         if self.session is None and not self._has_been_opened:
             self.session = aiohttp.ClientSession(
-                trust_env=bool(getproxies()),  # reads the environment, and files in a thread, at each request
+                trust_env=bool(getproxies()),  # costs a thread that reads environment and files per request
                 cookie_jar=aiohttp.DummyCookieJar(),
                 response_class=_Bounded,
             )

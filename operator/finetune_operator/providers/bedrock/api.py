@@ -63,7 +63,7 @@ class BedrockApi(AwsApi):
         try:
             made = await self._aws.call(SERVICE, "create_model_customization_job", **asked)
         except Refused as error:
-            raise wire.of_the_wish(error) from None
+            raise wire.with_spec_field(error) from None
         except TryLater as error:
             if error.reason is not Reason.QUOTA_EXCEEDED or not (running := await self._running()):
                 raise

@@ -20,7 +20,7 @@ from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.refusals import NO_OPERATION
 from finetune_operator.providers.errors import NotThere, Refused, TryLater
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.values import Wire, plain
+from finetune_operator.providers.values import Wire, sanitized
 
 SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
 ON_DEMAND = "create_custom_model_deployment"
@@ -132,7 +132,7 @@ def deployment(shown: Wire) -> Hosted:
         name=shown["customModelDeploymentName"],
         state=_STATES.get(shown["status"], "Creating"),
         address=shown["customModelDeploymentArn"],
-        failure=plain(str(shown.get("failureMessage") or "")),
+        failure=sanitized(str(shown.get("failureMessage") or "")),
         model=str(shown.get("modelArn") or ""),
         created_at=shown.get("createdAt"),
     )

@@ -53,7 +53,7 @@ class BedrockModels:
     async def _converse(self, name: str, question: ChatRequest) -> dict[str, Any]:
         asked = conversation(question)
         answer: dict[str, Any] = await self._aws.run(
-            RUNTIME, lambda client: client.converse(modelId=name, **asked), paced=False
+            RUNTIME, lambda client: client.converse(modelId=name, **asked), rate_limited=False
         )
         return answer
 

@@ -13,9 +13,18 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
 from finetune_operator.providers.errors import Refused
-from finetune_operator.providers.failed_jobs import OF_ITS_OWN, OTHER_BASE, UNSAFE, UNSAFE_STEP, failed
+from finetune_operator.providers.failed_jobs import OTHER_BASE, TRANSIENT, UNSAFE, UNSAFE_STEP, failed
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import Spread, Wire, csv_rows, number, plain, unknown_state, whole, whole_lines
+from finetune_operator.providers.values import (
+    EvenSample,
+    Wire,
+    complete_lines,
+    csv_rows,
+    number,
+    parse_int,
+    sanitized,
+    unknown_state,
+)
 
 NAME_LIMIT = 63
 TOKEN_LETTERS = 12
@@ -58,7 +67,7 @@ _FIELDS = (
 """Fields of a job's spec, by patterns of Bedrock's message."""
 
 
-def of_the_wish(error: Refused) -> Refused:
+def with_spec_field(error: Refused) -> Refused:
     """The refusal of a job's creation, with the job's own field."""
     field = next((field for words, field in _FIELDS if words.search(error.message)), None)
     if field is None:
@@ -173,12 +182,12 @@ def failure(shown: Wire) -> Failure:
     said = str(shown.get("failureMessage") or "")
     phase = next((name for name in _PHASES if _phase(shown, name) == "Failed"), "")
     if phase == "trainingDetails" or not phase:
-        return failed(plain(said) or "Bedrock gives no reason")
+        return failed(sanitized(said) or "Bedrock gives no reason")
     line = _LINE.search(said)
     place = next(((reason, message) for words, reason, message in _PLACES if words.search(said)), None)
     if place and not line:
         return Failure.because(*place)
-    if OF_ITS_OWN.search(said) and not line:
+    if TRANSIENT.search(said) and not line:
         return failed("Bedrock met an internal error while it looked at the data")
     where = f" at line {line[1]} of the converted file" if line else ""
     text = f"Bedrock refuses the data{where}; its console has its own words"
@@ -219,9 +228,9 @@ def _result(shown: Wire, path: str) -> str:
 
 
 def _curve(content: bytes, column: str) -> tuple[LossPoint, ...]:
-    points = Spread[tuple[int, float]]()
-    for row in csv_rows(whole_lines(content, read=len(content))):
-        step, value = whole(row.get("step_number")), number(row.get(column))
+    points = EvenSample[tuple[int, float]]()
+    for row in csv_rows(complete_lines(content, read=len(content))):
+        step, value = parse_int(row.get("step_number")), number(row.get(column))
         if step is not None and value is not None and step >= 0:
             points.add((step + 1, value))
     return tuple(LossPoint(step=step, value=value) for step, value in sorted(dict(points.found()).items()))

@@ -18,9 +18,9 @@ from finetune_operator.decide.pods.containers import containers, memory_limit_to
 from finetune_operator.runtime.kube import EVENTS, PODS, Kube
 from finetune_operator.runtime.lru_cache import LRUCache
 
-GOOD_FOR = timedelta(seconds=10)
-GOOD_FOR_AT_MOST = timedelta(seconds=60)
-OF_THE_TIME = 30
+MIN_CACHE = timedelta(seconds=10)
+MAX_CACHE = timedelta(seconds=60)
+CACHE_FACTOR = 30
 """A listing is cached for this many times as long as it took: the API server reads all Events of a namespace for it,
 and there are three per job."""
 
@@ -33,9 +33,9 @@ START_IS_LATE = timedelta(seconds=10)
 NO_NODE_IS_LATE = timedelta(seconds=60)
 """A scheduler that runs and waits for nothing has set a pod's condition long before."""
 
-OF_JOBS = "reason=FailedCreate"
-OF_PODS = "type=Warning,regarding.kind=Pod"
-OF_CLAIMS = "regarding.kind=PersistentVolumeClaim"
+JOB_EVENTS = "reason=FailedCreate"
+POD_EVENTS = "type=Warning,regarding.kind=Pod"
+CLAIM_EVENTS = "regarding.kind=PersistentVolumeClaim"
 
 _WAITS_FOR_VOLUME = frozenset({"ProvisioningFailed", "ExternalProvisioning", "FailedBinding", "Provisioning"})
 
@@ -62,7 +62,7 @@ _REASONS = {
 """Warnings of the kubelet and the attach-detach controller that keep a pod's containers from starting. Others are in
 the pod's status too, or keep nothing from starting."""
 
-_SEVERAL = "(combined from similar events): "
+_COMBINED = "(combined from similar events): "
 """Prefix that Kubernetes adds after ten similar Events of one object."""
 
 _SUMMARY = "Unable to attach or mount volumes"
@@ -72,17 +72,17 @@ _SUMMARY = "Unable to attach or mount volumes"
 News = Callable[[Mapping[str, Any]], None]
 
 
-def nobody_waits(_regarding: Mapping[str, Any]) -> None:
+def ignore_news(_regarding: Mapping[str, Any]) -> None:
     """A `News` callback that does nothing, for callers that poll anyway."""
 
 
 class _Listed(NamedTuple):
     at: datetime
-    good_for: timedelta
+    cached_for: timedelta
     notes: dict[str, tuple[str, str]]
 
 
-class Told:
+class ObjectEvents:
     """The most informative and newest Event of each object.
 
     Args:
@@ -97,9 +97,9 @@ class Told:
         self,
         kube: Kube,
         clock: Callable[[], datetime],
-        selector: str = OF_JOBS,
+        selector: str = JOB_EVENTS,
         known: frozenset[str] | None = None,
-        news: News = nobody_waits,
+        news: News = ignore_news,
     ) -> None:
         self._kube = kube
         self._clock = clock
@@ -107,7 +107,7 @@ class Told:
         self._known = known
         self._news = news
         self._listed: dict[str, _Listed] = {}
-        self._told_of: LRUCache[frozenset[str]] = LRUCache(NAMESPACES, is_spent=operator.not_)
+        self._reported: LRUCache[frozenset[str]] = LRUCache(NAMESPACES, is_spent=operator.not_)
         self._listing: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def of(self, obj: Manifest) -> tuple[str, str] | None:
@@ -119,37 +119,39 @@ class Told:
         namespace, uid = obj["metadata"]["namespace"], obj["metadata"]["uid"]
         lock = self._listing.setdefault(namespace, asyncio.Lock())
         async with lock:
-            self._forget_old()
+            self._drop_expired()
             if namespace not in self._listed:
                 began = self._clock()
                 notes = await self._list(namespace, but=uid)
-                good_for = max(GOOD_FOR, (self._clock() - began) * OF_THE_TIME)
-                self._listed[namespace] = _Listed(began, min(good_for, GOOD_FOR_AT_MOST), notes)
+                cached_for = max(MIN_CACHE, (self._clock() - began) * CACHE_FACTOR)
+                self._listed[namespace] = _Listed(began, min(cached_for, MAX_CACHE), notes)
             notes = self._listed[namespace].notes
         # By UID: the events of an earlier object of the same name stay for an hour.
         return notes.get(uid)
 
-    def _forget_old(self) -> None:
+    def _drop_expired(self) -> None:
         now = self._clock()
-        self._listed = {name: one for name, one in self._listed.items() if timedelta(0) <= now - one.at < one.good_for}
+        self._listed = {
+            name: one for name, one in self._listed.items() if timedelta(0) <= now - one.at < one.cached_for
+        }
 
     async def _list(self, namespace: str, but: str) -> dict[str, tuple[str, str]]:
         """Reason and note by UID. Calls `news` for new objects, except the one with the UID `but`."""
         events = await self._kube.list(EVENTS, namespace, field_selector=self._selector)
-        telling = [event for event in events if event.get("note") and self._counts(event)]
-        telling.sort(key=_telling)
-        newest = {str((event.get("regarding") or {}).get("uid")): event for event in telling}
-        before = self._told_of.get(namespace) or frozenset()
-        self._told_of.put(namespace, frozenset(newest))
+        informative = [event for event in events if event.get("note") and self._counts(event)]
+        informative.sort(key=_event_order)
+        newest = {str((event.get("regarding") or {}).get("uid")): event for event in informative}
+        before = self._reported.get(namespace) or frozenset()
+        self._reported.put(namespace, frozenset(newest))
         for uid in newest.keys() - before - {but}:
             self._news(newest[uid].get("regarding") or {})
-        return {uid: (str(event["reason"]), _said(event)) for uid, event in newest.items()}
+        return {uid: (str(event["reason"]), _note_of(event)) for uid, event in newest.items()}
 
     def _counts(self, event: Manifest) -> bool:
         return self._known is None or event["reason"] in self._known
 
 
-class NotBroughtUp:
+class StartFailures:
     """Why no container of a pod starts: a volume that is missing or cannot be mounted, a network failure.
 
     Args:
@@ -158,10 +160,10 @@ class NotBroughtUp:
         news: called with the Event's `regarding` for each pod that has Events for the first time.
     """
 
-    def __init__(self, kube: Kube, clock: Callable[[], datetime], news: News = nobody_waits) -> None:
+    def __init__(self, kube: Kube, clock: Callable[[], datetime], news: News = ignore_news) -> None:
         self._kube = kube
         self._clock = clock
-        self._told = Told(kube, clock, OF_PODS, frozenset(_REASONS), news)
+        self._events = ObjectEvents(kube, clock, POD_EVENTS, frozenset(_REASONS), news)
 
     async def of(self, pods: Sequence[Manifest], selector: str) -> Failure | None:
         """What blocks the first pod that does not start; young pods are skipped.
@@ -175,16 +177,16 @@ class NotBroughtUp:
         """
         for pod in pods:
             late = self._clock() - moment(pod["metadata"]["creationTimestamp"]) > START_IS_LATE
-            told = await self._told.of(pod) if late and _may_wait(pod) else None
-            if told and not await self._is_up(pod, selector):
-                return _failure(*told)
-            if told is None and _may_wait(pod) and (unplaced := await self._unplaced(pod, selector)):
+            event = await self._events.of(pod) if late and _is_pending(pod) else None
+            if event and not await self._is_up(pod, selector):
+                return _failure(*event)
+            if event is None and _is_pending(pod) and (unplaced := await self._unplaced(pod, selector)):
                 return unplaced
         return None
 
     async def _is_up(self, pod: Manifest, selector: str) -> bool:
         """Whether volumes and network are ready by now. The store drops this condition, which changes in every pod."""
-        now = await self._now(pod, selector)
+        now = await self._from_api(pod, selector)
         conditions = conditions_of(now)
         return not now or any((one["type"], one["status"]) == _UP for one in conditions)
 
@@ -193,30 +195,30 @@ class NotBroughtUp:
         lasted = self._clock() - moment(pod["metadata"]["creationTimestamp"])
         if lasted <= NO_NODE_IS_LATE or any(containers(pod)):  # the kubelet has reported its containers
             return None
-        now = await self._now(pod, selector)
+        now = await self._from_api(pod, selector)
         conditions = conditions_of(now)
         spec = now.get("spec", {})
         if not now or spec.get("nodeName") or any(one["type"] == "PodScheduled" for one in conditions):
             return None
         claims = {volume.get("persistentVolumeClaim", {}).get("claimName") for volume in spec.get("volumes") or ()}
-        said = await self._said_of(pod["metadata"]["namespace"], claims)
+        said = await self._claim_note(pod["metadata"]["namespace"], claims)
         return Failure(reason=Reason.UNSCHEDULABLE, message=_NO_NODE + said, next_step=_NO_NODE_STEP)
 
-    async def _said_of(self, namespace: str, claims: set[str | None]) -> str:
+    async def _claim_note(self, namespace: str, claims: set[str | None]) -> str:
         """The latest Event of a claim that waits for its volume."""
-        events = await self._kube.list(EVENTS, namespace, field_selector=OF_CLAIMS)
+        events = await self._kube.list(EVENTS, namespace, field_selector=CLAIM_EVENTS)
         events = [event for event in events if event["reason"] in _WAITS_FOR_VOLUME and event.get("note")]
         events = [event for event in events if (event.get("regarding") or {}).get("name") in claims]
-        newest = max(events, key=_telling, default=None)
+        newest = max(events, key=_event_order, default=None)
         return f"; claim {newest['regarding']['name']}: {newest['note']}" if newest else ""
 
-    async def _now(self, pod: Manifest, selector: str) -> Manifest:
+    async def _from_api(self, pod: Manifest, selector: str) -> Manifest:
         """The whole pod as the API has it; empty if it is gone."""
         listed = await self._kube.list(PODS, pod["metadata"]["namespace"], selector)
         return next((one for one in listed if one["metadata"]["uid"] == pod["metadata"]["uid"]), {})
 
 
-def _may_wait(pod: Manifest) -> bool:
+def _is_pending(pod: Manifest) -> bool:
     """Whether it is pending and not reported as unschedulable."""
     status = pod.get("status", {})
     placed = all(one["type"] != "PodScheduled" or one["status"] == "True" for one in status.get("conditions") or ())
@@ -231,12 +233,12 @@ def _failure(event: str, note: str) -> Failure:
     )
 
 
-def _telling(event: Manifest) -> tuple[bool, str]:
+def _event_order(event: Manifest) -> tuple[bool, str]:
     """Sort key: summaries before detailed Events, then by last occurrence, as repeated Events are merged into one."""
     series = (event.get("series") or {}).get("lastObservedTime")
     last = series or event.get("deprecatedLastTimestamp") or event["metadata"]["creationTimestamp"]
-    return not _said(event).startswith(_SUMMARY), str(last)
+    return not _note_of(event).startswith(_SUMMARY), str(last)
 
 
-def _said(event: Manifest) -> str:
-    return str(event["note"]).removeprefix(_SEVERAL)
+def _note_of(event: Manifest) -> str:
+    return str(event["note"]).removeprefix(_COMBINED)

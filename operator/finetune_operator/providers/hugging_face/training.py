@@ -37,8 +37,8 @@ from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.providers.errors import CannotMake
-from finetune_operator.providers.hugging_face.names_taken import create_job, goes_by_itself, taken
-from finetune_operator.providers.hugging_face.pod_refusals import News, NotBroughtUp, Told, nobody_waits
+from finetune_operator.providers.hugging_face.names_taken import create_job, taken, will_be_deleted
+from finetune_operator.providers.hugging_face.pod_refusals import News, ObjectEvents, StartFailures, ignore_news
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, JOB_SETS, JOBS, PODS, Kube, owner_uids
 from finetune_operator.runtime.logs import redact
@@ -54,7 +54,7 @@ POD_IS_LATE = timedelta(seconds=10)
 NO_POD_FOR_LONG = timedelta(minutes=10)
 """Twice what a Job waits for its pod among ten thousand Jobs."""
 
-_NOBODY_MAKES_IT = (
+_NO_POD_CREATED = (
     f"{WAITING_FOR_POD}: its Job has had no pod for more than ten minutes, and no Event says why; ask an admin whether "
     "the Job controller (kube-controller-manager) runs, or has many others to make, and, where `kubectl get pods` "
     f"shows one, which policy has changed its labels, first of all {MANAGED_BY_LABEL}"
@@ -106,7 +106,7 @@ class HuggingFaceTraining:
         report_ca: Callable[[], str],
         clock: Callable[[], datetime],
         seconds: Callable[[], float],
-        news: News = nobody_waits,
+        news: News = ignore_news,
     ) -> None:
         self._kube = kube
         self._store = store
@@ -114,9 +114,9 @@ class HuggingFaceTraining:
         self._service = service
         self._report_ca = report_ca
         self._clock = clock
-        self._refusals = Told(kube, clock, news=news)
-        self._not_up = NotBroughtUp(kube, clock, news)
-        self._held = RefusedWrites(seconds)
+        self._refusals = ObjectEvents(kube, clock, news=news)
+        self._start_failures = StartFailures(kube, clock, news)
+        self._refused_deletes = RefusedWrites(seconds)
 
     def output_uri(self, job: Manifest, spec: FineTuneJobSpec, connection: LLMConnectionSpec) -> str:
         """A folder in the connection's artifact location."""
@@ -141,8 +141,9 @@ class HuggingFaceTraining:
                 logger.debug("there are no JobSets on this cluster")
         own = (child for child in children if self._own(child, metadata["uid"]))
         numbers = ((one["metadata"]["name"], labels_of(one).get(ATTEMPT_LABEL, "")) for one in own)
-        said = [(name, int(number)) for name, number in numbers if number.isdecimal()]
-        return max((number for name, number in said if name in _made_for(job, number)), default=0)
+        named = [(name, int(number)) for name, number in numbers if number.isdecimal()]
+        attempts = (number for name, number in named if name in {_attempt(job, number), _batch_job(job, number)})
+        return max(attempts, default=0)
 
     async def observe(self, job: Manifest, status: FineTuneJobStatus) -> Run:
         """The state by the attempt's Job, pods and report, with the end of the log if a failure needs it."""
@@ -152,7 +153,7 @@ class HuggingFaceTraining:
         under_way = status.completion_time is None
         batch_job = await self._batch_job(job, _batch_job(job, attempt), ask=recorded and under_way)
         of_set = batch_job is None and recorded and under_way and _nodes(job) > 1
-        if of_set and (job_set := await self._job_set(job, attempt)) and not _is_over(job_set):
+        if of_set and (job_set := await self._job_set(job, attempt)) and not _is_finished(job_set):
             named = await self._kube.get(JOBS, _batch_job(job, attempt), job["metadata"]["namespace"])
             batch_job = self._own(named, job_set["metadata"]["uid"])  # its labels may be lost, its owner is not
             if batch_job is None:
@@ -170,7 +171,7 @@ class HuggingFaceTraining:
         found = await (self._kube.get(JOB_SETS, name, namespace) if several else self._kube.get(JOBS, name, namespace))
         return found is not None and job["metadata"]["uid"] not in owner_uids(found)
 
-    async def observe_beside(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
+    async def observe_named(self, job: Manifest, name: str, attempt: int, *, recorded: bool) -> Run:
         """As `observe`, for another batch Job of the attempt; `recorded`: status says that it was started."""
         batch_job = await self._batch_job(job, name, ask=recorded)
         if batch_job is None and not recorded:
@@ -191,10 +192,10 @@ class HuggingFaceTraining:
         found = self._own(self._store.get(JOBS, name, namespace), uid)
         unwatched = found is not None and not is_managed(found)
         if unwatched or (found is None and ask):
-            found = self._own(await self._ask_for(name, namespace), uid)
-        return None if found is not None and await self._is_as_good_as_gone(found) else found
+            found = self._own(await self._fetch_job(name, namespace), uid)
+        return None if found is not None and await self._is_held_by_finalizer(found) else found
 
-    async def _is_as_good_as_gone(self, batch_job: Manifest) -> bool:
+    async def _is_held_by_finalizer(self, batch_job: Manifest) -> bool:
         """Whether it is being deleted and only a finalizer keeps it: such a Job creates no more pods."""
         if not wants_deletion(batch_job) or has_ended(batch_job):
             return False
@@ -207,7 +208,7 @@ class HuggingFaceTraining:
     async def _run_of_pods(self, batch_job: Manifest | None, report: Report | None, *, under_way: bool) -> Run:
         """The state by Job, pods and report, with the end of the log if a failure needs it."""
         pods = self._pods_of(batch_job) if batch_job else []
-        if batch_job and not pods and under_way and (has_ended(batch_job) or (report and not _held(batch_job))):
+        if batch_job and not pods and under_way and (has_ended(batch_job) or (report and not _why_no_pods(batch_job))):
             # The pod tells how an attempt ended, and the watch may lag behind: ask the API before it counts as gone.
             # A pod that has reported exists, but is not watched if it lost its labels.
             pods = await self._listed_pods(batch_job)
@@ -230,7 +231,7 @@ class HuggingFaceTraining:
         namespace, label = job["metadata"]["namespace"], names.fit(job["metadata"]["name"])
         attempt = job.get("status", {}).get("provider", {}).get("attempt") or 1
         present = self._store.get(JOBS, _batch_job(job, attempt), namespace)
-        if present is not None and self._own(present, job["metadata"]["uid"]) is None and goes_by_itself(present):
+        if present is not None and self._own(present, job["metadata"]["uid"]) is None and will_be_deleted(present):
             return True
         pods = self._store.select(PODS, pods_of_owner(namespace, label))
         return any(is_live(pod, self._clock()) for pod in pods)
@@ -256,7 +257,7 @@ class HuggingFaceTraining:
         if spec.resources.nodes > 1:
             return await self._start_set(job, jobset.build(job, spec, _settings(connection), attempt))
         manifest = training_job.build(job, spec, _settings(connection), attempt)
-        self._store.put(JOBS, await create_job(self._kube, manifest), told=True)
+        self._store.put(JOBS, await create_job(self._kube, manifest), notified=True)
         return str(manifest["metadata"]["name"])
 
     async def _start_set(self, job: Manifest, manifest: Manifest) -> str:
@@ -295,9 +296,9 @@ class HuggingFaceTraining:
     async def end_earlier(self, job: Manifest, status: FineTuneJobStatus) -> None:
         """Delete the batch Jobs of earlier attempts, which were kept for inspection."""
         for before in range(1, status.provider.attempt if status.provider else 0):
-            await self.end_beside(job, _batch_job(job, before))
+            await self.end_named(job, _batch_job(job, before))
 
-    async def end_beside(self, job: Manifest, name: str) -> None:
+    async def end_named(self, job: Manifest, name: str) -> None:
         """Delete another batch Job of the owner by name."""
         metadata = job["metadata"]
         batch_job = self._own(self._store.get(JOBS, name, metadata["namespace"]), metadata["uid"])
@@ -311,11 +312,11 @@ class HuggingFaceTraining:
             KubeError: it was not deleted; during the backoff, the server's last error.
         """
         uid, labels = batch_job["metadata"]["uid"], batch_job["metadata"].get("labels")
-        self._held.check(uid, labels)
+        self._refused_deletes.check(uid, labels)
         try:
             await self._delete(batch_job)
         except REFUSALS as refusal:
-            self._held.refused(uid, refusal, labels)
+            self._refused_deletes.refused(uid, refusal, labels)
             raise
 
     async def _delete(self, batch_job: Manifest) -> None:
@@ -344,7 +345,7 @@ class HuggingFaceTraining:
             return None
         return training_job.Active(version=active.version, artifact_uri=active.uri, sha256=active.sha256)
 
-    async def _ask_for(self, name: str, namespace: str) -> Manifest | None:
+    async def _fetch_job(self, name: str, namespace: str) -> Manifest | None:
         found = await self._kube.get(JOBS, name, namespace)
         if found is not None:
             self._store.put(JOBS, found)
@@ -390,25 +391,25 @@ class HuggingFaceTraining:
     async def _with_obstacle(self, run: Run, pods: Sequence[Manifest], batch_job: Manifest) -> Run:
         """Add the failure that Events give for pods that do not start."""
         try:
-            failure = await self._not_up.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
+            failure = await self._start_failures.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
         except REFUSALS as refusal:
-            return replace(run, note=_unknown(refusal))
+            return replace(run, note=_events_unreadable(refusal))
         return replace(run, failure=failure)
 
     async def _without_pod(self, run: Run, batch_job: Manifest) -> Run:
         """Add why the Job controller could not create a pod: quota, policy, a missing service account."""
         metadata = batch_job["metadata"]
-        if held := _held(batch_job):
+        if held := _why_no_pods(batch_job):
             return replace(run, note=f"Job {metadata['name']} is {held}")
         since = moment(metadata["creationTimestamp"])
         lasted = self._clock() - since
         late = lasted > POD_IS_LATE
-        note = _NOBODY_MAKES_IT if lasted > NO_POD_FOR_LONG else ""
-        run = replace(run, awaiting_pod=True, since=since, note=(late and _left_to(batch_job)) or note)
+        note = _NO_POD_CREATED if lasted > NO_POD_FOR_LONG else ""
+        run = replace(run, awaiting_pod=True, since=since, note=(late and _foreign_controller(batch_job)) or note)
         try:
             told = await self._refusals.of(batch_job) if late else None
         except REFUSALS as refusal:
-            return replace(run, note=_unknown(refusal))
+            return replace(run, note=_events_unreadable(refusal))
         return replace(run, failure=refusal_of_pod(told[1]) if told else None)
 
 
@@ -416,7 +417,7 @@ def _made_by(batch_job: Manifest) -> str:
     return labels_of(batch_job).get(MADE_BY_LABEL, "")
 
 
-def _held(batch_job: Manifest) -> str:
+def _why_no_pods(batch_job: Manifest) -> str:
     """Why it can have no pod at all: it is suspended, or its parallelism was set to 0. Empty if it can."""
     if batch_job["spec"].get("suspend"):
         queue = labels_of(batch_job).get(QUEUE_LABEL)
@@ -425,7 +426,7 @@ def _held(batch_job: Manifest) -> str:
     return "held back: somebody has set its spec.parallelism to 0" if batch_job["spec"].get("parallelism") == 0 else ""
 
 
-def _left_to(batch_job: Manifest) -> str:
+def _foreign_controller(batch_job: Manifest) -> str:
     """Which controller creates its pods, if it is not Kubernetes' own; else empty."""
     other, name = batch_job["spec"].get("managedBy"), batch_job["metadata"]["name"]
     if not other:
@@ -434,7 +435,7 @@ def _left_to(batch_job: Manifest) -> str:
     return f"its pod is to be made by {other}, as spec.managedBy of its Job says, and is not there: {step}"
 
 
-def _unknown(refusal: KubeError) -> str:
+def _events_unreadable(refusal: KubeError) -> str:
     """The note when the Events that explain it cannot be read."""
     return f"{WAITING_FOR_POD}; why it does not is not known: {refusal.message}"
 
@@ -461,15 +462,10 @@ def _without_job(job_set: str, named: Manifest | None) -> Run:
     return replace(run, note="waiting for JobSet to make the pods' Job")
 
 
-def _is_over(job_set: Manifest) -> bool:
+def _is_finished(job_set: Manifest) -> bool:
     """Whether it has ended and creates no more Jobs: if its Job is gone, so is the attempt."""
     conditions = conditions_of(job_set)
     return any(one["type"] in {"Completed", "Failed"} and one["status"] == "True" for one in conditions)
-
-
-def _made_for(job: Manifest, number: int) -> tuple[str, str]:
-    """The names of an attempt's Job or JobSet, and of its batch Job."""
-    return _attempt(job, number), _batch_job(job, number)
 
 
 def _batch_job_of(pod: Manifest) -> str:

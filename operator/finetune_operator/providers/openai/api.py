@@ -34,11 +34,11 @@ from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.openai import address, wire
 from finetune_operator.providers.openai.client import CALL_SECONDS, FORM
 from finetune_operator.providers.openai.models import OpenAIModels
-from finetune_operator.providers.openai.refusals import Barred, Throttled, of_the_wish, translated
+from finetune_operator.providers.openai.refusals import Barred, Throttled, translated, with_spec_field
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.providers.timeouts import Limit
-from finetune_operator.providers.values import RESULTS_MAX_BYTES, plain
+from finetune_operator.providers.values import RESULTS_MAX_BYTES, sanitized
 
 T = TypeVar("T")
 E = TypeVar("E", bound=ProviderError)
@@ -48,7 +48,7 @@ logger = logging.getLogger(__name__)
 UPLOAD_SILENCE_SECONDS = 60.0
 PAGE = 100
 EVENT_PAGES = 10
-LOOKS = 2
+LOOKUPS = 2
 """How many lists must lack a job before it counts as gone."""
 
 CANCEL_PAUSE_SECONDS = 10.0
@@ -67,7 +67,7 @@ class OpenAIApi:
         self._turn: Callable[[], Awaitable[None]] | None = None
         self._host = urlsplit(str(sdk.base_url)).netloc
         self._base = str(sdk.base_url).rstrip("/")
-        self._probably = address.probably(self._base)
+        self._guess = address.probably(self._base)
         self._keeps_labels = is_openai(self._host)
         """Whether the service is known to return jobs' labels."""
 
@@ -75,19 +75,19 @@ class OpenAIApi:
         """Close the connections."""
         await self._sdk.close()
 
-    def keep_pace(self, pace: Pace) -> None:
+    def use_limiter(self, limiter: RateLimiter) -> None:
         """Each request waits for the rate limiter."""
-        self._turn = pace.wait
+        self._turn = limiter.wait
 
     async def check(self) -> None:
         """List one job: this proves that the key is valid and the fine-tuning API exists."""
-        _rows(await self._ask_root(self._sdk.fine_tuning.jobs.list(limit=1)))
+        _items(await self._ask_root(self._sdk.fine_tuning.jobs.list(limit=1)))
 
     async def account(self) -> str | None:
         """From the headers of OpenAI's answers: the key's project or, if it has none, its organization."""
         answer = await self._ask(self._sdk.fine_tuning.jobs.with_raw_response.list(limit=1))
         found = ((what, answer.headers.get(f"openai-{what}")) for what in ("project", "organization"))
-        return next((f"{what} {plain(name)[:64]}" for what, name in found if name), None)
+        return next((f"{what} {sanitized(name)[:64]}" for what, name in found if name), None)
 
     async def upload(self, name: str, size: int, body: AsyncIterator[bytes]) -> RemoteFile:
         """POST /files with a streamed body: the SDK's own `create` needs the whole file."""
@@ -134,7 +134,7 @@ class OpenAIApi:
     async def delete_file(self, file_id: str) -> None:
         """DELETE /files/ID."""
         deletion = self._sdk.files.with_raw_response.delete(file_id)
-        await self._gone(deletion, lambda: self._sdk.files.retrieve(file_id), f"file {file_id}")
+        await self._delete(deletion, lambda: self._sdk.files.retrieve(file_id), f"file {file_id}")
 
     async def end_uploads(self, prefix: str) -> None:
         """Nothing: incomplete uploads are not kept."""
@@ -153,16 +153,16 @@ class OpenAIApi:
         if validation is not None:
             body["validation_file"] = validation
         try:
-            made = await self._ask(self._sdk.fine_tuning.jobs.create(**body, **self._more(request)))
+            made = await self._ask(self._sdk.fine_tuning.jobs.create(**body, **self._extra_arguments(request)))
         except Barred as error:
-            raise self._closed(error) from None
+            raise self._closed_error(error) from None
         except Throttled as error:
             # Usually because of running jobs. If other calls are throttled too, their own answers say so.
             message = f"{self._host} takes no more jobs now (429): {error.said}" if error.said else error.message
             raise AtCapacity(message, error.retry_after, error.reason) from None
         except Refused as error:
-            raise of_the_wish(error) from None
-        return self._noted(wire.job(_fields(made)))
+            raise with_spec_field(error) from None
+        return self._note_labels(wire.job(_fields(made)))
 
     async def find(self, key: JobKey, since: datetime) -> list[RemoteJob]:
         """Find by labels. A service without this filter returns all jobs or refuses it; the caller filters by `is_of`.
@@ -183,12 +183,12 @@ class OpenAIApi:
         """Whole pages, until older jobs follow in proper order: a service's clock or sorting may be wrong."""
         found: list[RemoteJob] = []
         async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE, metadata=labels or openai.omit)):
-            found += [self._noted(wire.job(one)) for one in page]
-            if wire.goes_back_beyond(found, since):
+            found += [self._note_labels(wire.job(one)) for one in page]
+            if wire.reaches_back_to(found, since):
                 break
         return found
 
-    def _noted(self, job: RemoteJob) -> RemoteJob:
+    def _note_labels(self, job: RemoteJob) -> RemoteJob:
         self._keeps_labels = self._keeps_labels or "uid" in job.labels
         return job
 
@@ -198,14 +198,14 @@ class OpenAIApi:
 
     async def metrics(self, job: RemoteJob) -> Metrics:
         """From the results file, or else the newest events, or else checkpoints; a service may have none of these."""
-        found = await self._if_told(self._recorded, job)
+        found = await self._optional(self._from_results, job)
         if not found.train:
-            found = await self._if_told(self._told, job)
+            found = await self._optional(self._from_events, job)
         if found.train or not job.ended:
             return found
-        return await self._if_told(self._kept, job)
+        return await self._optional(self._from_checkpoints, job)
 
-    async def _if_told(self, read: Callable[[RemoteJob], Awaitable[Metrics]], job: RemoteJob) -> Metrics:
+    async def _optional(self, read: Callable[[RemoteJob], Awaitable[Metrics]], job: RemoteJob) -> Metrics:
         """Read one source of losses; empty if the service does not have it, or denies it to this key."""
         try:
             return await read(job)
@@ -213,7 +213,7 @@ class OpenAIApi:
             logger.info("no losses of %s: %s", job.id, error.message)
             return Metrics()
 
-    async def _recorded(self, job: RemoteJob) -> Metrics:
+    async def _from_results(self, job: RemoteJob) -> Metrics:
         """From the results file; empty if it cannot be read. It may be named before it exists, and is dispensable."""
         if not job.results:
             return Metrics()
@@ -224,10 +224,10 @@ class OpenAIApi:
             return Metrics()
         return await asyncio.to_thread(wire.metrics_of_results, content)  # it may be long
 
-    async def _told(self, job: RemoteJob) -> Metrics:
+    async def _from_events(self, job: RemoteJob) -> Metrics:
         return wire.metrics_of_events(await self._events(job))
 
-    async def _kept(self, job: RemoteJob) -> Metrics:
+    async def _from_checkpoints(self, job: RemoteJob) -> Metrics:
         found: list[dict[str, Any]] = []
         async for page in self._pages(self._sdk.fine_tuning.jobs.checkpoints.list(job.id, limit=PAGE)):
             found += page
@@ -283,11 +283,11 @@ class OpenAIApi:
         for file_id in await self._results_of(model):
             await self.delete_file(file_id)
         deletion = self._sdk.models.with_raw_response.delete(model)
-        await self._gone(deletion, lambda: self._sdk.models.retrieve(model), f"model {model}")
+        await self._delete(deletion, lambda: self._sdk.models.retrieve(model), f"model {model}")
 
     async def _results_of(self, model: str) -> tuple[str, ...]:
         """The result files of the model's job, which is found by the model's name; a single list may lack it."""
-        for _ in range(LOOKS):
+        for _ in range(LOOKUPS):
             async for page in self._pages(self._sdk.fine_tuning.jobs.list(limit=PAGE)):
                 for made in map(wire.job, page):
                     if made.model == model:
@@ -317,7 +317,7 @@ class OpenAIApi:
         page, seen, count = await self._ask_root(first), set[str](), 0
         while True:
             limit_pages(count := count + 1, self._host)
-            here = _rows(page)
+            here = _items(page)
             new = {str(one.get("id")) for one in here} - seen
             if not new:
                 return
@@ -335,14 +335,14 @@ class OpenAIApi:
             async with Limit(CALL_SECONDS) as limit, self._sdk.files.with_streaming_response.content(file_id) as answer:
                 async for chunk in answer.iter_bytes():
                     content += chunk
-                    limit.has_moved(len(chunk))
+                    limit.transferred(len(chunk))
                     if len(content) >= RESULTS_MAX_BYTES:
                         break
             return bytes(content)
 
         return await self._ask(read())
 
-    async def _gone(self, deletion: Awaitable[Any], look: Callable[[], Awaitable[Any]], what: str) -> None:
+    async def _delete(self, deletion: Awaitable[Any], look: Callable[[], Awaitable[Any]], what: str) -> None:
         """Delete, and read back unless the answer confirms the deletion: it may be a proxy's.
 
         Raises:
@@ -352,7 +352,7 @@ class OpenAIApi:
             answer = await self._ask(deletion)
         except NotThere:
             return
-        if wire.says_deleted(answer.status_code, answer.content):
+        if wire.confirms_deletion(answer.status_code, answer.content):
             return
         try:
             there = _fields(await self._ask(look()))
@@ -367,11 +367,11 @@ class OpenAIApi:
         mark = "" if is_openai(self._host) else request.key.mark
         return request.suffix[: self.suffix_limit - len(mark)].rstrip("-") + mark
 
-    def _more(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - for providers that take more
+    def _extra_arguments(self, request: JobRequest) -> dict[str, Any]:  # noqa: ARG002 - for providers that take more
         """Additional arguments of create, for subclasses."""
         return {}
 
-    def _closed(self, error: "Barred") -> ProviderError:
+    def _closed_error(self, error: "Barred") -> ProviderError:
         """The error if OpenAI has closed fine-tuning for an organization, whose key works for everything else."""
         if not is_openai(self._host) and "closed" not in error.code:
             return error
@@ -391,7 +391,7 @@ class OpenAIApi:
         try:
             return await self._ask(call)
         except NotThere as error:
-            if self._probably is None or await self._has_models():
+            if self._guess is None or await self._has_models():
                 raise
             raise self._with_hint(error) from None
 
@@ -404,13 +404,13 @@ class OpenAIApi:
             return True  # or it cannot be told
         return True
 
-    def _misled(self, error: E) -> E:
+    def _hint_if_page(self, error: E) -> E:
         return self._with_hint(error) if isinstance(error, Page) else error
 
     def _with_hint(self, error: E) -> E:
         """Add the probable address to the error of an address without such an API."""
-        if self._probably is not None:
-            error.message += f"; baseURL is {self._base}, and most services have this API at {self._probably}"
+        if self._guess is not None:
+            error.message += f"; baseURL is {self._base}, and most services have this API at {self._guess}"
         return error
 
     async def _ask(self, call: Awaitable[T]) -> T:
@@ -419,9 +419,9 @@ class OpenAIApi:
             await self._wait()
             answer = await call
         except openai.APIStatusError as error:
-            raise self._misled(translated(error, self._host)) from None
+            raise self._hint_if_page(translated(error, self._host)) from None
         except Page as error:  # of our own client
-            raise self._misled(error) from None
+            raise self._hint_if_page(error) from None
         except (openai.APIError, httpx2.HTTPError, TimeoutError) as error:
             if isinstance(error.__cause__, ProviderError):
                 raise error.__cause__ from None
@@ -447,7 +447,7 @@ def _fields(answer: BaseModel) -> dict[str, Any]:
     return answer.to_dict(warnings=False)
 
 
-def _rows(page: Any) -> list[dict[str, Any]]:
+def _items(page: Any) -> list[dict[str, Any]]:
     """The items of a page. Services written in Go send null for an empty list.
 
     Raises:

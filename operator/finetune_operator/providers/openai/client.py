@@ -11,9 +11,9 @@ import openai
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Page, TryLater, is_html
-from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, moved, too_long
+from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, redirected, too_long
 from finetune_operator.providers.timeouts import Limit
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
 CALL_SECONDS = 20.0
 CONTENT = "/content"
@@ -46,15 +46,15 @@ def client(
         project=project,
         max_retries=0,
         http_client=_Client(
-            verify=_trust(),
+            verify=_ssl_context(),
             timeout=httpx2.Timeout(CALL_SECONDS, connect=5.0),
-            event_hooks={"request": [_in_small_letters], "response": [_lead_nowhere_else]},
+            event_hooks={"request": [_lowercase_form_type], "response": [_check_redirect]},
         ),
     )
 
 
 def _no_address(base_url: str) -> TryLater:
-    message = f"{plain(base_url)} has no host that could be asked"
+    message = f"{sanitized(base_url)} has no host that could be asked"
     step = "Ask an admin to correct baseURL, or endpoint, of the LLMConnection: a host's name, or its address."
     return TryLater(Reason.PROVIDER_UNAVAILABLE, message, 60.0, next_step=step)
 
@@ -72,7 +72,7 @@ class _Client(openai.DefaultAsyncHttpxClient):
         try:
             async with Limit(request.extensions["timeout"]["read"]) as limit:
                 if not isinstance(request.stream, httpx2.ByteStream):
-                    request.stream = _Passed(request.stream, limit)
+                    request.stream = _TimedStream(request.stream, limit)
                 response = await super().send(request, stream=True, **options)
                 if stream and response.is_success:
                     return response  # callers that stream limit size and time themselves
@@ -80,11 +80,11 @@ class _Client(openai.DefaultAsyncHttpxClient):
                 _require_no_page(response, content)
         except TimeoutError:
             raise httpx2.ReadTimeout("the answer takes too long", request=request) from None
-        headers = [(name, value) for name, value in response.headers.items() if name not in _OF_THE_BODY]
+        headers = [(name, value) for name, value in response.headers.items() if name not in _BODY_HEADERS]
         return httpx2.Response(response.status_code, headers=headers, content=content, request=response.request)
 
 
-class _Passed(httpx2.AsyncByteStream):
+class _TimedStream(httpx2.AsyncByteStream):
     """A streamed request body; only the provider's time counts towards the limit."""
 
     def __init__(self, body: Any, limit: Limit) -> None:
@@ -100,7 +100,7 @@ async def _content(response: httpx2.Response, limit: Limit) -> bytes:
     try:
         async for chunk in response.aiter_bytes():
             content += chunk
-            limit.has_moved(len(chunk))
+            limit.transferred(len(chunk))
             if len(content) > ANSWER_MAX_BYTES:
                 raise too_long(response.request.url.host)
     finally:
@@ -122,18 +122,18 @@ def _require_no_page(response: httpx2.Response, content: bytes) -> None:
         raise Page(f"{response.request.url.netloc.decode()} answers with {what} and status {response.status_code}")
 
 
-_OF_THE_BODY = frozenset({"content-encoding", "content-length", "transfer-encoding"})
+_BODY_HEADERS = frozenset({"content-encoding", "content-length", "transfer-encoding"})
 """Headers about a body's transfer, which no longer apply once it is read."""
 
 
-async def _in_small_letters(request: httpx2.Request) -> None:
+async def _lowercase_form_type(request: httpx2.Request) -> None:
     """Send a form's type in lower case: media types are case-insensitive (RFC 9110), but many servers expect that."""
     kind = request.headers.get("Content-Type", "")
     if kind.startswith(FORM):
         request.headers["Content-Type"] = FORM.lower() + kind.removeprefix(FORM)
 
 
-async def _lead_nowhere_else(response: httpx2.Response) -> None:
+async def _check_redirect(response: httpx2.Response) -> None:
     """Follow redirects to the same host only, except for a file's content, whose store needs no key.
 
     Another host would receive data, and its answer would be taken for the provider's. A redirected POST would become a
@@ -152,10 +152,10 @@ async def _lead_nowhere_else(response: httpx2.Response) -> None:
         return
     if stays and kept and response.status_code in {HTTPStatus.TEMPORARY_REDIRECT, HTTPStatus.PERMANENT_REDIRECT}:
         return
-    raise moved(asked.url.host, response.status_code, location, f"asked for by {asked.method}")
+    raise redirected(asked.url.host, response.status_code, location, f"asked for by {asked.method}")
 
 
 @cache
-def _trust() -> ssl.SSLContext:
+def _ssl_context() -> ssl.SSLContext:
     """The system's certificate authorities, read once for all connections."""
     return ssl.create_default_context()

@@ -22,7 +22,7 @@ from finetune_operator.providers.errors import (
     Unreadable,
     is_html,
 )
-from finetune_operator.providers.failed_calls import moved, unanswered
+from finetune_operator.providers.failed_calls import redirected, unanswered
 from finetune_operator.providers.retry_after import asked_pause
 
 ANSWER_SECONDS = 120.0
@@ -117,11 +117,11 @@ def is_quota(error: openai.APIStatusError) -> bool:
     return error.status_code < 500 and any(word in told for word in _QUOTA)
 
 
-def of_something_else(error: openai.APIStatusError, host: str) -> ProviderError | None:
+def foreign_answer(error: openai.APIStatusError, host: str) -> ProviderError | None:
     """The error if something else than this API answered: a proxy's page or a redirect; else None."""
     status, body = error.status_code, error.body
     if status < 400:
-        return moved(host, status, str(error.response.headers.get("location", "")))
+        return redirected(host, status, str(error.response.headers.get("location", "")))
     if status < 500 and not isinstance(body, dict) and is_html(error.response.content):
         return Page(f"{host} answers with a web page and status {status}")
     return None
@@ -132,7 +132,7 @@ def _translated(error: openai.APIStatusError, host: str) -> ProviderError:  # no
     code = str(error.code or "")
     code = code if _CODE.fullmatch(code) else ""
     what, pause = f"status {error.status_code} {code}".rstrip(), retry_after(error)
-    if (strange := of_something_else(error, host)) is not None:
+    if (strange := foreign_answer(error, host)) is not None:
         return strange
     # Azure reports too many concurrent requests as quotaExceeded: not a billing quota, and transient.
     if error.status_code == HTTPStatus.PAYMENT_REQUIRED or (code and is_quota(error)):

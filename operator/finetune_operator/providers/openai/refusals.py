@@ -17,8 +17,8 @@ from finetune_operator.providers.errors import (
     TryLater,
 )
 from finetune_operator.providers.failed_jobs import OTHER_BASE
-from finetune_operator.providers.openai.models import is_quota, of_something_else, retry_after
-from finetune_operator.providers.openai.words import Said, said
+from finetune_operator.providers.openai.models import foreign_answer, is_quota, retry_after
+from finetune_operator.providers.openai.words import ErrorText, error_text
 
 QUOTA_PAUSE_SECONDS = 300.0
 KEY_PAUSE_SECONDS = 60.0
@@ -74,7 +74,7 @@ _FIELDS = {
 """The job's field by the last part of the provider's field name."""
 
 
-def of_the_wish(error: Refused) -> Refused:
+def with_spec_field(error: Refused) -> Refused:
     """The refusal of a job's creation, with the job's own field and a next step."""
     code, param = getattr(error, "code", ""), getattr(error, "param", "")
     field = "baseModel" if code.startswith("model_not") else _FIELDS.get(param.rpartition(".")[2])
@@ -93,7 +93,7 @@ _MISMATCHED = "mismatched_"
 """Prefix of OpenAI's error code if the key belongs to another organization or project than the configured one."""
 
 
-def _of_the_key(code: str, host: str) -> TryLater:
+def _key_error(code: str, host: str) -> TryLater:
     """The error for a bad key, without the provider's message, which contains parts of the key."""
     message, step = f"{host} does not accept the API key (401)", None
     what = code.removeprefix(_MISMATCHED)
@@ -105,9 +105,9 @@ def _of_the_key(code: str, host: str) -> TryLater:
 
 def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noqa: PLR0911 - a table
     """Convert an error. `host`: the provider's name for users."""
-    told, pause = _said(error), retry_after(error)
+    told, pause = _error_text(error), retry_after(error)
     code, param, words = told.code, told.param, f": {told.words}" if told.words else ""
-    if (strange := of_something_else(error, host)) is not None:
+    if (strange := foreign_answer(error, host)) is not None:
         return strange
     if error.status_code == HTTPStatus.PAYMENT_REQUIRED or is_quota(error):
         return TryLater(
@@ -115,7 +115,7 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
         )
     match error.status_code:
         case 401:
-            return _of_the_key(code, host)
+            return _key_error(code, host)
         case 403:
             message = f"{host} does not let this key do that (403){words}"
             return Barred(message, code, told.words)
@@ -133,9 +133,9 @@ def translated(error: openai.APIStatusError, host: str) -> ProviderError:  # noq
     return Wrong(f"{host} refuses ({f'{error.status_code} {code}'.rstrip()}){words}", code, param)
 
 
-def _said(error: openai.APIStatusError) -> Said:
+def _error_text(error: openai.APIStatusError) -> ErrorText:
     """The provider's message. Parsed from the raw answer, as the SDK keeps only its `error` field."""
     try:
-        return said(error.response.json())
+        return error_text(error.response.json())
     except (ValueError, RecursionError):
-        return said(error.body)
+        return error_text(error.body)

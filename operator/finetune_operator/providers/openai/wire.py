@@ -18,18 +18,18 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
 from finetune_operator.providers.failed_jobs import GONE, UNSAFE, UNSAFE_STEP, failed
-from finetune_operator.providers.openai.words import LINE, said
+from finetune_operator.providers.openai.words import LINE, error_text
 from finetune_operator.providers.ports import RemoteFile
 from finetune_operator.providers.values import (
-    Spread,
+    EvenSample,
     Wire,
+    complete_lines,
     csv_rows,
     number,
-    plain,
+    parse_int,
+    parse_time,
+    sanitized,
     unknown_state,
-    when,
-    whole,
-    whole_lines,
 )
 
 _STATES: dict[str, RemoteState] = {
@@ -69,23 +69,23 @@ def job(wire: Wire) -> RemoteJob:
     """A fine_tuning.job."""
     status, model = str(wire.get("status") or "queued"), _model(wire.get("fine_tuned_model"))
     state = _state(wire)
-    note = _NOTES.get(_word(status), unknown_state(status))
+    note = _NOTES.get(_normalized(status), unknown_state(status))
     nameless = state == "Succeeded" and not model
     if nameless:
         state, note = "Active", "the provider has not named the model yet"
     return RemoteJob(
         id=_id(wire),
         state=state,
-        created=when(wire.get("created_at")) or UNDATED,
+        created=parse_time(wire.get("created_at")) or UNDATED,
         note=note,
         model=model,
         nameless=nameless,
         tokens=_count(wire.get("trained_tokens")),
-        ends=when(wire.get("finished_at")) or when(wire.get("estimated_finish")),
+        ends=parse_time(wire.get("finished_at")) or parse_time(wire.get("estimated_finish")),
         failure=failure(_first(wire, *_ERRORS)) if state == "Failed" else None,
         results=tuple(str(_fields(one).get("id") or one) for one in _list(wire.get("result_files")) if one),
         training_file=str(wire.get("training_file") or ""),
-        base=plain(str(wire.get("model") or ""))[:256],
+        base=sanitized(str(wire.get("model") or ""))[:256],
         suffix=str(wire.get("suffix") or wire.get("user_provided_suffix") or ""),
         labels={str(key): str(value) for key, value in _fields(wire.get("metadata")).items()},
     )
@@ -96,28 +96,28 @@ def has_ended(wire: Wire) -> bool:
     return _state(wire) not in {"Queued", "Active"} and bool(wire.get("status"))
 
 
-def _word(status: str) -> str:
+def _normalized(status: str) -> str:
     """A state in OpenAI's spelling: others use capitals, dashes or a `JOB_STATE_` prefix."""
     return re.sub(r"[\s-]+", "_", status.strip().casefold()).removeprefix("job_state_")
 
 
 def _state(wire: Wire) -> RemoteState:
     """A job's state. An unknown one is derived from other fields: a job without an end is running."""
-    known = _STATES.get(_word(str(wire.get("status") or "queued")))
-    if known is not None or when(wire.get("finished_at")) is None:
+    known = _STATES.get(_normalized(str(wire.get("status") or "queued")))
+    if known is not None or parse_time(wire.get("finished_at")) is None:
         return known or "Active"
     if _model(wire.get("fine_tuned_model")):
         return "Succeeded"
-    return "Failed" if said(wire.get("error")).words else "Active"
+    return "Failed" if error_text(wire.get("error")).words else "Active"
 
 
-def goes_back_beyond(jobs: Sequence[RemoteJob], since: datetime) -> bool:
+def reaches_back_to(jobs: Sequence[RemoteJob], since: datetime) -> bool:
     """Whether a list is sorted newest first as far as it was read, and has reached jobs older than `since`."""
     times = [job.created for job in jobs if job.dated]
     return bool(times) and times[-1] < since and times[-1] < times[0] and times == sorted(times, reverse=True)
 
 
-def says_deleted(status: int, content: bytes) -> bool:
+def confirms_deletion(status: int, content: bytes) -> bool:
     """Whether an answer confirms a deletion: status 204, or the field `deleted`."""
     try:
         return status == HTTPStatus.NO_CONTENT or bool(_fields(json.loads(content)).get("deleted"))
@@ -169,7 +169,7 @@ def method(spec: FineTuneJobSpec) -> dict[str, Any]:
 
 def failure(error: Any) -> Failure:
     """Why a job failed, without the provider's messages about data, which may quote a row."""
-    told, all_of_it = said(error), str(error)[:_READ_LIMIT]
+    told, all_of_it = error_text(error), str(error)[:_READ_LIMIT]
     code, param = told.code, told.param
     if _DATA.search(code) or param in {"training_file", "validation_file"}:
         line = LINE.search(all_of_it)
@@ -221,11 +221,11 @@ def metrics_of_checkpoints(checkpoints: Iterable[Wire]) -> Metrics:
 
 def metrics_of_results(content: bytes) -> Metrics:
     """From the results file: CSV, which OpenAI encodes as Base64."""
-    return _metrics_of_rows(csv_rows(whole_lines(_decoded(content), read=len(content))))
+    return _metrics_of_rows(csv_rows(complete_lines(_decoded(content), read=len(content))))
 
 
 def _metrics_of_rows(rows: Iterable[Wire]) -> Metrics:
-    curves, step = {of: Spread[tuple[int, Wire]]() for of in (_TRAIN, _VALIDATION)}, 0
+    curves, step = {of: EvenSample[tuple[int, Wire]]() for of in (_TRAIN, _VALIDATION)}, 0
     for row in rows:
         here = _count(_first(row, "step", "step_number", "global_step"))
         if here is None:
@@ -276,8 +276,8 @@ def _first(row: Wire, *names: str) -> Any:
 
 
 def _count(value: Any) -> int | None:
-    number = whole(value)
-    return None if number is None or number < 0 else number
+    count = parse_int(value)
+    return None if count is None or count < 0 else count
 
 
 def _in_order(points: Iterable[LossPoint]) -> tuple[LossPoint, ...]:

@@ -15,11 +15,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_operator.providers.values import plain
+from finetune_operator.providers.values import sanitized
 
-_SAYS = ("message", "msg", "detail", "error_description", "description", "error", "title", "reason")
+_MESSAGE_FIELDS = ("message", "msg", "detail", "error_description", "description", "error", "title", "reason")
 """Fields with a message; the first that is not empty counts."""
-_SAYS_MORE = ("errors", "details")
+_LIST_FIELDS = ("errors", "details")
 _DEPTH, _MOST = 8, 3
 _READ_LIMIT = 16 * 1024
 _WORD_LIMIT = 64
@@ -34,14 +34,14 @@ _PARTS_OF_REQUESTS = frozenset({"body", "query", "path", "header"})
 LINE = re.compile(r"\b(lines?|examples?|rows?|records?) #?(\d+)\b", re.IGNORECASE)
 """A reference to a row in a provider's message."""
 
-_BEHIND_A_LINE = re.compile(rf"({LINE.pattern}[^:=\n]{{0,80}})[:=].*", re.IGNORECASE | re.DOTALL)
+_AFTER_LINE_NUMBER = re.compile(rf"({LINE.pattern}[^:=\n]{{0,80}})[:=].*", re.IGNORECASE | re.DOTALL)
 _OBJECT = re.compile(r"""[{]\s*\\*["'].*[}][\])]*|[{]\s*\\*["'].*""", re.DOTALL)
 _INPUT = re.compile(r"\binput(_value)?=.*?(?=,\s*input_type=|$)", re.DOTALL)
 _QUOTED = re.compile(r"""(?<!\w)(["'`])(.*?)(\1(?!\w)|$)""", re.DOTALL)
 
 
 @dataclass(frozen=True)
-class Said:
+class ErrorText:
     """An error's message, code and field: each on one line, short, and without secrets."""
 
     words: str = ""
@@ -50,39 +50,39 @@ class Said:
     """The provider's name of the invalid field."""
 
 
-def said(told: Any) -> Said:
+def error_text(told: Any) -> ErrorText:
     """Extract the error from an answer of any format."""
     found = _read(told, _DEPTH)
-    return Said(plain(found.words), *(plain(one)[:_WORD_LIMIT] for one in (found.code, found.param)))
+    return ErrorText(sanitized(found.words), *(sanitized(one)[:_WORD_LIMIT] for one in (found.code, found.param)))
 
 
-def _read(told: Any, depth: int) -> Said:
+def _read(told: Any, depth: int) -> ErrorText:
     if depth == 0:
-        return Said()
+        return ErrorText()
     if isinstance(told, str):
         return _of_text(told, depth)
     if isinstance(told, Mapping):
         return _of_fields(told, depth)
-    return _together([_read(one, depth - 1) for one in told[:_MOST]]) if isinstance(told, list | tuple) else Said()
+    return _joined([_read(one, depth - 1) for one in told[:_MOST]]) if isinstance(told, list | tuple) else ErrorText()
 
 
-def _of_fields(told: Mapping[str, Any], depth: int) -> Said:
-    says = (_read(told.get(name), depth - 1) for name in _SAYS)
-    first = next((one for one in says if one.words), Said())
-    found = _together([first, *(_read(told.get(name), depth - 1) for name in _SAYS_MORE)])
+def _of_fields(told: Mapping[str, Any], depth: int) -> ErrorText:
+    says = (_read(told.get(name), depth - 1) for name in _MESSAGE_FIELDS)
+    first = next((one for one in says if one.words), ErrorText())
+    found = _joined([first, *(_read(told.get(name), depth - 1) for name in _LIST_FIELDS)])
     where = _place(told.get("loc"))
     words = f"{where}: {found.words}" if where and found.words else found.words
     code = next((one for name in ("code", "status") if (one := _word(told.get(name)))), found.code)
-    return Said(words, code, _word(told.get("param")) or found.param or where)
+    return ErrorText(words, code, _word(told.get("param")) or found.param or where)
 
 
-def _together(parts: Sequence[Said]) -> Said:
+def _joined(parts: Sequence[ErrorText]) -> ErrorText:
     words = dict.fromkeys(one.words for one in parts if one.words)
     code = next((one.code for one in parts if one.code), "")
-    return Said("; ".join(words), code, next((one.param for one in parts if one.param), ""))
+    return ErrorText("; ".join(words), code, next((one.param for one in parts if one.param), ""))
 
 
-def _of_text(text: str, depth: int) -> Said:
+def _of_text(text: str, depth: int) -> ErrorText:
     """From a string that may contain JSON: gateways embed the backend's whole answer."""
     text = text[:_READ_LIMIT].strip()
     for begins, ends in (("{", "}"), ("[", "]")):
@@ -90,8 +90,8 @@ def _of_text(text: str, depth: int) -> Said:
         inner = _object(text[start : text.rfind(ends) + 1]) if start >= 0 else None
         if inner is not None:
             within, before = _read(inner, depth - 1), _without_data(text[:start]).rstrip(" -:")
-            return Said(": ".join(filter(None, (before, within.words))), within.code, within.param)
-    return Said(_without_data(text))
+            return ErrorText(": ".join(filter(None, (before, within.words))), within.code, within.param)
+    return ErrorText(_without_data(text))
 
 
 def _object(text: str) -> Any:
@@ -118,11 +118,11 @@ def _is_error(found: Any) -> bool:
 
 def _without_data(text: str) -> str:
     """Remove quoted parts that may be of a row."""
-    text = _BEHIND_A_LINE.sub(r"\1", _INPUT.sub("", _OBJECT.sub("{…}", text)))
-    return _QUOTED.sub(_shown, text).strip()
+    text = _AFTER_LINE_NUMBER.sub(r"\1", _INPUT.sub("", _OBJECT.sub("{…}", text)))
+    return _QUOTED.sub(_masked, text).strip()
 
 
-def _shown(quoted: re.Match[str]) -> str:
+def _masked(quoted: re.Match[str]) -> str:
     """Keep quoted names: short, closed and without white space."""
     mark, text, end = quoted[1], quoted[2], quoted[3]
     is_name = end and len(text) <= _WORD_LIMIT and not re.search(r"\s", text)

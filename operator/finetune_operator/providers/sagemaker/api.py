@@ -28,7 +28,14 @@ from finetune_operator.providers.errors import AtCapacity, NotThere, ProviderErr
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.sagemaker import wire
 from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached
-from finetune_operator.providers.sagemaker.output import ADAPTER, WHOLE, adopted, checked, failure_of, is_of_its_place
+from finetune_operator.providers.sagemaker.output import (
+    ADAPTER_CONFIG,
+    MODEL_CONFIG,
+    adopted,
+    checked,
+    failure_of,
+    is_about_output,
+)
 
 REPORT_MAX_BYTES = 1024 * 1024
 STOPPING_PAUSE_SECONDS = 20.0
@@ -69,23 +76,23 @@ class SageMakerApi(AwsApi):
         settings = self._settings
         told = wire.container_job(request, settings, self._bucket)
         base = cached(self._aws, settings, request.spec.base_model)
-        models = wire.Models(base=base, active=await self._within_reach(request))
+        models = wire.Models(base=base, active=await self._readable_active(request))
         try:
-            await self._bucket.write(wire.job_file(request.key), _once(orjson.dumps(told.wire())))
+            await self._bucket.write(wire.job_file(request.key), _single_chunk(orjson.dumps(told.wire())))
         except Unknown as error:
             raise TryLater.because(error.failure(), 30.0) from None  # no job was requested
         name = wire.job_name(request.key)
         try:
             await self._ask("create_training_job", **wire.training_job(request, settings, self._bucket, models))
         except TryLater as error:
-            if error.reason is Reason.QUOTA_EXCEEDED and wire.has_room_later(error.message):
+            if error.reason is Reason.QUOTA_EXCEEDED and wire.fits_quota_later(error.message):
                 raise AtCapacity(error.message, error.retry_after) from None
             if error.reason is not Reason.PROVIDER_BUSY:
                 raise
-            return await self._ours(name, request)
+            return await self._existing(name, request)
         except Refused as error:
             asked = instance_type(request.spec, settings)
-            raise wire.of_the_instances(error, "spec.resources.instanceType", asked) from None
+            raise wire.with_instance_field(error, "spec.resources.instanceType", asked) from None
         # Not read back: it may not be visible yet, and the create has certainly succeeded.
         return RemoteJob(id=name, state="Queued", created=request.key.created)
 
@@ -107,7 +114,7 @@ class SageMakerApi(AwsApi):
             StatusEquals="InProgress",
             PaginationConfig={"PageSize": PAGE},
         )
-        return [wire.job_of(one) for one in found if wire.is_named_by_us(one["TrainingJobName"])]
+        return [wire.job_of(one) for one in found if wire.is_own_name(one["TrainingJobName"])]
 
     async def job(self, job_id: str) -> RemoteJob:
         """DescribeTrainingJob. The ID stays as given: an adopted job may have been given by its ARN."""
@@ -119,7 +126,7 @@ class SageMakerApi(AwsApi):
         A job not created by this operator may have none; once done, it is judged by its model alone.
         """
         if not job.labels and not job.partial:
-            return await self._of_others(job)
+            return await self._adopted_metrics(job)
         if job.state == "Succeeded":
             return _metrics(await self._finished(job))
         prefix, attempt = wire.attempt_of(wire.name_of(job.id))
@@ -145,10 +152,14 @@ class SageMakerApi(AwsApi):
     async def has_model(self, model: str) -> bool:
         """Whether a model's files are in S3: its manifest or configuration, or its archive."""
         place, key = place_of(model)
-        names = (key,) if key.endswith(ARCHIVE) else tuple(f"{key}/{file}" for file in (MANIFEST, ADAPTER, WHOLE))
+        names = (
+            (key,)
+            if key.endswith(ARCHIVE)
+            else tuple(f"{key}/{file}" for file in (MANIFEST, ADAPTER_CONFIG, MODEL_CONFIG))
+        )
         for name in names:
             with suppress(NotThere):
-                await Bucket(self._aws, place).look(name)
+                await Bucket(self._aws, place).head(name)
                 return True
         return False
 
@@ -167,7 +178,7 @@ class SageMakerApi(AwsApi):
     def answering(self) -> None:
         """None: models answer only through endpoints."""
 
-    async def _within_reach(self, request: JobRequest) -> str | None:
+    async def _readable_active(self, request: JobRequest) -> str | None:
         """The active version's folder, if the connection's role can read it: otherwise the job would fail.
 
         Excludes archives, which the job would have to unpack, and versions of other connections, and so accounts.
@@ -180,7 +191,7 @@ class SageMakerApi(AwsApi):
             return None
         return f"{uri}/" if await self.has_model(uri) else None
 
-    async def _ours(self, name: str, request: JobRequest) -> RemoteJob:
+    async def _existing(self, name: str, request: JobRequest) -> RemoteJob:
         """The job that already has the name: created by an earlier call of ours whose answer was lost."""
         try:
             found = await self.job(name)
@@ -198,7 +209,7 @@ class SageMakerApi(AwsApi):
             NotThere: there is none with this name, or the ARN is of another account or region.
         """
         shown = await self._ask("describe_training_job", TrainingJobName=wire.name_of(name))
-        if not wire.is_meant(name, shown):
+        if not wire.matches(name, shown):
             raise NotThere(Reason.PROVIDER_REFUSED, f"{SERVICE} has no {name}")
         return shown
 
@@ -238,7 +249,7 @@ class SageMakerApi(AwsApi):
             return "its manifest is not the one that was reported"
         return wrong
 
-    async def _of_others(self, job: RemoteJob) -> Metrics:
+    async def _adopted_metrics(self, job: RemoteJob) -> Metrics:
         """Progress and result of a job that was not created by this operator.
 
         If its location in S3 cannot be read, only this job fails, and not the connection's other calls.
@@ -253,12 +264,12 @@ class SageMakerApi(AwsApi):
             artifact = await adopted(self._aws, str(shown["ModelArtifacts"]["S3ModelArtifacts"]))
             self._require_base(artifact)
         except ProviderError as error:
-            if not is_of_its_place(error):
+            if not is_about_output(error):
                 raise
             return _metrics(_failed(report, failure_of(error)))
         result = wire.result_of(shown, artifact, report)
         done = {"phase": "Succeeded", "result": result, "failure": None}
-        return _metrics((report or _silent()).model_copy(update=done))
+        return _metrics((report or _empty_report()).model_copy(update=done))
 
     async def _report_at(self, job: RemoteJob) -> Report | None:
         if not job.results:
@@ -267,7 +278,7 @@ class SageMakerApi(AwsApi):
         try:
             return await self._report(Bucket(self._aws, place), key)
         except ProviderError as error:
-            if not is_of_its_place(error):
+            if not is_about_output(error):
                 raise
             return None
 
@@ -293,13 +304,13 @@ def _metrics(report: Report) -> Metrics:
 
 
 def _failed(report: Report | None, failure: Failure) -> Report:
-    return (report or _silent()).model_copy(update={"phase": "Failed", "failure": failure, "result": None})
+    return (report or _empty_report()).model_copy(update={"phase": "Failed", "failure": failure, "result": None})
 
 
-def _silent() -> Report:
+def _empty_report() -> Report:
     """An empty report for a job without one; its names are not used."""
     return Report(namespace="-", name="-", uid="-", attempt=1, phase="Running")
 
 
-async def _once(content: bytes) -> AsyncIterator[bytes]:
+async def _single_chunk(content: bytes) -> AsyncIterator[bytes]:
     yield content

@@ -35,7 +35,7 @@ from finetune_operator.providers.errors import (
     is_html,
 )
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.sagemaker.wire import of_the_instances, vpc
+from finetune_operator.providers.sagemaker.wire import vpc, with_instance_field
 from finetune_operator.runtime.logs import redact
 
 SERVICE, RUNTIME = "sagemaker", "sagemaker-runtime"
@@ -119,13 +119,13 @@ class SageMakerEndpoints:
             await self._ensure("create_endpoint_config", EndpointConfigName=request.name, **asked)
         except Refused as error:
             kind = asked["ProductionVariants"][0]["InstanceType"]
-            raise of_the_instances(error, "spec.sageMaker.instanceType", kind) from None
+            raise with_instance_field(error, "spec.sageMaker.instanceType", kind) from None
         try:
             await self._ask(
                 "create_endpoint", EndpointName=request.name, EndpointConfigName=request.name, Tags=tags(request)
             )
         except (Refused, TryLater) as error:
-            if not _is_taken(error) and await self._status(request.name) is None:
+            if not _is_existing(error) and await self._status(request.name) is None:
                 raise
 
     async def delete(self, hosted: Hosted) -> None:
@@ -139,10 +139,10 @@ class SageMakerEndpoints:
             message = f"endpoint {name} is {status}: SageMaker deletes it when that has ended"
             raise TryLater(Reason.PROVIDER_BUSY, message, BUSY_PAUSE_SECONDS)
         if status is None and hosted.state == "Partial":
-            await self._gone("delete_endpoint_config", EndpointConfigName=name)
-            await self._gone("delete_model", ModelName=name)
+            await self._delete("delete_endpoint_config", EndpointConfigName=name)
+            await self._delete("delete_model", ModelName=name)
         elif status != "Deleting":
-            await self._gone("delete_endpoint", EndpointName=name)
+            await self._delete("delete_endpoint", EndpointName=name)
 
     async def answers(self, hosted: Hosted) -> bool:
         """Whether it answers a request for one token."""
@@ -205,13 +205,13 @@ class SageMakerEndpoints:
             await self._ask(create, **arguments)
         except (Refused, TryLater) as error:
             name, value = next(iter(arguments.items()))
-            if not _is_taken(error):
+            if not _is_existing(error):
                 raise
-            if not await self._is_as(kind, {name: value}, arguments):
-                await self._gone(f"delete_{kind}", **{name: value})
+            if not await self._has_settings(kind, {name: value}, arguments):
+                await self._delete(f"delete_{kind}", **{name: value})
                 await self._ask(create, **arguments)
 
-    async def _is_as(self, kind: str, name: dict[str, str], wanted: dict[str, Any]) -> bool:
+    async def _has_settings(self, kind: str, name: dict[str, str], wanted: dict[str, Any]) -> bool:
         """Whether it has these settings, apart from tags, which are not returned; False if it cannot be read."""
         try:
             there = await self._ask(f"describe_{kind}", **name)
@@ -219,7 +219,7 @@ class SageMakerEndpoints:
             return False
         return covers(there, {key: value for key, value in wanted.items() if key != "Tags"})
 
-    async def _gone(self, operation: str, **arguments: Any) -> None:
+    async def _delete(self, operation: str, **arguments: Any) -> None:
         try:
             await self._ask(operation, **arguments)
         except NotThere:
@@ -328,6 +328,6 @@ def _is_completion(said: bytes) -> bool:
     return isinstance(found, dict) and isinstance(found.get("choices"), list)
 
 
-def _is_taken(error: ProviderError) -> bool:
+def _is_existing(error: ProviderError) -> bool:
     """Whether the name exists already: SageMaker says so in the message for some objects, by a code for others."""
     return "already exist" in error.message or "ResourceInUse" in error.message

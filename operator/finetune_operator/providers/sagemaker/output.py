@@ -27,18 +27,18 @@ from finetune_operator.providers.errors import Denied, NotThere, ProviderError, 
 
 CONFIG_MAX_BYTES = 1024 * 1024
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024
-LOOKED_INTO_BYTES = 4 * 1024**3
+ARCHIVE_MAX_BYTES = 4 * 1024**3
 """How much of an archive's content is searched."""
-MOST_FILES = 5_000
+ARCHIVE_MAX_FILES = 5_000
 """How many of an archive's files are searched: it is untrusted, and their names are kept in memory."""
 CONFIGS_MAX_BYTES = 16 * 1024 * 1024
 """Maximum size of all configurations in an archive together."""
 
-ADAPTER, WHOLE = "adapter_config.json", "config.json"
+ADAPTER_CONFIG, MODEL_CONFIG = "adapter_config.json", "config.json"
 ADAPTER_WEIGHTS, WEIGHTS = "adapter_model.safetensors", ".safetensors"
 _ANSWERS = re.compile(r"(ForCausalLM|ForConditionalGeneration|LMHeadModel)$")
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
-_ABOUT_THE_NEXT = {
+_EXTENDED_HEADERS = {
     tarfile.GNUTYPE_LONGNAME,
     tarfile.GNUTYPE_LONGLINK,
     tarfile.XHDTYPE,
@@ -57,7 +57,9 @@ class Files:
 
     def roots(self) -> list[str]:
         """Folders with a model, as prefixes: "" is the output itself."""
-        return sorted({name[: -len(_base(name))] for name in self.configs if _base(name) in {ADAPTER, WHOLE}})
+        return sorted(
+            {name[: -len(_base(name))] for name in self.configs if _base(name) in {ADAPTER_CONFIG, MODEL_CONFIG}}
+        )
 
     def below(self, root: str) -> "Files":
         """The files in a folder."""
@@ -86,7 +88,7 @@ async def _folder(aws: Aws, uri: str) -> ArtifactRef:
     bucket = Bucket(aws, place)
     found = Files({one.name.removeprefix(f"{key}/"): one.bytes for one in await bucket.objects(f"{key}/")})
     for name in found.sizes:
-        if name.count("/") <= 1 and _base(name) in {ADAPTER, WHOLE}:
+        if name.count("/") <= 1 and _base(name) in {ADAPTER_CONFIG, MODEL_CONFIG}:
             found.configs[name] = await bucket.read(f"{key}/{name}", CONFIG_MAX_BYTES)
     root = _root(found.roots(), uri)
     files = found.below(root)
@@ -108,25 +110,25 @@ async def checked(bucket: Bucket, folder: str, sizes: Mapping[str, int]) -> tupl
         sizes: of the existing files.
     """
     manifest = await bucket.read(f"{folder}{MANIFEST}", MANIFEST_MAX_BYTES)
-    wrong = next((file for file, size in _promised(manifest).items() if sizes.get(file) != size), None)
+    wrong = next((file for file, size in _manifest_sizes(manifest).items() if sizes.get(file) != size), None)
     return hashlib.sha256(manifest).hexdigest(), f"{wrong} is missing or cut short" if wrong else None
 
 
 async def _archive(aws: Aws, uri: str) -> ArtifactRef:
     place, key = place_of(uri)
 
-    size = (await Bucket(aws, place).look(key)).bytes
+    size = (await Bucket(aws, place).head(key)).bytes
 
     def read(client: Any) -> Files:
         with client.get_object(Bucket=place.bucket, Key=key)["Body"] as body:
-            return looked_into(body, uri)
+            return read_archive(body, uri)
 
     found = await aws.run(STORE, read, size=size)
     roots = [root for root in found.roots() if root in {"", f"{ARTIFACT_FOLDER}/"}]
     return described(found.below(_root(roots, uri)), uri).model_copy(update={"bytes": size})
 
 
-def _promised(manifest: bytes) -> dict[str, int]:
+def _manifest_sizes(manifest: bytes) -> dict[str, int]:
     """Sizes of files in our trainer's manifest; empty for a foreign file of that name."""
     try:
         return {name: int(entry["bytes"]) for name, entry in orjson.loads(manifest)["files"].items()}
@@ -134,7 +136,7 @@ def _promised(manifest: bytes) -> dict[str, int]:
         return {}
 
 
-def is_of_its_place(error: ProviderError) -> bool:
+def is_about_output(error: ProviderError) -> bool:
     """Whether an error is about an adopted job's output or its location, and not about the connection."""
     return isinstance(error, Refused | Denied) or error.reason is Reason.BUCKET_NOT_FOUND
 
@@ -150,7 +152,7 @@ def failure_of(error: ProviderError) -> Failure:
     return Failure(reason=error.reason, message=message, next_step=step)
 
 
-def looked_into(body: Any, uri: str) -> Files:
+def read_archive(body: Any, uri: str) -> Files:
     """Read names and configurations of a streamed archive until its model is identified. Buffers one block.
 
     Raises:
@@ -162,7 +164,7 @@ def looked_into(body: Any, uri: str) -> Files:
             for member in _files_of(archive, uri):
                 name = member.name.removeprefix("./")
                 found.sizes[name] = member.size
-                if _base(name) in {ADAPTER, WHOLE} and member.size <= CONFIG_MAX_BYTES:
+                if _base(name) in {ADAPTER_CONFIG, MODEL_CONFIG} and member.size <= CONFIG_MAX_BYTES:
                     content = archive.extractfile(member)
                     found.configs[name] = content.read() if content else b""
                 if _is_known(found.below(name[: -len(_base(name))])):
@@ -179,14 +181,14 @@ class _Member(tarfile.TarInfo):
     @classmethod
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
         member = super().frombuf(buf, encoding, errors)
-        if member.type in _ABOUT_THE_NEXT and member.size > CONFIG_MAX_BYTES:
+        if member.type in _EXTENDED_HEADERS and member.size > CONFIG_MAX_BYTES:
             raise tarfile.ReadError("a name too long")
         return member
 
 
 def _require_bounded(found: Files, uri: str) -> None:
-    if len(found.sizes) > MOST_FILES:
-        raise _unusable(f"{uri} shows no model in its first {MOST_FILES} files")
+    if len(found.sizes) > ARCHIVE_MAX_FILES:
+        raise _unusable(f"{uri} shows no model in its first {ARCHIVE_MAX_FILES} files")
     if sum(map(len, found.configs.values())) > CONFIGS_MAX_BYTES:
         raise _unusable(f"{uri} has more than {CONFIGS_MAX_BYTES // 1024**2} MiB of configurations")
 
@@ -195,16 +197,16 @@ def _files_of(archive: tarfile.TarFile, uri: str) -> Iterator[tarfile.TarInfo]:
     for member in archive:
         if member.isfile():
             yield member
-        if member.offset_data + member.size > LOOKED_INTO_BYTES:
-            said = f"{uri} shows no model in its first {LOOKED_INTO_BYTES // 1024**3} GiB"
+        if member.offset_data + member.size > ARCHIVE_MAX_BYTES:
+            said = f"{uri} shows no model in its first {ARCHIVE_MAX_BYTES // 1024**3} GiB"
             raise _unusable(f"{said}: have the job write its files apart (OutputDataConfig.CompressionType: NONE)")
 
 
 def _is_known(files: Files) -> bool:
     """Whether the model is identified, so that the rest of an archive need not be read."""
-    if ADAPTER in files.configs:
+    if ADAPTER_CONFIG in files.configs:
         return ADAPTER_WEIGHTS in files.sizes
-    return WHOLE in files.configs and any(_is_weights(name) for name in files.sizes)
+    return MODEL_CONFIG in files.configs and any(_is_weights(name) for name in files.sizes)
 
 
 def _root(roots: list[str], uri: str) -> str:
@@ -214,7 +216,7 @@ def _root(roots: list[str], uri: str) -> str:
     if len(roots) == 1:
         return roots[0]
     if not roots:
-        raise _unusable(f"{uri} has neither {ADAPTER} nor {WHOLE}")
+        raise _unusable(f"{uri} has neither {ADAPTER_CONFIG} nor {MODEL_CONFIG}")
     some = ", ".join(root.rstrip("/") for root in roots[:3])
     raise _unusable(f"{uri} has {len(roots)} models ({some}) and none at its top")
 
@@ -225,9 +227,9 @@ def described(files: Files, uri: str) -> ArtifactRef:
     Raises:
         Refused: it cannot be served.
     """
-    name = ADAPTER if ADAPTER in files.configs else WHOLE
+    name = ADAPTER_CONFIG if ADAPTER_CONFIG in files.configs else MODEL_CONFIG
     config = _parsed(files.configs[name], f"{uri}: {name}")
-    if name == ADAPTER:
+    if name == ADAPTER_CONFIG:
         return _adapter(config, files, uri)
     if not any(_is_weights(one) for one in files.sizes):
         pickled = next((one for one in files.sizes if one.endswith((".bin", ".pt", ".pth"))), None)

@@ -65,7 +65,7 @@ _NOTES = {
 _LABELS = ("uid", "attempt", "namespace", "job")
 _QUOTED = re.compile(r"\b([A-Z][A-Za-z]+): (.*?)(?:, exit code: -?\d+)?\s*$", re.DOTALL)
 _INSTANCES = re.compile(r"instance ?type", re.IGNORECASE)
-_ALL_OF_THEM = re.compile(
+_LIST_OF_TYPES = re.compile(
     r"(failed to satisfy constraint: Member must satisfy enum value set|is none of)\b.*", re.DOTALL
 )
 _EXIT_CODE = re.compile(r"exit code:? (\d+)", re.IGNORECASE)
@@ -134,15 +134,15 @@ def _compared(request: JobRequest) -> ActiveVersionRef | None:
     return ActiveVersionRef(version=active.version, sha256=active.sha256) if active else None
 
 
-def of_the_instances(error: Refused, field: str, asked: str) -> Refused:
+def with_instance_field(error: Refused, field: str, asked: str) -> Refused:
     """The refusal of an instance type, with our field, and without SageMaker's list of hundreds of types."""
     if not _INSTANCES.search(error.message):
         return error
-    said = _ALL_OF_THEM.sub("is not one that SageMaker offers for this", error.message)
+    said = _LIST_OF_TYPES.sub("is not one that SageMaker offers for this", error.message)
     return Refused(error.reason, f"{field}: {asked}: {said}")
 
 
-def has_room_later(refusal: str) -> bool:
+def fits_quota_later(refusal: str) -> bool:
     """Whether a quota of concurrent instances is large enough for the job once others have ended."""
     found = _QUOTA.search(refusal)
     return found is not None and int(found["asked"]) <= int(found["limit"])
@@ -245,7 +245,7 @@ def job_of(wire: Wire) -> RemoteJob:
 def _labels_of(wire: Wire, name: str) -> dict[str, str]:
     """The labels of a job of ours, from its hyperparameters, or from its name if these are not returned."""
     said = wire.get("HyperParameters")
-    if said is None and is_named_by_us(name):
+    if said is None and is_own_name(name):
         prefix, attempt = attempt_of(name)
         return {"uid": prefix.removeprefix(NAME_PREFIX).removesuffix("-"), "attempt": str(attempt)}
     said = said or {}
@@ -257,12 +257,12 @@ def name_of(name_or_arn: str) -> str:
     return name_or_arn.rpartition("/")[2]
 
 
-def is_meant(name_or_arn: str, wire: Wire) -> bool:
+def matches(name_or_arn: str, wire: Wire) -> bool:
     """Whether a description matches this name, or this ARN, which is compared case-insensitively."""
     return ":" not in name_or_arn or name_or_arn.casefold() == str(wire.get("TrainingJobArn")).casefold()
 
 
-def is_named_by_us(name: str) -> bool:
+def is_own_name(name: str) -> bool:
     """Whether the name has the format of our own jobs."""
     return _OWN_NAME.fullmatch(name) is not None
 

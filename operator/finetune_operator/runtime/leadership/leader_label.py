@@ -39,14 +39,14 @@ class LeaderLabel:
 
     async def keep(self, leads: asyncio.Event) -> None:
         """Keep it set once `leads` is set. Before that remove one that an earlier process of this pod left."""
-        while not leads.is_set() and (again := await self._mark(leading=False)):  # noqa: ASYNC110 - as below
+        while not leads.is_set() and (again := await self._set_label(leading=False)):  # noqa: ASYNC110 - as below
             await asyncio.sleep(again)
         await leads.wait()
         with suppress(LeadershipLost):
-            while again := await self._mark(leading=True):  # noqa: ASYNC110 - nothing tells when it can be done
+            while again := await self._set_label(leading=True):  # noqa: ASYNC110 - nothing tells when it can be done
                 await asyncio.sleep(again)
 
-    async def _mark(self, *, leading: bool) -> float | None:
+    async def _set_label(self, *, leading: bool) -> float | None:
         """Set or remove it; returns the seconds until the next try, or None if none is needed.
 
         Outside of a cluster there is no pod to label.
@@ -55,14 +55,14 @@ class LeaderLabel:
         try:
             await (self._guarded if leading else self._kube).merge_patch(PODS, self._pod, self._namespace, body)
         except KubeError as error:
-            self._tell(error)
+            self._log_failure(error)
             if isinstance(error, NotFound):
                 return None
             return RETRY_SECONDS if isinstance(error, Transient) else KEPT_SECONDS
         self._refusals.over()
         return KEPT_SECONDS if leading else None
 
-    def _tell(self, error: KubeError) -> None:
+    def _log_failure(self, error: KubeError) -> None:
         """Log only new failures, as it is retried again and again."""
         if self._refusals.is_news(str(error)):
             logger.warning("pod %s/%s cannot be labelled: %s", self._namespace, self._pod, error)

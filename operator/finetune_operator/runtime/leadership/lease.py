@@ -27,7 +27,7 @@ from finetune_operator.runtime.uptime import Clock, uptime
 
 logger = logging.getLogger(__name__)
 
-DURATIONS_OF_SILENCE = 4
+SILENT_DURATIONS = 4
 """After this many of our own durations without renewal, the holder is gone or uses a longer duration."""
 
 
@@ -52,18 +52,18 @@ def may_take(observed: Observed, identity: str, now: float) -> bool:
     )
 
 
-def outlasts(observed: Observed, duration: int, now: float) -> str | None:
+def overdue_message(observed: Observed, duration: int, now: float) -> str | None:
     """A message if a Lease is not renewed and yet valid for far longer than `duration`; else None.
 
     A slow holder cannot be told from one that is gone, so the duration that the holder wrote counts.
     """
-    holder, lasts = observed.spec.get("holderIdentity"), float(observed.spec.get("leaseDurationSeconds") or 0)
+    holder, valid_for = observed.spec.get("holderIdentity"), float(observed.spec.get("leaseDurationSeconds") or 0)
     silent = now - observed.at
-    if not holder or silent < DURATIONS_OF_SILENCE * duration:
+    if not holder or silent < SILENT_DURATIONS * duration:
         return None
     return (
         f"is held by {holder}, has not been renewed for {silent:.0f} s, and by its leaseDurationSeconds it holds for "
-        f"{lasts:.0f} s: nobody leads until then. If the pod of that holder is gone, delete the Lease"
+        f"{valid_for:.0f} s: nobody leads until then. If the pod of that holder is gone, delete the Lease"
     )
 
 
@@ -120,8 +120,8 @@ class Leadership:
         self._version = 0
         self._went_back = False
         self._renewed_at: float | None = None
-        self._told_of: Observed | None = None
-        self._troubles = Repeats(clock)
+        self._warned_of: Observed | None = None
+        self._failures = Repeats(clock)
         self._gone = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -147,7 +147,7 @@ class Leadership:
         while True:
             if await self._try_in_time():
                 break
-            self._tell_of_silence()
+            self._warn_of_silence()
             await asyncio.sleep(self._times.retry * random.uniform(1.0, JITTER))  # noqa: S311 - jitter, no secret
         logger.info("%s leads: holds Lease %s/%s", self._identity, self._namespace, self._name)
         metrics.LEADER.set(1)
@@ -176,20 +176,20 @@ class Leadership:
         else:
             logger.info("%s released Lease %s/%s", self._identity, self._namespace, self._name)
 
-    def _tell(self, error: KubeError) -> None:
+    def _log_failure(self, error: KubeError) -> None:
         """Log new failures only. Compared by status and reason, as messages may differ each time."""
-        if self._troubles.is_news(f"{error.status} {error.reason}"):
+        if self._failures.is_news(f"{error.status} {error.reason}"):
             logger.warning(
                 "Lease %s/%s can be neither taken nor kept; it is tried again every %g s: %s",
                 self._namespace, self._name, self._times.retry, error,
             )  # fmt: skip
 
-    def _tell_of_silence(self) -> None:
+    def _warn_of_silence(self) -> None:
         """Warn once if a holder has been silent for longer than our own duration would allow."""
-        if self._observed is None or self._observed is self._told_of:
+        if self._observed is None or self._observed is self._warned_of:
             return
-        if (why := outlasts(self._observed, self._times.duration, self._clock())) is not None:
-            self._told_of = self._observed
+        if (why := overdue_message(self._observed, self._times.duration, self._clock())) is not None:
+            self._warned_of = self._observed
             logger.warning("Lease %s/%s %s", self._namespace, self._name, why)
 
     async def _stop(self) -> None:
@@ -241,7 +241,7 @@ class Leadership:
             async with asyncio.timeout(self._times.renew_deadline):
                 return await self._try()
         except TimeoutError:
-            self._tell(Transient(0, "Timeout", f"no answer within {self._times.renew_deadline:g} s"))
+            self._log_failure(Transient(0, "Timeout", f"no answer within {self._times.renew_deadline:g} s"))
             return False
 
     async def _try(self) -> bool:
@@ -252,9 +252,9 @@ class Leadership:
         except Conflict:
             return False  # another replica was faster; the next attempt sees its name
         except KubeError as error:
-            self._tell(error)
+            self._log_failure(error)
             return False
-        if self._troubles.over():
+        if self._failures.over():
             logger.info("Lease %s/%s can be asked for again", self._namespace, self._name)
         if written is None or self._is_older(written):
             return False

@@ -42,22 +42,22 @@ class LeaseThread:
 
     async def acquire(self) -> None:
         """Waits until this replica leads, however long that takes."""
-        await self._there(self._leadership.acquire())
+        await self._run_on_thread(self._leadership.acquire())
 
     async def lost(self) -> None:
         """Waits until leadership is gone: taken over, not renewed in time, or released."""
-        await self._there(self._leadership.lost())
+        await self._run_on_thread(self._leadership.lost())
 
     async def release(self) -> None:
         """Releases the Lease, so that other replicas need not wait for it to expire. Never raises."""
-        await self._there(self._leadership.release())
+        await self._run_on_thread(self._leadership.release())
 
     def end(self, ended: asyncio.Event) -> None:
         """Lets the thread end."""
         with suppress(RuntimeError):  # it has already ended
             self._loop.call_soon_threadsafe(ended.set)
 
-    async def _there(self, what: Coroutine[Any, Any, None]) -> None:
+    async def _run_on_thread(self, what: Coroutine[Any, Any, None]) -> None:
         await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(what, self._loop))
 
 

@@ -6,7 +6,7 @@ JITTER = 1.2
 """A follower waits up to this many times `retry`, so that followers do not act in step."""
 
 
-def rise(retry: float, renew_deadline: float, duration: float) -> bool:
+def are_ascending(retry: float, renew_deadline: float, duration: float) -> bool:
     """Whether a leader has time to renew, and stops writing before others may take over."""
     return JITTER * retry < renew_deadline < duration
 
@@ -29,5 +29,5 @@ class LeaseTimes:
     retry: float = 2.0
 
     def __post_init__(self) -> None:
-        if not rise(self.retry, self.renew_deadline, self.duration):
+        if not are_ascending(self.retry, self.renew_deadline, self.duration):
             raise ValueError(f"lease times must rise: {JITTER:g} x retry < renew_deadline < duration")

@@ -39,7 +39,7 @@ _PODS_REMEMBERED = 16384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Takers:
+class RequestHandlers:
     """The handlers of what pods send.
 
     Args:
@@ -70,29 +70,29 @@ class ReportServer(Listener):
         self,
         settings: Settings,
         tls: ssl.SSLContext,
-        takers: Takers,
+        handlers: RequestHandlers,
         *,
         review: Review,
         is_leader: Callable[[], bool],
     ) -> None:
         clock = asyncio.get_running_loop().time
         self._reviewer = TokenReviewer(review, TOKEN_AUDIENCE, clock)
-        self._takers = takers
+        self._handlers = handlers
         self._pods = TokenBuckets(settings.report_rate, settings.report_burst, clock, _PODS_REMEMBERED)
         app = self._routes(settings, partial(Route, is_leader=is_leader))
         limit = settings.report_connections
         super().__init__(app, settings.report_bind, settings.report_port, tls=tls, max_connections=limit)
 
     def _routes(self, settings: Settings, route: Callable[..., Route]) -> web.Application:
-        app, takers = web.Application(), self._takers
+        app, handlers = web.Application(), self._handlers
         reports = route("report", self._take, at_once=settings.report_concurrency, pause=1, answers=metrics.REPORTS)
         app.router.add_post(REPORT_PATH, reports.answer)
-        if takers.upload is not None:
-            take = uploads.handler(self._identify, takers.authorise, takers.upload)
+        if handlers.upload is not None:
+            take = uploads.handler(self._identify, handlers.authorise, handlers.upload)
             files = route("upload", take, at_once=settings.upload_concurrency, pause=2, answers=metrics.UPLOADS)
             app.router.add_put(UPLOAD_PATH, files.answer)
-        if takers.answering is not None:
-            take = questions.handler(self._identify, takers.answering)
+        if handlers.answering is not None:
+            take = questions.handler(self._identify, handlers.answering)
             asked = route("question", take, at_once=settings.answer_concurrency, pause=1, answers=metrics.QUESTIONS)
             app.router.add_post(questions.ROUTE, asked.answer)
         return app
@@ -104,8 +104,8 @@ class ReportServer(Listener):
             identity = await self._identify(request)
             self._throttle(identity)
             report = _parse(await read_body(request, REPORT_MAX_BYTES, "report"))
-            require_allowed(self._takers.authorise(identity, report), identity, "report", outlived=410)
-            self._takers.accept(report)
+            require_allowed(self._handlers.authorise(identity, report), identity, "report", outlived=410)
+            self._handlers.accept(report)
         return web.Response(status=202)
 
     async def _identify(self, request: web.Request) -> TokenIdentity:

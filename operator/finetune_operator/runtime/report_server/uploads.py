@@ -23,7 +23,7 @@ from finetune_operator.runtime.report_server.route import Authorise, Handler, Id
 SILENCE_SECONDS = 60.0
 """A body without data for this long is aborted."""
 
-LEAST_PER_SECOND = 256 * 1024
+MIN_BYTES_PER_SECOND = 256 * 1024
 """Minimum rate of a body beyond that time, in bytes per second: others wait for its place."""
 
 PAUSE_SECONDS = 10
@@ -94,11 +94,11 @@ async def _chunks(request: web.Request) -> AsyncIterator[bytes]:
             async with asyncio.timeout(min(patience, SILENCE_SECONDS)):
                 chunk = await request.content.read(CHUNK_BYTES)
         except TimeoutError:
-            least = f"less than {LEAST_PER_SECOND // 1024} KiB/s"
+            least = f"less than {MIN_BYTES_PER_SECOND // 1024} KiB/s"
             raise Refusal(408, f"the body brought {least}, or nothing for {SILENCE_SECONDS:g} s", close=True) from None
         except ConnectionError:
             raise broken_off() from None
         if not chunk:
             return
-        patience += len(chunk) / LEAST_PER_SECOND - (clock() - asked)
+        patience += len(chunk) / MIN_BYTES_PER_SECOND - (clock() - asked)
         yield chunk

@@ -1,4 +1,4 @@
-"""Specs, views, runs, pods and reports as tests of decisions begin with; each takes what a test changes."""
+"""Builders of specs, views, runs, pods and reports for the tests of decisions; arguments override fields."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -60,7 +60,7 @@ def bedrock_connection() -> LLMConnectionSpec:
 
 
 def sagemaker_connection(**tuning: Any) -> LLMConnectionSpec:
-    """`tuning`: of its block fineTuning."""
+    """`tuning`: fields of its block fineTuning."""
     block = {
         "region": "us-east-1",
         "roleARN": "arn:aws:iam::123456789012:role/tuning",
@@ -83,7 +83,7 @@ def job_spec(**fields: Any) -> FineTuneJobSpec:
 
 
 def view(run: Run | None = None, status: FineTuneJobStatus | None = None, **fields: Any) -> JobView:
-    """A job that has just been applied, with a connection that may be used."""
+    """A job that was just applied, with a usable connection."""
     base = JobView(
         name="sentiment-1",
         namespace="team-a",
@@ -106,7 +106,7 @@ def view(run: Run | None = None, status: FineTuneJobStatus | None = None, **fiel
 
 
 def provider(attempt: int = 1, **fields: Any) -> ProviderStatus:
-    """Of an attempt that has been started."""
+    """Provider status of a started attempt."""
     return ProviderStatus(name="huggingFace", attempt=attempt, **({"job_id": f"sentiment-1-{attempt}"} | fields))
 
 
@@ -171,7 +171,7 @@ def waiting(reason: str, message: str = "") -> dict[str, Any]:
 
 
 def kstatus(status: Any, generation: int = 1) -> str:
-    """What kstatus makes of a status: Flux, Argo CD's default and `kubectl wait` read it so."""
+    """A status as computed by kstatus, which Flux, Argo CD's default and `kubectl wait` follow."""
     if status.observed_generation != generation:
         return "InProgress"
     conditions = {c.type: c.status for c in status.conditions or ()}

@@ -1,4 +1,4 @@
-"""A FineTunedModel as the tests of decisions have it: versions, deployments, and a look at them."""
+"""Builders of FineTunedModels for the tests of decisions: versions, deployments and views."""
 
 from dataclasses import replace
 from typing import Any
@@ -76,7 +76,7 @@ SCORES = {
 
 
 def evaluated(number: int) -> ModelVersion:
-    """As large as they are."""
+    """A version of maximum size."""
     folder = f"pvc://models/team-a/sentiment/sentiment-2026-11-{number:03d}/model"
     return ModelVersion.model_validate(
         {
@@ -98,7 +98,7 @@ def evaluated(number: int) -> ModelVersion:
 
 
 def large(active: int | None, count: int = 100, let_go: int = 0) -> FineTunedModelStatus:
-    """Of a model with so many versions, after so many that history has let go."""
+    """Status of a model with `count` versions, after `let_go` that history has dropped."""
     gone = [DeletedVersion(version=n, job=f"sentiment-2025-{n:03d}", job_uid="0" * 36) for n in range(1, let_go + 1)]
     versions = [evaluated(n) for n in range(let_go + 1, let_go + count + 1)]
     return FineTunedModelStatus(active_version=active, versions=versions, let_go=gone or None)

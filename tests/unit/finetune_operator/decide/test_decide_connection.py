@@ -65,6 +65,7 @@ def test_the_status_of_a_connection_to_a_provider_follows_the_check_of_its_crede
 
 LIMIT = Checked(Failure.because(Reason.RATE_LIMITED, "too many requests"))
 BAD = CHECKS["bad"][0]
+NO_SECRET = Checked(Failure.because(Reason.SECRET_NOT_FOUND, "there is none"))
 
 
 @pytest.mark.parametrize(
@@ -75,8 +76,14 @@ BAD = CHECKS["bad"][0]
         ([Checked(), LIMIT, LIMIT], "InProgress"),
         ([Checked(), LIMIT, Checked()], "Current"),
         ([Checked(), BAD, LIMIT], "Failed"),
+        ([NO_SECRET], "InProgress"),
+        ([NO_SECRET, NO_SECRET], "Failed"),
+        ([Checked(), NO_SECRET], "Failed"),
     ],
-    ids=["it may be no address of the provider", "it was good", "it lasts", "it passed", "a bad key may be so still"],
+    ids=[
+        *("it may be no address of the provider", "it was good", "it lasts", "it passed", "a bad key may be so still"),
+        *("a Secret may come a little later", "it does not come", "it was deleted"),
+    ],
 )
 def test_what_passes_by_itself_needs_nobody_where_the_connection_was_good(
     checks: list[Checked], for_tools: str

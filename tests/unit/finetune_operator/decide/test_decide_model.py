@@ -347,7 +347,7 @@ def test_which_versions_there_are_is_said_as_people_say_it(count: int, said: str
 def test_a_model_that_has_lost_its_versions_does_not_say_that_there_were_none() -> None:
     found = condition(decide(view(deployments=[deployed(3)])).status, "Ready")
     assert (found.status, found.reason) == ("False", "NoVersion")
-    assert "status has lost its versions, and no job tells of them" in found.message
+    assert "status has lost its versions, and no job has recorded them" in found.message
     assert "ModelDeployment sentiment keeps serving version 3" in found.message
     assert condition(decide(view(deployments=[deployed()])).status, "Ready").message == "no job has made a version yet"
 

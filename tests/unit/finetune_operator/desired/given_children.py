@@ -1,4 +1,4 @@
-"""What child objects are built from, and what the tests read in them."""
+"""Inputs for building child objects, and accessors for tests."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What a pod is built from."""
+"""Inputs for building pods."""
 
 from typing import Any
 
@@ -24,7 +24,7 @@ def hugging_face(**fields: Any) -> Any:
 
 
 def restricted(spec: dict[str, Any]) -> None:
-    """The restricted Pod Security Standard and what we promise beyond it, field by field."""
+    """Assert the restricted Pod Security Standard and our further guarantees, field by field."""
     security = spec["securityContext"]
     assert security["runAsNonRoot"] is True
     assert security["runAsUser"] > 0

@@ -34,7 +34,7 @@ def pod(name: str, version: int = 1) -> dict[str, Any]:
     return {"metadata": {"name": name, "namespace": "a", "resourceVersion": str(version)}}
 
 
-class Told:
+class ObjectEvents:
     """What a listener was told of one kind, in words."""
 
     def __init__(self, until: int) -> None:
@@ -46,15 +46,15 @@ class Told:
     def places(self) -> Iterator[tuple[Resource, str | None]]:
         yield PODS, "a"
 
-    def listing(self, resource: Resource, namespace: str | None) -> Listing:
+    def start_listing(self, resource: Resource, namespace: str | None) -> Listing:
         self._say("listing")
         return self.store.listing(resource, namespace)
 
-    def seen(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
+    def handle_event(self, resource: Resource, event_type: str | None, obj: Mapping[str, Any]) -> None:
         self._say(f"{event_type} {obj['metadata']['name']}")
         self.store.put(resource, obj)
 
-    def listed(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
+    def end_listing(self, resource: Resource, namespace: str | None, listing: Listing) -> None:
         assert (resource, namespace) == (PODS, "a")
         self._say(f"without {[gone['metadata']['name'] for gone in listing.end()]}")
 
@@ -92,7 +92,7 @@ def streams(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 async def told(count: int) -> list[str]:
     settings = make_settings(Settings())
     settings.watching.reconnect_backoff = 0
-    listener = Told(count)
+    listener = ObjectEvents(count)
     watching = asyncio.create_task(watches.watch_all(settings, listener))
     async with asyncio.timeout(5):
         await listener.enough.wait()
@@ -201,7 +201,7 @@ async def test_a_watch_that_cannot_go_on_is_no_reason_to_end(serve: Callable[...
 async def test_watches_that_end_at_once_are_not_begun_without_a_pause(serve: Callable[..., Server]) -> None:
     server = serve(*([] for _ in range(10_000)))
     settings = make_settings(Settings())
-    watching = asyncio.create_task(watches.watch_all(settings, Told(0)))
+    watching = asyncio.create_task(watches.watch_all(settings, ObjectEvents(0)))
     async with asyncio.timeout(5):
         while not server.since:  # noqa: ASYNC110 - a watch has no event for its beginning
             await asyncio.sleep(0)
@@ -235,7 +235,7 @@ async def test_a_watch_that_cannot_go_on_ends_all(
 ) -> None:
     streams([error({"message": "no"}, status=status, headers={})])
     with pytest.raises(watches.CannotWatch, match=said):
-        await watches.watch_all(make_settings(Settings()), Told(9))
+        await watches.watch_all(make_settings(Settings()), ObjectEvents(9))
 
 
 class Namespaces:
@@ -250,13 +250,13 @@ class Namespaces:
     def places(self) -> Iterator[tuple[Resource, str | None]]:
         yield from ((PODS, "a"), (JOBS, "a"), (PODS, "b"))
 
-    def listing(self, resource: Resource, namespace: str | None) -> Listing:
+    def start_listing(self, resource: Resource, namespace: str | None) -> Listing:
         return self.store.listing(resource, namespace)
 
-    def seen(self, _: Resource, __: str | None, ___: Mapping[str, Any]) -> None:
+    def handle_event(self, _: Resource, __: str | None, ___: Mapping[str, Any]) -> None:
         raise AssertionError
 
-    def listed(self, resource: Resource, namespace: str | None, _: Listing) -> None:
+    def end_listing(self, resource: Resource, namespace: str | None, _: Listing) -> None:
         self.words.append(f"{resource.plural} of {namespace}")
         if self.words.count("pods of a") == 2:
             self.again.set()
@@ -338,13 +338,13 @@ async def test_a_listing_that_is_older_than_what_was_seen_ends_all_as_nothing_th
         [{"type": None, "object": pod("x", 6)}, Bookmark.LISTED],
     )
     with pytest.raises(watches.CannotWatch, match="pods a/x is older than it was"):
-        await watches.watch_all(make_settings(Settings()), Told(9))
+        await watches.watch_all(make_settings(Settings()), ObjectEvents(9))
 
 
 async def test_credentials_that_stay_refused_are_told_in_a_sentence(streams: Callable[..., None]) -> None:
     streams([kopf.LoginError("Consider installing an API client library")])
     with pytest.raises(watches.CannotWatch, match="pods: 401 the API server refuses"):
-        await watches.watch_all(make_settings(Settings()), Told(9))
+        await watches.watch_all(make_settings(Settings()), ObjectEvents(9))
 
 
 def test_kopf_handles_nothing_by_itself() -> None:

@@ -1,4 +1,4 @@
-"""A server that answers whatever is asked in one way, and the four providers' APIs that lead to it."""
+"""A server that gives the same answer to every request, and the four providers' APIs connected to it."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -24,14 +24,14 @@ from tests.unit.finetune_operator.reconcilers.sagemaker import IMAGE, ROLE
 
 KEY = JobKey("team-a", "sentiment-1", "11111111-2222-3333-4444-555555555555", 1, NOW)
 SECRETS = ("sk-of-the-connection", "simulated-token", "secret-of-the-connection")
-"""What the connections sign with."""
+"""The connections' credentials."""
 
 Answer = Callable[[web.Request], web.StreamResponse]
 
 
 @dataclass
 class Strange:
-    """Answers everything as it is told, and keeps what was asked."""
+    """Gives the configured answer to every request, and records the requests."""
 
     answer: Answer
     url: str = ""
@@ -45,7 +45,7 @@ class Strange:
 
 @asynccontextmanager
 async def listening(answer: Answer) -> AsyncIterator[Strange]:
-    """The server, for as long as it is wanted."""
+    """Run the server."""
     strange = Strange(answer)
     app = web.Application(client_max_size=2**30)
     app.router.add_route("*", "/{path:.*}", strange.handle)
@@ -128,7 +128,7 @@ def host(provider: str) -> HostRequest:
 
 
 def ended(provider: str) -> RemoteJob:
-    """A job that is done, as far as is known, and whose losses are to be read."""
+    """A completed job whose losses are still to be read."""
     results = {"bedrock": ("s3://tuning/team/a.csv",), "sagemaker": ()}.get(provider, ("file-9",))
     labels = {"uid": KEY.uid, "attempt": "1"} if provider == "sagemaker" else {}
     return RemoteJob(JOB[provider], "Succeeded", NOW, model=MODEL[provider], results=results, labels=labels)
@@ -157,7 +157,7 @@ READS: dict[str, Call] = {
     "job": lambda api, provider: api.job(JOB[provider]),
     "has_model": lambda api, provider: api.has_model(MODEL[provider]),
 }
-"""What must not take an answer that is none for an answer: an empty list would have a job made again."""
+"""Calls that must reject a foreign answer: an empty list, for example, would have a job created again."""
 CHANGES: dict[str, Call] = {
     "create": lambda api, provider: api.create(request(provider)),
     "cancel": lambda api, provider: api.cancel(JOB[provider]),
@@ -172,7 +172,7 @@ TOLD: dict[str, Call] = {
     "metrics": lambda api, provider: api.metrics(ended(provider)),
     "end_uploads": lambda api, _: api.end_uploads("finetune-"),
 }
-"""Where an answer that is none may be nothing."""
+"""Calls for which a foreign answer may count as empty."""
 HOSTED: dict[str, Call] = {
     "list": lambda api, _: hosting(api).list(),
     "make": lambda api, provider: hosting(api).make(host(provider)),
@@ -184,7 +184,7 @@ SERVED: dict[str, Call] = {"details": lambda api, provider: hosting(api).details
 
 
 BY_HEAD = {("bedrock", "file"), ("sagemaker", "file"), ("sagemaker", "has_model")}
-"""What S3 is asked by HEAD, whose answer has no body."""
+"""Calls that use HEAD at S3, whose answer has no body."""
 
 
 async def answer(api: FineTuningApi, provider: str) -> Any:

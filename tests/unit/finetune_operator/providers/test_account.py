@@ -52,7 +52,7 @@ class LosesTheLead:
 )
 async def test_nothing_is_sent_once_another_replica_may_lead(send: Callable[[Account], Awaitable[Any]]) -> None:
     provider = LosesTheLead()
-    account = Account(cast("Any", provider), lambda _: None, doubt=lambda: None, poll_seconds=None)
+    account = Account(cast("Any", provider), lambda _: None, on_refused=lambda: None, poll_seconds=None)
     with pytest.raises(LeadershipLost):
         await send(account)
     assert provider.asked == []

@@ -19,7 +19,7 @@ from finetune_operator.providers.aws.refusals import NoBucket, translated
 from finetune_operator.providers.aws.s3 import Bucket, in_parts, place_of
 from finetune_operator.providers.bedrock.api import BedrockApi
 from finetune_operator.providers.errors import Contested, Denied, NotThere, Refused, TryLater, Unknown
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.providers.sagemaker.api import SageMakerApi
 from finetune_operator.runtime.errors import LeadershipLost
 from tests.simulators.conftest import s3_endpoint
@@ -96,7 +96,7 @@ async def test_a_replica_that_loses_its_lease_while_credentials_are_renewed_has_
     session = session_of(BY_SECRET, KEYS, "us-east-1")
     session._credentials = DeferredRefreshableCredentials(renew, "simulated")
     late = Aws(session, {"s3": s3_endpoint})
-    late.keep_pace(Pace(guard=guard))
+    late.use_limiter(RateLimiter(guard=guard))
     with pytest.raises(LeadershipLost):
         await late.call("s3", "create_bucket", Bucket="made-too-late")
     assert not leads
@@ -156,7 +156,7 @@ async def uploads(aws: Aws, bucket: Bucket) -> list[dict[str, Any]]:
 async def test_what_is_written_is_read_whatever_its_size(bucket: Bucket, aws: Aws, size: int) -> None:
     content = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     await bucket.write(f"file-{size}", chunks(content))
-    assert (await bucket.look(f"file-{size}")).bytes == size
+    assert (await bucket.head(f"file-{size}")).bytes == size
     assert await bucket.read(f"file-{size}", size + 1) == content
     assert await uploads(aws, bucket) == []
 
@@ -196,7 +196,7 @@ async def test_a_sender_that_breaks_off_leaves_neither_an_object_nor_parts(bucke
     with pytest.raises(ConnectionError):
         await bucket.write("half", chunks(b"x" * size, fails=True))
     with pytest.raises(NotThere):
-        await bucket.look("half")
+        await bucket.head("half")
     assert await uploads(aws, bucket) == []
 
 

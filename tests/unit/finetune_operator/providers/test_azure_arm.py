@@ -195,7 +195,7 @@ def test_a_base_model_has_its_name_and_version_and_a_tuned_one_is_version_1(
 
 SPELT: dict[str, tuple[dict[str, Any], tuple[str, str]]] = {
     "as documented": ({"sku": "GlobalStandard", "state": "Succeeded"}, ("Ready", "GlobalStandard")),
-    "in small letters": ({"sku": "globalstandard", "state": "succeeded"}, ("Ready", "GlobalStandard")),
+    "in lower case": ({"sku": "globalstandard", "state": "succeeded"}, ("Ready", "GlobalStandard")),
     "in capitals": ({"sku": "STANDARD", "state": "FAILED"}, ("Failed", "Standard")),
     "as the British do": ({"sku": "Standard", "state": "cancelled"}, ("Failed", "Standard")),
     "words that nobody knows": ({"sku": "Lunar", "state": "Orbiting"}, ("Creating", "Lunar")),

@@ -7,7 +7,7 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
-from finetune_operator.providers.azure.entra import no_token
+from finetune_operator.providers.azure.entra import token_refused
 from finetune_operator.providers.connection_secret import AZURE_KEYS
 from finetune_operator.providers.errors import TryLater
 from finetune_operator.providers.sdks import build_api
@@ -49,6 +49,6 @@ REFUSALS: dict[str, tuple[AzureError, str]] = {
 @pytest.mark.parametrize("name", REFUSALS)
 def test_entras_refusal_is_told_by_its_code_and_never_by_its_words(name: str) -> None:
     error, said = REFUSALS[name]
-    found: Any = no_token(error, "the connection")
+    found: Any = token_refused(error, "the connection")
     assert found.message.endswith(said)
     assert "my-value" not in found.message

@@ -144,7 +144,7 @@ def test_every_state_is_one_of_ours(name: str) -> None:
     ],
 )
 def test_a_wish_that_is_refused_is_told_with_the_field_of_the_job(said: str, begins: str) -> None:
-    found = wire.of_the_wish(Refused(Reason.PROVIDER_REFUSED, said))
+    found = wire.with_spec_field(Refused(Reason.PROVIDER_REFUSED, said))
     assert (found.message.startswith(begins), found.message.endswith(said)) == (True, True)
 
 

@@ -3,17 +3,17 @@
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.capacity import PAUSE_SECONDS, Room
+from finetune_operator.providers.capacity import PAUSE_SECONDS, JobCapacity
 from finetune_operator.providers.errors import AtCapacity, TryLater
 
 FULL = AtCapacity("as many as may be", None, Reason.RATE_LIMITED)
 
 
-def asks(room: Room, kind: str, answer: Exception | None = None) -> float | None:
+def asks(room: JobCapacity, kind: str, answer: Exception | None = None) -> float | None:
     """Seconds until it makes sense to ask again; None where a job was made."""
     try:
         room.require(kind)
-        with room.taken(kind):
+        with room.creating(kind):
             if answer is not None:
                 raise answer
     except AtCapacity as error:
@@ -23,8 +23,8 @@ def asks(room: Room, kind: str, answer: Exception | None = None) -> float | None
 
 def test_one_asks_and_the_others_come_after_it_one_by_one() -> None:
     now = [0.0]
-    room = Room(lambda: now[0])
-    with pytest.raises(AtCapacity), room.taken("gpt"):
+    room = JobCapacity(lambda: now[0])
+    with pytest.raises(AtCapacity), room.creating("gpt"):
         raise FULL
     again = [asks(room, "gpt") for _ in range(100)]
     assert [seconds for seconds in again if not PAUSE_SECONDS <= (seconds or 0.0) <= PAUSE_SECONDS + 10] == []
@@ -38,7 +38,7 @@ def test_one_asks_and_the_others_come_after_it_one_by_one() -> None:
 
 
 def test_what_else_goes_wrong_says_nothing_about_room() -> None:
-    room = Room(lambda: 0.0)
-    with pytest.raises(TryLater), room.taken("gpt"):
+    room = JobCapacity(lambda: 0.0)
+    with pytest.raises(TryLater), room.creating("gpt"):
         raise TryLater(Reason.QUOTA_EXCEEDED, "no credit", 300.0)
     room.require("gpt")

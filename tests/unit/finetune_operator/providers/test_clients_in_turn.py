@@ -19,7 +19,7 @@ class Api:
     def __init__(self) -> None:
         self.open = True
 
-    def keep_pace(self, _: Any) -> None:
+    def use_limiter(self, _: Any) -> None:
         return None
 
     async def account(self) -> str:

@@ -11,8 +11,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.connection_secret import (
     AWS_KEYS,
     ConnectionSecrets,
+    extra_characters,
     lacks,
-    not_alone,
 )
 from finetune_operator.providers.errors import TryLater
 from tests.unit.finetune_operator.decide.given import azure_connection, bedrock_connection, openai_connection
@@ -69,7 +69,7 @@ ALONE: dict[str, bool] = {
 
 @pytest.mark.parametrize("value", ALONE)
 def test_what_stands_around_a_key_is_seen_before_its_provider_is_asked(value: str) -> None:
-    assert (not not_alone(value)) is ALONE[value]
+    assert (not extra_characters(value)) is ALONE[value]
 
 
 GUID = "0f8fad5b-d9cb-469f-a165-70867728950e"

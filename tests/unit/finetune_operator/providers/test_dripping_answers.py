@@ -146,7 +146,7 @@ async def test_a_call_that_was_given_up_is_told_as_one_without_an_answer() -> No
 
 async def test_a_file_that_comes_slowly_and_steadily_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """As much as is to come is waited for, if it comes at the least speed."""
-    monkeypatch.setattr(timeouts, "LEAST_PER_SECOND", 1000)
+    monkeypatch.setattr(timeouts, "MIN_BYTES_PER_SECOND", 1000)
 
     async def lines() -> AsyncIterator[bytes]:
         yield b"step,train_loss\n"

@@ -21,7 +21,7 @@ from finetune_operator.providers.errors import (
 )
 from finetune_operator.providers.gate import SILENCE_SECONDS, TRUST_SECONDS, Gate
 from finetune_operator.providers.poll import METRICS_PER_ROUND, Poller
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.queue import Key
 
@@ -177,7 +177,7 @@ async def test_one_goes_in_until_there_was_an_answer(before: str) -> None:
 
 
 async def test_calls_go_out_at_the_pace_of_the_connection_whoever_makes_them() -> None:
-    pace, loop = Pace(rate=100.0), asyncio.get_running_loop()
+    pace, loop = RateLimiter(rate=100.0), asyncio.get_running_loop()
     began = loop.time()
     await asyncio.gather(*(pace.wait() for _ in range(24)))
     assert loop.time() - began >= 0.199

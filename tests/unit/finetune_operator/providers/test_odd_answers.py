@@ -23,7 +23,7 @@ from finetune_operator.providers.openai import wire
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.sdks import build_api
-from finetune_operator.providers.values import KEPT_POINTS, plain, when
+from finetune_operator.providers.values import KEPT_POINTS, parse_time, sanitized
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve
 
@@ -49,7 +49,7 @@ MOMENTS: dict[str, tuple[Any, datetime | None]] = {
 @pytest.mark.parametrize("name", MOMENTS)
 def test_moments_are_read_in_every_form(name):
     said, moment = MOMENTS[name]
-    assert when(said) == moment
+    assert parse_time(said) == moment
     job = wire.job({"id": "j", "status": "running", "created_at": said, "finished_at": said})
     assert (job.created, job.ends, job.dated) == (moment or UNDATED, moment, moment is not None)
 
@@ -127,8 +127,8 @@ SENTENCES = {
 @pytest.mark.parametrize("name", SENTENCES)
 def test_sentences_of_a_provider_are_one_short_line(name):
     said, shown = SENTENCES[name]
-    assert plain(said) == shown
-    json.dumps(plain(said)).encode()
+    assert sanitized(said) == shown
+    json.dumps(sanitized(said)).encode()
 
 
 def test_why_a_job_failed_is_a_short_line_whatever_its_code_is():

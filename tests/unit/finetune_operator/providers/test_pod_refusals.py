@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.providers.hugging_face.pod_refusals import NotBroughtUp, Told
+from finetune_operator.providers.hugging_face.pod_refusals import ObjectEvents, StartFailures
 from finetune_operator.runtime.kube import EVENTS, PODS
 from tests.unit.finetune_operator.decide.given import NOW, stamp
 from tests.unit.finetune_operator.reconcilers.fake_kube import FakeKube
@@ -38,7 +38,7 @@ async def test_jobs_of_one_namespace_share_a_listing_and_each_gets_its_own_newes
     refuse(kube, "late", "uid-1", "exceeded quota", "2026-11-21T12:00:09Z")
     refuse(kube, "early", "uid-1", "no service account", "2026-11-21T12:00:01Z")
     refuse(kube, "other", "uid-2", "forbidden by a policy")
-    refusals = Told(kube, lambda: NOW)  # type: ignore[arg-type]
+    refusals = ObjectEvents(kube, lambda: NOW)  # type: ignore[arg-type]
     told = await asyncio.gather(*(refusals.of(batch_job(uid)) for uid in ("uid-1", "uid-2", "uid-3")))
     assert [one and one[1] for one in told] == ["exceeded quota", "forbidden by a policy", None]
     assert kube.asked("list", "events") == 1
@@ -49,12 +49,12 @@ async def test_jobs_of_one_namespace_share_a_listing_and_each_gets_its_own_newes
 async def test_what_is_said_for_the_tenth_time_is_said_in_the_same_words() -> None:
     kube = FakeKube()
     refuse(kube, "a", "uid-1", "(combined from similar events): exceeded quota")
-    assert await Told(kube, lambda: NOW).of(batch_job("uid-1")) == ("FailedCreate", "exceeded quota")  # type: ignore[arg-type]
+    assert await ObjectEvents(kube, lambda: NOW).of(batch_job("uid-1")) == ("FailedCreate", "exceeded quota")  # type: ignore[arg-type]
 
 
 async def test_a_listing_is_good_for_some_seconds() -> None:
     kube, now = FakeKube(), [NOW]
-    refusals = Told(kube, lambda: now[0])  # type: ignore[arg-type]
+    refusals = ObjectEvents(kube, lambda: now[0])  # type: ignore[arg-type]
     assert await refusals.of(batch_job("uid-1")) is None
     refuse(kube, "a", "uid-1", "exceeded quota")
     now[0] += timedelta(seconds=9)
@@ -66,7 +66,7 @@ async def test_a_listing_is_good_for_some_seconds() -> None:
 @pytest.mark.parametrize(("took", "good_for"), [(0.1, 10), (1, 30), (5, 60)])
 async def test_a_listing_that_took_long_is_good_for_longer_and_for_a_minute_at_most(took: float, good_for: int) -> None:
     kube = SlowKube(took)
-    refusals = Told(kube, lambda: kube.clock)  # type: ignore[arg-type]
+    refusals = ObjectEvents(kube, lambda: kube.clock)  # type: ignore[arg-type]
     for _ in range(120):
         await refusals.of(batch_job("uid-1"))
         kube.clock += timedelta(seconds=1)
@@ -76,7 +76,7 @@ async def test_a_listing_that_took_long_is_good_for_longer_and_for_a_minute_at_m
 
 async def test_a_listing_of_a_clock_that_went_back_since_is_good_no_more() -> None:
     kube, now = FakeKube(), [NOW]
-    refusals = Told(kube, lambda: now[0])  # type: ignore[arg-type]
+    refusals = ObjectEvents(kube, lambda: now[0])  # type: ignore[arg-type]
     await refusals.of(batch_job("uid-1"))
     refuse(kube, "a", "uid-1", "exceeded quota")
     now[0] -= timedelta(hours=3)
@@ -85,7 +85,7 @@ async def test_a_listing_of_a_clock_that_went_back_since_is_good_no_more() -> No
 
 async def test_whoever_a_listing_is_the_first_to_tell_of_is_news_once_and_whoever_asked_is_none() -> None:
     kube, now, news = FakeKube(), [NOW], list[Any]()
-    refusals = Told(kube, lambda: now[0], news=news.append)  # type: ignore[arg-type]
+    refusals = ObjectEvents(kube, lambda: now[0], news=news.append)  # type: ignore[arg-type]
     refuse(kube, "a", "uid-1", "exceeded quota")
     refuse(kube, "b", "uid-2", "exceeded quota")
     heard = []
@@ -100,7 +100,7 @@ async def test_whoever_a_listing_is_the_first_to_tell_of_is_news_once_and_whoeve
 
 async def test_what_was_listed_of_a_namespace_is_forgotten_with_its_time() -> None:
     kube, now = FakeKube(), [NOW]
-    refusals = Told(kube, lambda: now[0])  # type: ignore[arg-type]
+    refusals = ObjectEvents(kube, lambda: now[0])  # type: ignore[arg-type]
     for number in range(50):
         await refusals.of(batch_job("uid-1", f"team-{number}"))
         now[0] += timedelta(seconds=5)
@@ -121,7 +121,7 @@ def pending(**fields: Any) -> dict[str, Any]:
 
 
 async def why(kube: FakeKube) -> tuple[str, str] | None:
-    found = await NotBroughtUp(kube, lambda: NOW).of([kube.objects[PODS, "team-a", "pod-1"]], "a=b")  # type: ignore[arg-type]
+    found = await StartFailures(kube, lambda: NOW).of([kube.objects[PODS, "team-a", "pod-1"]], "a=b")  # type: ignore[arg-type]
     return (found.reason.value, found.message) if found else None
 
 
@@ -169,7 +169,7 @@ async def test_why_a_pod_is_not_brought_up(reason: str, note: str, told: str | N
     assert await why(kube) == ((told, note) if told else None)
     seen = kube.objects[PODS, "team-a", "pod-1"]
     kube.change(PODS, "pod-1", status={"conditions": [{"type": "PodReadyToStartContainers", "status": "True"}]})
-    found = await NotBroughtUp(kube, lambda: NOW).of([seen], "a=b")  # type: ignore[arg-type]
+    found = await StartFailures(kube, lambda: NOW).of([seen], "a=b")  # type: ignore[arg-type]
     assert found is None, "the store's state of the pod is an old one"
 
 

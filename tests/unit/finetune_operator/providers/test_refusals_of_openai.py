@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.errors import Contested, NotThere, ProviderError, Refused, ServerError, TryLater
-from finetune_operator.providers.openai.refusals import of_the_wish, translated
+from finetune_operator.providers.openai.refusals import translated, with_spec_field
 
 HOST = "api.openai.com"
 _BILLING = "You exceeded your current quota, please check your plan and billing details."
@@ -119,7 +119,7 @@ def test_a_job_that_is_refused_names_the_field_and_what_can_be_done(name: str) -
     refused = translated(error(status, body), HOST)
     assert isinstance(refused, Refused)
     before = refused.message
-    found = of_the_wish(refused)
+    found = with_spec_field(refused)
     assert (isinstance(found, NotThere), found.reason) == (status == 404 and field != "baseModel", P)
     assert found.message == (f"spec.{field}: {before}" if field else before)
     assert step in str(found.failure().next_step)

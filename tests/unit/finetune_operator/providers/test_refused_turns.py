@@ -14,7 +14,7 @@ from finetune_operator.providers.azure.api import AzureOpenAIApi
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.rate_limit import Pace
+from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.runtime.errors import LeadershipLost
 from tests.unit.finetune_operator.decide.given import azure_connection, job_spec
 from tests.unit.finetune_operator.reconcilers.cloud import Token
@@ -61,7 +61,7 @@ async def test_a_call_whose_turn_is_refused_leaves_nothing_behind(build: Callabl
         raise LeadershipLost
 
     api = build()
-    api.keep_pace(Pace(guard=refuse))
+    api.use_limiter(RateLimiter(guard=refuse))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("ignore")  # of what other tests have left
         warnings.simplefilter("always", RuntimeWarning)

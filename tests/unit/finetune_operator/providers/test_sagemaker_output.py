@@ -38,23 +38,23 @@ NOISE = random.Random(0).randbytes(2_000_000)
 
 def test_an_archive_is_read_no_further_than_to_where_its_model_is_known():
     body = archive({"adapter_config.json": ADAPTER, "adapter_model.safetensors": b"w", "optimizer.pt": NOISE})
-    assert output.looked_into(body, URI).roots() == [""]
+    assert output.read_archive(body, URI).roots() == [""]
     assert body.tell() < len(NOISE) / 4
 
 
 @pytest.mark.parametrize("folder", ["", "./", "model/", "./model/"])
 def test_weights_may_come_before_their_configuration(folder):
     body = archive({f"{folder}model.safetensors": NOISE, f"{folder}config.json": b"{}"})
-    found = output.looked_into(body, URI)
+    found = output.read_archive(body, URI)
     root = folder.removeprefix("./")
     assert (found.roots(), found.below(root).sizes["model.safetensors"]) == ([root], len(NOISE))
 
 
 def test_what_comes_too_late_in_an_archive_is_not_looked_for(monkeypatch):
-    monkeypatch.setattr(output, "LOOKED_INTO_BYTES", 1_000_000)
+    monkeypatch.setattr(output, "ARCHIVE_MAX_BYTES", 1_000_000)
     body = archive({"model.safetensors": NOISE, "config.json": b"{}"})
     with pytest.raises(Refused, match="CompressionType: NONE") as refused:
-        output.looked_into(body, URI)
+        output.read_archive(body, URI)
     assert refused.value.reason is Reason.MODEL_UNUSABLE
     assert body.tell() < len(NOISE) / 4, "nothing is read that would not be looked at"
 
@@ -63,7 +63,7 @@ def test_what_comes_too_late_in_an_archive_is_not_looked_for(monkeypatch):
 def test_an_archive_that_was_cut_short_is_none(cut):
     body = Body(archive({"model.safetensors": NOISE, "config.json": b"{}"}).getvalue()[:cut])
     with pytest.raises(Refused, match="not an archive that can be read"):
-        output.looked_into(body, URI)
+        output.read_archive(body, URI)
     assert body.tell() < len(NOISE) / 4
 
 
@@ -114,24 +114,24 @@ def test_a_name_without_end_is_not_read():
     head.type, head.size = tarfile.XHDTYPE, 1 << 32
     body = Body(gzip.compress(head.tobuf() + NOISE, compresslevel=1))
     with pytest.raises(Refused, match="not an archive that can be read"):
-        output.looked_into(body, URI)
+        output.read_archive(body, URI)
 
 
 def test_an_archive_of_a_long_name_is_read():
     name = "checkpoint/" + "x" * 300
-    found = output.looked_into(archive({name: b"", "config.json": b"{}"}), URI)
+    found = output.read_archive(archive({name: b"", "config.json": b"{}"}), URI)
     assert set(found.sizes) == {name, "config.json"}
 
 
 @pytest.mark.parametrize(
     ("limit", "files", "said"),
     [
-        ("MOST_FILES", {f"{number}.txt": b"" for number in range(11)}, "in its first 10 files"),
+        ("ARCHIVE_MAX_FILES", {f"{number}.txt": b"" for number in range(11)}, "in its first 10 files"),
         ("CONFIGS_MAX_BYTES", {f"{number}/config.json": b"{}" for number in range(6)}, "of configurations"),
     ],
 )
 def test_whoever_writes_an_archive_does_not_fill_the_operators_memory(monkeypatch, limit, files, said):
     monkeypatch.setattr(output, limit, 10)
-    assert output.looked_into(archive(dict(list(files.items())[:-1])), URI).sizes
+    assert output.read_archive(archive(dict(list(files.items())[:-1])), URI).sizes
     with pytest.raises(Refused, match=said):
-        output.looked_into(archive(files), URI)
+        output.read_archive(archive(files), URI)

@@ -83,7 +83,7 @@ _TYPES = ", ".join(f"ml.g{number}.xlarge" for number in range(200))
     ],
 )
 def test_an_instance_type_that_is_refused_is_named_with_our_field_and_without_all_others(said: str, shown: str) -> None:
-    found = wire.of_the_instances(Refused(Reason.PROVIDER_REFUSED, said), "spec.x", "ml.zz9.xlarge")
+    found = wire.with_instance_field(Refused(Reason.PROVIDER_REFUSED, said), "spec.x", "ml.zz9.xlarge")
     assert (found.reason, found.message) == (Reason.PROVIDER_REFUSED, shown)
 
 

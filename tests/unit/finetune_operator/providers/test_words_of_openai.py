@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from finetune_operator.providers.openai import wire
-from finetune_operator.providers.openai.refusals import of_the_wish, translated
-from finetune_operator.providers.openai.words import Said, said
+from finetune_operator.providers.openai.refusals import translated, with_spec_field
+from finetune_operator.providers.openai.words import ErrorText, error_text
 
 ROW = "Frau Huber hat Fieber"
 MESSAGES = {"messages": [{"role": "user", "content": ROW}]}
@@ -36,42 +36,45 @@ GOOGLE = {"code": 400, "message": "no room", "status": "INVALID_ARGUMENT"}
 NEST = {"statusCode": 400, "message": ["no room", "no luck"], "error": "Bad Request"}
 RFC_9457 = {"type": "about:blank", "title": "Bad Request", "status": 400, "detail": "no room"}
 
-SHAPES: dict[str, tuple[Any, Said]] = {
-    "OpenAI's": (_OPENAI, Said("no room", "busy")),
-    "as the SDK hands it over": (_OPENAI["error"], Said("no room", "busy")),
-    "a text": ("no room", Said("no room")),
-    "a list of texts": (["no room", "no luck"], Said("no room; no luck")),
-    "a list of lists": ([["no room"], [["no luck"]]], Said("no room; no luck")),
-    "a list of many": (["a", "b", "c", "d"], Said("a; b; c")),
-    "one in another": ({"error": {"error": {"error": _OPENAI}}}, Said("no room", "busy")),
-    "FastAPI's of fields": (FASTAPI, Said(_FASTAPI, "", "hyperparameters.n_epochs")),
-    "FastAPI's in words": ({"detail": "Not Found"}, Said("Not Found")),
-    "FastAPI's of rows": ({"detail": [ROW_3]}, Said("3.messages: too long", "", "3.messages")),
-    "an odd place": ({"detail": [{"loc": ["body", ROW, {"a": ROW}], "msg": "no"}]}, Said("no")),
-    "Google's": ([{"error": GOOGLE}], Said("no room", "INVALID_ARGUMENT")),
-    "Nest's": (NEST, Said("no room; no luck")),
-    "OAuth's": ({"error": "invalid_grant", "error_description": "no room"}, Said("no room")),
-    "Cloudflare's": ({"success": False, "errors": [{"code": 7003, "message": "no room"}]}, Said("no room", "7003")),
-    "of a problem (RFC 9457)": (RFC_9457, Said("no room")),
+SHAPES: dict[str, tuple[Any, ErrorText]] = {
+    "OpenAI's": (_OPENAI, ErrorText("no room", "busy")),
+    "as the SDK hands it over": (_OPENAI["error"], ErrorText("no room", "busy")),
+    "a text": ("no room", ErrorText("no room")),
+    "a list of texts": (["no room", "no luck"], ErrorText("no room; no luck")),
+    "a list of lists": ([["no room"], [["no luck"]]], ErrorText("no room; no luck")),
+    "a list of many": (["a", "b", "c", "d"], ErrorText("a; b; c")),
+    "one in another": ({"error": {"error": {"error": _OPENAI}}}, ErrorText("no room", "busy")),
+    "FastAPI's of fields": (FASTAPI, ErrorText(_FASTAPI, "", "hyperparameters.n_epochs")),
+    "FastAPI's in words": ({"detail": "Not Found"}, ErrorText("Not Found")),
+    "FastAPI's of rows": ({"detail": [ROW_3]}, ErrorText("3.messages: too long", "", "3.messages")),
+    "an odd place": ({"detail": [{"loc": ["body", ROW, {"a": ROW}], "msg": "no"}]}, ErrorText("no")),
+    "Google's": ([{"error": GOOGLE}], ErrorText("no room", "INVALID_ARGUMENT")),
+    "Nest's": (NEST, ErrorText("no room; no luck")),
+    "OAuth's": ({"error": "invalid_grant", "error_description": "no room"}, ErrorText("no room")),
+    "Cloudflare's": (
+        {"success": False, "errors": [{"code": 7003, "message": "no room"}]},
+        ErrorText("no room", "7003"),
+    ),
+    "of a problem (RFC 9457)": (RFC_9457, ErrorText("no room")),
     "with more": (
         {"message": "invalid", "errors": [{"message": "no room", "param": "model"}]},
-        Said("invalid; no room", "", "model"),
+        ErrorText("invalid; no room", "", "model"),
     ),
-    "JSON in a text": ({"message": json.dumps(_OPENAI)}, Said("no room", "busy")),
-    "JSON behind words": ({"message": f"BadRequest: {json.dumps(_OPENAI)}"}, Said("BadRequest: no room", "busy")),
-    "Python's notation behind words": (f"Error code: 400 - {_OPENAI}", Said("Error code: 400: no room")),
-    "nothing": ({}, Said()),
-    "null": (None, Said()),
-    "a number": (7, Said()),
-    "empty": ({"error": {"message": " ", "code": None}, "detail": []}, Said()),
-    "deeper than anybody reads": (json.loads("[" * 100 + '"x"' + "]" * 100), Said()),
+    "JSON in a text": ({"message": json.dumps(_OPENAI)}, ErrorText("no room", "busy")),
+    "JSON behind words": ({"message": f"BadRequest: {json.dumps(_OPENAI)}"}, ErrorText("BadRequest: no room", "busy")),
+    "Python's notation behind words": (f"Error code: 400 - {_OPENAI}", ErrorText("Error code: 400: no room")),
+    "nothing": ({}, ErrorText()),
+    "null": (None, ErrorText()),
+    "a number": (7, ErrorText()),
+    "empty": ({"error": {"message": " ", "code": None}, "detail": []}, ErrorText()),
+    "deeper than anybody reads": (json.loads("[" * 100 + '"x"' + "]" * 100), ErrorText()),
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_whatever_the_shape_words_code_and_field_are_read(name: str) -> None:
     told, found = SHAPES[name]
-    assert said(told) == found
+    assert error_text(told) == found
 
 
 QUOTING: dict[str, tuple[str, str]] = {
@@ -103,9 +106,9 @@ QUOTING: dict[str, tuple[str, str]] = {
 def test_what_a_text_quotes_of_a_row_is_left_out(name: str) -> None:
     text, shown = QUOTING[name]
     for told in (text, {"error": {"message": text}}, {"detail": [{"loc": ["body"], "msg": text}]}):
-        assert "Huber" not in said(told).words
+        assert "Huber" not in error_text(told).words
     if name != "an object within a text within a text":
-        assert said(text).words == shown
+        assert error_text(text).words == shown
 
 
 @pytest.mark.parametrize(
@@ -120,7 +123,7 @@ def test_what_a_text_quotes_of_a_row_is_left_out(name: str) -> None:
     ],
 )
 def test_words_that_quote_no_more_than_names_stay_as_they_are(text: str) -> None:
-    assert said({"error": {"message": text}}).words == text
+    assert error_text({"error": {"message": text}}).words == text
 
 
 CANARY = "hunter2"
@@ -151,7 +154,7 @@ _BODIES = st.recursive(
 @given(_BODIES)
 def test_of_any_answer_only_the_fields_that_say_something_are_shown(body: Any) -> None:
     for told in (body, json.dumps(body), f"failed: {json.dumps(body)}"):
-        found = said(told)
+        found = error_text(told)
         assert CANARY not in f"{found.words} {found.code} {found.param}"
 
 
@@ -174,7 +177,7 @@ def test_no_refusal_shows_what_was_sent(status: int, body: Any) -> None:
 
 
 def test_a_field_that_is_refused_is_named_as_the_job_has_it() -> None:
-    found = of_the_wish(translated(refusal(422, FASTAPI), "llm.example.com"))  # type: ignore[arg-type]
+    found = with_spec_field(translated(refusal(422, FASTAPI), "llm.example.com"))  # type: ignore[arg-type]
     assert found.message == f"spec.hyperparameters.epochs: llm.example.com refuses (422): {_FASTAPI}"
 
 

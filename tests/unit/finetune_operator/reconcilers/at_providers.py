@@ -1,4 +1,4 @@
-"""The four providers side by side, for what holds at each of them."""
+"""The four providers side by side, for properties that hold at each."""
 
 from collections.abc import Callable
 from contextlib import suppress
@@ -13,11 +13,11 @@ from tests.unit.finetune_operator.reconcilers.cloud import KEY, AzureCluster, Cl
 from tests.unit.finetune_operator.reconcilers.sagemaker import KEYS, SageMakerCluster, sagemaker
 
 BY_MARK = b"\xef\xbb\xbf" + rows()
-"""As Azure wants it."""
+"""With a byte order mark, as Azure requires."""
 
 
 class At(NamedTuple):
-    """A provider: how its cluster is made, what is sent there, and what it is to be found by."""
+    """A provider: how its cluster is created, what is sent to it, and how to inspect it."""
 
     cluster: Callable[[Any, str], CloudCluster]
     simulator: Callable[[str], Any]
@@ -42,13 +42,13 @@ class At(NamedTuple):
         return made
 
     async def stop(self, cluster: CloudCluster, job: str) -> None:
-        """As somebody at the provider's console would."""
+        """Stop the job as a user in the provider's console would."""
         connection = next(name for resource, _, name in cluster.kube.objects if resource is CONNECTIONS)
         with suppress(TryLater):  # it takes a while
             await cluster.accounts.of(connection).call(lambda api: api.cancel(job))
 
     async def submit(self, cluster: CloudCluster) -> None:
-        """From the check to the provider's job."""
+        """Run from the check to the provider's job."""
         await cluster.settle()
         await cluster.check(self.content)
         await cluster.settle()
@@ -89,7 +89,7 @@ QUICK: dict[str, dict[str, int]] = {
     "bedrock": {"deploy_seconds": 100, "provision_seconds": 100, "delete_seconds": 100},
     "sagemaker": {"endpoint_seconds": 100, "delete_seconds": 100},
 }
-"""Settings of simulators whose deployments come and go within two minutes."""
+"""Settings of simulators that create and delete deployments within two minutes."""
 
 
 @pytest.fixture(params=list(PROVIDERS))
@@ -99,7 +99,7 @@ def at(request: Any) -> At:
 
 @pytest.fixture
 async def at_work(at: At, s3_endpoint: str, start: Any) -> CloudCluster:
-    """A cluster whose provider has a job at work."""
+    """A cluster whose provider runs a job."""
     provider = at.simulator(s3_endpoint)
     made = at.begin(provider, start(provider))
     await at.submit(made)

@@ -28,7 +28,7 @@ _buckets = count(1)
 
 
 def conversations(rows: int = 12, answer: str = "answer") -> bytes:
-    """What the check's pod makes of so many rows for Nova."""
+    """The check pod's output for this many rows for Nova."""
     lines = [
         {
             "schemaVersion": "bedrock-conversation-2024",
@@ -49,7 +49,7 @@ def bedrock(s3_endpoint: str, **settings: Any) -> BedrockSimulator:
 
 
 def client(service: str, endpoint: str) -> Any:
-    """As somebody beside the operator would have it."""
+    """A client beside the operator's."""
     return boto3.client(
         service,
         endpoint_url=endpoint,
@@ -62,12 +62,12 @@ def client(service: str, endpoint: str) -> Any:
 
 @cache
 def bucket_client(endpoint: str) -> Any:
-    """Of moto, which all tests of a process share: boto3 takes long to make it."""
+    """A client of moto, shared by all tests of a process: boto3 takes long to create it."""
     return client("s3", endpoint)
 
 
 class BedrockCluster(CloudCluster):
-    """With a bucket of its own."""
+    """A cluster with its own bucket."""
 
     provider: BedrockSimulator
 
@@ -112,7 +112,7 @@ class BedrockCluster(CloudCluster):
         super().add_cloud_job(name, **(given | fields))
 
     def objects(self) -> list[str]:
-        """What is in the bucket, below the prefix."""
+        """Objects in the bucket below the prefix."""
         found = self.s3.list_objects_v2(Bucket=self.bucket).get("Contents", [])
         assert all(one["Key"].startswith(f"{PREFIX}/") for one in found)
         return [one["Key"].removeprefix(f"{PREFIX}/") for one in found]
@@ -121,7 +121,7 @@ class BedrockCluster(CloudCluster):
         return client(service, self.url)
 
     def jobs(self) -> list[Any]:
-        """All jobs that Bedrock has made."""
+        """All jobs created at Bedrock."""
         return list(self.provider.account.jobs.values())
 
 

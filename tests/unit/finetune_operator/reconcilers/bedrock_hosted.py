@@ -1,4 +1,4 @@
-"""Deployments of a model at Bedrock: made, deployed, taken away."""
+"""Helpers for deployments of a model at Bedrock."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ async def tune(cluster: BedrockCluster, job: str) -> None:
 
 
 async def deployed(cluster: BedrockCluster, seconds: float = 420) -> str:
-    """Its ARN."""
+    """Wait until the model is deployed; returns the ARN."""
     await go_on(cluster, seconds)
     status = cluster.status(DEPLOYMENT)
     assert status["phase"] == "Ready", status
@@ -51,7 +51,7 @@ async def deployed(cluster: BedrockCluster, seconds: float = 420) -> str:
 
 
 def change(cluster: BedrockCluster, **fields: Any) -> None:
-    """The model's template: what the operator applies to the deployment."""
+    """Change the model's template, which the operator applies to the deployment."""
     spec = {"deployment": {"template": fields}}
     cluster.kube.put(
         FINE_TUNED_MODELS, {**cluster.kube.objects[FINE_TUNED_MODELS, "team-a", "sentiment"], "spec": spec}

@@ -1,4 +1,4 @@
-"""A cluster whose connection is to a simulated OpenAI, with tests in the place of the check's pod."""
+"""A cluster whose connection is to a simulated OpenAI; tests act as the check pod."""
 
 import base64
 import hashlib
@@ -66,10 +66,10 @@ def catalogue(host: str, price: str = "3.00", **facts: Any) -> Catalogue:
 
 
 class CloudCluster(Cluster):
-    """One operator, one provider, one time for both."""
+    """One operator and one provider with a shared clock."""
 
     brought: tuple[str, ...] = ("train", "validation")
-    """Splits that a check's pod brings the provider."""
+    """Splits that a check pod uploads."""
 
     made: ClassVar[WeakSet["CloudCluster"]] = WeakSet()
 
@@ -82,7 +82,7 @@ class CloudCluster(Cluster):
         self.connect()
 
     def connect(self) -> None:
-        """Add the connection, and what is known of its provider."""
+        """Add the connection, and its provider's catalogue entry."""
         self.catalogue = catalogue(self.url.removeprefix("http://"))
         self.set_key(KEY)
         reference = {"name": "openai", "key": "api-key"}
@@ -100,7 +100,7 @@ class CloudCluster(Cluster):
         await self.accounts.close()
 
     async def pass_time(self, seconds: float) -> None:
-        """For both sides, and then the operator asks the provider."""
+        """Advance both clocks, and then let the operator poll the provider."""
         self.provider.advance(seconds)
         await self.wait(seconds)
         await self.poll()
@@ -120,7 +120,7 @@ class CloudCluster(Cluster):
         )
 
     async def send(self, content: bytes, **of: Any) -> ProviderFile:
-        """What the check's pod does with one file."""
+        """Upload a file as the check pod does."""
         return await self.uploads.accept(self.target(content, **of), len(content), in_chunks(content))
 
     def checked(self, files: list[ProviderFile], tokens: int = TOKENS, **of: Any) -> Report:
@@ -128,7 +128,7 @@ class CloudCluster(Cluster):
         return self.report("Checked", **of, dataset=verdict(), checked=checked)
 
     async def check(self, content: bytes | None = None, **of: Any) -> None:
-        """The check's pod from its start to its end."""
+        """Act as the check pod from start to end."""
         self.run_pod(**of)
         await self.settle()
         named = self.kube.objects[FINE_TUNE_JOBS, "team-a", of.get("job", "sentiment-1")]["spec"]["dataset"]
@@ -137,18 +137,18 @@ class CloudCluster(Cluster):
         self.end_pod(0, self.checked(files, **of), **of)
 
     def lose_pods(self, *, and_jobs: bool) -> None:
-        """What was made on the cluster goes: the pods alone, or their batch Jobs too."""
+        """Delete the pods on the cluster, and optionally their batch Jobs."""
         for resource, _, name in list(self.kube.objects):
             if resource is PODS or (and_jobs and resource is JOBS):
                 self.kube.drop(resource, name)
 
     def forget(self, status: dict[str, Any]) -> None:
-        """Somebody writes the job's status; the operator knows nothing any more."""
+        """Overwrite the job's status, and restart the operator."""
         self.kube.change(FINE_TUNE_JOBS, "sentiment-1", status=status)
 
 
 class Token:
-    """A credential of Entra that is good."""
+    """A valid Entra credential."""
 
     async def get_token(self, *scopes: str, **_: Any) -> AccessToken:
         assert scopes
@@ -159,7 +159,7 @@ class Token:
 
 
 class AzureCluster(CloudCluster):
-    """With a connection, of the same name, to a simulated Azure OpenAI."""
+    """A cluster whose connection, with the same name, is to a simulated Azure OpenAI."""
 
     def connect(self) -> None:
         self.catalogue = catalogue("azureOpenAI", hosting={"Standard": "1.70"})
@@ -208,7 +208,7 @@ async def with_cloud_job(provider: OpenAISimulator, url: str, **fields: Any) -> 
 
 
 async def with_submitted_job(provider: OpenAISimulator, url: str, **fields: Any) -> CloudCluster:
-    """A cluster whose provider has made a job."""
+    """A cluster with a job at its provider."""
     cluster = await with_cloud_job(provider, url, **fields)
     await cluster.check()
     await cluster.settle()
@@ -222,7 +222,7 @@ def provider() -> OpenAISimulator:
 
 @pytest.fixture
 async def begin(provider: OpenAISimulator, start: Any) -> Callable[..., Any]:
-    """Makes the clusters of a test."""
+    """A factory of clusters for a test."""
     url = start(provider)
 
     async def begun(how: Callable[..., Any] = with_submitted_job, **fields: Any) -> CloudCluster:
@@ -232,20 +232,20 @@ async def begin(provider: OpenAISimulator, start: Any) -> Callable[..., Any]:
 
 
 async def go_on(cluster: CloudCluster, seconds: float, step: float = 60) -> None:
-    """Time passes, in steps."""
+    """Let time pass in steps."""
     for _ in range(int(seconds / step)):
         await cluster.pass_time(step)
 
 
 async def delete(cluster: CloudCluster) -> None:
-    """The model's deployment as a person would: the model too, which would have it made again."""
+    """Delete the deployment as a user would: with its model, which would recreate it."""
     cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "sentiment")
     await cluster.settle()
 
 
 async def attach(cluster: CloudCluster, name: str, **fields: Any) -> None:
-    """A ModelDeployment of a deployment that is there already."""
+    """Attach a ModelDeployment to an existing deployment."""
     spec = {"modelRef": {"name": "sentiment"}, "attach": {"id": name}, **fields}
     cluster.kube.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "prod", "namespace": "team-a"}, "spec": spec})
     await cluster.settle()

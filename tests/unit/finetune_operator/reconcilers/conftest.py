@@ -1,4 +1,4 @@
-"""Whatever clusters a test has made are closed behind it: clients of providers keep connections."""
+"""Closes a test's clusters at its end, since clients of providers keep connections open."""
 
 from collections.abc import AsyncIterator
 

@@ -1,4 +1,4 @@
-"""The evaluation of a model at a simulated OpenAI: the trainer's own `measure`, over HTTPS, in the pod's place."""
+"""The evaluation of a model at a simulated OpenAI: the trainer's own `measure`, over HTTPS, acts as the pod."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.names import JOB_VARIABLE, REPORT_CA_VARIABLE
 from finetune_api.trainer import MeasureJob, Report
 from finetune_operator.runtime.kube import JOBS, PODS, TokenIdentity
-from finetune_operator.runtime.report_server.server import ReportServer, Takers
+from finetune_operator.runtime.report_server.server import ReportServer, RequestHandlers
 from finetune_operator.runtime.settings import Settings
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.outcome import fail
@@ -45,12 +45,12 @@ def priced(host: str, **prices: Any) -> Catalogue:
 
 
 class MeasuredCluster(CloudCluster):
-    """With a report server of the operator's, and the data where pods see volumes."""
+    """A cluster with the operator's report server, and the data in the pods' volume path."""
 
     content = rows(ROWS)
-    """What the check's pod sends."""
+    """What the check pod uploads."""
     creates, lists = "fine_tuning.jobs.create", "deployments.list"
-    """The calls that make a job, and that list deployments."""
+    """The calls that create a job and list deployments."""
 
     def __init__(self, provider: Simulator, url: str, folder: Path) -> None:
         self.folder = folder
@@ -66,7 +66,7 @@ class MeasuredCluster(CloudCluster):
         self.catalogue = priced(self.url.removeprefix("http://"))
 
     async def serve(self, monkeypatch: Any) -> None:
-        """Begin to listen, and give pods what they need to reach it."""
+        """Start the report server, and give pods what they need to reach it."""
         self.certificates = await certificates()
         monkeypatch.setenv(REPORT_CA_VARIABLE, self.certificates.bundle)
         monkeypatch.setattr("finetune_trainer.attempt.report.TOKEN_PATH", str(self.folder / "token"))
@@ -76,11 +76,11 @@ class MeasuredCluster(CloudCluster):
         await self.listen()
 
     async def listen(self) -> None:
-        """A new process listens at a port of its own."""
+        """Listen on a new port, as a new process would."""
         settings = Settings(report_port=0, report_bind="127.0.0.1", report_burst=100)
         made = ReportServer(
             settings, self.certificates.context,
-            Takers(authorise=self.reports.authorise, accept=self.reports.accept, answering=self.answers),
+            RequestHandlers(authorise=self.reports.authorise, accept=self.reports.accept, answering=self.answers),
             review=self.review, is_leader=lambda: self.leads,
         )  # fmt: skip
         await made.start()
@@ -95,7 +95,7 @@ class MeasuredCluster(CloudCluster):
         await super().aclose()
 
     async def begin(self, monkeypatch: pytest.MonkeyPatch, **fields: Any) -> None:
-        """Up to where the job's model is made and waits to be measured."""
+        """Run until the job's model exists and awaits its evaluation."""
         await self.serve(monkeypatch)
         self.add_cloud_job(**({"dataset": DATASET} | fields))
         await self.settle()
@@ -114,13 +114,13 @@ class MeasuredCluster(CloudCluster):
         return self.report("Checked", **of, dataset=found, checked=checked)
 
     async def tune(self) -> None:
-        """From the check to the provider's model."""
+        """Run from the check to the provider's model."""
         await self.check(self.content)
         await self.settle()
         await self.pass_time(3600)
 
     def start_pod(self, number: int = 1, job: str = "sentiment-1", component: str | None = None) -> MeasureJob:
-        """What the Job controller and the kubelet do; returns what the pod is told, at addresses of this machine."""
+        """Act as Job controller and kubelet; returns the pod's job, with addresses of this machine."""
         name = f"{job}-1-eval{number}"
         batch_job = self.kube.objects[JOBS, "team-a", name]
         template, metadata = batch_job["spec"]["template"], batch_job["metadata"]
@@ -142,7 +142,7 @@ class MeasuredCluster(CloudCluster):
         return MeasureJob.model_validate_json(here)
 
     async def ask(self, job: MeasureJob) -> Report:
-        """The pod's work, in a thread of its own; the operator goes on meanwhile."""
+        """Do the pod's work in a thread, while the operator runs."""
         reporter = Reporter(job)
 
         def work() -> None:
@@ -161,11 +161,11 @@ class MeasuredCluster(CloudCluster):
         return reporter.report
 
     def finish_pod(self, last: Report | None, exit_code: int = 0, job: str = "sentiment-1") -> None:
-        """The pod's end, with the trainer's last word."""
+        """End the pod with the trainer's termination message."""
         self.end_pod(exit_code, last, job=job, attempt=f"1-eval{self.pod}")  # type: ignore[arg-type]
 
     async def measure(self, number: int = 1) -> Report:
-        """A pod from its start to its end."""
+        """Run a pod from start to end."""
         job = self.start_pod(number)
         await self.settle()
         last = await self.ask(job)
@@ -174,10 +174,10 @@ class MeasuredCluster(CloudCluster):
         return last
 
     async def begin_anew(self) -> None:
-        """Another process leads: what the first one had in memory is gone."""
+        """Restart with a new leader, which has nothing of the first one's memory."""
         await self.accounts.close()
         self.restart()
-        await self.observer.list_all()
+        await self.observer.resync()
         await self.listen()
         await self.settle()
 
@@ -196,7 +196,7 @@ class MeasuredCluster(CloudCluster):
 
 
 class AzureMeasured(MeasuredCluster, AzureCluster):
-    """At Azure OpenAI, whose models answer in deployments only."""
+    """At Azure OpenAI, whose models answer only in deployments."""
 
     content = b"\xef\xbb\xbf" + rows(ROWS)
 
@@ -207,7 +207,7 @@ class AzureMeasured(MeasuredCluster, AzureCluster):
 
 
 class BedrockMeasured(MeasuredCluster, BedrockCluster):
-    """At Bedrock, where base models are asked on demand."""
+    """At Bedrock, where base models are called on demand."""
 
     content = conversations(ROWS)
     creates, lists = "CreateModelCustomizationJob", "ListCustomModelDeployments"

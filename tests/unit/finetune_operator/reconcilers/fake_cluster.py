@@ -1,4 +1,4 @@
-"""Reconcilers wired as in the process, over a FakeKube, with tests in the place of users, kubelet and controllers."""
+"""Reconcilers wired as in the process, over a FakeKube; tests act as users, kubelet and controllers."""
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
@@ -43,7 +43,7 @@ SETTINGS = Settings(namespace="finetune", service_name="reports", check_image="c
 
 
 class Cluster:
-    """An operator and its world. `restart` forgets all that the operator has in memory."""
+    """An operator and its cluster. `restart` clears the operator's memory."""
 
     def __init__(self) -> None:
         self.catalogue = Catalogue()
@@ -96,9 +96,9 @@ class Cluster:
             pod_metrics=self.metrics,
         )
         self.uploads, self.answers = self.reconcilers.uploads, self.reconcilers.answers
-        self.observer = Observer(self.kube, self.store, self.wake_in, gone=self.reconcilers.gone)
+        self.observer = Observer(self.kube, self.store, self.wake_in, on_deleted=self.reconcilers.handle_deletion)
         for place in self.observer.places():
-            self.observer.listed(*place, self.observer.listing(*place))
+            self.observer.end_listing(*place, self.observer.start_listing(*place))
 
     def guard(self) -> None:
         if not self.leads:
@@ -110,14 +110,14 @@ class Cluster:
             self.queue.append(key)
 
     def wake_in(self, key: Key, seconds: float, lane: Lane) -> None:
-        """As a watch does: what waits is kept."""
+        """Like a watch event: keeps a pending earlier wake-up."""
         if seconds:
             self.delays[key] = min(seconds, self.delays.get(key, seconds))
         else:
             self.wake(key, lane)
 
     def wake_later(self, key: Key, seconds: float, lane: Lane) -> None:
-        """As `wake`, at once: time stands still."""
+        """Like `wake`, immediately, as the clock stands still."""
         self.put_off.append((key, seconds))
         self.wake(key, lane)
 
@@ -130,7 +130,7 @@ class Cluster:
         return await self.reconcilers.reconcile(key)
 
     async def settle(self) -> None:
-        """Until neither watches nor queue have anything; what asks to run later at once does, the rest is kept."""
+        """Run until watches and queue are empty; delays of zero run too, other delayed keys are kept."""
         for _ in range(200):
             self.hear()
             if not self.queue:
@@ -146,23 +146,23 @@ class Cluster:
         raise AssertionError(f"it does not come to rest: {self.queue}")
 
     def hear(self) -> None:
-        """Watches tell what has happened; nobody has looked yet."""
+        """Deliver watch events, without reconciling yet."""
         for event in self.kube.take_events():
             self.watched(*event)
 
     def watched(self, resource: Resource, event_type: str, obj: dict[str, Any]) -> None:
-        """What a watch tells of an event: children are chosen by their label, and are gone without it."""
+        """Deliver a watch event. Children are selected by label, so one that loses it seems deleted."""
         if resource not in CHILDREN or is_managed(obj):
-            self.observer.seen(resource, event_type, obj)
+            self.observer.handle_event(resource, event_type, obj)
             return
         metadata = obj["metadata"]
         known = self.store.get(resource, metadata["name"], metadata["namespace"])
         if known is not None and is_managed(known):
             known["metadata"]["resourceVersion"] = metadata["resourceVersion"]
-            self.observer.seen(resource, "DELETED", known)
+            self.observer.handle_event(resource, "DELETED", known)
 
     async def wait(self, seconds: float) -> None:
-        """Time passes; what asked to be looked at by then is."""
+        """Let time pass, and run the reconciles that become due."""
         self.now += timedelta(seconds=seconds)
         for key in [key for key, delay in self.delays.items() if delay <= seconds]:
             self.wake(key)
@@ -250,7 +250,7 @@ async def with_job(**fields: Any) -> Cluster:
 
 
 async def with_running_job(**fields: Any) -> Cluster:
-    """A cluster with a pod at work."""
+    """A cluster with a running pod."""
     cluster = await with_job(**fields)
     cluster.run_pod()
     await cluster.settle()

@@ -1,6 +1,6 @@
-"""The API server as the reconcilers meet it: versions, optimistic locking, apply, deletion, and a watch that is late.
+"""A fake API server for the reconcilers: versions, optimistic locking, apply, deletion, and a watch that lags behind.
 
-Honest in what it takes and gives; it has no validation, no garbage collection and no controllers: tests play those.
+Without validation, garbage collection and controllers: tests act as these.
 """
 
 from collections.abc import AsyncIterator, Iterator
@@ -15,26 +15,26 @@ Event = tuple[Resource, str, Manifest]
 
 
 class Killed(BaseException):
-    """The operator's process is gone, right before a request."""
+    """The operator's process was killed right before a request."""
 
 
 class FakeKube:
-    """Objects by resource, namespace and name. `requests` is what a real server would have been asked."""
+    """Objects by resource, namespace and name. `requests` records the calls."""
 
     def __init__(self) -> None:
         self.objects: dict[tuple[Resource, str, str], Manifest] = {}
         self.requests: list[tuple[str, str]] = []
         self.events: list[Event] = []
-        """What watches have still to tell."""
+        """Watch events that are not delivered yet."""
         self.refusals: dict[tuple[str, str], KubeError] = {}
         """Errors to raise, by verb and plural."""
         self.failing_writes: list[bool] = []
-        """Of the next writes of a status, those that fail."""
+        """For each of the next status writes, whether it fails."""
         self.killed_in: int | None = None
-        """Requests that are still answered before the operator is killed."""
+        """Number of requests answered before the operator is killed."""
         self.log = ""
         self.now = "2026-11-21T12:00:00Z"
-        """When what is made now is created."""
+        """creationTimestamp of new objects."""
         self.revision = 100
 
     async def get(self, resource: Resource, name: str, namespace: str | None = None) -> Manifest | None:
@@ -61,7 +61,7 @@ class FakeKube:
     async def pages(
         self, resource: Resource, namespace: str | None = None, label_selector: str | None = None
     ) -> AsyncIterator[Page]:
-        yield Page(await self.list(resource, namespace, label_selector), anew=True)
+        yield Page(await self.list(resource, namespace, label_selector), restarted=True)
 
     async def create(self, resource: Resource, body: Manifest) -> Manifest:
         self._ask("create", resource)
@@ -118,7 +118,7 @@ class FakeKube:
             raise Conflict(409, "Conflict", "changed meanwhile")
         patched: Manifest = copied(_merged(present, body))
         if "deletionTimestamp" in patched["metadata"] and not patched["metadata"].get("finalizers"):
-            # It is not written any more: watches show it as it was before, with its finalizers.
+            # The deletion is not a write: watches show the previous object, with its finalizers.
             self.drop(resource, name, namespace)
             return patched
         return self.put(resource, patched)
@@ -147,7 +147,7 @@ class FakeKube:
     def mark_deleted(
         self, resource: Resource, name: str, namespace: str | None = "team-a", at: str = "2026-11-21T13:00:00Z"
     ) -> None:
-        """What a deletion does to an object with finalizers."""
+        """Set the deletionTimestamp, as the deletion of an object with finalizers does."""
         present = self.objects[resource, namespace or "", name]
         metadata = present["metadata"] | {"deletionTimestamp": at}
         self.put(resource, {**present, "metadata": metadata})
@@ -159,7 +159,7 @@ class FakeKube:
         return self.log
 
     def put(self, resource: Resource, body: Manifest) -> Manifest:
-        """Write an object as any client would; what changes nothing makes no event."""
+        """Write an object as any client would; a write without changes gives no event."""
         key = self._key(resource, body)
         present = self.objects.get(key)
         old = present["metadata"] if present else {"uid": f"uid-{self.revision:06}", "generation": 0}
@@ -182,14 +182,14 @@ class FakeKube:
         return self.put(resource, {**self.objects[resource, namespace or "", name], **fields})
 
     def drop(self, resource: Resource, name: str, namespace: str | None = "team-a") -> None:
-        """Take an object away as any client would."""
+        """Delete an object as any client would."""
         gone = self.objects.pop((resource, namespace or "", name))
         self.revision += 1
         gone["metadata"]["resourceVersion"] = str(self.revision)
         self.events.append((resource, "DELETED", gone))
 
     def take_events(self) -> Iterator[Event]:
-        """The watches tell what they have, oldest first."""
+        """Deliver the pending watch events, oldest first."""
         while self.events:
             yield self.events.pop(0)
 
@@ -213,7 +213,7 @@ class FakeKube:
 
 
 def copied(value: Any) -> Any:
-    """As `deepcopy` in a tenth of its time: manifests are dictionaries and lists, and what else they hold is fixed."""
+    """`deepcopy` in a tenth of its time: manifests contain only dicts, lists and immutable values."""
     if isinstance(value, dict):
         return {key: copied(one) for key, one in value.items()}
     if isinstance(value, list):
@@ -222,7 +222,7 @@ def copied(value: Any) -> Any:
 
 
 def _merged(present: Any, wanted: Any) -> Any:
-    """Maps are merged, null takes away, everything else is replaced."""
+    """Merge maps; null deletes, everything else is replaced."""
     if not isinstance(wanted, dict):
         return wanted
     before = present if isinstance(present, dict) else {}

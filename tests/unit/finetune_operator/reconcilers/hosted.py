@@ -1,4 +1,4 @@
-"""Deployments of a model at Azure: made, deployed, taken away."""
+"""Helpers for deployments of a model at Azure."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ def provider() -> AzureSimulator:
 
 
 async def with_model(provider: AzureSimulator, url: str) -> AzureCluster:
-    """A cluster whose job makes a version of a model that is to be deployed."""
+    """A cluster whose job creates a version of a model with a deployment template."""
     made = await with_azure_job(provider, url)
     template = {"deployment": {"template": {"azureOpenAI": {"sku": "Standard"}}}}
     made.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": template})
@@ -43,7 +43,7 @@ async def with_model(provider: AzureSimulator, url: str) -> AzureCluster:
 
 @pytest.fixture
 async def cluster(provider: AzureSimulator, start: Any) -> AzureCluster:
-    """With a model whose first version is being deployed."""
+    """A cluster with a model whose first version is being deployed."""
     made = await with_model(provider, start(provider))
     await tune(made, "sentiment-1")
     return made

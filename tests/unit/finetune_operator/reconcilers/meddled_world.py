@@ -1,4 +1,4 @@
-"""A Cluster with Kubernetes' own controllers and a kubelet at work beside the operator, all of which may fail."""
+"""A Cluster with simulated Kubernetes controllers and a kubelet beside the operator, all of which may fail."""
 
 from collections.abc import Sequence
 from contextlib import suppress
@@ -32,18 +32,18 @@ from tests.unit.finetune_operator.reconcilers.fake_kube import Event, FakeKube, 
 
 STRANGERS = "example.com/hold"
 LOOKS = 150
-"""Of an operator whose world has not changed; more of them are a loop."""
+"""Maximum reconciles while nothing changes; more of them mean an endless loop."""
 GRACE = 120
 WATCHED = (FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, JOBS, PODS, DEPLOYMENTS)
 
 
 class SlowLine(FakeKube):
-    """What an operator had sent when it was killed may arrive late: no server can tell it from what is in time."""
+    """Delivers a killed operator's last write late: a server cannot tell it from a timely one."""
 
     on_its_way: tuple[str, tuple[Any, ...], dict[str, Any]] | None = None
-    """Method and arguments of the last one's last write."""
+    """Method and arguments of the previous operator's last write."""
     writes_left: int | None = None
-    """Writes that are still answered before the operator is killed with the next one on its way."""
+    """Number of writes answered before the operator is killed while the next one is in flight."""
 
     async def _send(self, method: str, *args: Any, **kwargs: Any) -> Any:
         if self.writes_left is not None:
@@ -63,7 +63,7 @@ class SlowLine(FakeKube):
     delete = partialmethod(_send, "delete")
 
     async def arrive(self) -> None:
-        """What is on its way arrives, if anything is; nobody waits for the answer."""
+        """Carry out the write in flight, if any; nothing waits for its answer."""
         late, self.on_its_way = self.on_its_way, None
         if late is not None:
             (method, args, kwargs), left, self.killed_in = late, self.killed_in, None
@@ -73,25 +73,25 @@ class SlowLine(FakeKube):
 
 
 class MeddledWorld(Cluster):
-    """What is done to it is a method each; `settle` has everybody do their work until nobody has any."""
+    """One method per disturbance; `settle` runs operator, controllers and kubelet until none has work."""
 
     def __init__(self, seed: int) -> None:
         super().__init__()
         self.kube: SlowLine = SlowLine()
         self.restart()
         self.arrives = False
-        """Whether what is on its way arrives now."""
+        """Whether the write in flight arrives now."""
         self.at_once = 1
-        """How many attempts of one job may be at work: one more when a former operator's has arrived, until it ends."""
+        """How many attempts of one job may run: one more after a previous operator's write arrived, until it ends."""
         self.chance = Random(seed)
         self.absent = False
-        """Whether the Job controller is away."""
+        """Whether the Job controller is down."""
         self.late: set[Resource] = set()
-        """Kinds of whose changes no watch tells for now."""
+        """Kinds whose watch events are held back for now."""
         self._untold: list[Event] = []
         self._pods = 0
         self.backups: list[tuple[Resource, Manifest]] = []
-        """Our objects as they once were."""
+        """Earlier copies of our objects."""
         self.add_namespace()
         self.add_connection()
 
@@ -103,12 +103,12 @@ class MeddledWorld(Cluster):
         return self.chance.choice(found) if found else None
 
     def edit(self, resource: Resource, obj: Manifest, *without: str, **fields: Any) -> None:
-        """Somebody writes an object's metadata."""
+        """Change an object's metadata as another client."""
         kept = {key: value for key, value in obj["metadata"].items() if key not in without}
         self.kube.put(resource, {**obj, "metadata": kept | fields})
 
     def delete(self, resource: Resource, obj: Manifest) -> None:
-        """Somebody deletes an object: what runs has its time, and finalizers keep it."""
+        """Delete an object as another client, with grace period and finalizers."""
         metadata, name = obj["metadata"], obj["metadata"]["name"]
         runs = resource is PODS and obj["status"]["phase"] == "Running"
         if not (metadata.get("finalizers") or runs):
@@ -120,7 +120,7 @@ class MeddledWorld(Cluster):
         self.backups += self.all(*OWN_KINDS)
 
     def hear(self) -> None:
-        """As it does, but for what is late: that is heard in its order, once it is late no more."""
+        """Deliver watch events, except of late kinds, which are delivered in order later."""
         untold, self._untold = [*self._untold, *self.kube.take_events()], []
         for event in untold:
             if event[0] in self.late:
@@ -132,18 +132,18 @@ class MeddledWorld(Cluster):
         return (self.now + timedelta(seconds=seconds)).strftime("%Y-%m-%dT%H:%M:%SZ")
 
     async def replace_operator(self) -> None:
-        """A new process that knows nothing; what watches had still to tell it lists."""
+        """Start a new process with empty memory; it lists what watches had not delivered."""
         self.kube.killed_in = None
         self.kube.events.clear()
         self._untold.clear()
         self.restart()
         try:
-            await self.observer.list_all()
+            await self.observer.resync()
         except KubeError:
             self.delays |= dict.fromkeys(self.queue, 5.0)
 
     async def settle(self) -> None:
-        """As the queue does: what fails is tried again later, and a Conflict at once for some times."""
+        """Run like the queue: failures are retried later, and a Conflict immediately for some times."""
         looks, conflicts = 0, 0
         while True:
             await self._take_what_is_late()
@@ -192,7 +192,7 @@ class MeddledWorld(Cluster):
             self.delays[key] = seconds
 
     def at_work(self) -> int:
-        """How many attempts of one job may have a pod: the most of any job. A set has one Job, of the same attempt."""
+        """The maximum number of attempts per job that may have a pod. A JobSet's Job is of the same attempt."""
         attempts = {
             (labels[JOB_UID_LABEL], labels[ATTEMPT_LABEL])
             for _, job in self.all(JOBS, JOB_SETS)
@@ -202,7 +202,7 @@ class MeddledWorld(Cluster):
         uids = [uid for uid, _ in attempts]
         return max(map(uids.count, uids), default=0)
 
-    # Kubernetes' own.
+    # Kubernetes' controllers.
 
     def _controllers_work(self) -> bool:
         before = self.kube.revision
@@ -221,7 +221,7 @@ class MeddledWorld(Cluster):
         return self.kube.revision > before
 
     def _collect(self) -> None:
-        """What is deleted and kept by nobody goes, and then what it owned."""
+        """Collect garbage: remove deleted objects without finalizers, and then their children."""
         for at, found in list(self.kube.objects.items()):
             gone = "deletionTimestamp" in found["metadata"] and not found["metadata"].get("finalizers")
             if gone and at[0] is not PODS:
@@ -233,7 +233,7 @@ class MeddledWorld(Cluster):
                 self.delete(at[0], found)
 
     def _end(self, pod: Manifest) -> None:
-        """The kubelet ends a pod that is deleted, and lets it go once its Job has counted it."""
+        """Act as the kubelet: end a deleted pod, and remove it once its Job has counted it."""
         if pod["status"]["phase"] not in ENDED:
             self.kube.put(PODS, {**pod, "status": {**pod["status"], "phase": "Failed", **ended(75)}})
         elif not pod["metadata"].get("finalizers"):
@@ -243,7 +243,7 @@ class MeddledWorld(Cluster):
                 self.kube.drop(PODS, pod["metadata"]["name"])
 
     def _make_job(self, job_set: Manifest) -> None:
-        """JobSet's controller."""
+        """Act as JobSet's controller."""
         name = names.set_job(job_set["metadata"]["name"])
         job = self.kube.objects.get((JOBS, "team-a", name))
         if job is None:
@@ -257,7 +257,7 @@ class MeddledWorld(Cluster):
             self.kube.change(JOB_SETS, job_set["metadata"]["name"], status={"conditions": ends})
 
     def _run(self, job: Manifest) -> None:
-        """The Job controller."""
+        """Act as the Job controller."""
         name, uid = job["metadata"]["name"], job["metadata"]["uid"]
         phases = {
             pod["status"]["phase"]
@@ -282,14 +282,14 @@ class MeddledWorld(Cluster):
         status["observedGeneration"] = deployment["metadata"]["generation"]
         self.kube.change(DEPLOYMENTS, deployment["metadata"]["name"], status=status)
 
-    # The kubelet's news.
+    # The kubelet's updates.
 
     def begin(self, pod: Manifest) -> None:
         state = {"name": TRAINER_CONTAINER, "state": {"running": {"startedAt": self.stamp()}}}
         self.pod_says(pod, phase="Running", containerStatuses=[state])
 
     def finish(self, pod: Manifest) -> None:
-        """Well: with its result, where a job is there that it is of."""
+        """End a pod successfully, with its result if its job exists."""
         labels = pod["metadata"].get("labels") or {}
         job, message = labels.get(JOB_LABEL, ""), ""
         if (FINE_TUNE_JOBS, "team-a", job) in self.kube.objects:
@@ -302,14 +302,14 @@ class MeddledWorld(Cluster):
     # At the end.
 
     def let_go(self) -> None:
-        """Nobody holds anything any more."""
+        """Remove all foreign finalizers."""
         for at, found in list(self.kube.objects.items()):
             finalizers = found["metadata"].get("finalizers") or []
             if STRANGERS in finalizers:
                 self.edit(at[0], found, finalizers=[one for one in finalizers if one != STRANGERS])
 
     def refuse_one(self, calls: Sequence[tuple[str, str]]) -> None:
-        """One of these calls, by verb and plural, is refused from now on, in one way or another."""
+        """Refuse one of these calls, by verb and plural, from now on, in a random way."""
         errors = (
             Forbidden(403, "Forbidden", "no"),
             Transient(503, "", "no"),
@@ -318,7 +318,7 @@ class MeddledWorld(Cluster):
         self.kube.refusals[self.chance.choice(calls)] = self.chance.choice(errors)
 
     async def calm_down(self) -> None:
-        """All is well from now on, and every trainer succeeds; an hour passes, with a resync each ten minutes."""
+        """End all disturbances and let every trainer succeed; an hour passes, with a resync each ten minutes."""
         self.kube.refusals.clear()
         self.late.clear()
         self.kube.killed_in, self.kube.writes_left, self.absent, self.arrives = None, None, False, True
@@ -336,7 +336,7 @@ class MeddledWorld(Cluster):
                 elif phase == "Running" and "deletionTimestamp" not in pod["metadata"]:
                     self.finish(pod)
             if minute % 10 == 9:
-                await self.observer.list_all()
+                await self.observer.resync()
             await self.wait(60)
 
 

@@ -1,6 +1,6 @@
-"""Lives of an operator beside a simulated provider: random courses of faults, kills and pauses, up to where all rests.
+"""Random runs of an operator with a simulated provider: faults, kills and pauses, until everything is settled.
 
-EXACTLY_ONCE_LIVES says how many of them a property is tried with, where its own number is not enough.
+EXACTLY_ONCE_LIVES overrides how many runs a property is tried with.
 """
 
 import asyncio
@@ -25,13 +25,13 @@ ADDRESS = (MODEL_DEPLOYMENTS, "team-a", "sentiment")
 Step = tuple[str, Any]
 
 LAGS = st.sampled_from([0, 20, SETTLE.total_seconds() - 30])
-"""How late a provider's list shows what was made: for less than the time that an unknown outcome is waited for."""
+"""Lags of a provider's list: shorter than the time to wait after an unknown outcome."""
 
 
 def courses(
     faults: Iterable[dict[str, Any]], waits: Iterable[float], *, kills: int = 8, steps: int = 10
 ) -> st.SearchStrategy[list[Step]]:
-    """Courses of up to so many steps; a kill comes before one of the next `kills` requests to the API server."""
+    """Random step sequences with a maximum length; a kill is before one of the next `kills` API server requests."""
     step: st.SearchStrategy[Step] = st.one_of(
         st.tuples(st.just("fault"), st.sampled_from(list(faults))),
         st.tuples(st.just("kill"), st.integers(0, kills)),
@@ -42,7 +42,7 @@ def courses(
 
 
 def of_lives(count: int) -> settings:
-    """A property that is tried with so many lives, the same ones each time."""
+    """Settings for a property with this many runs, the same ones each time."""
     return settings(
         max_examples=int(os.environ.get("EXACTLY_ONCE_LIVES", str(count))),
         deadline=None,
@@ -53,13 +53,13 @@ def of_lives(count: int) -> settings:
 
 
 def live(provider: Simulator, life: Callable[[str], Coroutine[Any, Any, None]]) -> None:
-    """A life beside the provider, from whose address it is begun."""
+    """Serve the provider, and run the life with its address."""
     with serve(provider) as url:
         asyncio.run(life(url))
 
 
 async def survive(cluster: CloudCluster, seconds: float) -> None:
-    """Time passes; a killed operator is replaced at once by one that knows nothing."""
+    """Let time pass; a killed operator is replaced immediately by one with empty memory."""
     try:
         await cluster.pass_time(seconds)
     except Killed:
@@ -70,7 +70,7 @@ async def replace_operator(cluster: CloudCluster) -> None:
     cluster.kube.killed_in = None
     await cluster.aclose()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
 
 
@@ -86,7 +86,7 @@ async def live_step(cluster: CloudCluster, step: Step) -> None:
 
 
 async def live_until_deleted(cluster: CloudCluster, course: Sequence[Step]) -> None:
-    """The course, half way through which somebody deletes the job, unless it is gone by then."""
+    """Run the steps; half way through the job is deleted, unless it is gone by then."""
     half = len(course) // 2
     for step in course[:half]:
         await live_step(cluster, step)
@@ -99,9 +99,9 @@ async def live_until_deleted(cluster: CloudCluster, course: Sequence[Step]) -> N
 async def live_with_a_model(
     cluster: CloudCluster, course: Sequence[Step], deleted_after: int, standing: Callable[[], int]
 ) -> None:
-    """The course beside a version that is served, until somebody deletes its model after so many steps, and to the end.
+    """Run the steps with a served version; after some steps its model is deleted.
 
-    `standing`: how many deployments there are at the provider.
+    `standing`: the number of deployments at the provider.
     """
     for step in course[:deleted_after]:
         await live_step(cluster, step)
@@ -117,9 +117,9 @@ async def live_with_a_model(
 
 
 async def until(cluster: CloudCluster, condition: Callable[[], bool], *, pause: float = 120) -> None:
-    """All is well from now on: time passes until the condition holds.
+    """End all faults, and let time pass until the condition holds.
 
-    Waits of a Cluster do not add up: one in three is as long as the longest pause that a provider is given.
+    Every third wait is as long as the longest pause after a provider's error, as a Cluster's waits do not add up.
     """
     cluster.provider.faults.clear()
     for turn in range(60):
@@ -131,6 +131,6 @@ async def until(cluster: CloudCluster, condition: Callable[[], bool], *, pause: 
 
 
 def is_over(cluster: CloudCluster) -> bool:
-    """Whether the job has ended and is held by nobody, or is gone."""
+    """Whether the job has ended without finalizers, or is gone."""
     job = cluster.kube.objects.get(JOB)
     return job is None or bool(job["status"].get("completionTime") and not job["metadata"].get("finalizers"))

@@ -1,4 +1,4 @@
-"""A cluster whose connection is to a simulated SageMaker, with moto's S3 and tests in the place of its containers."""
+"""A cluster whose connection is to a simulated SageMaker, with moto's S3; tests act as its containers."""
 
 import base64
 import hashlib
@@ -31,7 +31,7 @@ BASE = "tiny/llama"
 FILES = {"adapter_model.safetensors": b"weights", "adapter_config.json": b'{"r": 16}'}
 
 _AWS: dict[tuple[str, ...], aws.Aws] = {}
-"""Clients by address: boto3 takes long to make them, and an operator is killed often here."""
+"""Clients by address: boto3 takes long to create them, and operators are killed often here."""
 
 
 class ContainerFailed(Exception):
@@ -43,7 +43,7 @@ class ContainerFailed(Exception):
 
 
 class SharedApi(SageMakerApi):
-    """Its connections outlive it."""
+    """An API whose connections are shared and never closed."""
 
     def _connect(self, settings: SageMaker, secret: Mapping[str, str]) -> aws.Aws:
         assert settings.endpoints is not None
@@ -64,7 +64,7 @@ def sagemaker(s3_endpoint: str, **settings: Any) -> SageMakerSimulator:
 
 
 class Objects:
-    """The test's own look at a bucket."""
+    """The test's own access to a bucket."""
 
     def __init__(self, s3_endpoint: str) -> None:
         self.s3 = bucket_client(s3_endpoint)
@@ -88,16 +88,16 @@ class Objects:
 
 
 class Containers:
-    """What stands for the trainer image: reads its job from the channel, leaves report and artifact in S3."""
+    """Simulates the trainer image: reads its job from the channel, and writes report and artifact to S3."""
 
     def __init__(self, objects: Objects) -> None:
         self.objects = objects
         self.fails: Report | None = None
         self.spoil: dict[str, bytes | None] = {}
-        """Files that are other than the manifest says; None for those that are not there."""
+        """Files that differ from the manifest; None for missing ones."""
 
     def __call__(self, request: dict[str, Any]) -> None:
-        """Run to the end."""
+        """Run the container to its end."""
         told = self.told(request)
         if self.fails is not None:
             self.report(request, phase="Failed", failure=self.fails.failure)
@@ -120,12 +120,12 @@ class Containers:
             self.objects.put(final, self.last(request))
 
     def told(self, request: dict[str, Any]) -> dict[str, Any]:
-        """The job that its channel brings."""
+        """The job in its channel."""
         found: dict[str, Any] = json.loads(self.objects.get(channels(request)["job"]))
         return found
 
     def report(self, request: dict[str, Any], **fields: Any) -> None:
-        """What SageMaker copies from /opt/ml/checkpoints."""
+        """Write a report as SageMaker copies it from /opt/ml/checkpoints."""
         told = self.told(request)
         head = {name: told[name] for name in ("namespace", "name", "uid", "attempt")}
         report = Report.model_validate(head | fields)
@@ -136,7 +136,7 @@ class Containers:
 
 
 def progress(step: int) -> dict[str, Any]:
-    """Fields of a report after so many of 30 steps."""
+    """Fields of a report after `step` of 30 steps."""
     points = [{"step": n, "value": 1.0 - n / 50} for n in range(1, step + 1)]
     return {"progress": {"step": step, "totalSteps": 30, "percent": step * 100 // 30}, "loss": {"train": points}}
 
@@ -147,7 +147,7 @@ def channels(request: dict[str, Any]) -> dict[str, str]:
 
 
 class SageMakerCluster(CloudCluster):
-    """With a connection to a simulated SageMaker."""
+    """A cluster with a connection to a simulated SageMaker."""
 
     brought = ("train", "validation", "test")
 
@@ -177,7 +177,7 @@ class SageMakerCluster(CloudCluster):
         self.kube.put(CONNECTIONS, {"metadata": {"name": "aws"}, "spec": spec})
 
     def allow_code(self) -> None:
-        """Of one's own, by the connection's admin."""
+        """Allow custom code in the connection."""
         found = self.kube.objects[CONNECTIONS, "", "aws"]
         self.kube.put(CONNECTIONS, found | {"spec": found["spec"] | {"fineTuning": {"allowCode": True}}})
 
@@ -190,7 +190,7 @@ class SageMakerCluster(CloudCluster):
 
     @property
     def request(self) -> dict[str, Any]:
-        """What the newest training job was asked for."""
+        """The request of the newest training job."""
         found: dict[str, Any] = next(reversed(self.provider.training.found.values())).request
         return found
 
@@ -201,7 +201,7 @@ def _api(spec: LLMConnectionSpec, secret: Mapping[str, str]) -> SageMakerApi:
 
 
 async def with_training_job(provider: SageMakerSimulator, url: str, **fields: Any) -> SageMakerCluster:
-    """A cluster whose data are checked and whose training job is made."""
+    """A cluster with checked data and a training job."""
     settings = fields.pop("connection", {})
     cluster = SageMakerCluster(provider, url, **settings)
     cluster.add_cloud_job(**fields)
@@ -212,7 +212,7 @@ async def with_training_job(provider: SageMakerSimulator, url: str, **fields: An
 
 
 def serve_on(cluster: SageMakerCluster, **serving: Any) -> None:
-    """What somebody writes into the model's template."""
+    """Set the model's deployment template."""
     spec = {"deployment": {"template": {"sageMaker": serving}}}
     if (FINE_TUNED_MODELS, "team-a", "sentiment") in cluster.kube.objects:
         cluster.kube.change(FINE_TUNED_MODELS, "sentiment", spec=spec)
@@ -230,7 +230,7 @@ def provider(s3_endpoint: str) -> SageMakerSimulator:
 
 @pytest.fixture
 async def begin(provider: SageMakerSimulator, start: Any) -> Callable[..., Any]:
-    """Makes the clusters of a test."""
+    """A factory of clusters for a test."""
     url = start(provider)
 
     async def begun(**fields: Any) -> SageMakerCluster:

@@ -33,5 +33,5 @@ async def test_a_trainer_that_begins_has_its_say_before_a_job_of_which_nothing_w
     cluster.delays.clear()
     cluster.kube.change(PODS, "sentiment-1-1-x", status=status)
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     assert (cluster.queue, cluster.delays) == (([], {JOB: 15}) if waits else ([JOB], {}))

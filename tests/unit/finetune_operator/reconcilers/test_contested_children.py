@@ -56,7 +56,7 @@ async def test_a_variable_that_somebody_adds_stays_and_is_told_of_once(monkeypat
     cluster.kube.change(DEPLOYMENTS, "sentiment")
     await cluster.settle()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     assert [told for told in cluster.told if told[2] in {"Altered", "PutRight"}] == [(*PUT_RIGHT[:2], "Altered")]
     assert "containers[0].env" in cluster.notes[-1]

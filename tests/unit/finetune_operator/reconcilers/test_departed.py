@@ -125,9 +125,9 @@ async def test_what_a_listing_lacks_and_was_being_deleted_is_ended_as_well(at: A
     cluster = at_work
     cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     del cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]  # no watch tells
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await go_on(cluster, 600)
     assert set(at.states(cluster.provider)) <= {at.stopped, "Stopping"}
 
@@ -135,7 +135,7 @@ async def test_what_a_listing_lacks_and_was_being_deleted_is_ended_as_well(at: A
 async def test_what_a_listing_lacks_and_nobody_has_deleted_is_left_alone(at: At, at_work: CloudCluster) -> None:
     cluster, states = at_work, at.states(at_work.provider)
     del cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]  # etcd is older than it
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     assert at.states(cluster.provider) == states
     assert not told(cluster)

@@ -139,7 +139,7 @@ async def test_an_operator_that_restarts_asks_whose_account_it_is_before_it_begi
     for one in (other, provider.beside[OTHER_KEY]):
         one.fault("models.list", outcome="cut", times=2)  # the connection's own check
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     await go_on(cluster, 300)
     assert why_not_begun(cluster, reason)

@@ -143,7 +143,7 @@ async def test_a_crash_between_any_two_writes_gives_no_job_a_second_version(serv
         await cluster.settle()
     except Transient:
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
         await cluster.settle()
     assert sorted(versions(cluster)) == NAMES
     assert sorted(versions(cluster).values()) == [1, 2, 3, 4, 5]

@@ -79,7 +79,7 @@ async def test_a_namespace_goes_with_all_that_it_has_at_the_provider(
         provider.advance(7200)
         await cluster.accounts.close()
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
     await cluster.settle()
     for _ in range(30):
         await cluster.pass_time(120)

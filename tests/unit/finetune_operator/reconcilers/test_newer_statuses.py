@@ -91,7 +91,7 @@ async def test_what_a_newer_release_wrote_is_kept_through_the_life_of_a_model_on
         cluster.roll_out()
         await cluster.settle()
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
         await cluster.settle()
         assert [one["version"] for one in cluster.status(MODEL)["versions"]] == list(range(1, number + 1))
         assert cluster.status(DEPLOYMENT).get("servedVersion") == number, cluster.status(DEPLOYMENT)

@@ -9,9 +9,9 @@ import pytest
 from finetune_api.names import ATTEMPT_LABEL
 from finetune_operator.decide.connection import NO_NAMESPACE
 from finetune_operator.desired import names
-from finetune_operator.handlers.observer import AT_ONCE, Observer
+from finetune_operator.handlers.observer import YIELD_EVERY, Observer
 from finetune_operator.reconcilers.affected import affected
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.reconcilers.observed import make_store
 from finetune_operator.runtime.errors import Transient, WentBack
 from finetune_operator.runtime.kube import (
@@ -72,21 +72,9 @@ JOBS_OF_A = {("FineTuneJob", "team-a", "one"), ("FineTuneJob", "team-a", LONG_NA
     [
         (FINE_TUNE_JOBS, obj("one"), {("FineTuneJob", "team-a", "one")}),
         (NAMESPACES, {"metadata": {"name": "team-a"}}, JOBS_OF_A | {("LLMConnection", "", "unused")}),
-        (
-            CONNECTIONS,
-            {"metadata": {"name": "local"}},
-            JOBS_OF_A | {("LLMConnection", "", "local"), ("ModelDeployment", "team-a", "m")},
-        ),
-        (
-            CONNECTIONS,
-            {"metadata": {"name": "azure"}},
-            {("LLMConnection", "", "azure"), ("ModelDeployment", "team-a", "side")},
-        ),
-        (
-            CONNECTIONS,
-            {"metadata": {"name": "bedrock"}},
-            {("LLMConnection", "", "bedrock"), ("ModelDeployment", "team-a", "far")},
-        ),
+        (CONNECTIONS, obj("local", ""), JOBS_OF_A | {LOCAL, ("ModelDeployment", "team-a", "m")}),
+        (CONNECTIONS, obj("azure", ""), {("LLMConnection", "", "azure"), ("ModelDeployment", "team-a", "side")}),
+        (CONNECTIONS, obj("bedrock", ""), {("LLMConnection", "", "bedrock"), ("ModelDeployment", "team-a", "far")}),
         (FINE_TUNED_MODELS, obj("m"), {("FineTunedModel", "team-a", "m"), ("ModelDeployment", "team-a", "m")}),
         (
             MODEL_DEPLOYMENTS,
@@ -126,7 +114,7 @@ async def test_an_older_state_wakes_nobody_and_is_not_kept() -> None:
     cluster = await with_running_job()
     old = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
     stale = {**old, "metadata": {**old["metadata"], "resourceVersion": "1"}, "status": {}}
-    cluster.observer.seen(FINE_TUNE_JOBS, "MODIFIED", stale)
+    cluster.observer.handle_event(FINE_TUNE_JOBS, "MODIFIED", stale)
     assert cluster.queue == []
     present = cluster.store.get(FINE_TUNE_JOBS, "sentiment-1", "team-a")
     assert present is not None
@@ -180,7 +168,7 @@ async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> 
     cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")
     cluster.kube.drop(PODS, "sentiment-1-1-x")
     cluster.kube.events.clear()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     assert cluster.store.addresses(FINE_TUNE_JOBS) == []
     assert cluster.store.addresses(PODS) == []
@@ -188,10 +176,10 @@ async def test_a_deletion_that_a_watch_missed_is_found_by_the_next_listing() -> 
 
 async def test_a_deletion_that_no_watch_told_is_found_when_kopf_has_listed_again() -> None:
     cluster = await with_running_job()
-    listing = cluster.observer.listing(PODS, None)
+    listing = cluster.observer.start_listing(PODS, None)
     cluster.kube.drop(PODS, "sentiment-1-1-x")
     cluster.kube.events.clear()
-    cluster.observer.listed(PODS, None, listing)
+    cluster.observer.end_listing(PODS, None, listing)
     assert cluster.store.addresses(PODS) == []
     assert cluster.queue == [Key("FineTuneJob", "team-a", "sentiment-1")]
 
@@ -200,13 +188,13 @@ async def test_nothing_is_looked_at_before_every_kind_was_listed_and_then_everyt
     cluster = await with_running_job()
     known, queue = make_store(), list[Key]()
     observer = Observer(cluster.kube, known, lambda key, *_: queue.append(key))  # type: ignore[arg-type]
-    beginning = asyncio.create_task(observer.begun())
-    listings = {place: observer.listing(*place) for place in observer.places()}
+    beginning = asyncio.create_task(observer.wait_until_synced())
+    listings = {place: observer.start_listing(*place) for place in observer.places()}
     for (resource, namespace), listing in listings.items():
         assert (queue, beginning.done()) == ([], False)
         for found in await cluster.kube.list(resource):
-            observer.seen(resource, None, found)
-        observer.listed(resource, namespace, listing)
+            observer.handle_event(resource, None, found)
+        observer.end_listing(resource, namespace, listing)
     await beginning
     assert {key.kind for key in queue} == {"FineTuneJob", "LLMConnection"}
     assert known.addresses(PODS) == cluster.store.addresses(PODS) != []
@@ -223,10 +211,10 @@ async def of_two_namespaces(cluster: Cluster) -> tuple[Observer, Store, list[Key
 
 
 async def take_in(observer: Observer, cluster: Cluster, resource: Resource, namespace: str | None) -> None:
-    listing = observer.listing(resource, namespace)
+    listing = observer.start_listing(resource, namespace)
     for found in await cluster.kube.list(resource, namespace):
-        observer.seen(resource, None, found)
-    observer.listed(resource, namespace, listing)
+        observer.handle_event(resource, None, found)
+    observer.end_listing(resource, namespace, listing)
 
 
 def unwatched() -> set[str]:
@@ -245,7 +233,7 @@ async def test_nothing_is_done_in_a_namespace_that_may_not_be_watched_until_all_
     for place in places:
         assert queue == [], "its pods are not known yet"
         await take_in(observer, cluster, *place)
-        observer.seen(NAMESPACES, "MODIFIED", cluster.kube.objects[NAMESPACES, "", "team-a"])
+        observer.handle_event(NAMESPACES, "MODIFIED", cluster.kube.objects[NAMESPACES, "", "team-a"])
     assert not observer.is_shut("team-a")
     assert "team-a" not in unwatched()
     assert JOB in queue
@@ -263,7 +251,7 @@ async def test_a_namespace_that_may_not_be_watched_from_the_beginning_keeps_nobo
         if place[1] != "gone":
             await take_in(observer, cluster, *place)
     async with asyncio.timeout(5):
-        await observer.begun()
+        await observer.wait_until_synced()
     assert JOB in queue
 
 
@@ -276,11 +264,11 @@ async def test_a_listing_does_not_forget_what_was_made_while_it_was_read() -> No
         if resource is FINE_TUNE_JOBS:
             cluster.add_job("made-meanwhile")
             for event in cluster.kube.take_events():
-                cluster.observer.seen(*event)
+                cluster.observer.handle_event(*event)
         return found
 
     cluster.kube.list = slow_listing  # type: ignore[method-assign]
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     assert cluster.store.get(FINE_TUNE_JOBS, "made-meanwhile", "team-a") is not None
 
 
@@ -296,14 +284,14 @@ async def turns_during(work: Awaitable[None]) -> int:
 
 async def test_other_work_gets_its_turn_while_a_listing_is_taken_in() -> None:
     cluster = Cluster()
-    for number in range(20 * AT_ONCE):
+    for number in range(20 * YIELD_EVERY):
         cluster.add_job(f"job-{number}")
-    assert await turns_during(cluster.observer.list_all()) >= 20
+    assert await turns_during(cluster.observer.resync()) >= 20
 
 
 async def test_a_resync_looks_at_every_object_of_ours() -> None:
     cluster = await with_running_job()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     assert cluster.lanes == {JOB: Lane.SWEEP, LOCAL: Lane.SWEEP}
 
 
@@ -346,7 +334,7 @@ async def test_only_the_namespaces_that_are_looked_after_are_listed() -> None:
     cluster.add_job()
     cluster.kube.put(FINE_TUNE_JOBS, {"metadata": {"name": "x", "namespace": "team-b"}, "spec": {}})
     cluster.observer._namespaces = ("team-b",)
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     assert cluster.store.addresses(FINE_TUNE_JOBS) == [("team-b", "x")]
 
 
@@ -375,7 +363,7 @@ async def test_only_what_a_decision_rests_on_wakes_a_job(
     await cluster.settle()
     cluster.kube.change(resource, name, status=status)
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     assert (cluster.queue == [JOB]) is woken
 
 
@@ -391,7 +379,7 @@ async def test_a_new_pod_of_which_nobody_has_heard_wakes_nobody(status: dict[str
     cluster = await with_job()
     cluster.run_pod(phase="Pending")
     ((resource, kind, pod),) = cluster.kube.take_events()
-    cluster.observer.seen(resource, kind, {**pod, "status": status})
+    cluster.observer.handle_event(resource, kind, {**pod, "status": status})
     assert (cluster.queue == [JOB]) is woken
     assert cluster.store.get(PODS, "sentiment-1-1-x", "team-a")
 
@@ -408,7 +396,7 @@ async def test_a_new_pod_of_an_attempt_that_is_not_under_way_wakes_its_job_at_on
     cluster.run_pod(phase="Pending")
     ((resource, kind, pod),) = cluster.kube.take_events()
     late = {**pod["metadata"], "labels": {**pod["metadata"]["labels"], ATTEMPT_LABEL: str(of)}}
-    cluster.observer.seen(resource, kind, {**pod, "metadata": late, "status": {"phase": "Pending"}})
+    cluster.observer.handle_event(resource, kind, {**pod, "metadata": late, "status": {"phase": "Pending"}})
     assert (cluster.queue == [JOB]) is woken
 
 
@@ -422,7 +410,7 @@ async def test_the_end_of_a_batch_job_is_no_news_of_a_job_that_is_complete_and_a
     for status, woken in ((complete, []), ({}, [JOB])):
         cluster.kube.put(JOBS, {**late, "spec": {}, "status": status})
         for event in cluster.kube.take_events():
-            cluster.observer.seen(*event)
+            cluster.observer.handle_event(*event)
         assert cluster.queue == woken
 
 
@@ -432,10 +420,10 @@ async def test_a_jobs_own_write_does_not_make_it_be_looked_at_again() -> None:
     await cluster.settle()
     cluster.kube.change(PODS, "sentiment-1-1-x", status={"phase": "Running"})
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     await cluster.reconcile(cluster.queue.pop())
     (echo,) = cluster.kube.take_events()
-    cluster.observer.seen(*echo)
+    cluster.observer.handle_event(*echo)
     assert (echo[0], cluster.queue) == (FINE_TUNE_JOBS, [])
 
 
@@ -443,7 +431,7 @@ async def test_half_a_listing_has_everything_looked_at_too() -> None:
     cluster = await with_running_job()
     cluster.kube.refusals["list", "finetunejobs"] = Transient(503, "Unavailable", "no")
     with pytest.raises(Transient):
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
     assert JOB in cluster.queue
 
 
@@ -452,7 +440,7 @@ async def test_a_listing_of_a_server_that_was_put_back_ends_all() -> None:
     job = cluster.kube.objects[FINE_TUNE_JOBS, "team-a", "sentiment-1"]
     job["metadata"]["resourceVersion"] = "1"
     with pytest.raises(WentBack, match="finetunejobs team-a/sentiment-1 is older than it was"):
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
 
 
 def stuck() -> dict[tuple[str, ...], float]:
@@ -487,7 +475,7 @@ def saying(kind: str, reason: str, *more: str, status: str = "True") -> dict[str
 )
 def test_metrics_count_the_jobs_that_do_not_get_on_by_their_reason(status: dict[str, Any], reason: str | None) -> None:
     store = known()
-    show(store)
+    register_object_metrics(store)
     store.put(FINE_TUNE_JOBS, obj("one", status=status))
     assert stuck() == ({("FineTuneJob", "team-a", reason): 1} if reason else {})
     store.put(FINE_TUNE_JOBS, obj("one", status=saying("Reconciling", "Running")))
@@ -496,7 +484,7 @@ def test_metrics_count_the_jobs_that_do_not_get_on_by_their_reason(status: dict[
 
 def test_metrics_count_whatever_else_is_stalled() -> None:
     store = known()
-    show(store)
+    register_object_metrics(store)
     store.put(CONNECTIONS, {"metadata": {"name": "cloud"}, "status": saying("Stalled", "CredentialsInvalid")})
     store.put(FINE_TUNED_MODELS, obj("m", status=saying("Stalled", "VersionNotFound")))
     for name in ("m", "side"):

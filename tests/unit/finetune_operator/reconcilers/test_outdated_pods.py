@@ -102,7 +102,7 @@ async def upgrade_the_chart(cluster: CloudCluster, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(fake_cluster, "SETTINGS", settings)
     await cluster.accounts.close()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
 
 
 def image_of(cluster: CloudCluster, name: str) -> str:

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
 from finetune_operator.runtime.queue import Key
@@ -237,7 +237,7 @@ async def test_what_two_objects_have_attached_is_told_by_both_and_deleted_with_t
     assert (cluster.status(PROD)["phase"], cluster.status(twin)["phase"]) == ("Ready", "Ready")
     said = cluster.condition("Ready", twin)["message"]
     assert said == "version 1 answers; ModelDeployment prod has it too, and it is billed once"
-    show(cluster.store)
+    register_object_metrics(cluster.store)
     assert priced("prod", "twin") == {"prod": 1.7, "twin": 0.0}
     await delete(cluster)
     assert (provider.count(GONE), hosts(provider)) == (0, ["by-hand"])
@@ -265,7 +265,7 @@ async def test_what_another_object_has_made_is_told_to_go_when_that_one_goes_on(
         "another version or is deleted: remove spec.attach to have one made for this object"
     )
     assert cluster.status(PROD)["cost"]["perHour"] == "1.70", "what it costs, whoever pays"
-    show(cluster.store)
+    register_object_metrics(cluster.store)
     assert priced("prod", "maker") == {"prod": 0.0, "maker": 1.7}, "sums have it once"
     cluster.kube.mark_deleted(MODEL_DEPLOYMENTS, "maker")
     await cluster.settle()

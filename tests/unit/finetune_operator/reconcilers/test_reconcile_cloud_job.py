@@ -93,7 +93,7 @@ async def test_an_operator_that_is_new_at_every_step_makes_one_job(provider, beg
     async def restart() -> None:
         await cluster.aclose()
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
         await cluster.settle()
         await cluster.poll()
 

@@ -60,7 +60,7 @@ async def test_a_job_that_somebody_forces_away_while_it_is_tidied_is_gone_and_no
     cluster = await begin(with_submitted_job)
     cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     cluster.kube.drop(FINE_TUNE_JOBS, "sentiment-1")  # no watch has told of it yet
     assert await cluster.reconcile(JOB) is None
     assert provider.count("fine_tuning.jobs.cancel") == 1

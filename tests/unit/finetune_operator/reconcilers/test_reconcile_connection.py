@@ -33,7 +33,7 @@ async def check_an_hour_later(cluster: CloudCluster) -> None:
     await cluster.reconcile(OPENAI)
     assert cluster.kube.objects[CONNECTIONS, "", "openai"]["status"]["lastChecked"] > before
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
 
 
 async def test_a_check_that_finds_what_was_known_has_no_job_looked_at(cluster: CloudCluster) -> None:
@@ -268,7 +268,7 @@ async def test_a_connection_that_cannot_be_used_is_told_by_one_event_and_again_w
     [
         (
             {"podTemplate": {"imagePullSecrets": [{"name": "My Secret"}]}},
-            "podTemplate.imagePullSecrets[0].name: names of objects are in small letters: write a-z",
+            "podTemplate.imagePullSecrets[0].name: names of objects are in lower case: write a-z",
         ),
         ({"trainerImage": "ghcr.io/<org>/trainer:1"}, "trainerImage: write what the placeholder stands for"),
         ({"artifacts": {"uri": "s3://My_Bucket/x"}}, "artifacts.uri: write pvc://CLAIM, s3://BUCKET, gs://BUCKET or"),

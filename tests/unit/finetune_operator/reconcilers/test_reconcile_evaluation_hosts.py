@@ -10,7 +10,7 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.job.remote import SETTLE
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
@@ -69,7 +69,7 @@ def finalizers(cluster: AzureMeasured) -> list[str]:
 
 def is_shown(cluster: AzureMeasured) -> float | None:
     """What the metric says of the job, behind the alert on deployments that are not deleted."""
-    show(cluster.store)
+    register_object_metrics(cluster.store)
     labels = {"kind": "FineTuneJob", "object_namespace": "team-a", "object": "sentiment-1"}
     return REGISTRY.get_sample_value("finetune_deployment_unreleased", labels)
 
@@ -349,7 +349,7 @@ async def test_a_pod_that_nobody_places_ends_what_is_billed(provider, begin):
         await cluster.pass_time(3600)
     assert cluster.status()["phase"] == "Succeeded"
     evaluated = cluster.condition("Evaluated")
-    assert (evaluated["reason"], "has stood for 24 hours" in evaluated["message"]) == ("DeploymentFailed", True)
+    assert (evaluated["reason"], "has existed for 24 hours" in evaluated["message"]) == ("DeploymentFailed", True)
     await alone(cluster, provider)
 
 

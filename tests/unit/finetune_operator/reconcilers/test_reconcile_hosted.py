@@ -8,7 +8,7 @@ from azure.core.credentials import AccessToken
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
@@ -117,7 +117,7 @@ async def test_nothing_is_made_for_an_object_that_was_forced_away_a_moment_ago(c
     block = {"azureOpenAI": {"sku": "Standard", "capacity": 7}}
     cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", spec=cluster.kube.objects[ADDRESS]["spec"] | block)
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     cluster.kube.drop(MODEL_DEPLOYMENTS, "sentiment")  # somebody took the finalizer off; no watch has told yet
     await cluster.reconcile(DEPLOYMENT)
     assert provider.count(PUT) == 1
@@ -282,7 +282,7 @@ async def test_an_object_without_credentials_can_be_let_go(cluster, provider):
     told = cluster.condition("Stalled", DEPLOYMENT)["message"]
     assert told.startswith(f"{name} cannot be deleted, and may be billed: ")
     assert ABANDON_ANNOTATION in told
-    show(cluster.store)
+    register_object_metrics(cluster.store)
     labels = {"kind": "ModelDeployment", "object_namespace": "team-a", "object": "sentiment"}
     assert REGISTRY.get_sample_value("finetune_deployment_unreleased", labels) == 1
     found = cluster.kube.objects[ADDRESS]

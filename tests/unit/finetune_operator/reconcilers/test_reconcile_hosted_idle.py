@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.names import WAKE_ANNOTATION
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.azure import AzureSimulator
@@ -87,7 +87,7 @@ async def test_it_stays_asleep_over_a_new_operator_and_wakes_by_the_annotation(c
     assert hosts(provider) == []
     await cluster.aclose()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     await go_on(cluster, HOUR, 600)
     assert provider.count(PUT) == 1
@@ -117,7 +117,7 @@ async def test_what_cannot_be_known_is_not_taken_for_idle(cluster, provider):
     assert (condition["status"], condition["reason"]) == ("Unknown", "UsageUnknown")
     assert "Monitoring Reader" in condition["message"]
     assert (cluster.status(DEPLOYMENT)["phase"], len(hosts(provider))) == ("Ready", 1)
-    show(cluster.store)
+    register_object_metrics(cluster.store)
     assert (cluster.told.count(UNTOLD), told_by_metric("billed_while_idle")) == (0, 0)
     await go_on(cluster, 20 * HOUR, 1800)
     assert (cluster.told.count(UNTOLD), told_by_metric("billed_while_idle")) == (1, 1)
@@ -143,7 +143,7 @@ async def test_one_that_is_billed_and_not_asked_for_a_day_is_warned_about_once_a
     assert "1.70 USD an hour" in condition["message"]
     assert cluster.status(DEPLOYMENT)["phase"] == "Ready"
     assert cluster.told.count(WARNED) == 1
-    show(cluster.store)
+    register_object_metrics(cluster.store)
     assert told_by_metric("billed_while_idle") == 1
     assert told_by_metric("cost_per_hour", currency="USD") == 1.7
     await go_on(cluster, 25 * HOUR, 1800)

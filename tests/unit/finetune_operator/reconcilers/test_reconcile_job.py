@@ -49,7 +49,7 @@ async def test_nothing_is_written_when_nothing_has_changed() -> None:
     cluster.kube.requests.clear()
     for _ in range(3):
         await cluster.reconcile(JOB)
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     cluster.kube.requests.clear()
     await cluster.settle()
     assert cluster.kube.requests == []
@@ -60,7 +60,7 @@ async def test_a_whole_life_with_an_operator_that_is_new_at_every_step() -> None
 
     async def restart() -> None:
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
         await cluster.settle()
 
     await restart()
@@ -83,7 +83,7 @@ async def test_a_version_is_registered_once_though_the_operator_ends_before_it_s
     assert len(cluster.status(MODEL)["versions"]) == 1
     cluster.kube.refusals.clear()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     assert cluster.status()["modelVersion"] == 1
     assert [v["version"] for v in cluster.status(MODEL)["versions"]] == [1]
@@ -298,11 +298,11 @@ async def test_a_failed_job_seen_before_its_pods_end_is_not_judged_yet() -> None
     pods = [event for event in events if event[0] is PODS]
     for event in events:
         if event[0] is JOBS:
-            cluster.observer.seen(*event)
+            cluster.observer.handle_event(*event)
     await cluster.settle()
     assert cluster.status()["phase"] == "Validating"
     for event in pods:
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     await cluster.settle()
     assert cluster.condition("Reconciling")["reason"] == "Retrying"
 

@@ -3,7 +3,7 @@
 from typing import Any
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
-from finetune_operator.reconcilers.object_metrics import show
+from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, SECRETS, Resource
 from finetune_operator.runtime.metrics import REGISTRY
 from tests.simulators.conftest import start
@@ -17,7 +17,7 @@ DELETE_FILE, DELETE_MODEL = "files.delete", "models.delete"
 
 def is_shown(cluster: CloudCluster, kind: str, name: str) -> float | None:
     """What the metric says, behind the alert."""
-    show(cluster.store)
+    register_object_metrics(cluster.store)
     labels = {"kind": kind, "object_namespace": "team-a", "object": name}
     return REGISTRY.get_sample_value("finetune_leftovers", labels)
 

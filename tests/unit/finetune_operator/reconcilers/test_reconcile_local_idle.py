@@ -67,7 +67,7 @@ async def serving(
     cluster = await with_version(deployment={"template": {"idle": idle}})
     cluster.metrics = metrics_of(cluster, servers, ahead)
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     run(cluster, "a", "127.0.0.1", ahead)
     cluster.roll_out()
     await cluster.settle()
@@ -176,7 +176,7 @@ async def test_an_operator_that_is_new_all_the_time_comes_to_the_same(servers):
     servers["127.0.0.1"].asked(cluster.now)
     for _ in range(6):
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
         await cluster.settle()
         await go_on(cluster, 120)
     assert replicas(cluster) == 0
@@ -223,7 +223,7 @@ async def test_without_idle_no_pod_is_asked(servers):
     cluster = await with_version()
     cluster.metrics = metrics_of(cluster, servers)
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     servers["127.0.0.1"].status = 500
     run(cluster, "a", "127.0.0.1")
     cluster.roll_out()

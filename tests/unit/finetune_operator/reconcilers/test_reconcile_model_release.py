@@ -111,7 +111,7 @@ async def test_an_operator_that_is_killed_at_every_step_comes_to_the_same_end() 
         cluster.kube.killed_in = killed_in
         try:
             cluster.restart()
-            await cluster.observer.list_all()
+            await cluster.observer.resync()
             await cluster.wait(10)
         except Killed:
             continue
@@ -119,7 +119,7 @@ async def test_an_operator_that_is_killed_at_every_step_comes_to_the_same_end() 
     cluster.kube.killed_in = None
     for _ in range(4):
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
         await cluster.wait(10)
         for job in prunes(cluster):
             end(cluster, job)

@@ -318,7 +318,7 @@ async def test_a_server_outlives_the_record_of_its_job() -> None:
     before = cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["spec"]
     cluster.kube.objects = {key: obj for key, obj in cluster.kube.objects.items() if key[2] != "sentiment-1"}
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     assert cluster.kube.objects[DEPLOYMENTS, "team-a", "sentiment"]["spec"] == before
 

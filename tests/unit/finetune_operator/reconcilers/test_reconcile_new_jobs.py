@@ -24,7 +24,7 @@ async def among_new_jobs() -> Cluster:
         cluster.kube.change(FINE_TUNE_JOBS, f"other-{number}", status=initial_status(FineTuneJobStatus))
     cluster.add_job()
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     cluster.queue.clear()  # it is their number that counts
     cluster.kube.requests.clear()
     return cluster
@@ -98,7 +98,7 @@ async def test_once_the_others_are_spoken_of_a_job_that_has_begun_is_too() -> No
     for number in range(OTHERS):
         cluster.kube.change(FINE_TUNE_JOBS, f"other-{number}", status={"observedGeneration": 1, "phase": "Running"})
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     await cluster.reconcile(JOB)
     assert cluster.status()["phase"] == "Queued"
 
@@ -108,7 +108,7 @@ async def test_where_the_definition_says_nothing_of_new_jobs_each_is_spoken_of_a
     for number in range(OTHERS):
         cluster.kube.change(FINE_TUNE_JOBS, f"other-{number}", status={})
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     await cluster.reconcile(JOB)
     assert cluster.status()["phase"] == "Queued", "tools take a job without a status for one that is done"
 

@@ -109,7 +109,7 @@ async def test_an_operator_that_was_killed_after_the_apply_finds_its_set_again()
     cluster = await with_job(**NODES)
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={})
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     assert cluster.status()["provider"]["attempt"] == 1
     assert [key for key in cluster.kube.objects if key[0] is JOB_SETS] == [(JOB_SETS, "team-a", "sentiment-1-1")]

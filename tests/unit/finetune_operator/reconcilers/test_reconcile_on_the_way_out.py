@@ -36,7 +36,7 @@ async def test_a_job_that_is_deleted_and_kept_does_not_go_on_running_in_its_stat
     cluster = await with_running_job()
     await delete(cluster, FINE_TUNE_JOBS, "sentiment-1", FOREIGN)
     assert cluster.condition("Ready")["message"] == (
-        f"it is being deleted: its pod is told to end, and then the finalizers {FOREIGN} are to go"
+        f"it is being deleted: its pod is being stopped, and then the finalizers {FOREIGN} are to go"
     )
     cluster.kube.drop(PODS, "sentiment-1-1-x")
     await cluster.settle()

@@ -84,7 +84,7 @@ async def test_an_operator_that_restarts_with_the_wrong_key_forgets_nothing(begi
     cluster = await begin()
     cluster.set_key(OTHER_KEY)
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     cluster.kube.mark_deleted(FINE_TUNE_JOBS, "sentiment-1")
     await cluster.settle()
     await cluster.wait(61)
@@ -123,7 +123,7 @@ async def test_a_gateway_whose_answers_name_now_one_account_and_now_another_stal
     cluster = await begin(projects_in_turn=seen)
     for _ in range(4):
         cluster.restart()
-        await cluster.observer.list_all()
+        await cluster.observer.resync()
         await cluster.pass_time(20)
         assert cluster.condition("Stalled")["status"] == "False", cluster.condition("Stalled")
     await cluster.pass_time(3600)
@@ -137,7 +137,7 @@ async def test_an_account_that_every_answer_names_is_another_one(begin):
     cluster = await begin()
     cluster.provider.set(projects_in_turn=("proj-other",))
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.pass_time(3600)
     before = cluster.provider.count("fine_tuning.jobs.list")
     for _ in range(3):
@@ -150,7 +150,7 @@ async def test_whose_account_it_is_need_not_be_known(begin):
     """Neither a refusal nor silence of that one question holds anything up; it is asked again a minute later."""
     cluster = await begin()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     cluster.provider.fault("fine_tuning.jobs.list", status=403, code="missing_scope")
     await cluster.pass_time(20)
     assert cluster.status()["phase"] in {"Queued", "Running"}

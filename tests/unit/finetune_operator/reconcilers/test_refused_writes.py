@@ -396,7 +396,7 @@ async def test_definitions_of_an_older_release_are_told_of_without_the_whole_obj
 
     cluster.announce = announce  # type: ignore[method-assign]
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     cluster.run_pod()
     cluster.reports.accept(cluster.report("Running"))
     with pytest.raises(Invalid):
@@ -444,7 +444,7 @@ async def test_a_servers_object_whose_labels_and_owner_were_taken_off_is_put_rig
     bare = {"name": "sentiment", "namespace": "team-a", "managedFields": before["metadata"]["managedFields"]}
     cluster.kube.change(resource, "sentiment", metadata=bare)
     cluster.kube.events.clear()  # its label is what the watch goes by: for that it is gone
-    cluster.observer.seen(resource, "DELETED", before)
+    cluster.observer.handle_event(resource, "DELETED", before)
     await cluster.settle()
     after = cluster.kube.objects[resource, "team-a", "sentiment"]["metadata"]
     assert (after["labels"], after["ownerReferences"]) == (
@@ -468,7 +468,7 @@ async def test_a_connections_secret_that_may_not_be_read_is_told_by_all_who_need
     refuse(cluster, "get", "secrets", Forbidden(403, "Forbidden", "secrets is forbidden"))
     await cluster.accounts.close()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.kube.delete(FINE_TUNED_MODELS, "sentiment", "team-a")
     await cluster.wait(7200)
     await cluster.poll()

@@ -57,7 +57,7 @@ async def test_a_job_that_is_gone_or_has_ended_takes_no_reports_any_more() -> No
     who, told = identity(cluster), cluster.report("Running")
     cluster.kube.change(FINE_TUNE_JOBS, "sentiment-1", status={"completionTime": "2026-11-21T12:00:00Z"})
     for event in cluster.kube.take_events():
-        cluster.observer.seen(*event)
+        cluster.observer.handle_event(*event)
     for why in ("the job has ended", "the job does not exist"):
         refusal = cluster.reports.authorise(who, told)
         assert (refusal, isinstance(refusal, Outlived)) == (why, True)
@@ -94,10 +94,10 @@ async def test_reports_of_ended_jobs_are_not_kept() -> None:
 async def test_of_a_job_that_ends_without_a_report_nothing_is_remembered() -> None:
     cluster = await with_running_job()
     job = ("team-a", "sentiment-1", cluster.report("Running").uid)
-    asked = cluster.reports.heard_at(*job)
+    asked = cluster.reports.last_heard_at(*job)
     cluster.end_pod(65)
     await cluster.wait(60)
-    assert cluster.reports.heard_at(*job) == cluster.now > asked
+    assert cluster.reports.last_heard_at(*job) == cluster.now > asked
 
 
 async def test_reports_of_jobs_that_were_deleted_are_not_kept_and_those_of_the_next_of_that_name_are() -> None:

@@ -62,7 +62,7 @@ async def restore(cluster: Cluster, statuses: Collection[Resource] = ALL, **labe
             cluster.kube.put(resource, body)
     await cluster.accounts.close()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
 
 
@@ -128,7 +128,7 @@ async def put_back(cluster: CloudCluster, before: dict[Any, Any]) -> None:
     cluster.kube.objects.clear()
     cluster.kube.objects.update(before)
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     await go_on(cluster, 7200, step=120)
 

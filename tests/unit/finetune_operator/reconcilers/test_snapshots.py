@@ -48,7 +48,7 @@ async def go_back(cluster: CloudCluster, snapshot: dict[Any, Any]) -> None:
     await cluster.accounts.close()
     cluster.delays.clear()
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
 
 

@@ -59,7 +59,7 @@ async def pair(at: At, at_work: CloudCluster) -> Any:
     """With a job at work at the provider."""
     second = at.cluster(at_work.provider, at_work.url)
     made = Pair(at_work, second)
-    await second.observer.list_all()
+    await second.observer.resync()
     await made.settle()
     for one in made.both:
         await made.poll(one)

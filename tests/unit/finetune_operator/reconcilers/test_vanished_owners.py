@@ -18,7 +18,7 @@ OWNED = [
 
 async def restart(cluster: Cluster) -> None:
     cluster.restart()
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     cluster.told.clear()
 

@@ -27,7 +27,7 @@ async def taken_over(release: str, world: str) -> Cluster:
         resource, metadata = RESOURCES[obj["apiVersion"], obj["kind"]], obj["metadata"]
         cluster.kube.objects[resource, metadata.get("namespace", ""), metadata["name"]] = obj
         cluster.kube.revision = max(cluster.kube.revision, int(metadata["resourceVersion"]))
-    await cluster.observer.list_all()
+    await cluster.observer.resync()
     await cluster.settle()
     return cluster
 

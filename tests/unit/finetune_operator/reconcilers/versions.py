@@ -7,7 +7,7 @@ from tests.unit.finetune_operator.reconcilers.fake_cluster import Cluster, with_
 
 
 async def with_version(**model_spec: Any) -> Cluster:
-    """A cluster whose first job has made version 1."""
+    """A cluster whose first job has created version 1."""
     cluster = await with_running_job()
     cluster.kube.put(FINE_TUNED_MODELS, {"metadata": {"name": "sentiment", "namespace": "team-a"}, "spec": model_spec})
     cluster.end_pod(0, cluster.result())

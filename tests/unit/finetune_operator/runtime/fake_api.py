@@ -1,4 +1,4 @@
-"""A small HTTP server that answers as a test tells it, in the shapes of the Kubernetes API."""
+"""A small HTTP server with planned answers, in the Kubernetes API's format."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -24,7 +24,7 @@ class Seen:
 
 @dataclass
 class Api:
-    """Answers in the order they were planned; the last one stays."""
+    """Gives the planned answers in order; the last one is repeated."""
 
     url: str = ""
     seen: list[Seen] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""A report server on a port of its own, and what sends to it."""
+"""A report server on its own port, and its clients."""
 
 import asyncio
 import ssl
@@ -10,7 +10,7 @@ import orjson
 from finetune_api.names import REPORT_PATH
 from finetune_operator.runtime.kube import TokenIdentity
 from finetune_operator.runtime.report_server.route import Outlived
-from finetune_operator.runtime.report_server.server import ReportServer, Takers
+from finetune_operator.runtime.report_server.server import ReportServer, RequestHandlers
 from finetune_operator.runtime.settings import Settings
 from tests.unit.finetune_operator.runtime.tls import certificates
 
@@ -23,7 +23,7 @@ def token(name="pod"):
 
 
 class World:
-    """One report server and what was asked of its callbacks."""
+    """One report server and the calls of its callbacks."""
 
     def __init__(self):
         self.leads = True
@@ -61,11 +61,11 @@ class World:
 
 @asynccontextmanager
 async def serving(world, path, options, **handlers):
-    """`world` beside a report server that asks it; it gets a session, and the URL of `path`."""
+    """Run a report server with `world` as its callbacks; `world` gets a session and the URL of `path`."""
     shown = await certificates()
     made = ReportServer(
         Settings(**{"report_port": 0, "report_bind": "127.0.0.1"} | options), shown.context,
-        Takers(authorise=world.authorise, **handlers), review=world.review, is_leader=lambda: world.leads,
+        RequestHandlers(authorise=world.authorise, **handlers), review=world.review, is_leader=lambda: world.leads,
     )  # fmt: skip
     await made.start()
     world.port = made.port

@@ -21,7 +21,7 @@ class World:
         self.asked = 0
 
     def write(self, place: str = JOBS, seconds: float = 30.0, error: Exception | None = None) -> None:
-        with self.silences.asking(place):
+        with self.silences.attempt(place):
             self.asked += 1
             self.now += seconds
             if error is not None:
@@ -53,7 +53,7 @@ def test_after_a_silence_others_are_told_of_it_at_once_and_one_asks_after_a_whil
 def test_while_one_asks_nobody_else_waits_beside_it(world: World) -> None:
     world.is_silent()
     world.now += PAUSE_SECONDS
-    with world.silences.asking(JOBS):
+    with world.silences.attempt(JOBS):
         world.now += 20
         assert world.is_silent()
     world.write()

@@ -45,16 +45,17 @@ def test_what_was_found_as_it_was_written_has_no_rival() -> None:
 def test_what_another_tells_counts_for_a_while_for_one_who_cannot_see_it() -> None:
     rivalry = Rivalry()
     contests, theirs = rivalry.contests, {"phase": "theirs"}
-    assert contests.left_to("uid", {"phase": "ours"}) == contests.left_to("unknown", theirs) == 0
-    assert contests.left_to("uid", theirs) == FRESH_SECONDS
+    assert contests.seconds_left_to_another("uid", {"phase": "ours"}) == 0
+    assert contests.seconds_left_to_another("unknown", theirs) == 0
+    assert contests.seconds_left_to_another("uid", theirs) == FRESH_SECONDS
     rivalry.now += FRESH_SECONDS - 1
-    assert contests.left_to("uid", theirs) == 1
-    assert contests.left_to("uid", {"phase": "news"}) == FRESH_SECONDS
+    assert contests.seconds_left_to_another("uid", theirs) == 1
+    assert contests.seconds_left_to_another("uid", {"phase": "news"}) == FRESH_SECONDS
     rivalry.now += FRESH_SECONDS
-    assert contests.left_to("uid", {"phase": "news"}) == 0
+    assert contests.seconds_left_to_another("uid", {"phase": "news"}) == 0
     contests.wrote("uid", {"phase": "ours"})
-    assert contests.left_to("uid", {"phase": "news"}) == FRESH_SECONDS, "it was put right"
-    contests.agree("uid", theirs)
-    assert not contests.is_of_another("uid", theirs)
-    contests.agree("unknown", theirs)
-    assert not contests.is_of_another("unknown", {"phase": "ours"}), "never written from here"
+    assert contests.seconds_left_to_another("uid", {"phase": "news"}) == FRESH_SECONDS, "it was put right"
+    contests.accept("uid", theirs)
+    assert not contests.written_by_another("uid", theirs)
+    contests.accept("unknown", theirs)
+    assert not contests.written_by_another("unknown", {"phase": "ours"}), "never written from here"

@@ -10,7 +10,7 @@ import pytest
 
 from finetune_operator.runtime import server_clock
 from finetune_operator.runtime.kube import JOBS
-from finetune_operator.runtime.server_clock import GRAIN, TOLERANCE, ServerClock
+from finetune_operator.runtime.server_clock import RESOLUTION, TOLERANCE, ServerClock
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 
@@ -28,7 +28,7 @@ class World:
         self.true += timedelta(seconds=seconds_there)
         date = format_datetime(self.true.replace(microsecond=0), usegmt=True)
         self.true += timedelta(seconds=seconds_back)
-        self.clock.saw(date, sent)
+        self.clock.observe(date, sent)
 
     @property
     def error(self) -> timedelta:
@@ -39,7 +39,7 @@ class World:
 def test_one_answer_puts_it_right(wrong: float) -> None:
     world = World(timedelta(seconds=wrong))
     world.ask()
-    assert world.error <= GRAIN + timedelta(seconds=0.1)
+    assert world.error <= RESOLUTION + timedelta(seconds=0.1)
 
 
 def test_a_clock_that_is_right_is_left_alone() -> None:
@@ -62,7 +62,7 @@ def test_a_clock_that_somebody_sets_is_followed() -> None:
     world.wrong = timedelta(hours=-3)
     world.true += timedelta(seconds=2)
     world.ask()
-    assert world.error <= GRAIN + TOLERANCE
+    assert world.error <= RESOLUTION + TOLERANCE
 
 
 class Own(datetime):
@@ -91,7 +91,7 @@ NO_ZONE = f"{NOON:%a, %d %b %Y %H:%M:%S} -0000"
 @pytest.mark.parametrize("date", [None, "", "yesterday", "Sat, 99 Nov 2026 12:00:00 GMT", NO_ZONE])
 def test_what_is_no_date_says_nothing(date: str | None) -> None:
     clock = ServerClock(lambda: NOON)
-    clock.saw(date, NOON)
+    clock.observe(date, NOON)
     assert clock.now() == NOON
 
 
@@ -100,7 +100,7 @@ def test_a_date_without_a_zone_is_utc_wherever_this_machine_is(monkeypatch: pyte
         there.setenv("TZ", "Asia/Tokyo")
         time.tzset()
         clock = ServerClock(lambda: NOON)
-        clock.saw(NO_ZONE, NOON)
+        clock.observe(NO_ZONE, NOON)
     time.tzset()
     assert clock.now() == NOON
 

@@ -160,11 +160,11 @@ def test_a_removed_object_may_come_again_with_any_version() -> None:
 
 def test_a_watch_has_news_only_where_something_that_is_kept_has_changed() -> None:
     known = store()
-    assert known.hear(PODS, pod("x", 1, app="one")), "nobody has told of it"
-    assert not known.hear(PODS, pod("x", 1, app="one")), "told again"
-    assert not known.hear(PODS, pod("x", 2, app="one")), "nothing but its version has changed"
-    assert known.hear(PODS, pod("x", 3, app="two"))
-    assert not known.hear(PODS, pod("x", 2, app="three")), "late"
+    assert known.put_event(PODS, pod("x", 1, app="one")), "nobody has told of it"
+    assert not known.put_event(PODS, pod("x", 1, app="one")), "told again"
+    assert not known.put_event(PODS, pod("x", 2, app="one")), "nothing but its version has changed"
+    assert known.put_event(PODS, pod("x", 3, app="two"))
+    assert not known.put_event(PODS, pod("x", 2, app="three")), "late"
     found = known.get(PODS, "x", "a")
     assert found is not None
     assert found["metadata"]["resourceVersion"] == "3"
@@ -173,17 +173,17 @@ def test_a_watch_has_news_only_where_something_that_is_kept_has_changed() -> Non
 def test_what_was_read_on_the_way_is_still_news_when_the_watch_tells_it() -> None:
     known = store()
     known.put(PODS, pod("x", 1, app="one"))
-    assert known.hear(PODS, pod("x", 1, app="one")), "others whom it concerns have not been told"
+    assert known.put_event(PODS, pod("x", 1, app="one")), "others whom it concerns have not been told"
 
 
 def test_what_everybody_knows_is_no_news_when_the_watch_tells_it() -> None:
     known = store()
-    known.put(PODS, pod("x", 1, app="one"), told=True)
-    assert not known.hear(PODS, pod("x", 1, app="one"))
+    known.put(PODS, pod("x", 1, app="one"), notified=True)
+    assert not known.put_event(PODS, pod("x", 1, app="one"))
     assert known.listing(PODS).end()
-    known.put(PODS, pod("y", 2, app="one"), told=True)
-    assert not known.hear(PODS, pod("y", 2, app="one"))
-    assert known.hear(PODS, pod("x", 3, app="one")), "it was gone, and is another one"
+    known.put(PODS, pod("y", 2, app="one"), notified=True)
+    assert not known.put_event(PODS, pod("y", 2, app="one"))
+    assert known.put_event(PODS, pod("x", 3, app="one")), "it was gone, and is another one"
 
 
 def test_versions_are_known_without_reading_and_survive_where_they_are_no_numbers() -> None:

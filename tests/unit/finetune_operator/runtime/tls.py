@@ -1,4 +1,4 @@
-"""What a report server shows in tests: certificates of its own authority, for localhost."""
+"""The report server's certificates in tests: for localhost, from their own authority."""
 
 from datetime import UTC, datetime
 
@@ -14,7 +14,7 @@ class _Fixed:
 
 
 async def certificates() -> Certificates:
-    """Loaded ones."""
+    """Loaded certificates."""
     found = Certificates(_Fixed())
     await found.load()
     return found

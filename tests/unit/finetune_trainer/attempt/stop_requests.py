@@ -1,4 +1,4 @@
-"""How a run is asked to stop, and what it then says."""
+"""Requests a run to stop, and reads what it then reports."""
 
 import signal
 

@@ -12,7 +12,7 @@ from finetune_trainer.attempt.fence import Fence
 from finetune_trainer.attempt.interruption import Interruption
 from finetune_trainer.attempt.metrics import Metrics
 from finetune_trainer.attempt.report import Reporter
-from finetune_trainer.output import artifact
+from finetune_trainer.output import artifact, loss_plot
 from finetune_trainer.train import execute
 from finetune_trainer.training import checkpoint, own_code
 from tests.unit.finetune_trainer.jobs import make_job
@@ -50,7 +50,7 @@ def test_it_adds_no_step_to_its_successors_record(older):
 
 
 FREEZES = {
-    "before the artifact": (artifact, "loss_svg"),
+    "before the artifact": (loss_plot, "draw"),
     "in the middle of the artifact": (artifact, "save_tokenizer"),
     "in the middle of a checkpoint": (checkpoint, "save_file"),
     "before a step's line": (Metrics, "add"),
@@ -99,7 +99,7 @@ time.sleep(600)
 
 
 def test_code_of_the_users_is_ended_when_it_was_passed(tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr(own_code, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(own_code, "CHECK_SECONDS", 0.1)
     (tmp_path / "train.py").write_text(ENDLESS.format(pid=str(tmp_path / "pid")))
     code = {"configMapRef": {"name": "recipe", "key": "train.py"}}
     job = make_job(tmp_path, tiny_model, code=code).model_copy(update={"code": str(tmp_path / "train.py")})

@@ -132,7 +132,7 @@ def test_the_first_report_says_validating_and_the_last_one_arrives(operator, tmp
 
 
 def test_a_run_that_has_nothing_to_say_and_moves_data_is_heard(operator, tmp_path, monkeypatch):
-    monkeypatch.setattr(report, "LOOK_SECONDS", 0.05)
+    monkeypatch.setattr(report, "CHECK_SECONDS", 0.05)
     server = operator()
     reporter = reporter_for(tmp_path, server)
 
@@ -147,7 +147,7 @@ def test_a_run_that_has_nothing_to_say_and_moves_data_is_heard(operator, tmp_pat
 
 def test_a_run_that_hangs_is_not_heard(operator, tmp_path, monkeypatch):
     looks = []
-    monkeypatch.setattr(report, "LOOK_SECONDS", 0.02)
+    monkeypatch.setattr(report, "CHECK_SECONDS", 0.02)
     monkeypatch.setattr(report, "_bytes_moved", lambda: looks.append(1) or report.LEAST_BYTES * len(looks) // 2)
     server = operator()
     reporter = reporter_for(tmp_path, server)

@@ -158,13 +158,13 @@ def test_a_run_in_mlflow_has_every_step_and_a_link_in_status(server, tiny_model,
 
 def test_a_run_in_mlflow_ends_as_its_attempt_does(server, tiny_model, tmp_path):
     asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
-    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(asked, at_step(4, Interruption.request))[0] == ExitCode.INTERRUPTED
     assert server.runs["run0"]["status"] == "KILLED"
     with broken("_evaluate"):
         code, report = run(asked.model_copy(update={"attempt": 2}))
     assert (code, server.runs["run0"]["status"]) == (ExitCode.ARTIFACT_FAILED, "FAILED")
     assert (report.phase, report.trackers[0].problem) == ("Failed", None)
-    with broken("_written"):
+    with broken("_write_artifact"):
         assert run(asked.model_copy(update={"attempt": 3}))[0] == ExitCode.ARTIFACT_FAILED
     assert server.runs["run0"]["status"] == "FAILED"
     assert run(asked.model_copy(update={"attempt": 4}))[0] == ExitCode.OK
@@ -173,7 +173,7 @@ def test_a_run_in_mlflow_ends_as_its_attempt_does(server, tiny_model, tmp_path):
 
 def killed(asked, server):
     """An attempt that is killed in its training: nobody ends its run."""
-    assert run(asked, at_step(4, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(asked, at_step(4, Interruption.request))[0] == ExitCode.INTERRUPTED
     server.runs["run0"]["status"] = "RUNNING"
     return asked.model_copy(update={"attempt": asked.attempt + 1})
 
@@ -264,7 +264,7 @@ def broken(part: str):
 
 def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_model, tmp_path):
     asked = job(tmp_path, tiny_model, mlflow=mlflow_at(server.address))
-    assert run(asked, at_step(5, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(asked, at_step(5, Interruption.request))[0] == ExitCode.INTERRUPTED
     shutil.rmtree(checkpoints_in(checkpoints_of(asked))[-1])  # a kill leaves none of the last step
     code, report = run(asked.model_copy(update={"attempt": 2}))
     assert (code, report.trackers[0].problem, list(server.runs)) == (ExitCode.OK, None, ["run0"])
@@ -322,7 +322,7 @@ def test_tensorboard_has_every_step_once_in_the_artifact(tiny_model, tmp_path, m
     same_second = SimpleNamespace(time=lambda: 1_700_000_000.0)  # which is all that names of its files have
     monkeypatch.setattr("tensorboardX.event_file_writer.time", same_second)
     asked = job(tmp_path, tiny_model, tensorBoard={})
-    assert run(asked, at_step(step, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(asked, at_step(step, Interruption.request))[0] == ExitCode.INTERRUPTED
     code, report = run(asked.model_copy(update={"attempt": 2}))
     assert code == ExitCode.OK
     assert [(one.name, one.url, one.problem) for one in report.trackers] == [("tensorBoard", "tensorboard", None)]

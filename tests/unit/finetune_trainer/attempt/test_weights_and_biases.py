@@ -72,7 +72,7 @@ def test_a_run_has_every_step_and_a_link_and_nothing_of_the_data(server, tiny_mo
 
 
 def test_a_job_that_fails_after_its_training_is_no_finished_run(server, tiny_model, tmp_path, monkeypatch):
-    monkeypatch.setattr("finetune_trainer.train._written", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
+    monkeypatch.setattr("finetune_trainer.train._write_artifact", lambda *_: (_ for _ in ()).throw(OSError(28, "full")))
     code, report = run(job(tmp_path, tiny_model, server))
     assert (code, report.trackers[0].problem) == (ExitCode.ARTIFACT_FAILED, None)
     assert server.runs["1234"]["states"] == [1]
@@ -80,7 +80,7 @@ def test_a_job_that_fails_after_its_training_is_no_finished_run(server, tiny_mod
 
 def test_steps_that_a_killed_attempt_has_told_are_not_told_twice(server, tiny_model, tmp_path):
     asked = job(tmp_path, tiny_model, server)
-    assert run(asked, at_step(5, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(asked, at_step(5, Interruption.request))[0] == ExitCode.INTERRUPTED
     shutil.rmtree(checkpoints_in(checkpoints_of(asked))[-1])  # a kill leaves none of the last step
     code, report = run(asked.model_copy(update={"attempt": 2}))
     assert (code, report.trackers[0].problem) == (ExitCode.OK, None)

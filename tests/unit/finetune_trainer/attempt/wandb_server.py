@@ -1,4 +1,4 @@
-"""A server of Weights & Biases as far as a run needs it: GraphQL, the stream of a run's lines, and its files."""
+"""A minimal Weights & Biases server for a run: GraphQL, the stream of a run's lines, and its files."""
 
 import base64
 import gzip
@@ -12,7 +12,7 @@ _BASIC = base64.b64encode(f"api:{KEY}".encode()).decode()
 
 
 class FakeWandB(FakeService):
-    """Who has the key may write. All that comes is in `bodies` too."""
+    """Accepts writes with the key. Everything received is also in `bodies`."""
 
     def __init__(self) -> None:
         super().__init__()

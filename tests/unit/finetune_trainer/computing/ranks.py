@@ -1,4 +1,4 @@
-"""Ranks without torchrun: processes that find each other by the variables that it would set, on this machine's CPU."""
+"""Ranks without torchrun: processes connected by the variables that it would set, on this machine's CPU."""
 
 import faulthandler
 import json
@@ -28,14 +28,14 @@ from tests.unit.finetune_trainer.jobs import make_job, write_rows
 
 
 def context() -> ForkServerContext:
-    """Processes that need not import torch each for itself. They cannot use a GPU, as their parent would."""
+    """A fork server that has imported torch. Its processes cannot use a GPU."""
     if torch.cuda.is_available():
         pytest.skip("ranks of tests share a CPU")
     return forking("tests.unit.finetune_trainer.warm", __name__)
 
 
 def start(size: int, target: Callable[..., None], *arguments: Any) -> list[BaseProcess]:
-    """`target(*arguments)` in each of so many ranks; one rank is a process like any other."""
+    """Run `target(*arguments)` in each of `size` ranks; a single rank runs without a process group."""
     port = free_port()
     processes = [context().Process(target=_rank, args=(rank, size, port, target, arguments)) for rank in range(size)]
     for process in processes:
@@ -44,7 +44,7 @@ def start(size: int, target: Callable[..., None], *arguments: Any) -> list[BaseP
 
 
 def ended(processes: list[BaseProcess], seconds: float = 120) -> list[int | None]:
-    """The exit codes of ranks that have to end; None for one that does not, and stderr shows where it was."""
+    """The exit codes of ranks that must end; None for one that does not, with its stack on stderr."""
     for process in processes:
         process.join(seconds)
     codes = [process.exitcode for process in processes]
@@ -58,7 +58,7 @@ def ended(processes: list[BaseProcess], seconds: float = 120) -> list[int | None
 
 
 def do(job: TrainerJob, messages: str) -> None:
-    """What `finetune-trainer train` does in one rank, with data that may be files of this machine."""
+    """Run `finetune-trainer train` in one rank, with data that may be local files."""
     os.environ["FINETUNE_RANKS"] = messages
     reporter, interruption = Reporter(job, termination_path=launch.message_path()), Interruption()
     sys.exit(
@@ -67,16 +67,16 @@ def do(job: TrainerJob, messages: str) -> None:
 
 
 def do_sharing(job: TrainerJob, messages: str) -> None:
-    """The same where no rank has room for the whole model."""
+    """As `do`, as if no rank had memory for the whole model."""
     here = memory_fit.room_here()
     memory_fit.room_here = lambda: replace(here, available=1)
-    # What is whole for the moment is more than half of a tiny model: the estimate would have none of it.
+    # The parts gathered at a time are more than half of a tiny model, so the estimate would refuse this.
     memory_fit.sharded = lambda need, size: replace(need, setup=replace(need.setup, shards=size))
     do(job, messages)
 
 
 def job_of(folder: Path, cache: Path, **spec: object) -> TrainerJob:
-    """Epochs of ten steps, the last one short; what is random in them is dropout."""
+    """A job with epochs of ten steps, the last one short, with dropout as the only randomness."""
     job = make_job(folder, cache, **{"lora": {"dropout": 0.1}, **spec})
     write_rows(folder / "train.jsonl", 75, seed=0)
     return job.model_copy(update={"report": None})
@@ -96,7 +96,7 @@ def wait_for_step(job: TrainerJob, step: int, processes: list[BaseProcess]) -> N
 
 
 def started(job: TrainerJob, size: int, work: Callable[[TrainerJob, str], None] | None = None) -> list[BaseProcess]:
-    """The job's ranks under way; what they do is `do` unless it is said."""
+    """Start the job's ranks, which run `work`, by default `do`."""
     messages = Path(job.output).parent / "messages"
     messages.mkdir(exist_ok=True)
     return start(size, work or do, job, str(messages))
@@ -113,10 +113,10 @@ def learnt(job: TrainerJob) -> list[dict[str, float]]:
 
 def _rank(rank: int, size: int, port: int, target: Callable[..., None], arguments: tuple[Any, ...]) -> None:
     faulthandler.enable()
-    torch.set_num_threads(1)  # the fork server has imported it, with as many as there are processors
+    torch.set_num_threads(1)  # the fork server imported it with one thread per processor
     os.environ |= {"OMP_NUM_THREADS": "1", "RANK": str(rank)}
     if size > 1:
         os.environ |= {"WORLD_SIZE": str(size), "LOCAL_RANK": str(rank)}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-        os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # else that of the host's name, wherever that leads
+        os.environ["GLOO_SOCKET_IFNAME"] = "lo"  # otherwise the interface of the host name's address
     target(*arguments)

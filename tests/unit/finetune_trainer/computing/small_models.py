@@ -1,4 +1,4 @@
-"""Small models and rows of every architecture that is packed."""
+"""Small models and rows of every architecture that supports packing."""
 
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
@@ -24,7 +24,7 @@ def make_model(kind, **changes):
     model = AutoModelForCausalLM.from_config(config)
     with torch.no_grad():
         for value in model.parameters():
-            value.mul_(4)  # small random weights attend to all tokens alike, and hide much
+            value.mul_(4)  # small random weights attend to all tokens equally, which hides errors
     return model
 
 

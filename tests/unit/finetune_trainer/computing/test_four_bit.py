@@ -10,7 +10,7 @@ ADAPTERS = """
 import sys
 from pathlib import Path
 from finetune_trainer.computing import four_bit
-four_bit.leave_out(Path(sys.argv[1]))
+four_bit.block_import(Path(sys.argv[1]))
 import torch
 from peft import LoraConfig, get_peft_model
 get_peft_model(torch.nn.Sequential(torch.nn.Linear(4, 4)), LoraConfig(target_modules=["0"]))
@@ -20,7 +20,7 @@ LEFT_OUT = """
 import sys
 from pathlib import Path
 from finetune_trainer.computing import four_bit
-four_bit.leave_out(Path(sys.argv[1]))
+four_bit.block_import(Path(sys.argv[1]))
 print("bitsandbytes" in sys.modules)
 """
 

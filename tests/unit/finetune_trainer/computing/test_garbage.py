@@ -14,7 +14,7 @@ import pytest
 
 from finetune_trainer.computing import garbage
 before = gc.get_threshold()
-garbage.import_for_good("numpy", "email.parser")
+garbage.import_and_freeze("numpy", "email.parser")
 
 class Model:
     def __init__(self):
@@ -37,5 +37,5 @@ def test_an_image_that_lacks_a_library_says_so_and_collects_as_before(monkeypatc
     monkeypatch.undo()  # conftest.py keeps it from happening in this process
     before = garbage.gc.get_threshold()
     with pytest.raises(ModuleNotFoundError, match="no_such_library"):
-        garbage.import_for_good("no_such_library")
+        garbage.import_and_freeze("no_such_library")
     assert garbage.gc.get_threshold() == before

@@ -18,13 +18,13 @@ def test_gaps_between_blocks_go_back():
     kept = blocks[::2]
     del blocks
     before = resident()
-    heap.give_back()
+    heap.trim()
     assert before - resident() > 30 * 2**20
     assert len(kept) == 1000
 
 
 def test_without_such_a_function_nothing_happens(monkeypatch):
     asked = []
-    monkeypatch.setattr(heap, "_trim", lambda: asked.append("the C library"))  # and gives None, as it has none
-    heap.give_back()
+    monkeypatch.setattr(heap, "_malloc_trim", lambda: asked.append("the C library"))  # and gives None, as it has none
+    heap.trim()
     assert asked == ["the C library"]

@@ -135,7 +135,7 @@ def test_a_rank_that_finds_no_store_was_interrupted_and_has_not_crashed(monkeypa
     environment = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("finetune_trainer.computing.ranks._FINDING", timedelta(milliseconds=10))
+    monkeypatch.setattr("finetune_trainer.computing.ranks._CONNECT_TIMEOUT", timedelta(milliseconds=10))
     with pytest.raises(TrainerError) as refused:
         join()
     assert refused.value.reason is Reason.INTERRUPTED

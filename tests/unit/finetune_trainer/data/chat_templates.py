@@ -1,4 +1,4 @@
-"""Chat templates as models come with them."""
+"""Chat templates of published models."""
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -55,7 +55,7 @@ NO_SYSTEM = (
 
 
 def byte_level(template: str | None, **special: str) -> PreTrainedTokenizerFast:
-    """A tokenizer as GPT-2, SmolLM2 and Qwen have it; pad is eos."""
+    """A tokenizer like those of GPT-2, SmolLM2 and Qwen; pad is eos."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
@@ -70,7 +70,7 @@ def byte_level(template: str | None, **special: str) -> PreTrainedTokenizerFast:
 
 
 def sentence_piece(template: str | None) -> PreTrainedTokenizerFast:
-    """A tokenizer as Llama 2 and Mistral have it: it puts <s> before any text by itself."""
+    """A tokenizer like those of Llama 2 and Mistral, which add <s> before any text."""
     inner = Tokenizer(models.BPE(unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     inner.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
     inner.decoder = decoders.Sequence(

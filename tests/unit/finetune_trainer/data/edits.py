@@ -27,7 +27,7 @@ EDITS = st.lists(EDIT, max_size=4)
 
 
 def edited(data: bytes, edits: list[tuple[float, float, bytes]]) -> bytes:
-    """The data with pieces of it replaced: where, how much of it, and by what."""
+    """The data with parts replaced; each edit has a position, a length and the new bytes."""
     for place, length, put in edits:
         start = int(place * len(data))
         data = data[:start] + put + data[start + int(length * len(data)) :]

@@ -62,6 +62,6 @@ PARQUET = as_parquet(ROWS)
 
 
 def to_row(record: Record, columns: Columns) -> Row | Unusable:
-    """What the check makes of a record by itself."""
+    """The check's result for a single record."""
     (row,) = to_rows([record], Layouts(columns))
     return row

@@ -24,10 +24,12 @@ def test_pieces_are_the_row_and_marks_are_its_labels(chat):
     for encoded, audited in zip(encode(ROWS, chat, 512), audit(ROWS, chat, 512, 9), strict=True):
         whole = chat.backend.decode(encoded.input_ids.tolist(), skip_special_tokens=False)
         assert "".join(piece.text for piece in audited.pieces) == whole
-        marked = [token for token, label in zip(encoded.input_ids, encoded.labels, strict=True) if label != IGNORED]
+        markup_column = [
+            token for token, label in zip(encoded.input_ids, encoded.labels, strict=True) if label != IGNORED
+        ]
         learnt = "".join(piece.text for piece in audited.pieces if piece.carries_loss)
-        assert learnt == chat.backend.decode(marked, skip_special_tokens=False)
-        assert audited.loss_tokens == len(marked)
+        assert learnt == chat.backend.decode(markup_column, skip_special_tokens=False)
+        assert audited.loss_tokens == len(markup_column)
 
 
 def test_every_answer_of_a_conversation_is_marked_with_its_end(chat):

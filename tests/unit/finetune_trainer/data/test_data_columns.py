@@ -443,4 +443,4 @@ def test_what_is_said_of_a_row_is_as_long_as_a_verdict_may_hold():
     ],
 )
 def test_columns_that_are_called_as_we_call_them_are_meant_where_the_job_maps_others(asked, seen, meant):
-    assert column_names.meant(Columns(**asked), seen) == meant
+    assert column_names.probable_columns(Columns(**asked), seen) == meant

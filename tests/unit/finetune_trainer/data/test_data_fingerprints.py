@@ -160,7 +160,7 @@ def test_rows_of_a_later_split_that_are_only_written_otherwise(learnt, measured,
                 for place, text in zip(places, texts, strict=True):
                     fingerprints.add(split, row(text, Position.unpacked(place)))
         fingerprints.compare()
-        found = fingerprints.alike()
+        found = fingerprints.nearly_shared()
     assert [one[:3] for one in found] == [(0, 2, rows)] * bool(rows)
     assert all(measured[one.first.line - 1] not in learnt for one in found)
 
@@ -177,7 +177,7 @@ def test_rows_of_another_form_are_not_alike_however_they_are_written(one, other)
     with Fingerprints(2, folded=True) as fingerprints:
         fingerprints.add(0, one)
         fingerprints.add(1, Row(line(1), other))
-        assert fingerprints.alike() == []
+        assert fingerprints.nearly_shared() == []
 
 
 def test_most_rows_of_one_key_are_looked_at_in_bounded_memory_and_then_nothing_is_said(monkeypatch):
@@ -186,7 +186,7 @@ def test_most_rows_of_one_key_are_looked_at_in_bounded_memory_and_then_nothing_i
         for number, text in enumerate(["A", "A ", "a"], 1):
             fingerprints.add(0, row(text, line(number)))
         fingerprints.add(1, row("a", line(1)))
-        assert fingerprints.alike() == []
+        assert fingerprints.nearly_shared() == []
 
 
 def test_however_many_rows_and_splits_few_files_are_open(monkeypatch):
@@ -197,7 +197,7 @@ def test_however_many_rows_and_splits_few_files_are_open(monkeypatch):
             for number in range(200):
                 fingerprints.add(split, row(str(number), line(number)))
         fingerprints.compare()
-        fingerprints.alike()
+        fingerprints.nearly_shared()
         fingerprints.contradictions()
         assert len(list(Path("/proc/self/fd").iterdir())) <= before + 3 * 5
 

@@ -4,11 +4,11 @@ import time
 
 import pytest
 
-from finetune_trainer.data.fixes.chat_markup import marked
+from finetune_trainer.data.fixes.chat_markup import markup_column
 
 
 @pytest.mark.parametrize("piece", ["# Q:", "[INST]", "#", "# ", "\nUser:", "<|im_start|>"])
 def test_a_text_of_marks_alone_is_looked_at_in_no_time(piece):
     begun = time.process_time()
-    assert marked({"text": piece * (100_000 // len(piece))}) is None
+    assert markup_column({"text": piece * (100_000 // len(piece))}) is None
     assert time.process_time() - begun < 2, "it takes a minute where each mark is a place to begin again"

@@ -1,4 +1,4 @@
-"""Services that the tests of evaluation start and that end with them."""
+"""Services of the evaluation tests, which are stopped after each."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""OpenAI-compatible services that answer as a test wants."""
+"""OpenAI-compatible services with answers defined by a test."""
 
 import json
 import threading
@@ -36,7 +36,7 @@ class Service:
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.handle_error = lambda *_: None  # a client that has gone
+        self.server.handle_error = lambda *_: None  # for example, a client that disconnected
         threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True).start()
 
     def endpoint(self, **fields):

@@ -151,7 +151,7 @@ def test_rows_in_portions_are_the_same_rows_and_many_of_them_take_no_more_memory
         parts.add(of(tuned[start : start + 700]), of(base[start : start + 700]))
     assert parts.compared("exactMatch") == whole.compared("exactMatch")
     assert parts.means() == {"exact_match": round(float(base.mean()), 6)}
-    assert max(len(one.cells) for one in (*parts.own.values(), *parts.behind.values())) <= 4097
+    assert max(len(one.cells) for one in (*parts.own.values(), *parts.lead.values())) <= 4097
 
 
 @pytest.mark.parametrize(

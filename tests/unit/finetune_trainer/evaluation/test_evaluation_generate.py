@@ -8,7 +8,7 @@ import pytest
 from finetune_trainer.data import ChatTokenizer
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.evaluation import generate
-from finetune_trainer.evaluation.generate import generated, minds_padding
+from finetune_trainer.evaluation.generate import depends_on_padding, generated
 from finetune_trainer.models import base_model
 from finetune_trainer.models.generation import end_of_answer, plain_generation
 from tests.unit.finetune_trainer.computing.small_models import make_model
@@ -129,7 +129,7 @@ def test_a_model_that_passes_over_the_mask_of_padding_is_asked_by_prompts_of_one
     for value in model.parameters():
         if value.dim() > 1:
             torch.nn.init.normal_(value, std=0.25)
-    assert (minds_padding(causal[0]), minds_padding(model)) == (False, True)
+    assert (depends_on_padding(causal[0]), depends_on_padding(model)) == (False, True)
     prompts = [[5 + place] * length for place, length in enumerate((3, 9, 3, 5, 9, 3))]
     asked = model, GenerationConfig(eos_token_id=1, pad_token_id=0)
     alone, _ = ask(asked, prompts, max_new_tokens=4, token_budget=1)

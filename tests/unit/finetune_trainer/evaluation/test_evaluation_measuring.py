@@ -66,9 +66,9 @@ class Bench:
         reporter = Reporter(self.job, listener=self.reports.append, interval=0.0)
         return Measuring(
             self.tuned,
-            asked=self.asked,
+            material=self.asked,
             test=self.store,
-            learnt="hash",
+            trained_on="hash",
             reporter=reporter,
             interruption=interruption or Interruption(),
         ).measure()
@@ -157,7 +157,7 @@ def test_no_answer_is_longer_than_the_positions_of_an_encoder_decoder(tmp_path):
     positions = said.format(128, "the 128 tokens that the base model has positions for")
     assert next(left_out(room, [5000, 100], 8, model.chat, Hyperparameters())) == positions
     asked_for = left_out(
-        model.room(5000, 8, learnt=32), [5000, 32], 8, model.chat, Hyperparameters(max_sequence_length=32)
+        model.room(5000, 8, trained=32), [5000, 32], 8, model.chat, Hyperparameters(max_sequence_length=32)
     )
     assert next(asked_for) == said.format(32, "maxSequenceLength 32")
     generation = model.generation

@@ -18,7 +18,7 @@ def test_its_data_are_not_looked_for_and_the_verdict_says_so(job: str, capsys: p
     files = (EXAMPLES / f"jobs/{job}.yaml", EXAMPLES / f"connections/{ADOPTED[job]}.yaml")
     assert main(["check", "-f", *map(str, files)]) == ExitCode.OK
     said = capsys.readouterr().err
-    assert "its data were not looked at: spec.adopt names a job that has them" in said
+    assert "its data were not read: spec.adopt names a job that has them" in said
     assert "gets" not in said, "nothing is sent anywhere"
 
 

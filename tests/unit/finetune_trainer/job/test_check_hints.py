@@ -126,7 +126,7 @@ def test_what_is_no_duration_is_made_none(refused, written):
         ),
         (JOB.replace("modelRef:", "model:"), "spec.model: no such field; did you mean modelRef?"),
         (JOB.replace("baseModel:", "model:"), "spec.model: no such field; did you mean baseModel?"),
-        (f"{JOB}  provider: openAI\n", "spec.provider: no such field; where a job is trained says its connection"),
+        (f"{JOB}  provider: openAI\n", "spec.provider: no such field; the connection that connectionRef names"),
         (f"{JOB}  hyperparameters: {{steps: 10}}\n", "steps: no such field; did you mean epochs?"),
         (f"{JOB}  preference: dpo\n", "spec.preference: write {} for its defaults, or fields below it"),
         (f"{JOB}  hyperparameters: {{learningRate: 1/10000}}\n", ": write the number itself, nothing is calculated"),
@@ -134,7 +134,7 @@ def test_what_is_no_duration_is_made_none(refused, written):
         (f"{JOB}  hyperparameters: {{learningRate: 1e\u22124}}\n", "only looks like one of a number"),
         (f"{JOB}  hyperparameters: {{schedule: none}}\n", "did you mean Constant?"),
         (f"{JOB}  hyperparameters: {{schedule: linear_with_warmup}}\n", "did you mean Linear?"),
-        (f"{JOB}  trust_remote_code: true\n", "is the connection's huggingFace.trustRemoteCode"),
+        (f"{JOB}  trust_remote_code: true\n", "the connection's huggingFace.trustRemoteCode says"),
         (f"{JOB}  peftConfig: {{r: 8}}\n", "spec.peftConfig: no such field; did you mean lora?"),
         (JOB.replace("{train:", "{name: squad, train:"), "a file of a hub's dataset is uri: hf://datasets/OWNER"),
         (f"{JOB}  method: full-finetuning\n", "did you mean Full?"),
@@ -190,7 +190,7 @@ def test_what_is_no_duration_is_made_none(refused, written):
             f"{DEPLOYMENT}  huggingFace: {{resources: {{limits: {{gpu: 1}}}}}}\n",
             "with a domain, such as nvidia.com/gpu: 1",
         ),
-        (f"{JOB}  lora: {{targetModules: all}}\n", "spec.lora.targetModules: write all-linear in small letters"),
+        (f"{JOB}  lora: {{targetModules: all}}\n", "spec.lora.targetModules: write all-linear in lower case"),
         (f"{DEPLOYMENT}  openAI: {{}}\n", "spec.openAI: no such field; a model at OpenAI needs no deployment"),
         (f"{DEPLOYMENT}  ingress: {{host: a}}\n", "a Service of the object's name is made, and no Ingress"),
         (f"{MODEL}  rollback: 1\n", "activeVersion of a FineTunedModel, version of a ModelDeployment"),
@@ -236,9 +236,9 @@ def test_the_one_value_that_a_field_may_have_is_told_once(refused):
         ("max_steps: 100", "spec.hyperparameters.epochs (it counts passes over the data, of which one has rows / "),
         ("hyperparameters: {warmup_steps: 10}", "did you mean warmupRatio? (it is a fraction of all steps, such as"),
         ("learningRateWarmupSteps: 10", "spec.hyperparameters.warmupRatio (it is a fraction of all steps"),
-        ("load_in_4bit: true", "did you mean method? (QLoRA has a base model of 4 bits)"),
-        ("load_in_8bit: true", "did you mean method? (QLoRA has a base model of 4 bits, and none has 8)"),
-        ("fp16: true", "spec.hyperparameters.precision (there is BFloat16, and no float16)"),
+        ("load_in_4bit: true", "did you mean method? (QLoRA loads the base model in 4 bits)"),
+        ("load_in_8bit: true", "did you mean method? (QLoRA loads the base model in 4 bits; 8 bits are not supported)"),
+        ("fp16: true", "spec.hyperparameters.precision (BFloat16 is supported, float16 is not)"),
     ],
 )
 def test_where_our_field_means_something_else_than_the_name_elsewhere_that_is_told(refused, written, heed):
@@ -251,7 +251,7 @@ def test_where_our_field_means_something_else_than_the_name_elsewhere_that_is_to
     [
         ("method: dora", "that is LoRA with lora: {useDoRA: true}"),
         ("method: rsLoRA", "that is LoRA with lora: {useRSLoRA: true}"),
-        ("method: GRPO", "learning from rewards is not there"),
+        ("method: GRPO", "learning from rewards is not supported"),
         ("method: adalora", "that way of tuning is not there"),
         ("method: CONTINUED_PRE_TRAINING", "a job learns answers to prompts"),
         ("hyperparameters: {precision: fp16}", "there is no float16: BFloat16 takes as much memory"),
@@ -293,7 +293,7 @@ def test_a_value_alone_is_answered_with_all_that_is_around_it(refused, tmp_path)
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"{JOB}---\nhello\n", "m.yaml line 10: no object stands there, but text alone"),
+        (f"{JOB}---\nhello\n", "m.yaml line 10: there is no object, only text"),
         ("kind: List\nitems:\n- {kind: List, items: []}\n", "m.yaml line 1: a List contains a List, which kubectl"),
     ],
 )

@@ -174,8 +174,8 @@ def test_a_date_is_text(write):
         (("baseModel:", "base_model:"), "spec.base_model: no such field; did you mean baseModel?"),
         (("file:///data", "https://[::1/data"), "spec.dataset.train.uri: the uri cannot be read"),
         (("file:///data", "hf://owner/name"), "spec.dataset.train.uri: write hf://datasets/OWNER/NAME/PATH"),
-        (("file:///data", "PVC://data"), "spec.dataset.train.uri: the scheme has small letters: write pvc://"),
-        (("file:///data", "configMap://data"), "spec.dataset.train.uri: the scheme has small letters: write configmap"),
+        (("file:///data", "PVC://data"), "spec.dataset.train.uri: the scheme is in lower case: write pvc://"),
+        (("file:///data", "configMap://data"), "spec.dataset.train.uri: the scheme is in lower case: write configmap"),
         (
             ("\n  baseModel", "\n  hyperparameters: {seed: 0755}\n  baseModel"),
             "line 6: 0755 is read as octal, which is 493",
@@ -269,7 +269,7 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("optimizer: adamw_8bit", "spec.optimizer: no such field; the optimizer is AdamW"),
         (
             "nodeSelector: {a: b}",
-            "spec.nodeSelector: no such field; pods are shaped by the connection's huggingFace.pod",
+            "spec.nodeSelector: no such field; pods are configured in the connection's huggingFace.pod",
         ),
         ("output: x", "spec.output: no such field; weights are kept where the connection's huggingFace.artifacts says"),
         ("evaluation: {baselines: [{fewShot: {n: 4}}]}", "fewShot.n: no such field; there is only examples"),
@@ -353,9 +353,9 @@ def test_a_wrong_manifest_is_refused_by_field(write, change, said):
         ("trainingFile: a", "spec.trainingFile: no such field; here it is spec.dataset.train.uri"),
         (
             "lora: {modulesToSave: [a]}",
-            "spec.lora.modulesToSave: no such field; beside the adapters nothing is trained",
+            "spec.lora.modulesToSave: no such field; only the adapters are trained",
         ),
-        ("hyperparameters: {early_stopping_patience: 2}", "no such field; a training runs to its end"),
+        ("hyperparameters: {early_stopping_patience: 2}", "no such field; training runs to its end"),
         (
             "hubTokenSecretRef: {secretName: a, key: b}",
             "hubTokenSecretRef.secretName: no such field; did you mean name?",
@@ -450,7 +450,7 @@ def test_aliases_do_not_multiply_what_is_read(write):
         ("columns: [prompt]", "spec.dataset.columns: write its fields, no list: chosen, completion"),
         ("validation: pvc://a/b.csv", "spec.dataset.validation: write {uri: …} instead of a value alone"),
         ("validation: {path: pvc://a/b.csv}", "spec.dataset.validation.path: no such field; did you mean uri?"),
-        ("test: {uri: pvc://a/b.csv, split: test}", "spec.dataset.test.split: no such field; rows are split before"),
+        ("test: {uri: pvc://a/b.csv, split: test}", "spec.dataset.test.split: no such field; split the rows"),
         ("test: {uri: pvc://a/b.csv, columns: {}}", "test.columns: no such field; here it is spec.dataset.columns"),
         ("test: {s3: {bucket: b}}", "test.s3: no such field; a file is named by its uri, such as pvc://CLAIM/PATH,"),
         ("test: {configMapRef: {name: b, key: c}}", "test.configMapRef: no such field; a file is named by its uri"),

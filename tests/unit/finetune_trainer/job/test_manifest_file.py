@@ -54,7 +54,7 @@ def test_characters_that_json_escapes_as_two_halves_are_read_as_kubectl_reads_th
     [
         ("name: sentiment-1", r'name: "\ud83d\ude80"', "line 3: a \\u escape is half of a character"),
         ("name: sentiment-1", r'name: a, labels: {"\ud83d\ude80": x}', "line 3: a \\u escape is half of a character"),
-        ("apiVersion", "--- {kind: List}\napiVersion", "line 1: something stands beside ---"),
+        ("apiVersion", "--- {kind: List}\napiVersion", "line 1: there is text beside ---"),
         ("a: b", f"a: {'x' * 262_144}", "they are 262,145 bytes together"),
         ("spec:", f"spec:\n  activeDeadlineSeconds: {2**63}", "write a smaller number"),
     ],

@@ -100,11 +100,11 @@ def test_a_field_that_stands_further_out_already_is_not_told_again():
 
 SAID = [
     # what looked most alike was another thing, or the opposite
-    ("FineTuneJob", "spec.apiKeySecretRef", None, "address and keys of a provider are the connection's"),
+    ("FineTuneJob", "spec.apiKeySecretRef", None, "address and keys of a provider are in the connection"),
     ("FineTuneJob", "spec.dataSources", None, "spec.dataset.train.uri"),
     ("FineTuneJob", "spec.dataset.train.secretName", None, "spec.dataset.secretRef"),
     ("FineTuneJob", "spec.dataset.training", None, "did you mean train?"),
-    ("FineTuneJob", "spec.dataset.splits", {"train": 0.9, "test": 0.1}, "rows are split before"),
+    ("FineTuneJob", "spec.dataset.splits", {"train": 0.9, "test": 0.1}, "split the rows beforehand"),
     (
         "FineTuneJob",
         "spec.dataset.splits",

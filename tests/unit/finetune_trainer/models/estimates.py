@@ -1,4 +1,4 @@
-"""Models and jobs whose memory is estimated."""
+"""Models and jobs for tests of the memory estimate."""
 
 import torch
 
@@ -9,14 +9,14 @@ GIB = 2**30
 
 
 def saved_bytes(model, call, *, autocast):
-    """Bytes of all tensors that a forward pass keeps for its backward pass, the model's own weights aside."""
+    """Bytes of all tensors that a forward pass saves for the backward pass, except the model's own weights."""
     own = {value.untyped_storage().data_ptr() for value in model.parameters()}
     kept = {}
 
     def pack(tensor):
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in own:
-            kept[storage.data_ptr()] = storage  # keeps it alive, so that no other one gets its place
+            kept[storage.data_ptr()] = storage  # keeps it alive, so that its address is not reused
         return tensor
 
     keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor)
@@ -26,7 +26,7 @@ def saved_bytes(model, call, *, autocast):
 
 
 def llama(hidden, intermediate, layers, keys, vocabulary):
-    """A Llama's shape from its figures."""
+    """A Llama config from its sizes."""
     blocks = []
     for number in range(layers):
         attention, feed = f"layers.{number}.self_attn", f"layers.{number}.mlp"

@@ -1,4 +1,4 @@
-"""A hub that base models are fetched from: the part of its API that a download needs."""
+"""A hub for downloads of base models, with the part of the API that these need."""
 
 import hashlib
 import json

@@ -133,8 +133,8 @@ def refusal(base: Path) -> str:
          "one"),
         ({"rms_norm_eps": None}, "rms_norm_eps is null, and a llama has a value there; without the line it has the "
          "usual one"),
-        ({"rms_norm_eps": 0}, "rms_norm_eps is 0, and transformers wants a decimal point there: 0.0"),
-        ({"initializer_range": 1}, "initializer_range is 1, and transformers wants a decimal point there: 1.0"),
+        ({"rms_norm_eps": 0}, "rms_norm_eps is 0, and transformers requires a decimal point there: 0.0"),
+        ({"initializer_range": 1}, "initializer_range is 1, and transformers requires a decimal point there: 1.0"),
         ({"hidden_size": [32]}, "hidden_size is [32], not a whole number from 1 on"),
         ({"head_dim": []}, "head_dim is [], not a whole number from 1 on"),
         ({"return_dict": False}, "return_dict is false, and models are asked for results with names"),

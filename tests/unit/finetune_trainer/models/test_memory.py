@@ -249,7 +249,7 @@ def test_on_a_cpu_passes_side_by_side_are_as_many_as_cores_rows_and_memory_allow
 
 def test_the_size_of_a_cpus_passes_depends_on_no_core_and_no_memory():
     budgets = {on_cpu(spec_of(), cores, size).token_budget for cores in (1, 2, 9) for size in (None, GIB, 60 * GIB)}
-    assert budgets == {memory.TOKENS_SIDE_BY_SIDE}
+    assert budgets == {memory.PARALLEL_CPU_TOKENS}
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models.base_model import load_model
 from finetune_trainer.models.validation import config_file
-from finetune_trainer.models.validation.optional_tensors import MAYBE, OPTIONS, left_out
+from finetune_trainer.models.validation.optional_tensors import MAYBE, OPTIONS, surplus_tensors
 from finetune_trainer.models.validation.required_tensors import ALWAYS
 from finetune_trainer.models.validation.tensor_names import placed
 from tests.unit.finetune_trainer.models.test_config_shapes import base, change  # noqa: F401
@@ -27,7 +27,7 @@ OLD = {
 
 def found(kind: str, names: set[str], **fields: object) -> list[str]:
     said = {"model_type": kind, "num_hidden_layers": 2, "num_layers": 2} | fields
-    return [wrong.field for wrong in left_out(said, {name: [1] for name in names}, Path())]
+    return [wrong.field for wrong in surplus_tensors(said, {name: [1] for name in names}, Path())]
 
 
 def made(kind: str, field: str, value: object) -> set[str]:
@@ -82,7 +82,7 @@ def test_weights_of_a_kind_with_more_parts_are_told_where_they_are_called_anothe
 
 def test_weights_that_are_exactly_another_kinds_are_told_by_that_kind():
     shapes = {name: [1] for name in stored("qwen2")}
-    (wrong,) = left_out({"model_type": "llama", "num_hidden_layers": 2, "attention_bias": False}, shapes, Path())
+    (wrong,) = surplus_tensors({"model_type": "llama", "num_hidden_layers": 2, "attention_bias": False}, shapes, Path())
     assert wrong.why.startswith('is "llama", and the files have the weights of a qwen2, as ')
 
 

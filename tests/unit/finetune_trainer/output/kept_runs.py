@@ -1,4 +1,4 @@
-"""A trainer whose checkpoints are kept, at one of its steps."""
+"""A trainer with kept checkpoints, at one of its steps."""
 
 from finetune_trainer.attempt import outcome
 from finetune_trainer.attempt.interruption import Interruption
@@ -14,7 +14,7 @@ def run(job, listener=None):
 
 
 def at_step(step: int, action):
-    """A listener that does something once, after this step."""
+    """A listener that runs an action once, after this step."""
     done = []
 
     def listen(report, interruption):

@@ -68,7 +68,7 @@ def test_what_is_no_file_in_place_of_a_note_is_told_at_once(tmp_path, name, thei
     error = in_time(lambda: READ[name](tmp_path))
     assert isinstance(error, TrainerError), error
     assert error.reason == "ArtifactFailed"
-    assert error.message.endswith("a pipe or a device stands there")
+    assert error.message.endswith("it is a pipe or a device")
     assert "remove" in error.next_step.lower()
 
 

@@ -1,4 +1,4 @@
-"""One loaded model and one server for all tests of the server that need no own."""
+"""One loaded model and one server, shared by all server tests that do not need their own."""
 
 import sys
 from pathlib import Path
@@ -11,7 +11,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from running_server import SERVED, running_server
 from served_models import load_reference, make_adapter
 
-from finetune_trainer.serving.app import Room
+from finetune_trainer.serving.app import ModelHolder
 from finetune_trainer.serving.artifact import open_artifact
 
 
@@ -37,7 +37,7 @@ def served(tiny_model, adapter):
 
 @pytest.fixture(scope="session")
 def address(served):
-    with running_server(Room(served)) as address:
+    with running_server(ModelHolder(served)) as address:
         yield address
 
 

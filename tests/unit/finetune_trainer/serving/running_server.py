@@ -1,4 +1,4 @@
-"""A real server on a loopback port, in a thread of the test process."""
+"""A real server on a loopback port, in a thread of the test's process."""
 
 import threading
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 import uvicorn
 
-from finetune_trainer.serving.app import Room, build_app
+from finetune_trainer.serving.app import ModelHolder, build_app
 from tests.unit.finetune_trainer.waiting import wait_until
 
 SERVED = "sentiment"
@@ -14,8 +14,8 @@ SERVED = "sentiment"
 
 
 @contextmanager
-def running_server(room: Room, key=None, *, sagemaker: bool = False) -> Iterator[str]:
-    """Serve the room; yield the server's address."""
+def running_server(room: ModelHolder, key=None, *, sagemaker: bool = False) -> Iterator[str]:
+    """Serve `room`; yields the server's address."""
     server = uvicorn.Server(
         uvicorn.Config(
             build_app(room, key, sagemaker=sagemaker),

@@ -1,4 +1,4 @@
-"""What the server's tests serve: the tiny base model with a random LoRA adapter, so strong that answers vary."""
+"""Models for the server's tests: the tiny base model with a random LoRA adapter, strong enough to vary answers."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ def make_adapter(cache: Path, folder: Path, *, base_name: str = NAME, targets: s
 
 
 def load_reference(cache: Path, folder: Path):
-    """The adapter beside its base, not merged: what the server's answers are compared with, and its tokenizer."""
+    """The unmerged adapter on its base, as reference for the server's answers, and its tokenizer."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
@@ -37,7 +37,7 @@ def load_reference(cache: Path, folder: Path):
 
 
 def greedy(model, prompt: list[int], count: int) -> list[int]:
-    """The tokens that transformers' own `generate` gives."""
+    """The tokens from transformers' own `generate`."""
     ids = torch.tensor([prompt])
     made = model.generate(
         input_ids=ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=count, use_cache=True

@@ -13,7 +13,7 @@ from finetune_api.exit_codes import ExitCode
 from finetune_api.reasons import Reason
 from finetune_trainer import serve
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.serving.app import Room
+from finetune_trainer.serving.app import ModelHolder
 from finetune_trainer.serving.asks import QueueFullError
 from tests.unit.finetune_trainer.waiting import wait_until
 
@@ -29,7 +29,7 @@ def metric(address, name, **labels):
 
 
 def test_health_is_503_until_there_is_a_model(served):
-    room = Room()
+    room = ModelHolder()
     with running_server(room) as address:
         before = httpx.get(f"{address}/health")
         assert (before.status_code, before.json()["status"]) == (503, "unavailable")
@@ -42,7 +42,7 @@ def test_health_is_503_until_there_is_a_model(served):
 
 
 def test_metrics_count_requests_tokens_and_the_last_request(served):
-    with running_server(Room(served)) as address:
+    with running_server(ModelHolder(served)) as address:
         assert metric(address, "last_request_timestamp_seconds") == 0
         before = time.time()
         httpx.post(f"{address}/v1/completions", json={"model": SERVED, "prompt": [5, 6, 7], "max_tokens": 4})
@@ -79,7 +79,7 @@ def test_a_full_queue_is_503_with_retry_after(served, monkeypatch):
     def refuse(_):
         raise QueueFullError(128)
 
-    with running_server(Room(served)) as address:
+    with running_server(ModelHolder(served)) as address:
         monkeypatch.setattr(served.engine, "submit", refuse)
         refused = httpx.post(f"{address}/v1/completions", json=ENDLESS)
         assert (refused.status_code, refused.headers["retry-after"]) == (503, "2")
@@ -94,7 +94,7 @@ def test_a_failure_of_the_model_is_told_to_the_client(served, monkeypatch, strea
     def fail(*_):
         raise RuntimeError("no such kernel")
 
-    with running_server(Room(served)) as address:
+    with running_server(ModelHolder(served)) as address:
         with monkeypatch.context() as broken:
             broken.setattr(served.engine._batch, "_forward", fail)
             answer = httpx.post(f"{address}/v1/completions", json=ENDLESS | {"stream": stream})

@@ -11,7 +11,7 @@ from running_server import SERVED, running_server
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import app
 from finetune_trainer.serving.api_key import KeyFile
-from finetune_trainer.serving.app import Room
+from finetune_trainer.serving.app import ModelHolder
 from tests.unit.finetune_trainer.waiting import wait_until
 
 CHAT = {"model": SERVED, "messages": [{"role": "user", "content": "Hello"}]}
@@ -198,7 +198,7 @@ def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_failure(address, c
 
 def test_a_bug_is_told_in_the_same_shape(served, monkeypatch):
     monkeypatch.setattr(app, "parse", lambda *_: 1 / 0)
-    with running_server(Room(served)) as address:
+    with running_server(ModelHolder(served)) as address:
         answer = httpx.post(address + CHAT_ROUTE, json=CHAT)
     assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
     assert "division" not in answer.text
@@ -217,7 +217,7 @@ def ask(address, key):
 
 
 def test_the_key_guards_answers_but_not_health_and_metrics(served, key_file):
-    with running_server(Room(served), KeyFile(key_file)) as address:
+    with running_server(ModelHolder(served), KeyFile(key_file)) as address:
         assert ask(address, "first-key").usage.completion_tokens == 1
         with pytest.raises(openai.AuthenticationError) as caught:
             ask(address, "other-key")

@@ -16,7 +16,7 @@ from finetune_trainer import __main__ as command_line
 from finetune_trainer import serve
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.serving import artifact as artifacts
-from finetune_trainer.serving.app import Room
+from finetune_trainer.serving.app import ModelHolder
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, bytes_per_token, choose_dtype, load
 from tests.assets.tiny_model import NAME
@@ -375,7 +375,7 @@ def test_whatever_a_library_raises_over_a_models_files_is_told_in_words(whole, d
 
 @pytest.mark.parametrize("error", OF_THE_MACHINE.values(), ids=OF_THE_MACHINE)
 def test_a_server_with_too_little_memory_even_for_its_libraries_says_so(error, monkeypatch):
-    room, server = Room(), SimpleNamespace(should_exit=False)
+    room, server = ModelHolder(), SimpleNamespace(should_exit=False)
     loading = serve._Loading(SimpleNamespace(), room, server)
     monkeypatch.setattr(loading, "_load", lambda: (_ for _ in ()).throw(error))
     loading.run()
@@ -387,7 +387,7 @@ def test_a_server_that_was_given_a_gpu_and_sees_none_does_not_answer_from_the_cp
     monkeypatch.setenv(GPUS_VARIABLE, "1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     args = command_line.parser().parse_args(["serve", "--model", str(adapter), "--model-cache", str(tiny_model)])
-    loading = serve._Loading(args, Room(), SimpleNamespace(should_exit=False))
+    loading = serve._Loading(args, ModelHolder(), SimpleNamespace(should_exit=False))
     loading.run()
     assert loading.exit_code == 85
     assert loading.error.reason == Reason.GPU_UNAVAILABLE

@@ -7,7 +7,7 @@ from running_server import SERVED, running_server
 from finetune_api.names import SERVE_FLAGS_VARIABLE
 from finetune_trainer.__main__ import with_flags
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.serving.app import Room
+from finetune_trainer.serving.app import ModelHolder
 from finetune_trainer.serving.artifact import open_artifact, unpacked
 
 QUESTION = {"model": SERVED, "max_tokens": 4, "temperature": 0, "messages": [{"role": "user", "content": "red?"}]}
@@ -15,13 +15,16 @@ QUESTION = {"model": SERVED, "max_tokens": 4, "temperature": 0, "messages": [{"r
 
 @pytest.fixture(scope="module")
 def container(served):
-    with running_server(Room(served), sagemaker=True) as address, httpx.Client(base_url=address, timeout=30) as client:
+    with (
+        running_server(ModelHolder(served), sagemaker=True) as address,
+        httpx.Client(base_url=address, timeout=30) as client,
+    ):
         yield client
 
 
 def test_ping_says_whether_the_model_answers(container):
     assert container.get("/ping").status_code == 200
-    with running_server(Room(), sagemaker=True) as loading:
+    with running_server(ModelHolder(), sagemaker=True) as loading:
         assert httpx.get(f"{loading}/ping").status_code == 503
 
 

@@ -12,7 +12,7 @@ from test_serve_batch import ask, put_back_and_resumed, random_prompts, run
 
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.serving.app import Room
+from finetune_trainer.serving.app import ModelHolder
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.asks import Ask, Sampling
 from finetune_trainer.serving.batch import row_of
@@ -206,7 +206,7 @@ def served(cache, adapter):
 @pytest.fixture(scope="module")
 def client(served):
     with (
-        running_server(Room(served)) as address,
+        running_server(ModelHolder(served)) as address,
         openai.OpenAI(base_url=f"{address}/v1", api_key="none", max_retries=0, timeout=30) as client,
     ):
         yield client

@@ -1,4 +1,4 @@
-"""A container of Azure Blob Storage: its REST API as far as adlfs uses it, as Azurite answers it."""
+"""A container of Azure Blob Storage: the part of the REST API that adlfs uses, with Azurite's answers."""
 
 import base64
 import hashlib
@@ -15,7 +15,7 @@ _DATE = "Thu, 26 Nov 2026 00:00:00 GMT"
 
 
 class AzureBucket(MemoryBucket):
-    """It takes requests that are signed with the account's key, or bear the signature of a SAS token."""
+    """Accepts requests that are signed with the account's key, or have a SAS token's signature."""
 
     root: ClassVar[str] = f"abfs://{BUCKET}@{ACCOUNT}.dfs.core.windows.net"
 

@@ -1,4 +1,4 @@
-"""Stores that fail are asked again at once."""
+"""Failed requests to stores are retried without pauses."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""A bucket of Google Cloud Storage: its JSON API as far as gcsfs uses it, with OAuth by a service account's key."""
+"""A bucket of Google Cloud Storage: the part of the JSON API that gcsfs uses, with OAuth by a service account's key."""
 
 import base64
 import hashlib
@@ -23,7 +23,7 @@ _SESSION = "/upload/resumable-session/"
 
 
 class GoogleBucket(MemoryBucket):
-    """Whoever signs with the account's key gets a token, and with the token the bucket."""
+    """A client that signs with the account's key gets a token, which gives access to the bucket."""
 
     root: ClassVar[str] = f"gs://{BUCKET}"
 
@@ -150,7 +150,7 @@ class GoogleBucket(MemoryBucket):
 
 
 def _multipart(body: bytes) -> tuple[str, bytes]:
-    """Name and content in a body of multipart/related, as gcsfs writes it."""
+    """Name and content in a multipart/related body of gcsfs."""
     _, about, content = body.split(b"\n\n", 2)
     end = b"\n--==0==--"
     assert content.endswith(end)

@@ -1,6 +1,6 @@
-"""What the simulated object stores have in common: a bucket in memory behind real HTTP, and faults on the way.
+"""Shared by the simulated object stores: a bucket in memory behind real HTTP, with faults.
 
-Requests are noted in the words of S3, so that one test holds for all stores: `("PUT", "/models/NAME?partNumber=2")`.
+Requests are recorded in S3's form, so that one test works for all stores: `("PUT", "/models/NAME?partNumber=2")`.
 """
 
 import threading
@@ -15,12 +15,12 @@ from finetune_api.trainer import StoreRef
 from tests.unit.finetune_trainer.storage.s3_store import BUCKET, STATUS, Fault
 
 PAGE = 3
-"""Objects in one answer to a listing: stores may give fewer than they are asked for."""
+"""Objects per page of a list: stores may return fewer than requested."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What a client asks."""
+    """A client's request."""
 
     method: str
     path: str
@@ -29,7 +29,7 @@ class Request:
     body: bytes
 
     def range(self, size: int) -> slice | None:
-        """Which bytes of an object of this size are wanted."""
+        """The requested bytes of an object of this size."""
         asked = self.headers.get("x-ms-range") or self.headers.get("Range")
         if not asked:
             return None
@@ -39,7 +39,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the store says."""
+    """The store's answer."""
 
     status: int
     body: bytes = b""
@@ -47,12 +47,12 @@ class Answer:
 
 
 class MemoryBucket:
-    """The bucket as the tests see it, beside HTTP, and the faults of HTTP."""
+    """The bucket for tests, without HTTP, and the HTTP faults."""
 
     root: ClassVar[str]
     """The bucket's URI."""
     keys: dict[str, str]
-    """What a Secret for it has."""
+    """The keys of its Secret."""
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
@@ -82,19 +82,19 @@ class MemoryBucket:
         del self.objects[name]
 
     def unfinished_uploads(self) -> int:
-        """Uploads in parts that somebody has to tidy up. These stores do so themselves, after a week."""
+        """Number of incomplete uploads to clean up: none, as these stores remove them after a week."""
         return 0
 
     def meaning(self, request: Request) -> tuple[str, str] | None:
-        """The request in the words of S3; None for what is not about the bucket."""
+        """The request in S3's form; None if it is not about the bucket."""
         raise NotImplementedError
 
     def refused(self, fault: Fault) -> Answer:
-        """How the store says no."""
+        """The store's error for a fault."""
         raise NotImplementedError
 
     def answer(self, request: Request) -> Answer:
-        """What the store says."""
+        """The store's answer."""
         raise NotImplementedError
 
 
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def served(bucket: MemoryBucket) -> Iterator[None]:
-    """The bucket on a port of this machine."""
+    """Serve the bucket on a local port."""
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"bucket": bucket}))
     server.daemon_threads = True
     threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
@@ -151,7 +151,7 @@ def served(bucket: MemoryBucket) -> Iterator[None]:
 
 
 def fault_status(fault: Fault) -> int:
-    """The HTTP status of a fault that is an answer."""
+    """The HTTP status of a fault."""
     return STATUS[fault]
 
 

@@ -1,4 +1,4 @@
-"""A store that speaks S3 and does nothing but refuse: its code is in the body of a GET, and a HEAD has none."""
+"""An S3 server that refuses everything: the error code is in the body of a GET, and a HEAD has none."""
 
 import threading
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""A real S3 over HTTP (moto's), behind a proxy that can be told to break what passes."""
+"""A real S3 over HTTP (moto's), behind a proxy that injects faults."""
 
 import http.client
 import threading
@@ -16,21 +16,21 @@ from tests.unit.finetune_trainer.fake_service import take
 
 BUCKET = "models"
 KEYS = {"AWS_ACCESS_KEY_ID": "key\n", "AWS_SECRET_ACCESS_KEY": "secret\n", "AWS_REGION": "us-east-1"}
-"""With line breaks, as a Secret has it that was made from files."""
+"""With line breaks, as in a Secret created from files."""
 
 Fault = Literal["break", "busy", "denied", "lost"]
-"""Broken off before it arrives, refused with a status, or done without an answer (not by the S3 here)."""
+"""Aborted before it arrives, refused with a status, or answered lost after it was carried out."""
 
 STATUS = {"busy": 503, "denied": 403}
 
 
 class Bucket:
-    """The bucket as the tests see it, past the proxy, and the faults of the proxy."""
+    """The bucket for tests, without the proxy, and the proxy's faults."""
 
     root: ClassVar[str] = f"s3://{BUCKET}"
     """The bucket's URI."""
     keys: ClassVar[dict[str, str]] = KEYS
-    """What a Secret for it has."""
+    """The keys of its Secret."""
 
     def __init__(self, endpoint: str) -> None:
         self._endpoint = endpoint
@@ -38,7 +38,7 @@ class Bucket:
         self._client: Any = boto3.client("s3", endpoint_url=endpoint, **keys)
         self._client.create_bucket(Bucket=BUCKET)
         self.fault: Callable[[str, str], Fault | None] = lambda _method, _path: None
-        """By method and path of a request: what becomes of it."""
+        """The fault of a request by method and path."""
         self.asked: list[tuple[str, str]] = []
         self.endpoint = ""
 
@@ -65,7 +65,7 @@ class Bucket:
         self._client.delete_object(Bucket=BUCKET, Key=name)
 
     def unfinished_uploads(self) -> int:
-        """Uploads in parts that were neither ended nor given up."""
+        """Number of uploads in parts that were neither completed nor aborted."""
         return len(self._client.list_multipart_uploads(Bucket=BUCKET).get("Uploads", ()))
 
 
@@ -106,7 +106,7 @@ class _Proxy(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving() -> Iterator[Bucket]:
-    """An empty bucket behind a proxy."""
+    """Serve an empty bucket behind a proxy."""
     with moto() as behind:
         bucket = Bucket(behind)
         handler = type("Proxy", (_Proxy,), {"bucket": bucket, "behind": behind})

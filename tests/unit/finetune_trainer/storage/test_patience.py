@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
+from finetune_trainer.storage.patience import PATIENCE_SECONDS, retried
 from tests.unit.finetune_trainer.still_clock import StillClock
 
 AWAY = TrainerError(Reason.STORE_UNAVAILABLE, "the store does not answer")
@@ -24,7 +24,7 @@ def test_the_time_counts_from_the_first_failure_on(clock: StillClock) -> None:
             raise AWAY
         return "done"
 
-    assert patiently(takes_long, PATIENCE_SECONDS) == "done"
+    assert retried(takes_long, PATIENCE_SECONDS) == "done"
 
 
 def test_each_piece_of_progress_gives_all_of_the_time_again(clock: StillClock) -> None:
@@ -36,10 +36,10 @@ def test_each_piece_of_progress_gives_all_of_the_time_again(clock: StillClock) -
             raise AWAY
         return "done"
 
-    assert patiently(breaks_off, PATIENCE_SECONDS, progress=reached) == "done"
+    assert retried(breaks_off, PATIENCE_SECONDS, progress=reached) == "done"
     clock.now = 0.0
     with pytest.raises(TrainerError, match="does not answer"):
-        patiently(breaks_off, PATIENCE_SECONDS)
+        retried(breaks_off, PATIENCE_SECONDS)
     assert 0.5 * PATIENCE_SECONDS < clock.now <= PATIENCE_SECONDS
 
 
@@ -65,5 +65,5 @@ def test_what_stays_as_it_is_is_tried_once(clock: StillClock, error: Exception, 
         raise error
 
     with pytest.raises(type(error)):
-        patiently(fails, PATIENCE_SECONDS)
+        retried(fails, PATIENCE_SECONDS)
     assert (clock.now > 0) is passes

@@ -1,4 +1,4 @@
-"""Jobs with code of their own."""
+"""Jobs with custom code."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ REFERENCE = {"configMapRef": {"name": "my-recipe", "key": "train.py"}}
 
 
 def job_with(code: str | Path, folder: Path, cache: Path, **spec) -> TrainerJob:
-    """A job whose ConfigMap is a folder of this machine."""
+    """A job whose ConfigMap is a local folder."""
     splits = spec.pop("splits", ("train",))
     job = make_job(folder, cache, splits=splits, code=REFERENCE, **spec)
     path = folder / "configmap" / "train.py"

@@ -1,4 +1,4 @@
-"""What preference tuning compares with, asked by one rank that nobody interrupts."""
+"""Reference log-probabilities of preference tuning, computed by a single rank without interruptions."""
 
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +12,7 @@ from finetune_trainer.training.reference import Reference
 
 
 class InOrder:
-    """Passes one after the other, in the model's own dtype."""
+    """Forward passes one after the other, in the model's own dtype."""
 
     device = "cpu"
 
@@ -25,11 +25,11 @@ class InOrder:
     def with_idle(self, passes: list[Pass]) -> list[tuple[Pass, int]]:
         return [(one, 1) for one in passes]
 
-    def asked(self) -> bool:
+    def stop_requested(self) -> bool:
         return False
 
 
 def fill(store: PairStore, model: Any, folder: Path, fingerprint: str, cut: Cut) -> None:
-    """By the model, or by what is kept in the folder."""
-    made = Reference(model, folder, fingerprint, ways=InOrder(cut), world=ALONE, interruption=Interruption())
+    """Fill the store from the model, or from the values stored in the folder."""
+    made = Reference(model, folder, fingerprint, gradients=InOrder(cut), world=ALONE, interruption=Interruption())
     made.fill("train", store)

@@ -84,10 +84,10 @@ def test_a_pass_that_a_rank_without_rows_computes_along_counts_nothing(tmp_path)
     """Models that are shared out want equally many passes of all ranks."""
 
     class WithAnother(Noting):
-        def most(self, count):
+        def largest(self, count):
             return count + 2
 
-        def anyone(self, said):
+        def any_rank(self, said):
             return said
 
     expected = of_step(model(), tmp_path, Cut(None, 2))

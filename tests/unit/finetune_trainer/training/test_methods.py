@@ -202,7 +202,7 @@ def test_trap_16_adapters_learn_under_activation_checkpointing(tiny_model, tmp_p
 
     def checkpointed(_job, model, *_args):
         seen.append(model)
-        return memory.Fit(memory.TOKENS_SIDE_BY_SIDE, activation_checkpointing=True)
+        return memory.Fit(memory.PARALLEL_CPU_TOKENS, activation_checkpointing=True)
 
     monkeypatch.setattr(train, "fit_of", checkpointed)
     assert do(tight)[0] == ExitCode.OK

@@ -83,10 +83,10 @@ def test_what_a_next_attempt_writes_is_kept_in_a_store_too(dated, tmp_path, buck
     first = make_job(tmp_path, dated).model_copy(
         update={"store": bucket.ref("dated"), "output": str(tmp_path / "node-1")}
     )
-    assert run(first, at_step(6, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(first, at_step(6, Interruption.request))[0] == ExitCode.INTERRUPTED
     on_day(28)
     second = first.model_copy(update={"attempt": 2, "output": str(tmp_path / "node-2")})
-    assert run(second, at_step(9, Interruption.ask))[0] == ExitCode.INTERRUPTED
+    assert run(second, at_step(9, Interruption.request))[0] == ExitCode.INTERRUPTED
     assert json.loads((tmp_path / "node-2" / moment.FILE).read_text()) == "2026-03-01T23:59:00"
 
 

@@ -75,7 +75,7 @@ def test_code_ends_with_its_trainer_when_that_is_killed_and_with_it_what_it_has_
     with subprocess.Popen(["sh", "-c", RANK], stdout=subprocess.PIPE, start_new_session=True) as code:
         assert code.stdout.readline() == b"begun\n"
         if (trainer := os.fork()) == 0:
-            with own_code._ending_with_us(code.pid):
+            with own_code._guarded(code.pid):
                 os.kill(os.getpid(), signal.SIGKILL)
         os.waitpid(trainer, 0)
         assert code.wait(timeout=60) == -signal.SIGKILL

@@ -88,7 +88,7 @@ def test_the_examples_run_as_they_are(tiny_model, tmp_path, example, kind, metho
     assert len(manifest["codeSHA256"]) == 64
     assert "the code may have done otherwise" in (folder / "README.md").read_text()
     page = (folder / "report.html").read_text()
-    assert ("may have done otherwise" in page, "rows of a pass" in page) == (True, False)
+    assert ("may have done otherwise" in page, "rows per pass" in page) == (True, False)
     assert not list(folder.rglob("*.bin"))
     left = sorted(path.name for path in Path(job.output).iterdir())
     assert left == ["attempt", "attempt-holder", "metrics.jsonl", "model"]
@@ -456,4 +456,4 @@ def test_a_signal_while_the_code_is_started_leaves_no_process(tiny_model, tmp_pa
 
 
 def hearing(job, reporter):
-    return own_code._Heard(job, DatasetVerdict(valid=True, reason="Valid", message=""), reporter)
+    return own_code._ChildReports(job, DatasetVerdict(valid=True, reason="Valid", message=""), reporter)

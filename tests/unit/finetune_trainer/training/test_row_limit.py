@@ -44,7 +44,7 @@ def test_a_file_says_as_many_positions_as_the_model_has_in_its_table(kind, tmp_p
     model = small(kind)
     model.config.save_pretrained(tmp_path)
     said = positions_of(json.loads((tmp_path / "config.json").read_text()))
-    assert (said, base_refusals.learnt_positions(model)) == (48, 48)
+    assert (said, base_refusals.position_table_size(model)) == (48, 48)
 
 
 @pytest.mark.parametrize(

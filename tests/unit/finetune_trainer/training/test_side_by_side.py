@@ -100,7 +100,7 @@ on_a_cpu = pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU computes 
 
 
 def on_cores(monkeypatch, cores):
-    monkeypatch.setattr(memory, "TOKENS_SIDE_BY_SIDE", SHORT)
+    monkeypatch.setattr(memory, "PARALLEL_CPU_TOKENS", SHORT)
     monkeypatch.setattr(memory_fit, "cpu_threads", lambda: cores)
 
 

@@ -61,15 +61,15 @@ _PLACEHOLDER = "\0"
 def _split_quoted(text: str) -> tuple[str, list[str]]:
     """Complete rows with a placeholder for each quoted piece, and the pieces with doubled quotes resolved."""
     pieces = text.split('"')
-    twice = "" in pieces[2:-1:2]
-    if twice:
+    doubled = "" in pieces[2:-1:2]
+    if doubled:
         pieces = _QUOTED.split(text)
     elif len(pieces) % 2 == 0:
         pieces.pop()  # a cell that continues after the end
     rest = _PLACEHOLDER.join(pieces[::2]).partition('"')[0]
     rest = rest[: rest.rfind("\n") + 1]
     quoted = pieces[1 : 2 * rest.count(_PLACEHOLDER) : 2]
-    return rest, [piece.replace('""', '"') if '"' in piece else piece for piece in quoted] if twice else quoted
+    return rest, [piece.replace('""', '"') if '"' in piece else piece for piece in quoted] if doubled else quoted
 
 
 _QUOTED = re.compile('"((?:[^"]++|"")*+)"')

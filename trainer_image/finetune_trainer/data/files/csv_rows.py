@@ -229,7 +229,8 @@ def _record(position: Position, cells: list[str], header: Header) -> Record:
     if len(cells) == len(names):
         return Record(position, dict(zip(names, cells, strict=True)))
     why = _why(cells, len(names), header.separator, position.line or 0)
-    return Record(position, None, f"{len(cells)} cell{_plural(cells)} where the header has {len(names)}{why}")
+    found = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
+    return Record(position, None, f"{found} where the header has {len(names)}{why}")
 
 
 def _why(cells: list[str], wanted: int, separator: str, line: int) -> str:
@@ -256,10 +257,6 @@ def _is_name(cell: str, name: str) -> bool:
     return cell.strip(' "\ufeff\x1a').casefold() == name.casefold()
 
 
-def _plural(cells: list[str]) -> str:
-    return "" if len(cells) == 1 else "s"
-
-
 def _header(
     source: Lines,
     file_name: str,
@@ -269,10 +266,10 @@ def _header(
 ) -> tuple[Header, list[Line]]:
     """The header, and the lines after it that were read to find it."""
     declared, first = _first_line(source)
-    usual = declared or separator
+    default = declared or separator
     read_lines = [first] if first else []
     found = {mark: _names(read_lines, source, mark) for mark in ((declared,) if declared else (separator, *SEPARATORS))}
-    mark = _separator({mark: names for mark, (names, _) in found.items()}, usual, serves, file_name)
+    mark = _separator({mark: names for mark, (names, _) in found.items()}, default, serves, file_name)
     names, lines = found[mark]
     if isinstance(names, Record):
         known = {NO_UTF8: AS_UTF8, _LONE_RETURN: WITH_LINE_FEEDS}.get(names.problem or "")
@@ -298,14 +295,14 @@ def _header(
         what = f"the header is on line {below}, below lines that are not part of the table"
         how = f"Remove the lines before it: `tail -n +{below} FILE > ROWS.csv` does it."
         raise broken_file(file_name, what, how)
-    twice = next((name for name in wanted if names.count(name) > 1), None)
-    if twice is not None:
-        raise broken_file(file_name, f"two columns of the header are called {twice!r}", "Rename one of them.")
+    duplicate = next((name for name in wanted if names.count(name) > 1), None)
+    if duplicate is not None:
+        raise broken_file(file_name, f"two columns of the header are called {duplicate!r}", "Rename one of them.")
     return Header(names, mark), read_lines[lines:]
 
 
 def _separator(
-    found: Mapping[str, list[str] | Record], usual: str, serves: Callable[[Collection[str]], bool], file_name: str
+    found: Mapping[str, list[str] | Record], default: str, serves: Callable[[Collection[str]], bool], file_name: str
 ) -> str:
     """The separator: the one that gives the required columns. Several of them do if there is only one column.
 
@@ -314,13 +311,13 @@ def _separator(
     """
     names = {mark: cells for mark, cells in found.items() if isinstance(cells, list)}
     serving = [mark for mark, cells in names.items() if serves(cells)]
-    if len(serving) > 1 and usual not in serving:
+    if len(serving) > 1 and default not in serving:
         ways = " and by ".join(SEPARATORS[one] for one in serving)
         raise broken_file(
             file_name, f"its header can be read by {ways}", "Rename the columns, or write it with commas."
         )
     fitting = serving or [mark for mark, cells in names.items() if len(cells) > 1]
-    return fitting[0] if len(fitting) == 1 else usual
+    return fitting[0] if len(fitting) == 1 else default
 
 
 def _other_mark(names: list[str], serves: Callable[[Collection[str]], bool]) -> str | None:

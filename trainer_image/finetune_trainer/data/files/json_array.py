@@ -33,7 +33,7 @@ _AS_ARRAY = (
     "removes what surrounds an array in a script, such as const data = and a semicolon."
 )
 CUT = "the array breaks off: a bracket or a quote is not closed"
-"""What is said of its end."""
+"""Problem of a truncated array."""
 
 
 def read_json_array(stream: io.BufferedReader, file_name: str) -> Iterator[Record | Block]:
@@ -91,8 +91,8 @@ class _Elements:
             if self._size or row or end == b",":
                 yield self._record(row)
             if end == b"]":
-                behind = self.open()
-                if self.open() if behind == CTRL_Z else behind:
+                after = self.open()
+                if self.open() if after == CTRL_Z else after:
                     yield Record(Position(self._line, row=row + 1), None, _AFTER)
                 return
             row += 1
@@ -133,9 +133,9 @@ class _Elements:
         """Read one element. Returns the comma or bracket after it, b"" if the stream ends before."""
         self._text.clear()
         self._size = depth = 0
-        if whole := _WHOLE.match(self._block, self._at):
-            self._keep(self._at, whole.end() - 1)
-            self._at = whole.end()
+        if element := _WHOLE.match(self._block, self._at):
+            self._keep(self._at, element.end() - 1)
+            self._at = element.end()
             return self._block[self._at - 1 : self._at]
         in_string = begun = False
         while self._fill():

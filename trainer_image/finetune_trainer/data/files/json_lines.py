@@ -155,7 +155,7 @@ def json_record(position: Position, text: bytes | bytearray, name: str) -> Recor
     """The object in `text`, or what is wrong with it. `name` is the name of the text in messages."""
     try:
         fields = _decoder.decode(text)
-        twice = None if has_unique_names(text, [fields]) else repeated_name(text)
+        duplicate = None if has_unique_names(text, [fields]) else repeated_name(text)
     except UnicodeDecodeError:
         problem = f"the {name} is {other_than_utf8(text)}"
     except msgspec.DecodeError as error:
@@ -163,9 +163,9 @@ def json_record(position: Position, text: bytes | bytearray, name: str) -> Recor
     except RecursionError:
         problem = f"the {name} is nested too deeply"
     else:
-        if isinstance(fields, dict) and twice is None:
+        if isinstance(fields, dict) and duplicate is None:
             return Record(position, fields)
-        problem = f"the {name} {NO_OBJECT}" if twice is None else f"the {name} has {_duplicate_name(twice)}"
+        problem = f"the {name} {NO_OBJECT}" if duplicate is None else f"the {name} has {_duplicate_name(duplicate)}"
     return Record(position, None, problem)
 
 
@@ -192,31 +192,31 @@ def _not_json(error: str, text: bytes | bytearray) -> str:
 
 def _why(error: str, text: bytes | bytearray, place: int) -> str:
     """The likely cause, from what often occurs in place of JSON."""
-    begun, before, behind = text.lstrip(), text[:place].rstrip(b" \t"), text[place:].strip()
+    start, before, after = text.lstrip(), text[:place].rstrip(b" \t"), text[place:].strip()
     trails = _TRAILS in error
     known = (
-        (begun.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
+        (start.startswith(b"{'"), "it has Python's single quotes, where json.dumps writes double ones"),
         (
             _PYTHON_LITERAL.match(text, place) is not None,
             "None, True and False are Python's: JSON has null, true, false",
         ),
         (_CALL.match(text, place) is not None, OF_CALLS),
-        (begun.startswith(BOM), "there is a byte order mark before the object"),
-        (begun.startswith(CTRL_Z), "there is the end of a DOS file (Ctrl-Z) before the object: remove it"),
+        (start.startswith(BOM), "there is a byte order mark before the object"),
+        (start.startswith(CTRL_Z), "there is the end of a DOS file (Ctrl-Z) before the object: remove it"),
         (b"\0" in text, "a NUL byte is in it"),
-        (_GOES_ON in error and before.endswith(rb'\\"') and _is_letter(behind[:1]), DOUBLED),
+        (_GOES_ON in error and before.endswith(rb'\\"') and _is_letter(after[:1]), DOUBLED),
         (text[place : place + 1] in (b"\t", b"\n", b"\r"), r"tabs and line breaks within text are written \t and \n"),
         ("escape" in error, "a backslash that is part of text is written twice"),
         (any(mark in text[place : place + 3] for mark in _TYPOGRAPHIC), "its quotes are typographic ones"),
         ("trailing comma" in error, "there is a comma before a closing bracket"),
-        (begun.startswith((b"#", *_COMMENTS)) or behind.startswith(_COMMENTS), "JSON has no comments"),
-        (trails and behind.startswith(b"#"), "JSON has no comments"),
-        (begun[:1] not in b'{"' and place <= text.find(b"{") and begun.rstrip().endswith(b"}"), BEFORE_OBJECT),
+        (start.startswith((b"#", *_COMMENTS)) or after.startswith(_COMMENTS), "JSON has no comments"),
+        (trails and after.startswith(b"#"), "JSON has no comments"),
+        (start[:1] not in b'{"' and place <= text.find(b"{") and start.rstrip().endswith(b"}"), BEFORE_OBJECT),
         ("keys must be" in error, "names must be in double quotes"),
-        (_GOES_ON in error and before.endswith(b'"') and _is_letter(behind[:1]), r"a quote within text is written \""),
+        (_GOES_ON in error and before.endswith(b'"') and _is_letter(after[:1]), r"a quote within text is written \""),
         (trails and before.endswith(b"\r"), "lines end with a lone carriage return, not with a line feed"),
-        (trails and behind == b",", "a comma follows its end"),
-        (trails and behind.startswith(b"{"), "another object follows its end"),
+        (trails and after == b",", "a comma follows its end"),
+        (trails and after.startswith(b"{"), "another object follows its end"),
         (trails, "something follows its end"),
     )
     return next((f": {hint}" for applies, hint in known if applies), "")

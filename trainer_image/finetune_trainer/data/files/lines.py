@@ -62,8 +62,8 @@ class Lines:
 
     def _without_end(self, line: bytes) -> bytes:
         """The line without a final Ctrl-Z, if it is the last line; in other lines that byte is data."""
-        text, _, behind = line.rpartition(CTRL_Z)
-        if behind.strip() or self._stream.peek(1):
+        text, _, after = line.rpartition(CTRL_Z)
+        if after.strip() or self._stream.peek(1):
             return line
         return text if text.strip() else b""
 
@@ -82,8 +82,8 @@ class Lines:
         if b"\n" not in buffered and not self._line_start:
             self._line_start = self._stream.read(len(buffered))
             buffered = self._stream.peek()
-        whole = buffered[: buffered.rfind(b"\n") + 1]
-        self._ahead = self._line_start + whole if whole else b""
+        complete = buffered[: buffered.rfind(b"\n") + 1]
+        self._ahead = self._line_start + complete if complete else b""
         if CTRL_Z in self._ahead[-_END_BYTES:]:  # not part of the last line, so that line is read on its own
             self._ahead = self._ahead[: self._ahead.rfind(b"\n", 0, -1) + 1]
         return self._ahead

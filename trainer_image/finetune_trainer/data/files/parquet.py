@@ -74,16 +74,16 @@ class ParquetRows:
             TrainerError: DatasetInvalid, a page is corrupt or encrypted, or two columns have the same wanted name.
         """
         present = [name for name in self.columns if name in wanted]
-        twice = next((name for name in present if present.count(name) > 1), None)
-        if twice is not None:
-            raise broken_file(self._file_name, f"two columns are called {twice!r}", "Rename one of them.")
+        duplicate = next((name for name in present if present.count(name) > 1), None)
+        if duplicate is not None:
+            raise broken_file(self._file_name, f"two columns are called {duplicate!r}", "Rename one of them.")
         groups = range(self._parquet.num_row_groups)
         if not present:
             places = chain.from_iterable(self._places(groups))
             yield from (Record(Position.unpacked(place), {}) for place in places)
             return
-        for rows, alike in groupby(groups, lambda group: batch_rows(self._group(group))):
-            yield from self._read(list(alike), present, rows)
+        for rows, same_size in groupby(groups, lambda group: batch_rows(self._group(group))):
+            yield from self._read(list(same_size), present, rows)
 
     def _places(self, groups: Iterable[int]) -> Iterator[Sequence[int]]:
         """Packed positions of all rows of some row groups, group by group."""

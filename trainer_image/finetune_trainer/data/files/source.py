@@ -20,8 +20,8 @@ from finetune_api.reasons import Reason
 from finetune_api.uris import LOCAL_SCHEME, SITE_HELP, Uri
 from finetune_trainer.data.files.background import PIECE_BYTES, BackgroundHash
 from finetune_trainer.errors import TrainerError
-from finetune_trainer.storage.patience import PATIENCE_SECONDS, patiently
-from finetune_trainer.storage.s3_words import in_words, refusal_of
+from finetune_trainer.storage.patience import PATIENCE_SECONDS, retried
+from finetune_trainer.storage.s3_words import error_body, refusal_of
 from finetune_trainer.storage.store_clients import GOOGLE_KEY, azure_files, google_files
 from finetune_trainer.storage.store_errors import (
     TRUST_STEP,
@@ -58,7 +58,7 @@ _LOCAL_STEP = {
     Reason.ACCESS_DENIED: "Correct the rights of the file and its folders.",
     Reason.STORE_UNAVAILABLE: "Check the disk.",
 }
-_IN_A_STORE = "Check the uri: bucket or container, and path, in the same capital and small letters"
+_IN_A_STORE = "Check the uri: bucket or container, and path, in the same upper and lower case"
 _NOT_FOUND_STEPS = {
     "s3": f"{_IN_A_STORE}; of a compatible store also AWS_ENDPOINT_URL, which names no bucket.",
     "gs": f"{_IN_A_STORE}.",
@@ -249,7 +249,7 @@ def _open(uri: Uri, *, air_gapped: bool, patience: float) -> io.RawIOBase:
             f"{uri.file_name}: hf:// is on a hub, and this site is air-gapped: no hub is asked",
             f"Copy the file to a volume or an object store inside the site and name it there: {SITE_HELP}.",
         )
-    fetched: io.RawIOBase = patiently(lambda: guarded(uri, lambda: _open_remote(uri)), patience)
+    fetched: io.RawIOBase = retried(lambda: guarded(uri, lambda: _open_remote(uri)), patience)
     return fetched
 
 
@@ -274,7 +274,7 @@ def _open_remote(uri: Uri) -> io.RawIOBase:
         if uri.scheme == "s3" and os.environ.get(_PAYER) == "requester":
             options["requester_pays"] = True
         filesystem, path = fsspec.core.url_to_fs(uri.text, **options)
-    with in_words(filesystem, path) if uri.scheme == "s3" else nullcontext():
+    with error_body(filesystem, path) if uri.scheme == "s3" else nullcontext():
         if uri.scheme in _STORES and filesystem.info(path)["type"] == "directory":
             raise IsADirectoryError(path)
         opened: io.RawIOBase = filesystem.open(path, "rb", block_size=_BLOCK, cache_type="readahead")
@@ -299,10 +299,10 @@ def _refuse_redirects_without_tls() -> Any:
     """Refuses redirects to an address without TLS: anyone on the network could modify the rows."""
     import aiohttp
 
-    async def check(_session: Any, _context: Any, told: Any) -> None:
-        place = urljoin(str(told.url), told.response.headers.get("Location", ""))
+    async def check(_session: Any, _context: Any, params: Any) -> None:
+        place = urljoin(str(params.url), params.response.headers.get("Location", ""))
         if not place.startswith("https://"):
-            message = f"{told.url.host} sends on to an address without TLS, from which no data are read"
+            message = f"{params.url.host} sends on to an address without TLS, from which no data are read"
             raise TrainerError(Reason.ACCESS_DENIED, message, "Name the https address of the file itself.")
 
     trace = aiohttp.TraceConfig()
@@ -320,8 +320,8 @@ def store_error(uri: Uri, error: Exception) -> TrainerError:
         place = str(Path(f"/{uri.path}").parent)
     if uri.scheme == "hf":
         place = "/".join((place, *uri.path.split("/")[:2]))  # of datasets/OWNER/NAME
-    if (told := _file_error(uri, place, error) or _credentials_error(uri, place, error)) is not None:
-        return told
+    if (known_error := _file_error(uri, place, error) or _credentials_error(uri, place, error)) is not None:
+        return known_error
     status = status_of(error)
     detail = f" ({type(error).__name__}{f', status {status}' if status else ''})"
     if uri.mounted_path() is not None:

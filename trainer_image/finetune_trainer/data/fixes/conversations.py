@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Collection, Iterable
 from itertools import chain, zip_longest
 
-from finetune_trainer.data.fixes.jq import by_jq, field
+from finetune_trainer.data.fixes.jq import field, jq_rows
 from finetune_trainer.data.turns import (
     BESIDE_CONTENT,
     NEVER_ANSWERED,
@@ -30,23 +30,23 @@ Step = Callable[[str, str], str]
 """Makes the next step for a column and the format of its file."""
 
 
-def by_command(said: str, *programs: str) -> Step:
+def by_command(text: str, *programs: str) -> Step:
     """A step with a command for each HOW in the text: a jq program, in which COLUMN stands for the column."""
-    parts = said.split("HOW")
+    parts = text.split("HOW")
 
     def step(column: str, file_format: str) -> str:
-        commands = (f"`{by_jq(file_format, program.replace('COLUMN', field(column)))}`" for program in programs)
+        commands = (f"`{jq_rows(file_format, program.replace('COLUMN', field(column)))}`" for program in programs)
         return "".join(chain.from_iterable(zip_longest(parts, commands, fillvalue="")))
 
     return step
 
 
-def anyway(step: str) -> Step:
+def constant(step: str) -> Step:
     """The same step for all columns and formats."""
     return lambda *_: step
 
 
-def _in(words: Iterable[str]) -> str:
+def _is_in(words: Iterable[str]) -> str:
     return f"IN({', '.join(map(json.dumps, words))})"
 
 
@@ -58,16 +58,16 @@ def _changed(how: str) -> str:
     return f"COLUMN |= ({_A_LIST} | {how})"
 
 
-def _up_to(last: str) -> str:
+def _truncated_to(last: str) -> str:
     """The program that removes everything after the last message for which `last` holds, and rows without any."""
     return f"{_changed(f'until(. == [] or (.[-1] | {last}); .[:-1])')} | select(COLUMN != [])"
 
 
-_OURS = _in(word for word, role in ROLE_OF.items() if role == "assistant")
+_OURS = _is_in(word for word, role in ROLE_OF.items() if role == "assistant")
 _IS_ANSWER = f'.role // .from // "" | ascii_downcase | {_OURS}'
 _IS_LEARNT = "([.weight, .train, .loss] | all(. == null or . == 1 or . == true))"
 _CALLS = "([.tool_calls, .function_call] | map(length) | add > 0)"
-_OF_TOOL = f'(.role // .from // "" | {_in(sorted(TOOLS))})'
+_OF_TOOL = f'(.role // .from // "" | {_is_in(sorted(TOOLS))})'
 _PARTS = '.. | arrays | .[] | objects | select((has("role") or has("from")) | not); .text | type == "string"'
 _THOUGHTS = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
 _WHO = ".role // .from // .author // .sender // .sender_name // .speaker // .type"
@@ -79,18 +79,18 @@ _BY_OTHER_NAMES = (
     "select(.value != null) | {role: .key, content: .value} else with_entries(.key |= ascii_downcase) | . + "
     f"{{role: {_ROLE}, content: {_CONTENT}}} end"
 )
-_SAID = (  # of Telegram, text has parts
+_SPEAKER_AND_TEXT = (  # of Telegram, text has parts
     f'{{us: ({_WHO} | if type == "object" then .role // .name // .id else . end | tostring == "ANSWERER"), '
     f'text: ({_CONTENT} | if type == "array" then map(.text? // .) | add else . end)}}'
 )
-_OF_MANY = (
-    f'[COLUMN[] | {_SAID} | select(.text | type == "string" and . != "")] | reduce .[] as $one ([]; '
+_GROUP_CHAT_PROGRAM = (
+    f'[COLUMN[] | {_SPEAKER_AND_TEXT} | select(.text | type == "string" and . != "")] | reduce .[] as $one ([]; '
     r'if . != [] and .[-1].us == $one.us then .[-1].text += "\n" + $one.text else . + [$one] end) | . as $all '
     "| range(1; length) | select($all[.].us and ($all[. - 1].us | not)) "
     "| {prompt: $all[. - 1].text, completion: $all[.].text}"
 )
-"""Rows of a chat among many: what the one who answers has said right after others."""
-_PAIRS = f'type == "array" and length == 2 and (.[0] | tostring | ascii_downcase | {_in(ROLE_OF)})'
+"""Makes rows of a group chat: the answerer's messages, each with the messages right before it."""
+_PAIRS = f'type == "array" and length == 2 and (.[0] | tostring | ascii_downcase | {_is_in(ROLE_OF)})'
 _ANSWER = "[.NAME, .completion, .answer, .response, .output, .reply, .choices[0]?.message?.content] | map(strings)[0]"
 
 _CONTENTS = {
@@ -102,23 +102,23 @@ _CONTENTS = {
 """How content of one type becomes text: a jq expression, and what it does."""
 
 
-def of_contents(kinds: Collection[str], column: str, file_format: str) -> str:
+def contents_step(kinds: Collection[str], column: str, file_format: str) -> str:
     """The step for contents that are not text; with a command if all of them have the same type."""
     known = _CONTENTS.get(next(iter(kinds))) if len(kinds) == 1 else None
-    said = "Only text is learnt: write it as the content of messages"
+    text = "Only text is learnt: write it as the content of messages"
     if known is None:
-        return f"{said}."
+        return f"{text}."
     to_text = f'if type | IN("string", "null") then . else {known[0]} end'
     how = f'map(with_entries(if .key | IN("content", "value") then .value |= ({to_text}) else . end))'
-    return by_command(f"{said}; HOW {known[1]}.", _changed(how))(column, file_format)
+    return by_command(f"{text}; HOW {known[1]}.", _changed(how))(column, file_format)
 
 
 _TEXT_OF_CALLS = "write calls and what came of them as text: of the assistant, and of the user"
 
-OF_ALL: tuple[tuple[str, Step | None], ...] = (
-    (OF_TOOLS, anyway(f"Calls of tools are not learnt, and every row has some: {_TEXT_OF_CALLS}.")),
+IF_ALL_ROWS: tuple[tuple[str, Step | None], ...] = (
+    (OF_TOOLS, constant(f"Calls of tools are not learnt, and every row has some: {_TEXT_OF_CALLS}.")),
     (f"has reasoning{ONLY_TEXT}", None),
-    (ONLY_TEXT, anyway("Only text is learnt, and every row has something else in it: write what it shows as text.")),
+    (ONLY_TEXT, constant("Only text is learnt, and every row has something else in it: write what it shows as text.")),
     (NONE_LEARNT, by_command(
         "Every answer has a weight of 0: HOW takes the weights away, so that answers are learnt.",
         _changed("map(del(.weight, .train, .loss))"),
@@ -131,18 +131,27 @@ OF_ALL: tuple[tuple[str, Step | None], ...] = (
 )  # fmt: skip
 """Steps if dropping the rows with a problem would leave none; None for a problem that can be fixed in place."""
 
-OF_A_CHAT = by_command(
+_COLUMNS_PROGRAM = (
+    'if all(.[]; type == "array") then keys_unsorted as $names | [.[]] | transpose | map([$names, .] | transpose '
+    "| map({key: .[0], value: .[1]}) | from_entries) else [.[]] end"
+)
+"""jq: a list of an object's values; or of messages, if it has a list of all roles and one of all texts, which is how
+datasets stores a Sequence."""
+GROUP_CHAT_STEP = by_command(
     "The file is one conversation, and who speaks is not user and assistant in it. With the name of who answers for "
     "ANSWERER HOW makes a row of each question and the answer right after it; HOW takes the parts out where each is a "
     "conversation of its own.",
-    _OF_MANY, "COLUMN[]",
+    _GROUP_CHAT_PROGRAM, "COLUMN[]",
 )  # fmt: skip
-"""What to do with a file that is all one row, whose messages have no role that is known."""
-_OF_COLUMN = (
-    (NO_LIST, "Write a list of messages: HOW makes one of the object's values.", _changed("[.[]]")),
-    (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _up_to(_IS_ANSWER)),
+"""The step for a file with a single row, whose messages have no known roles."""
+_COLUMN_STEPS = (
+    (NO_LIST, "Write a list of messages: HOW makes one of the object's values, or of its columns.",
+     _changed(_COLUMNS_PROGRAM)),
+    ("is not a list of messages", "Write messages as JSON once, and not as text within text: HOW takes them out.",
+     'COLUMN |= until(type != "string"; fromjson)'),
+    (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _truncated_to(_IS_ANSWER)),
     (UNLEARNT_END, "HOW removes what follows the last answer that is learnt, and rows without any.",
-     _up_to(f"({_IS_ANSWER}) and {_IS_LEARNT}")),
+     _truncated_to(f"({_IS_ANSWER}) and {_IS_LEARNT}")),
     (OF_TOOLS, f"Calls of tools are not learnt: HOW leaves such rows out; or {_TEXT_OF_CALLS}.",
      f"select(COLUMN | {_A_LIST} | all(.[]; ({_CALLS} or {_OF_TOOL}) | not))"),
     (f"has reasoning{ONLY_TEXT}", "HOW takes the parts with reasoning away; or write them into the text.",
@@ -166,5 +175,5 @@ _OF_COLUMN = (
     (BESIDE_CONTENT, "Reasoning is learnt only if it is part of the content: write it there; or HOW removes it.",
      _changed("map(del(.reasoning_content, .reasoning, .thinking))")),
 )  # fmt: skip
-OF_COLUMN = tuple((what, by_command(said, program)) for what, said, program in _OF_COLUMN)
+COLUMN_STEPS = tuple((what, by_command(text, program)) for what, text, program in _COLUMN_STEPS)
 """Steps by the words of a problem, each for a column."""

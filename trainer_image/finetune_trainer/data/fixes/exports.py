@@ -8,23 +8,23 @@ from itertools import chain
 from typing import Any
 
 from finetune_trainer.data.fixes.column_names import may_be_shown
-from finetune_trainer.data.fixes.jq import by_jq, by_jq_of_all, field, key
+from finetune_trainer.data.fixes.jq import field, jq_all, jq_rows, key
 
-_OF_CHATGPT = (
+_CHATGPT = (
     "[.mapping as $all | .current_node | recurse($all[.].parent; . != null) | $all[.].message "
     '| select(.author.role | IN("user", "assistant")) | {role: .author.role, content: ([.content.parts[]? | strings] '
     '| join("\\n"))} | select(.content != "")] | reverse | until(. == [] or .[-1].role == "assistant"; .[:-1]) '
     "| select(. != []) | {messages: .}"
 )
-_OF_CLAUDE = (
+_CLAUDE = (
     '[.chat_messages[] | {role: .sender, content: .text} | select(.content != "")] '
     '| until(. == [] or .[-1].role == "assistant"; .[:-1]) | select(. != []) | {messages: .}'
 )
-_OF_LABEL_STUDIO = (
+_LABEL_STUDIO = (
     "{prompt: .data.text, completion: (.annotations[0].result[0].value | .choices // .text "
     '| if type == "array" then .[0] else . end)} | select(.completion != null)'
 )
-_OF_BATCHES = (
+_BATCHES = (
     "jq -nc 'reduce inputs as $one ({}; .[$one.custom_id] += ($one.body // $one.params // {answer: "
     "($one.response.body.choices[0].message // $one.result.message // "
     '[$one.response.body.output[]? | select(.type == "message")][-1])})) | .[] '
@@ -40,52 +40,57 @@ _TURNS = (
 )
 """jq: splits a dialogue in one text into messages, as in Anthropic's HH-RLHF."""
 
-_OF_PRODIGY = 'select(.answer == "accept") | {prompt: .text, completion: (.label // .accept[0])} | select(.completion)'
+_PRODIGY = 'select(.answer == "accept") | {prompt: .text, completion: (.label // .accept[0])} | select(.completion)'
 _WITH_HISTORY = (
     '{system, messages: ([.history[]? | {role: "user", content: .[0]}, {role: "assistant", content: .[1]}] + [{role: '
     r'"user", content: ([.instruction, .input] | map(select(. != null and . != "")) | join("\n\n"))}, '
     '{role: "assistant", content: .output}])}'
 )
-_OF_COHERE = (
+_COHERE = (
     '{system: .preamble, messages: ([.chat_history | if type == "string" then fromjson? else . end | .[]? | '
     '{role, content: .message}] + [{role: "user", content: '
     '.message}, {role: "assistant", content: (.response // .text | if type == "object" then .text else . end)}])}'
 )
-_OF_ULTRACHAT = '{messages: [.data | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]}'
-_OF_CHOICES = (
+_ULTRACHAT = '{messages: [.data | to_entries[] | {role: ["user", "assistant"][.key % 2], content: .value}]}'
+_CHOICES = (
     r'{prompt: ([.question, (.choices | if type == "object" then [.label, .text] | transpose[] | "\(.[0]). \(.[1])" '
     r'else to_entries[] | "\([65 + .key] | implode). \(.value)" end)] | join("\n")), '
     'completion: ((.answer // .answerKey) | if type == "number" then [65 + .] | implode else . end)}'
 )
 _CHOSEN = "puts the choices below each question, by letters, and answers with the letter"
-_OF_TREES = (
+_TREES = (
     'INDEX(.message_id) as $all | map(select(.role == "assistant")) as $said | ($said | map($all[.parent_id // ""]'
     ".parent_id // empty) | INDEX(.)) as $before | $said[] | select($before[.message_id] | not) | {messages: "
     '([recurse($all[.parent_id // ""]; . != null)] | reverse | map({role, content: .text}))}'
 )
-_OF_INTERCOM = (
+_INTERCOM = (
     '{messages: [(.source | {body, who: "user"}), (.conversation_parts.conversation_parts[] | {body, who: .author.type}'
     ') | select(.body) | {role: (if .who | IN("user", "lead", "contact") then "user" else "assistant" end), '
     'content: (.body | gsub("<[^>]*>"; ""))}] | until(. == [] or .[-1].role == "assistant"; .[:-1])} '
     "| select(.messages != [])"
 )
-_OF_SLACK = (
+_SLACK = (
     "group_by(.thread_ts // .ts)[] | [.[] | select(.text) | {role: "
     '(if .user == "ANSWERER" then "assistant" else "user" end), content: .text}] '
     '| until(. == [] or .[-1].role == "assistant"; .[:-1]) | select(. != []) | {messages: .}'
 )
 
 _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
-    (frozenset({"mapping", "current_node"}), _OF_CHATGPT, "makes a row of each conversation of ChatGPT"),
+    (frozenset({"mapping", "current_node"}), _CHATGPT, "makes a row of each conversation of ChatGPT"),
+    (
+        frozenset({"patterns", "responses"}),
+        ".responses[0] as $first | .patterns[] | {prompt: ., completion: $first} | select(.completion)",
+        "makes a row of each pattern of an intent, answered by its first response",
+    ),
     (
         frozenset({"source", "conversation_parts"}),
-        _OF_INTERCOM,
+        _INTERCOM,
         "makes a row of each conversation of Intercom, without the marks of HTML",
     ),
-    (frozenset({"uuid", "chat_messages"}), _OF_CLAUDE, "makes a row of each conversation of Claude"),
+    (frozenset({"uuid", "chat_messages"}), _CLAUDE, "makes a row of each conversation of Claude"),
     (
         frozenset({"annotations", "data"}),
-        _OF_LABEL_STUDIO,
+        _LABEL_STUDIO,
         "takes the text and its first label out of tasks of Label Studio; another field than text is .data.NAME",
     ),
     (
@@ -95,7 +100,7 @@ _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
         "takes a field and the first response to a question out of records of Argilla",
     ),
     *(
-        (frozenset({"text", "answer", mark}), _OF_PRODIGY, "takes what was accepted out of tasks of Prodigy")
+        (frozenset({"text", "answer", mark}), _PRODIGY, "takes what was accepted out of tasks of Prodigy")
         for mark in ("_input_hash", "_task_hash")
     ),
     (
@@ -103,42 +108,42 @@ _EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
         _WITH_HISTORY,
         "makes conversations, the earlier turns before the instruction",
     ),
-    (frozenset({"message", "chat_history"}), _OF_COHERE, "makes conversations, the earlier turns before the message"),
-    *((frozenset({"question", "choices", key}), _OF_CHOICES, _CHOSEN) for key in ("answer", "answerKey")),
+    (frozenset({"message", "chat_history"}), _COHERE, "makes conversations, the earlier turns before the message"),
+    *((frozenset({"question", "choices", key}), _CHOICES, _CHOSEN) for key in ("answer", "answerKey")),
 )
-_OF_ALL: tuple[tuple[frozenset[str], str, str], ...] = (
+_MESSAGE_EXPORTS: tuple[tuple[frozenset[str], str, str], ...] = (
     (
         frozenset({"message_id", "parent_id", "role", "text"}),
-        _OF_TREES,
+        _TREES,
         "makes a row of each way through a tree of messages to one of its last answers",
     ),
     (
         frozenset({"type", "user", "text", "ts"}),
-        _OF_SLACK,
+        _SLACK,
         "makes a row of each thread of Slack, with the id of who answers for ANSWERER",
     ),
 )
 """Exports whose rows are single messages."""
 
 
-def of_export(names: Collection[str], first: Mapping[str, Any], file_format: str) -> str | None:
+def export_step(names: Collection[str], first: Mapping[str, Any], file_format: str) -> str | None:
     """How to make rows of a file with these columns; None if no program is known to write them.
 
     `first`: fields of the first row.
     """
     if "custom_id" in names and not _IN_BATCHES.isdisjoint(names):
         how = "makes a row of each request of a batch and its answer, where their two files are both at hand"
-        return f"`{_OF_BATCHES}` {how}."
+        return f"`{_BATCHES}` {how}."
     if set(names) == {"id", "data"} and isinstance(first.get("data"), list):
-        return f"`{by_jq(file_format, _OF_ULTRACHAT)}` makes messages of texts that take turns, the user's first."
-    for command, exports in ((by_jq, _EXPORTS), (by_jq_of_all, _OF_ALL)):
+        return f"`{jq_rows(file_format, _ULTRACHAT)}` makes messages of texts that take turns, the user's first."
+    for command, exports in ((jq_rows, _EXPORTS), (jq_all, _MESSAGE_EXPORTS)):
         for known, program, does in exports:
             if known.issubset(names):
                 return f"`{command(file_format, program)}` {does}."
     return None
 
 
-def of_dialogues(chosen: str, rejected: str, first: Mapping[str, Any], file_format: str) -> str:
+def dialogues_step(chosen: str, rejected: str, first: Mapping[str, Any], file_format: str) -> str:
     """The step for two whole dialogues per row without a prompt column; the dialogues may be plain text."""
     step = (
         "Write what both answer into a column prompt, or write chosen and rejected as lists of messages, "
@@ -147,31 +152,31 @@ def of_dialogues(chosen: str, rejected: str, first: Mapping[str, Any], file_form
     if "Human:" not in str(first.get(chosen)):
         return step
     both = ", ".join(f"{key(name)}: ({field(name)} | turns)" for name in (chosen, rejected))
-    how = by_jq(file_format, f"{_TURNS}{{{both}}}")
+    how = jq_rows(file_format, f"{_TURNS}{{{both}}}")
     return f"{step} `{how}` does it with dialogues of Human: and Assistant:, as in HH-RLHF."
 
 
 _BETTER_FIRST = "as [$better, $worse] | "
 _PAIR = "{prompt: %s, chosen: $better, rejected: $worse}"
 
-_OF_ARENA = (
+_ARENA = (
     'select(.winner | IN("model_a", "model_b")) | (if .winner == "model_a" then [.conversation_a, .conversation_b] '
     f"else [.conversation_b, .conversation_a] end) {_BETTER_FIRST}select($better[:-1] == $worse[:-1]) "
     "| {prompt: $better[:-1], chosen: $better[-1].content, rejected: $worse[-1].content}"
 )
-_OF_HELPSTEER = (
+_HELPSTEER = (
     "select(.overall_preference != 0) | (if .overall_preference < 0 then [.response1, .response2] "
     f"else [.response2, .response1] end) {_BETTER_FIRST}{_PAIR % '.context'}"
 )
-_OF_KTO = (
+_KTO_PROGRAM = (
     'def is_good: .label | tostring | ascii_downcase | IN("true", "1"); group_by(.prompt)[] '
     "| [map(select(is_good)), map(select(is_good | not))] as [$good, $bad] | range([$good, $bad | length] | min) "
     "as $at | {prompt: .[0].prompt, chosen: $good[$at].completion, rejected: $bad[$at].completion}"
 )
 _KTO = frozenset({"prompt", "completion", "label"})
 _KNOWN: tuple[tuple[frozenset[str], str, str], ...] = (
-    (frozenset({"conversation_a", "conversation_b", "winner"}), _OF_ARENA, "which of two models won"),
-    (frozenset({"context", "response1", "response2", "overall_preference"}), _OF_HELPSTEER, "what HelpSteer3 prefers"),
+    (frozenset({"conversation_a", "conversation_b", "winner"}), _ARENA, "which of two models won"),
+    (frozenset({"context", "response1", "response2", "overall_preference"}), _HELPSTEER, "what HelpSteer3 prefers"),
 )
 
 
@@ -181,13 +186,13 @@ _WINNERS = ("winner", "preferred", "preference", "better", "choice", "label")
 _SCORES = ("overall_score", "score", "rating", "reward", "pm_score", "rank", "fine-grained_score")
 
 
-def _of_two(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _two_answers_programs(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The program for two answers, ending with a and b or 1 and 2, and a column that names the better one.
 
     It gets all rows at once: if any row says 0, then 1 may mean the second answer.
     """
-    asked, winner = (next((name for name in known if name in names), None) for known in (_QUESTIONS, _WINNERS))
-    if asked is None or winner is None:
+    question, winner = (next((name for name in known if name in names), None) for known in (_QUESTIONS, _WINNERS))
+    if question is None or winner is None:
         return
     for one, two in ((f"{word}{mark}", f"{word}{other}") for word in _TEXTS for mark, other in _MARKS):
         if one in names and two in names:
@@ -195,7 +200,7 @@ def _of_two(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[
             if (said := str(first.get(winner)).lower()) in _NUMBERS and said not in marks:
                 yield (
                     f'.[] | ({field(winner)} | tostring) as $who | ({{"ONE": [{field(one)}, {field(two)}], "TWO": '
-                    f"[{field(two)}, {field(one)}]}}[$who] // empty) {_BETTER_FIRST}{_PAIR % field(asked)}",
+                    f"[{field(two)}, {field(one)}]}}[$who] // empty) {_BETTER_FIRST}{_PAIR % field(question)}",
                     f"what {winner} says, with its own words where {one} is better for ONE, and {two} for TWO",
                 )
                 return
@@ -204,7 +209,7 @@ def _of_two(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[
                 f"({field(winner)} | tostring | ascii_downcase) as $who | "
                 f'select($who | test("(^|[^a-z0-9])[{marks}]$")) | (if $who | endswith("{marks[0]}") then '
                 f"[{field(one)}, {field(two)}] else [{field(two)}, {field(one)}] end) "
-                f"{_BETTER_FIRST}{_PAIR % field(asked)}",
+                f"{_BETTER_FIRST}{_PAIR % field(question)}",
                 f"what {winner} says",
             )
 
@@ -214,42 +219,46 @@ _NUMBERS = ("0", "1", "true", "false")
 _MARKS = (("_a", "_b"), ("_A", "_B"), ("_1", "_2"), ("A", "B"), ("1", "2"))
 
 
-def _of_scored(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _scored_answers_programs(names: Collection[str], first: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """The program for a list of answers, each with its score or rank, or with a separate list of these."""
-    asked = next((name for name in _QUESTIONS if name in names), "")
+    question = next((name for name in _QUESTIONS if name in names), "")
     lists = {name: value for name, value in first.items() if isinstance(value, list) and value and may_be_shown(name)}
-    for name, answers in lists.items() if asked else ():
+    for name, answers in lists.items() if question else ():
         within = answers[0] if isinstance(answers[0], dict) else {}
         text, score = (next((key for key in known if key in within), None) for known in (_TEXTS, _SCORES))
         if text and score:
-            yield _by_score(asked, f"{field(name)} | map([{field(text)}, {field(score)}])", score)
+            yield _score_program(question, f"{field(name)} | map([{field(text)}, {field(score)}])", score)
         for other, numbers in lists.items():
             if isinstance(answers[0], str) and isinstance(numbers[0], int | float):
-                yield _by_score(asked, f"[{field(name)}, {field(other)}] | transpose", other)
+                yield _score_program(question, f"[{field(name)}, {field(other)}] | transpose", other)
 
 
-def _by_score(asked: str, scored: str, called: str) -> tuple[str, str]:
+def _score_program(question: str, scored: str, called: str) -> tuple[str, str]:
     """The program for pairs of text and score; the best has the lowest rank, or else the highest score."""
     best, worst = (0, -1) if "rank" in called else (-1, 0)
     return (
         f"({scored} | map([.[0], (.[1] | tonumber? // null)] | select(all(. != null))) | sort_by(.[1]) "
         "| select(.[0][1] != .[-1][1]) "
-        f"| [.[{best}][0], .[{worst}][0]]) {_BETTER_FIRST}{_PAIR % field(asked)}",
+        f"| [.[{best}][0], .[{worst}][0]]) {_BETTER_FIRST}{_PAIR % field(question)}",
         f"their {called}",
     )
 
 
-def of_ranked(names: Collection[str], first: Mapping[str, Any], file_format: str, *, of_pairs: bool) -> str | None:
+def comparison_step(
+    names: Collection[str], first: Mapping[str, Any], file_format: str, *, of_pairs: bool
+) -> str | None:
     """How to make rows of a file with these columns; None if no comparison is recognized.
 
     `of_pairs`: make preference pairs, instead of rows with the better answer only.
     """
     if of_pairs and _KTO.issubset(names):
-        how = by_jq_of_all(file_format, _OF_KTO)
+        how = jq_all(file_format, _KTO_PROGRAM)
         return f"`{how}` puts what is labelled good and bad of one prompt together; other rows are left out."
-    known = ((by_jq, program, by) for columns, program, by in _KNOWN if columns.issubset(names))
-    others = ((by_jq, program, by) for program, by in _of_scored(names, first))
-    found = next(chain(known, ((by_jq_of_all, program, by) for program, by in _of_two(names, first)), others), None)
+    known = ((jq_rows, program, by) for columns, program, by in _KNOWN if columns.issubset(names))
+    others = ((jq_rows, program, by) for program, by in _scored_answers_programs(names, first))
+    found = next(
+        chain(known, ((jq_all, program, by) for program, by in _two_answers_programs(names, first)), others), None
+    )
     if found is None:
         return None
     command, program, by = found

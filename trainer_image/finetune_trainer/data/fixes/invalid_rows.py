@@ -11,9 +11,9 @@ from finetune_trainer.data.files.lines import CESU_8
 from finetune_trainer.data.files.source import AS_UTF8, WITH_LINE_FEEDS
 from finetune_trainer.data.fixes import conversations
 from finetune_trainer.data.fixes.conversations import by_command
-from finetune_trainer.data.fixes.jq import by_python
-from finetune_trainer.data.fixes.nearly_json import all_say, is_of_json, of_json
-from finetune_trainer.data.fixes.tables import of_table, without_rows
+from finetune_trainer.data.fixes.jq import python_rows
+from finetune_trainer.data.fixes.nearly_json import all_contain, is_about_json, json_step
+from finetune_trainer.data.fixes.tables import leave_out_step, table_step
 from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON, NO_ROLE, OTHER_ROLE
 
 _SOME_AS_UTF8 = (
@@ -38,7 +38,7 @@ _FROM_CESU = (
     '"surrogatepass").decode("utf-16").encode()) for line in sys.stdin.buffer]\' < FILE > ROWS` writes the file as '
     "UTF-8: old Java, Oracle's UTF8 and MySQL's utf8 have CESU-8."
 )
-_STEPS_OF_ANY = (
+_STEPS_OF_ANY_FORMAT = (
     (CESU_8, _FROM_CESU),
     ("lone carriage return", WITH_LINE_FEEDS),
     ("NUL byte", _WITHOUT_NUL),
@@ -47,42 +47,46 @@ _STEPS_OF_ANY = (
 """Words of a problem, and the next step if all rows have it, for any format."""
 
 
-def mending(problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str) -> str | None:
+def step_for_problems(
+    problems: Sequence[Unusable], rows: int, bad_rows: int, file_format: str, field: str
+) -> str | None:
     """The next step for the rows; None if nothing better is known than to correct them.
 
     `problems` are the named ones, perhaps not all; `field` is the job's field for the file's format.
     """
-    if file_format.startswith("Parquet") and all_say(problems, "UTF-8"):
+    if file_format.startswith("Parquet") and all_contain(problems, "UTF-8"):
         return "Make the text again, from what it was read from, by bytes.decode with the encoding that it has there."
-    if known := next((step for what, step in _STEPS_OF_ANY if all_say(problems, what)), None):
+    if known := next((step for what, step in _STEPS_OF_ANY_FORMAT if all_contain(problems, what)), None):
         return known
     encoded = [problem for problem in problems if "UTF-8" in problem.what]
     if encoded and not file_format.startswith("Parquet"):  # comes first, whatever the other rows' problems
         return AS_UTF8 + (_SOME_AS_UTF8 if bad_rows < rows or len(encoded) < len(problems) else "")
-    of_all = next((step for what, step in _STEPS_OF_ALL if bad_rows == rows and all_say(problems, what)), None)
-    there = [problem for problem in problems if problem.kind not in ("Missing", "Empty")] or problems
-    columns = {problem.field for problem in there if problem.field}
+    all_rows_step = next(
+        (step for what, step in _STEPS_IF_ALL_ROWS if bad_rows == rows and all_contain(problems, what)), None
+    )
+    present = [problem for problem in problems if problem.kind not in ("Missing", "Empty")] or problems
+    columns = {problem.field for problem in present if problem.field}
     if len(columns) == 1:
         column = columns.pop()
-        if rows == 1 and any(said in problems[0].what for said in (NO_ROLE, OTHER_ROLE)):
-            return conversations.OF_A_CHAT(column, file_format)
-        if step := of_all(column, file_format) if of_all else _of_column(there, column, file_format):
+        if rows == 1 and any(words in problems[0].what for words in (NO_ROLE, OTHER_ROLE)):
+            return conversations.GROUP_CHAT_STEP(column, file_format)
+        if step := all_rows_step(column, file_format) if all_rows_step else _column_step(present, column, file_format):
             return step
-    is_unread = bad_rows == rows and all(problem.field is None and is_of_json(problem.what) for problem in problems)
-    found = of_json(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
-    mended = found or of_table(problems, file_format, are_all=bad_rows == rows)
-    return mended or without_rows(problems, rows, bad_rows, file_format)
+    is_unread = bad_rows == rows and all(problem.field is None and is_about_json(problem.what) for problem in problems)
+    found = json_step(problems, file_format, field if is_unread else None) if file_format.startswith("JSON") else None
+    fix = found or table_step(problems, file_format, are_all=bad_rows == rows)
+    return fix or leave_out_step(problems, rows, bad_rows, file_format)
 
 
-def _of_column(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
+def _column_step(problems: Sequence[Unusable], column: str, file_format: str) -> str | None:
     """The step if all problems are in the same column."""
-    said = [problem.what for problem in problems]
-    if all(what.startswith("content of message") and what.endswith(", not text") for what in said):
-        kinds = {what.partition(" is ")[2].removesuffix(", not text") for what in said}
-        return conversations.of_contents(kinds, column, file_format)
-    if all(what.endswith(_WRITTEN_AS_TEXT) for what in said):
-        return _as_text(column, file_format)
-    return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if all_say(problems, what)), None)
+    texts = [problem.what for problem in problems]
+    if all(what.startswith("content of message") and what.endswith(", not text") for what in texts):
+        kinds = {what.partition(" is ")[2].removesuffix(", not text") for what in texts}
+        return conversations.contents_step(kinds, column, file_format)
+    if all(what.endswith(_WRITTEN_AS_TEXT) for what in texts):
+        return _to_text_step(column, file_format)
+    return next((step(column, file_format) for what, step in _STEPS_OF_COLUMN if all_contain(problems, what)), None)
 
 
 _WRITTEN_AS_TEXT = tuple(
@@ -91,20 +95,20 @@ _WRITTEN_AS_TEXT = tuple(
 """Types whose values have a single text form, known to pandas and jq."""
 
 
-def _as_text(column: str, file_format: str) -> str:
+def _to_text_step(column: str, file_format: str) -> str:
     """The step for numbers and the like; only their author knows the right words."""
     name = json.dumps(column)
     as_text = "json.dumps(one) if isinstance(one, (int, float)) else one"  # in Python, because jq rounds large numbers
     each = f"{{**row, {name}: (lambda one: None if one != one else {as_text})(row.get({name}))}}"
-    how = by_python(file_format, each)
+    how = python_rows(file_format, each)
     return f"Only text is learnt: `{how} > ROWS.jsonl` makes it of these; of classes better write the words."
 
 
-def _of_python(column: str, file_format: str) -> str:
+def _python_text_step(column: str, file_format: str) -> str:
     """The step for lists written by Python's str."""
     name = json.dumps(column)
     with_commas = rf're.sub(r"\}}\n *\{{", "}}, {{", row[{name}])'  # numpy prints arrays without commas
-    how = by_python(file_format, f"{{**row, {name}: ast.literal_eval({with_commas})}}")
+    how = python_rows(file_format, f"{{**row, {name}: ast.literal_eval({with_commas})}}")
     return f"Write messages by json.dumps and not by str: `{how} > ROWS.jsonl` makes lists of them."
 
 
@@ -120,33 +124,35 @@ _AS_JSON = (
 )
 
 
-def _of_structs(column: str, file_format: str) -> str:
+def _structs_step(column: str, file_format: str) -> str:
     """The step for a list in a database's display format, which is not meant to be parsed."""
     name = json.dumps(column)
-    said = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
+    message = r'{"role": who, "content": re.sub(r"\\(.)", r"\1", quoted) or plain}'
     found = f're.findall(r"{_STRUCT}", row[{name}], re.DOTALL)'
-    how = by_python(file_format, f"{{**row, {name}: [{said} for who, quoted, plain, _ in {found}]}}")
+    how = python_rows(file_format, f"{{**row, {name}: [{message} for who, quoted, plain, _ in {found}]}}")
     return f"{_AS_JSON}; or `{how} > ROWS.jsonl` makes messages of these, where each is a role and a text alone."
 
 
-def _asked_alike(column: str, file_format: str) -> str:
+def _prompt_step(column: str, file_format: str) -> str:
     """The step for rows without prompts, if no row has one."""
-    said = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
-    with_one = by_command(f"{said}; HOW writes one TEXT into all.", 'COLUMN = "TEXT"')
-    return with_one(column, file_format) if file_format.startswith("JSON") else f"{said}."
+    step = "An answer is learnt as that to a prompt: write what asks for it into each row, such as an instruction"
+    with_one = by_command(f"{step}; HOW writes one TEXT into all.", 'COLUMN = "TEXT"')
+    return with_one(column, file_format) if file_format.startswith("JSON") else f"{step}."
 
 
-_STEPS_OF_ALL = (*conversations.OF_ALL, ("prompt is empty", _asked_alike))
+_STEPS_IF_ALL_ROWS = (*conversations.IF_ALL_ROWS, ("prompt is empty", _prompt_step))
 """Steps if dropping the rows with a problem would leave none; None for a problem that can be fixed in place."""
 
 _TO_OBJECT = "def to_object: map({key: .[0], value: .[1]}) | from_entries; "
-_OF_MAPS = 'if .[0][0]? | type == "string" then to_object else map(to_object) end'
-_OF_TYPED = 'if type == "object" and length == 1 then .S // .stringValue // .string_value // .string // . else . end'
+_MAPS_PROGRAM = 'if .[0][0]? | type == "string" then to_object else map(to_object) end'
+_TYPED_PROGRAM = (
+    'if type == "object" and length == 1 then .S // .stringValue // .string_value // .string // . else . end'
+)
 """jq: the text of an object of a type and its value, as written by DynamoDB, Firestore, BigQuery and Avro."""
 _TO_TEXT = (
     # Spark writes such objects if a table's type is map, not struct; Python reads them as lists of pairs.
     (A_MAP, "HOW makes objects of maps.",
-     f'{_TO_OBJECT}COLUMN |= (if type == "array" then {_OF_MAPS} else . end)'),
+     f'{_TO_OBJECT}COLUMN |= (if type == "array" then {_MAPS_PROGRAM} else . end)'),
     # The command that reads Parquet decodes all bytes itself.
     ("is bytes, not text", "Only text is learnt: HOW makes it of bytes, where those are UTF-8.", "."),
     ("is a list, not text", "Only text is learnt: HOW takes the first of each list; of lists with several texts write "
@@ -154,14 +160,14 @@ _TO_TEXT = (
     # SQuAD has answers in lists within an object.
     ("is an object, not text", "Only text is learnt: HOW writes objects as JSON, which is learnt then, but takes the "
      "text of those that are one with its type, as DynamoDB has it; of an object HOW takes what it calls NAME; "
-     ".text[0] is an answer of SQuAD.", f'COLUMN |= ({_OF_TYPED} | if type == "object" then tojson else . end)',
+     ".text[0] is an answer of SQuAD.", f'COLUMN |= ({_TYPED_PROGRAM} | if type == "object" then tojson else . end)',
      'COLUMN |= (if type == "object" then .NAME else . end)'),
 )  # fmt: skip
 _STEPS_OF_COLUMN = (
-    (AS_PYTHON_WRITES, _of_python),
-    (AS_STRUCTS, _of_structs),
-    (NO_JSON, conversations.anyway(f"{_AS_JSON}.")),
-    *conversations.OF_COLUMN,
-    *((what, by_command(said, *programs)) for what, said, *programs in _TO_TEXT),
+    (AS_PYTHON_WRITES, _python_text_step),
+    (AS_STRUCTS, _structs_step),
+    (NO_JSON, conversations.constant(f"{_AS_JSON}.")),
+    *conversations.COLUMN_STEPS,
+    *((what, by_command(text, *programs)) for what, text, *programs in _TO_TEXT),
 )
 """Steps by the words of a problem, each for a column."""

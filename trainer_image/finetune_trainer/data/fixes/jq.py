@@ -45,13 +45,13 @@ def field(column: str) -> str:
     return f".[{key(column)}]"
 
 
-def by_jq(file_format: str, program: str) -> str:
+def jq_rows(file_format: str, program: str) -> str:
     """The command that makes rows with a jq program, which gets one row at a time, whatever the file's format."""
     each = ".[] | " if _is_array(file_format) else ""
     return _jq("-c", file_format, each + program)
 
 
-def by_jq_of_all(file_format: str, program: str) -> str:
+def jq_all(file_format: str, program: str) -> str:
     """The same with a program that gets all rows at once, as a list."""
     return _jq("-c", file_format, program) if _is_array(file_format) else _jq("-sc", file_format, program)
 
@@ -63,12 +63,12 @@ def _is_array(file_format: str) -> bool:
 def _jq(flags: str, file_format: str, program: str) -> str:
     if file_format.startswith("JSON"):
         return f"jq {flags} {quoted(program)} FILE > ROWS.jsonl"
-    return f"{by_python(file_format)} | jq {flags} {quoted(program)} > ROWS.jsonl"
+    return f"{python_rows(file_format)} | jq {flags} {quoted(program)} > ROWS.jsonl"
 
 
-def by_python(file_format: str, each: str = "row") -> str:
+def python_rows(file_format: str, each: str = "row") -> str:
     """The command that prints a JSON object per row; `each` is a Python expression in which the row is a dict."""
-    needs, rows = next(told for name, told in _AS_DICTS.items() if file_format.startswith(name))
+    needs, rows = next(parts for name, parts in _AS_DICTS.items() if file_format.startswith(name))
     needs = ", ".join([*(module for module in ("ast", "re") if f"{module}." in each), needs])
     dumped = f"{each}, default=text" if file_format.startswith("Parquet") else each
     rows = rows.replace("{mark}", separator_in(file_format))
@@ -77,11 +77,11 @@ def by_python(file_format: str, each: str = "row") -> str:
 
 def separator_in(file_format: str) -> str:
     """The separator of a table's cells, as a Python literal."""
-    said = file_format.partition(SEPARATED_BY)[2][:1] or ","  # from Excel's own first line
-    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), said))
+    declared = file_format.partition(SEPARATED_BY)[2][:1] or ","  # from Excel's own first line
+    return json.dumps(next((mark for mark, name in SEPARATORS.items() if f", {name}" in file_format), declared))
 
 
-def unpacked_first(step: str, file_format: str) -> str:
+def with_preparation(step: str, file_format: str) -> str:
     """The step, followed by the command to run first if the file must be decompressed or converted to UTF-8."""
     how = [command for name, command in _UNPACKED.items() if name in file_format]
     how += [f"iconv -f {name} -t UTF-8" for name in _ENCODED.findall(file_format)]

@@ -10,7 +10,7 @@ from finetune_trainer.data.files.json_array import AFTER_ARRAY, CUT
 from finetune_trainer.data.files.json_lines import BEFORE_OBJECT, DOUBLED, NO_OBJECT, OF_CALLS
 from finetune_trainer.data.files.lines import TOO_LONG
 
-_OF_LISTS = (
+_LISTS_PROGRAM = (
     '[.[] | if type == "array" and all(.[]; type == "array" or (type == "string" and test("^\\\\s*\\\\{"))) then .[] '
     'else . end] | if .[0] | type == "array" and any(.[]; type == "string" and (ascii_downcase | IN("prompt", '
     '"completion", "question", "answer", "instruction", "input", "output", "text", "label"))) then .[0] as $names '
@@ -21,12 +21,12 @@ _OF_LISTS = (
 )
 """jq: makes rows of lists of conversations, of rows, of texts or of objects as text, in one list or one per line; the
 first may be the header of a table."""
-_OBJECTS = (
-    f"A row is an object with names: `jq -sc '{_OF_LISTS}' FILE > ROWS.jsonl` makes rows of lists of messages, of "
+_OBJECTS_STEP = (
+    f"A row is an object with names: `jq -sc '{_LISTS_PROGRAM}' FILE > ROWS.jsonl` makes rows of lists of messages, of "
     "pairs of texts and of objects that are written as text, on lines of their own or all in one array; the cells of "
     "longer lists get the names of the first, or become column0, column1, and so on, for spec.dataset.columns."
 )
-_OF_PYTHON = (
+_PYTHON_STEP = (
     "Write rows by json.dumps and not by str or print: `python3 -c 'import ast, json, sys; "
     'sys.stdout.reconfigure(encoding="utf-8"); [print(json.dumps(row, ensure_ascii=False)) for row in {}]\' < FILE > '
     "ROWS.jsonl` does it with those that there are."
@@ -36,7 +36,7 @@ _WITH_NULL = (
 )
 _EACH_LINE = "(ast.literal_eval(line.decode()) for line in sys.stdin.buffer if line.strip())"
 _WHOLE = "ast.literal_eval(sys.stdin.buffer.read().decode())"
-_OF_JAVASCRIPT = (
+_JAVASCRIPT_PROBLEMS = (
     "JSON has no comments",
     "there is a comma before a closing bracket",
     "names must be in double quotes",
@@ -113,7 +113,7 @@ _STEPS_OF_ARRAYS = (
 )
 
 
-def of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -> str | None:
+def json_step(problems: Sequence[Unusable], file_format: str, field: str | None) -> str | None:
     """The next step for rows of JSON; None if nothing specific is known.
 
     Args:
@@ -122,29 +122,30 @@ def of_json(problems: Sequence[Unusable], file_format: str, field: str | None) -
         field: The job's field for the format, if no row could be read: the file may have another one.
     """
     problems = [problem for problem in problems if problem.what == CUT] or problems  # it comes first
-    if all_say(problems, "Python's"):
-        return _OF_PYTHON.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
-    told = [any(what in problem.what for what in _OF_JAVASCRIPT) for problem in problems]
-    if all(told) or (field is not None and told[0]):  # what follows single quotes may be split as if it were JSON
+    if all_contain(problems, "Python's"):
+        return _PYTHON_STEP.format(_EACH_LINE if file_format.startswith("JSONLines") else _WHOLE)
+    are_javascript = [any(what in problem.what for what in _JAVASCRIPT_PROBLEMS) for problem in problems]
+    # What follows single quotes may be split as if it were JSON.
+    if all(are_javascript) or (field is not None and are_javascript[0]):
         return f"Write rows by json.dumps or JSON.stringify; or {_FROM_JAVASCRIPT}"
     steps = _STEPS_OF_LINES if file_format.startswith("JSONLines") else _STEPS_OF_ARRAYS
     if 2 * sum(BEFORE_OBJECT in problem.what for problem in problems) > len(problems) and steps is _STEPS_OF_LINES:
         return _WITHOUT_PREFIX
-    known = next((step for what, step in steps + _STEPS if all_say(problems, what)), None)
+    known = next((step for what, step in steps + _STEPS if all_contain(problems, what)), None)
     if known or field is None:
         return known
-    if all_say([problem for problem in problems if AFTER_ARRAY not in problem.what], NO_OBJECT):
-        return _OBJECTS
+    if all_contain([problem for problem in problems if AFTER_ARRAY not in problem.what], NO_OBJECT):
+        return _OBJECTS_STEP
     over_lines = any(problem.what.endswith(("it breaks off", TOO_LONG)) for problem in problems)
     how = " (`jq -c . FILE > ROWS.jsonl` does it with objects over several lines)" if over_lines else ""
     return f"The file was read as {file_format}: set {field} if it is something else, or write one object a line{how}."
 
 
-def is_of_json(what: str) -> bool:
+def is_about_json(what: str) -> bool:
     """Whether a problem is about invalid JSON."""
     return "JSON" in what or AFTER_ARRAY in what or what.endswith(TOO_LONG)
 
 
-def all_say(problems: Sequence[Unusable], what: str) -> bool:
+def all_contain(problems: Sequence[Unusable], what: str) -> bool:
     """Whether each of the problems contains these words."""
     return all(what in problem.what for problem in problems)

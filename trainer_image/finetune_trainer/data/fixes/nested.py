@@ -11,8 +11,14 @@ from typing import Any
 import msgspec
 
 from finetune_api.dataset import Columns
-from finetune_trainer.data.fixes.column_names import absent, is_called_messages, may_be_shown, may_serve, meant
-from finetune_trainer.data.fixes.jq import by_jq, field, key
+from finetune_trainer.data.fixes.column_names import (
+    is_called_messages,
+    may_be_shown,
+    missing_columns,
+    probable_columns,
+    satisfies,
+)
+from finetune_trainer.data.fixes.jq import field, jq_rows, key
 from finetune_trainer.data.layouts import Layouts
 from finetune_trainer.data.turns import ROLE_OF, is_message, messages_in
 
@@ -22,20 +28,20 @@ _DEPTH_OF_ROWS = 4
 """Maximum depth of rows in an object, as in responses of GraphQL and Elasticsearch."""
 _TYPES = ("S", "stringValue", "string_value", "string")
 """Names under which DynamoDB, Firestore, BigQuery and Avro wrap a text value in an object."""
-_OF_JQ = re.compile(r"[A-Za-z_]\w*", re.ASCII)
+_JQ_NAME = re.compile(r"[A-Za-z_]\w*", re.ASCII)
 
 _AS_ROWS = "$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries"
-_OF_SQUAD = (
+_SQUAD_PROGRAM = (
     r'.data[].paragraphs[] | .context as $context | .qas[] | select(.answers[0].text) | {prompt: ($context + "\n\n" '
     "+ .question), completion: .answers[0].text}"
 )
-_ALONE = (
+_SINGLE_OBJECT_STEP = (
     "Write one object a line: `sed 's/^},/}/' FILE | jq -c . > ROWS.jsonl` does it with objects that follow one after "
     "the other, with commas between them or without, and with one that holds the rows: check that then."
 )
 
 
-_OF_LISTS = frozenset({"L", "M", "arrayValue", "mapValue"})
+_LIST_TYPES = frozenset({"L", "M", "arrayValue", "mapValue"})
 """Names under which DynamoDB and Firestore wrap lists and objects."""
 _PLAIN = (
     'def plain: if type == "object" and length == 1 and (keys[0] | IN("S", "N", "BOOL", "L", "M", '
@@ -46,35 +52,37 @@ _PLAIN = (
 )
 
 
-def step_for(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, Any]], bool]) -> str:
+def wrapper_step(fields: Mapping[str, Any] | None, serves: Callable[[Mapping[str, Any]], bool]) -> str:
     """The next step for a file that begins with an object containing its rows or columns.
 
     `fields` are the object's; None if it continues after its line.
     """
-    if fields is not None and (plain := typed(fields, _LINES)):
+    if fields is not None and (plain := typed_values_step(fields, _LINES)):
         return plain
-    told = None if fields is None else next(_ways_out(fields, serves), None)
-    if told is None:
-        return _ALONE
-    program, does = told
-    return f"Write one object a line: `{by_jq(_LINES, program)}` {does}."
+    found = None if fields is None else next(_extraction_programs(fields, serves), None)
+    if found is None:
+        return _SINGLE_OBJECT_STEP
+    program, does = found
+    return f"Write one object a line: `{jq_rows(_LINES, program)}` {does}."
 
 
-_HEADS = frozenset({"cols", "columns", "column_names", "fields", "header", "headers", "meta", "names", "schema"})
+_HEADERS = frozenset({"cols", "columns", "column_names", "fields", "header", "headers", "meta", "names", "schema"})
 
 
-def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> Iterator[tuple[str, str]]:
+def _extraction_programs(
+    fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]
+) -> Iterator[tuple[str, str]]:
     """Programs for jq that make rows of the object, with what each does; the most likely first."""
     if _is_squad(fields):
-        yield _OF_SQUAD, "makes a row of each question of SQuAD that has an answer, below its context"
+        yield _SQUAD_PROGRAM, "makes a row of each question of SQuAD that has an answer, below its context"
     tables = list(islice(_lists(fields, ()), _MOST_PLACES))
-    yield from _of_cells(tables, serves)
+    yield from _cells_programs(tables, serves)
     for path, (head, *_) in tables:
         if isinstance(head, list) and all(isinstance(one, str) for one in head) and serves(dict.fromkeys(head, "")):
             rows = path_of(path)
             yield f"{rows}[0] as $names | {rows}[1:][] | [{_AS_ROWS}", "puts the names of the first row to their cells"
-    if told := _rows_out(fields, serves):
-        yield told
+    if found := _rows_program(fields, serves):
+        yield found
     values = list(fields.values())
     if values and all(isinstance(value, dict) and serves(value) for value in values):
         yield ".[]", "takes the rows out of the object"
@@ -84,10 +92,10 @@ def _ways_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
             "makes rows of the columns",
         )
     if lists := [path for path, _ in places_of_rows(fields)]:
-        yield f"{path_of(lists[0])}[]", _taken(lists)
+        yield f"{path_of(lists[0])}[]", _taken_out(lists)
 
 
-def _of_cells(
+def _cells_programs(
     lists: Sequence[tuple[list[str], list[Any]]], serves: Callable[[Mapping[str, Any]], bool]
 ) -> Iterator[tuple[str, str]]:
     """Programs for a list of column names, or of objects with a name each, and another list with the rows' cells."""
@@ -95,7 +103,7 @@ def _of_cells(
         names = [one.get("name") if isinstance(one, dict) else one for one in heads]
         if not isinstance(cells[0], list) or not all(isinstance(name, str) for name in names):
             continue
-        are_names = place[-1] in _HEADS or serves({str(name): "" for name in names})  # not e.g. the names of labels
+        are_names = place[-1] in _HEADERS or serves({str(name): "" for name in names})  # not e.g. the names of labels
         if are_names and len(cells[0]) == len(names):
             program = f"({path_of(place)} | map(.name? // .)) as $names | {path_of(rows)}[] | [{_AS_ROWS}"
             yield program, "puts the names of the columns to their cells"
@@ -110,7 +118,7 @@ def _lists(fields: Mapping[str, Any], before: Sequence[str]) -> Iterator[tuple[l
             yield from _lists(one, [*before, name])
 
 
-def _rows_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> tuple[str, str] | None:
+def _rows_program(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], bool]) -> tuple[str, str] | None:
     """The program for lists of usable rows, which may be within an object each; None if there are none."""
     found = list[tuple[list[str], list[str]]]()
     for path, first in places_of_rows(fields):
@@ -122,37 +130,37 @@ def _rows_out(fields: Mapping[str, Any], serves: Callable[[Mapping[str, Any]], b
     if not found:
         return None
     path, below = found[0]
-    return f"{path_of(path)}[]{path_of(below) if below else ''}", _taken([path for path, _ in found])
+    return f"{path_of(path)}[]{path_of(below) if below else ''}", _taken_out([path for path, _ in found])
 
 
-def _taken(lists: Sequence[list[str]]) -> str:
+def _taken_out(lists: Sequence[list[str]]) -> str:
     first, *others = map(".".join, lists)
     more = f"; {' and '.join(others)} would be files of their own" if others else ""
     return f"takes the rows of {first} out{more}"
 
 
-def within(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str | None:
+def nested_rows_step(layouts: Layouts, fields: Mapping[str, Any], file_format: str) -> str | None:
     """The next step for a file of objects that each hold some of the rows, or the turns of one; otherwise None.
 
     Rows must use the job's column names: others, such as text and label, may be annotations within a row's text.
     """
-    columns = layouts.asked.columns
+    columns = layouts.requested.columns
     for name, turns in fields.items():
-        if _is_of_objects(turns) and is_called_messages(name) and may_serve(layouts, turns[0]):
-            parts = columns.named | meant(columns, list(turns[0]), turns[0])
+        if _is_of_objects(turns) and is_called_messages(name) and satisfies(layouts, turns[0]):
+            parts = columns.named | probable_columns(columns, list(turns[0]), turns[0])
             asked, answered = (path_of([parts[part]]) for part in ("prompt", "completion"))
             each = f'{{role: "user", content: {asked}}}, {{role: "assistant", content: {answered}}}'
-            how = by_jq(file_format, f"{{messages: [{path_of([name])}[] | {each}]}}")
+            how = jq_rows(file_format, f"{{messages: [{path_of([name])}[] | {each}]}}")
             return f"Turns are in pairs: `{how}` makes messages of them."
-    told = _rows_out(fields, lambda one: not absent(layouts.of(one).columns, one))
-    return told and f"Rows are within those of the file: `{by_jq(file_format, told[0])}` {told[1]}."
+    found = _rows_program(fields, lambda one: not missing_columns(layouts.of(one).columns, one))
+    return found and f"Rows are within those of the file: `{jq_rows(file_format, found[0])}` {found[1]}."
 
 
-def typed(fields: Mapping[str, Any], file_format: str) -> str | None:
+def typed_values_step(fields: Mapping[str, Any], file_format: str) -> str | None:
     """The next step for values wrapped in their types, as in DynamoDB and Firestore."""
     if not _has_typed(fields, _DEPTH):
         return None
-    return f"Values are within their types: `{by_jq(file_format, _PLAIN)}` takes them out."
+    return f"Values are within their types: `{jq_rows(file_format, _PLAIN)}` takes them out."
 
 
 def _has_typed(fields: Mapping[str, Any], depth: int) -> bool:
@@ -160,7 +168,7 @@ def _has_typed(fields: Mapping[str, Any], depth: int) -> bool:
     if isinstance(fields.get(str(fields.get("type"))), list):  # Notion's form
         return True
     within = [value for value in fields.values() if isinstance(value, dict)] if depth else []
-    is_one = len(fields) == 1 and not _OF_LISTS.isdisjoint(fields)
+    is_one = len(fields) == 1 and not _LIST_TYPES.isdisjoint(fields)
     return (is_one and all(isinstance(one, list | dict) for one in fields.values())) or any(
         _has_typed(value, depth - 1) for value in within
     )
@@ -176,8 +184,8 @@ def _places_of_rows(fields: Mapping[str, Any], before: Sequence[str]) -> Iterato
         path, values = [*before, name], value
         if isinstance(value, dict):
             values = list(value.values()) if len(value) > 1 else []
-            alike = all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values)
-            values = values if alike and values and not set(values[0]) <= set(_TYPES) else []
+            similar = all(isinstance(one, dict) and one.keys() == values[0].keys() for one in values)
+            values = values if similar and values and not set(values[0]) <= set(_TYPES) else []
         if may_be_shown(name) and _is_of_objects(values):
             yield path, values[0]
         elif may_be_shown(name) and isinstance(value, dict):
@@ -196,34 +204,35 @@ def _is_of_objects(value: Any) -> bool:
 
 def path_of(names: list[str]) -> str:
     """The path to a part of an object, in jq syntax."""
-    whole = "".join(f".{name}" if _OF_JQ.fullmatch(name) else f'["{name}"]' for name in names)
+    whole = "".join(f".{name}" if _JQ_NAME.fullmatch(name) else f'["{name}"]' for name in names)
     return whole if whole.startswith(".") else f".{whole}"
 
 
-def lifted(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
+def lift_step(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
     """The next step for a row with its columns within objects, by name; None if they are not found there."""
     paths = list(_paths(row, []))
     places = {path[-2]: path for path in paths if path[-1] in _TYPES} | {path[-1]: path for path in paths}
     places |= {".".join(path): path for path in paths}
     lacking = [part for part in columns.needed if columns.named[part] not in row]
     asked = {part: name for part in lacking if (name := columns.named[part]) in places}
-    found = asked | {part: name for part, name in meant(columns, list(places)).items() if part not in asked}
+    found = asked | {part: name for part, name in probable_columns(columns, list(places)).items() if part not in asked}
     if columns.messages in places and _is_answered(row, places[columns.messages]):
         lacking, found = ["messages"], {"messages": columns.messages}
     if not lacking or not found.keys() >= set(lacking):
         return None
     inside = ", ".join(f"{_as_key(columns.named[part])}: {path_of(places[found[part]])}" for part in lacking)
     is_all = lacking == ["messages"] or len(lacking) == len(columns.needed)
-    how = by_jq(file_format, f"{{{inside}}}" if is_all else f". + {{{inside}}}")
+    how = jq_rows(file_format, f"{{{inside}}}" if is_all else f". + {{{inside}}}")
     return f"Columns must be at the top of a row: `{how}` takes them out of objects."
 
 
-def as_json(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
+def json_text_step(columns: Columns, row: Mapping[str, Any], file_format: str) -> str | None:
     """The next step for rows that are JSON in a text column, as in logs and databases; otherwise None."""
     for name, value in row.items():
         found = _object(value)
-        if may_be_shown(name) and found and (not absent(columns, found) or meant(columns, list(found))):
-            how = by_jq(file_format, f"{field(name)} | fromjson")
+        is_row = found and (not missing_columns(columns, found) or probable_columns(columns, list(found)))
+        if is_row and may_be_shown(name):
+            how = jq_rows(file_format, f"{field(name)} | fromjson")
             return f"Column {name} holds rows as JSON text: `{how}` makes columns of what is in it."
     return None
 
@@ -248,10 +257,10 @@ def _is_answered(row: Mapping[str, Any], path: list[str]) -> bool:
 
 
 def _as_key(name: str) -> str:
-    return name if _OF_JQ.fullmatch(name) else key(name)
+    return name if _JQ_NAME.fullmatch(name) else key(name)
 
 
-def places_in(row: Mapping[str, Any]) -> str:
+def texts_hint(row: Mapping[str, Any]) -> str:
     """A sentence that lists the texts within the objects of a row; "" if none has an ordinary name."""
     paths = [".".join(path) for path in _paths(row, [])]
     return f" Texts are {', '.join(paths)}." if 0 < len(paths) <= _MOST_PLACES else ""  # many names may be data

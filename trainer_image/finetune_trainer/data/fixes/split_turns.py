@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from finetune_trainer.data.fixes.column_names import may_be_shown
-from finetune_trainer.data.fixes.jq import by_jq, key
+from finetune_trainer.data.fixes.jq import jq_rows, key
 from finetune_trainer.data.turns import ROLE_OF, is_message
 
 _DEPTH, _MOST_ELEMENTS, _MOST_PLACES = 8, 4, 4096
@@ -23,23 +23,23 @@ _Place = tuple[str, Any]
 """The jq path to a value, and the value."""
 
 
-def put_together(first: Mapping[str, Any], file_format: str, *, may_be_mapped: bool = False) -> str | None:
+def join_step(first: Mapping[str, Any], file_format: str, *, may_be_mapped: bool = False) -> str | None:
     """The next step for such rows, judged by the first; None if it is not one.
 
     `may_be_mapped`: also None if both are top-level columns, which can be mapped instead.
     """
     places = list(islice(_places(("", first), _DEPTH), _MOST_PLACES))
-    asked = next((one for one in places if _is_asked(one[1])), None)
-    answered = next((way for way, value in places if _is_answer(value)), None)
-    if asked is None or answered is None or (may_be_mapped and _is_column(asked[0]) and _is_column(answered)):
+    request = next((one for one in places if _is_request(one[1])), None)
+    answer = next((way for way, value in places if _is_answer(value)), None)
+    if request is None or answer is None or (may_be_mapped and _is_column(request[0]) and _is_column(answer)):
         return None
-    above = asked[0].rpartition("[")[0]
+    above = request[0].rpartition("[")[0]
     systems = (f"{above}[{key(name)}]" for name in _SYSTEMS)
     system = next((f"system: ({way}), " for way in systems if any(way == place for place, _ in places)), "")
-    how = by_jq(
+    how = jq_rows(
         file_format,
-        f'{{{system}messages: ((({asked[0]}) // [] | map({{role: "user"}} + .)) + '
-        f'[({answered}) | {{role: "assistant"}} + .])}}',
+        f'{{{system}messages: ((({request[0]}) // [] | map({{role: "user"}} + .)) + '
+        f'[({answer}) | {{role: "assistant"}} + .])}}',
     )
     return f"A conversation must be in one place, with its answer: `{how}` puts the answers after what was asked."
 
@@ -50,7 +50,7 @@ def _places(place: _Place, depth: int) -> Iterator[_Place]:
     if isinstance(value, str) and value.lstrip()[:1] in ("{", "["):
         way, value = f"{way}{_FROM_JSON} | .", _decoded(value)
     yield way, value
-    if depth == 0 or _is_asked(value) or _is_answer(value):
+    if depth == 0 or _is_request(value) or _is_answer(value):
         return
     if isinstance(value, Mapping):
         for name, one in value.items():
@@ -68,9 +68,9 @@ def _decoded(text: str) -> Any:
         return None
 
 
-def _is_asked(value: Any) -> bool:
+def _is_request(value: Any) -> bool:
     """Whether it is a list of messages without an answer yet."""
-    return isinstance(value, list) and bool(value) and all(map(_speaks, value)) and not _is_answer(value[-1])
+    return isinstance(value, list) and bool(value) and all(map(_is_turn, value)) and not _is_answer(value[-1])
 
 
 def _is_answer(value: Any) -> bool:
@@ -83,7 +83,7 @@ def _is_answer(value: Any) -> bool:
     return ROLE_OF.get(str(value.get("role"))) == "assistant"
 
 
-def _speaks(value: Any) -> bool:
+def _is_turn(value: Any) -> bool:
     return is_message(value) or (isinstance(value, dict) and "parts" in value)  # Gemini: no role needed for a question
 
 

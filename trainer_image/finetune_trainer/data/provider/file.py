@@ -45,22 +45,22 @@ def convert(rows: Iterable[Row], split: SplitName, name: str, rules: ProviderRul
     """
     path = folder / f"{split}.jsonl"
     digest, size, tokens = hashlib.sha256(), 0, 0
-    bad, long = _BadRows(rules), RowWarning(_longer_than(rules.max_tokens), "so many tokens")
+    bad, long_rows = _BadRows(rules), RowWarning(_longer_than(rules.max_tokens), "so many tokens")
     with path.open("wb") as file:
-        for part, count in _parts(_noted(bad.passing(rows), long), rules):
+        for part, count in _parts(_checked(bad.accepted(rows), long_rows), rules):
             size += len(part)
             require_size(rules, name, size)
             digest.update(part)
             file.write(part)
             tokens += count
     require_rows_as_wanted(rules, name, bad.named, bad.count)
-    warnings = [_long_rows(name, rules, long)] if long.rows else []
+    warnings = [_long_rows(name, rules, long_rows)] if long_rows.rows else []
     return ConvertedFile(split, path, size, digest.hexdigest(), tokens, warnings)
 
 
-def _noted(rows: Iterable[Row], doubtful: RowWarning) -> Iterator[Row]:
+def _checked(rows: Iterable[Row], warning: RowWarning) -> Iterator[Row]:
     for row in rows:
-        doubtful.add(row)
+        warning.add(row)
         yield row
 
 
@@ -68,13 +68,12 @@ def _longer_than(limit: int | None) -> RowCheck:
     return lambda row: [row.position.packed()] if limit and isinstance(row, Row) and longest_tokens(row) > limit else ()
 
 
-def _long_rows(name: str, rules: ProviderRules, long: RowWarning) -> str:
-    some = (
-        f"{name}: {counted(long.rows, 'row')} (the first: {long.first}) longer than about {rules.max_tokens:,} tokens"
-    )
+def _long_rows(name: str, rules: ProviderRules, long_rows: RowWarning) -> str:
+    which = f"{counted(long_rows.rows, 'row')} (the first: {long_rows.first})"
+    described = f"{name}: {which} longer than about {rules.max_tokens:,} tokens"
     if rules.cuts_longer:
-        return f"{some}, beyond which {rules.title} cuts the end"
-    return f"{some}, and {rules.title} takes no longer ones: the whole job fails there if they are"
+        return f"{described}, beyond which {rules.title} cuts the end"
+    return f"{described}, and {rules.title} takes no longer ones: the whole job fails there if they are"
 
 
 def _parts(rows: Iterable[Row], rules: ProviderRules) -> Iterable[tuple[bytes, int]]:
@@ -92,7 +91,7 @@ class _BadRows:
         self.named: list[str] = []
         self.count = 0
 
-    def passing(self, rows: Iterable[Row]) -> Iterator[Row]:
+    def accepted(self, rows: Iterable[Row]) -> Iterator[Row]:
         """The rows without problems."""
         for row in rows:
             what = next((found for problem in self._problems if (found := problem(row))), None)

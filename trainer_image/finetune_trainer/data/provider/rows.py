@@ -46,7 +46,7 @@ def as_two_answers(row: Row) -> dict[str, Any]:
 
 def as_messages_with_system(row: Row) -> dict[str, Any]:
     """Claude's format on Bedrock: the system text next to the messages."""
-    return _system(row, lambda turn: turn.content) | {"messages": _messages(spoken(row))}
+    return _system(row, lambda turn: turn.content) | {"messages": _messages(without_system(row))}
 
 
 def as_conversation(row: Row) -> dict[str, Any]:
@@ -54,13 +54,13 @@ def as_conversation(row: Row) -> dict[str, Any]:
     return {
         "schemaVersion": BEDROCK_SCHEMA,
         **_system(row, lambda turn: [{"text": turn.content}]),
-        "messages": [{"role": turn.role, "content": [{"text": turn.content}]} for turn in spoken(row)],
+        "messages": [{"role": turn.role, "content": [{"text": turn.content}]} for turn in without_system(row)],
     }
 
 
 def as_pair(row: Row) -> dict[str, Any]:
     """One prompt and one completion."""
-    return {"prompt": spoken(row)[0].content, "completion": row.completion}
+    return {"prompt": without_system(row)[0].content, "completion": row.completion}
 
 
 def not_one_question(row: Row) -> str | None:
@@ -84,12 +84,12 @@ def not_a_conversation(row: Row) -> str | None:
     """Why Bedrock would not accept the turns: user and assistant must alternate, starting with the user."""
     if any(turn.role == "system" for turn in row.turns[1:]):
         return "there is a system message after the first message"
-    if [turn.role for turn in spoken(row)] != ["user", "assistant"] * (len(spoken(row)) // 2):
+    if [turn.role for turn in without_system(row)] != ["user", "assistant"] * (len(without_system(row)) // 2):
         return "user and assistant do not take turns, beginning with the user"
     return None
 
 
-def partly_learnt(row: Row) -> str | None:
+def has_unlearnt_answers(row: Row) -> str | None:
     """Why Bedrock would train on more than it should: it trains on every answer of a conversation."""
     return "an answer before the last is not to be learnt, and every answer would be" if row.unlearnt else None
 
@@ -107,7 +107,7 @@ def reserved(row: Row) -> str | None:
     return f"message {found} has a reserved word, such as User: or [EOS]" if found else None
 
 
-def spoken(row: Row) -> tuple[Turn, ...]:
+def without_system(row: Row) -> tuple[Turn, ...]:
     """The turns without the system message."""
     return tuple(turn for turn in row.turns if turn.role != "system")
 

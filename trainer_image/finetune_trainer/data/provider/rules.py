@@ -65,7 +65,7 @@ RULES = {
 """By the name in a PrepareJob. From OpenAI's and Azure's fine-tuning guides, November 2026."""
 
 _ONE_QUESTION = (rows.not_one_question, rows.longer_than(MAX_EXAMPLE_TOKENS))
-_OF_PAIRS: dict[str, tuple[Form, Sequence[Problem]]] = {
+_PAIR_RULES: dict[str, tuple[Form, Sequence[Problem]]] = {
     "openAI": (rows.as_preference, _ONE_QUESTION),
     "openAICompatible": (rows.as_preference, ()),
     "azureOpenAI": (rows.as_preference, _ONE_QUESTION),
@@ -93,10 +93,10 @@ def rules_for(name: str, spec: FineTuneJobSpec) -> ProviderRules:
     rules = _rules_of(name, spec.base_model)
     if spec.preference is None:
         return rules
-    if name not in _OF_PAIRS:
+    if name not in _PAIR_RULES:
         message = f"spec.preference: {rules.title} learns from one answer for each prompt"
         raise TrainerError(Reason.SPEC_INVALID, message, "Remove spec.preference, and apply the job under a new name.")
-    form, problems = _OF_PAIRS[name]
+    form, problems = _PAIR_RULES[name]
     return replace(rules, form=form, problems=problems)
 
 
@@ -121,7 +121,7 @@ def _rules_of(name: str, base_model: str) -> ProviderRules:
         form=_FORMS[family.format],
         problems=(
             shape,
-            rows.partly_learnt,
+            rows.has_unlearnt_answers,
             *((rows.reserved,) if family.reserved_words else ()),
         ),
     )
@@ -139,21 +139,24 @@ def require_rows(rules: ProviderRules, verdict: DatasetVerdict) -> None:
     if validation is not None and not rules.validation:
         message = f"{validation.file}: {rules.title} takes no validation set"
         raise TrainerError(Reason.DATASET_INVALID, message, "Remove dataset.validation from the job.")
-    beside = validation.rows if validation else 0
-    rows = train.rows + beside
-    together = f"{train.file}: {counted(rows, 'row')}{' with those of validation' if beside else ''}"
-    alone = f"{validation.file if validation else ''}: {counted(beside, 'row')} of validation"
-    for most, given, said in ((rules.max_rows, rows, together), (rules.max_validation_rows, beside, alone)):
+    validation_rows = validation.rows if validation else 0
+    rows = train.rows + validation_rows
+    all_described = f"{train.file}: {counted(rows, 'row')}{' with those of validation' if validation_rows else ''}"
+    validation_described = f"{validation.file if validation else ''}: {counted(validation_rows, 'row')} of validation"
+    for most, given, description in (
+        (rules.max_rows, rows, all_described),
+        (rules.max_validation_rows, validation_rows, validation_described),
+    ):
         if most is not None and given > most:
-            message = f"{said}; {rules.title} takes at most {most:,}"
+            message = f"{description}; {rules.title} takes at most {most:,}"
             raise TrainerError(Reason.DATASET_INVALID, message, "Use fewer rows, and apply the job under a new name.")
     too_few = (
-        (rules.min_all_rows, rows, f"{together}; {rules.title} takes"),
+        (rules.min_all_rows, rows, f"{all_described}; {rules.title} takes"),
         (rules.min_rows, train.rows, f"{train.file}: {counted(train.rows, 'row')}; {rules.title} tunes on"),
     )
-    for fewest, given, said in too_few:
+    for fewest, given, description in too_few:
         if given < fewest:
-            message = f"{said} at least {fewest:,}"
+            message = f"{description} at least {fewest:,}"
             raise TrainerError(Reason.DATASET_INVALID, message, "Add rows, and apply the job under a new name.")
 
 

@@ -88,7 +88,7 @@ def render(
         TemplateRefusedError: the template raised, for example because it supports no system message.
     """
     messages = [{"role": turn.role, "content": turn.content} for turn in turns]
-    return rendered(compiled(template), messages, special_tokens, add_generation_prompt, said=template, moment=moment)
+    return rendered(compiled(template), messages, special_tokens, add_generation_prompt, source=template, moment=moment)
 
 
 def rendered(
@@ -97,7 +97,7 @@ def rendered(
     special_tokens: Mapping[str, str],
     add_generation_prompt: bool,
     *,
-    said: str = "",
+    source: str = "",
     moment: datetime | None = None,
 ) -> str:
     """The template applied to messages.
@@ -119,13 +119,13 @@ def rendered(
         raise TemplateTooMuchError(str(error), str(error)) from None
     except (jinja2.TemplateError, *_TEMPLATE_ERRORS) as error:
         fault = None if isinstance(error, _RaisedError) else str(error) or type(error).__name__
-        raise TemplateRefusedError(_message(said, error), fault) from None
+        raise TemplateRefusedError(_message(source, error), fault) from None
 
 
 def _message(template: str, error: Exception) -> str:
     """The template's message for its refusal, unless it could contain text of the row."""
-    said = str(error)
-    return said if said and len(said) <= 200 and said in template else "the template gives no reason"
+    message = str(error)
+    return message if message and len(message) <= 200 and message in template else "the template gives no reason"
 
 
 @lru_cache(maxsize=8)

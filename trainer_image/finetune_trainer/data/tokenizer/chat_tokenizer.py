@@ -30,16 +30,16 @@ from finetune_trainer.data.tokenizer.chat_template import (
     render,
 )
 from finetune_trainer.data.tokenizer.frames import frame
-from finetune_trainer.data.tokenizer.template_file import TEMPLATE_STEP, filed_template, require_renders
-from finetune_trainer.data.tokenizer.tokenizer_config import STEP, require_form
+from finetune_trainer.data.tokenizer.template_file import TEMPLATE_STEP, require_renders, template_from_files
+from finetune_trainer.data.tokenizer.tokenizer_config import STEP, require_valid
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.storage import lfs
 
-_NAMES = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
+_TOKEN_FIELDS = tuple(f"{name}_token" for name in ("bos", "eos", "unk", "sep", "pad", "cls", "mask"))
 """Fields for tokens that every tokenizer may have."""
 _FRAMED_TURNS = 8  # maximum turns of conversations rendered from a frame: longer orders of roles rarely repeat
-_ANSWER = "\N{SECTION SIGN}\N{SECTION SIGN}"  # an answer that no template writes itself
-_ANSWERED = (Turn("user", "a"), Turn("assistant", _ANSWER))
+_EXAMPLE_ANSWER = "\N{SECTION SIGN}\N{SECTION SIGN}"  # an answer that no template writes itself
+_EXAMPLE = (Turn("user", "a"), Turn("assistant", _EXAMPLE_ANSWER))
 _NO_TOKENIZER_STEP = (
     "Put a model with a tokenizer.json into the model cache. Where only the tokenizer's older files are there, "
     "transformers mostly writes it: AutoTokenizer.from_pretrained('FOLDER').save_pretrained('FOLDER'); of a "
@@ -86,12 +86,12 @@ class ChatTokenizer:
         Raises:
             TrainerError: ModelUnusable, a file is missing or broken.
         """
-        backend, special_tokens = filed_tokens(folder)
+        backend, special_tokens = tokenizer_from_files(folder)
         start = _decoder_start(folder)
         if start is not None:
             positions = positions_in(folder)
             return cls(backend, JOINED_TEMPLATE, special_tokens, decoder_start=start, positions=positions)
-        template, file = filed_template(folder, _json_or_nothing(folder / "tokenizer_config.json"))
+        template, file = template_from_files(folder, _json_or_nothing(folder / "tokenizer_config.json"))
         chat = cls._build(backend, template, special_tokens, file)
         if chat.has_own_template:
             require_renders(chat.template, special_tokens, file)
@@ -194,7 +194,7 @@ class ChatTokenizer:
             raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
         return [encoding.ids for encoding in encoded]
 
-    def lost(self, characters: Iterable[str]) -> list[str]:
+    def lost_characters(self, characters: Iterable[str]) -> list[str]:
         """Characters that do not survive encoding and decoding, not even as their Unicode equivalents (NFKC).
 
         Combining accents are skipped: they become part of their letter.
@@ -222,10 +222,10 @@ class ChatTokenizer:
         For example an empty thought, or the name of a channel. A tuned model writes it too, before its answer.
         """
         try:
-            head, whole = self.render(_ANSWERED[:1], add_generation_prompt=True), self.render(_ANSWERED)
+            head, whole = self.render(_EXAMPLE[:1], add_generation_prompt=True), self.render(_EXAMPLE)
         except TemplateRefusedError:
             return []
-        text = whole.removeprefix(head).partition(_ANSWER)[0].rstrip()
+        text = whole.removeprefix(head).partition(_EXAMPLE_ANSWER)[0].rstrip()
         if self.encoder_decoder or not whole.startswith(head) or not text:
             return []
         before, opened = self.ids([head, head + text])
@@ -235,14 +235,14 @@ class ChatTokenizer:
     def opens_thoughts(self) -> bool:
         """Whether the generation prompt opens a thought."""
         with suppress(TemplateRefusedError):
-            return self.render(_ANSWERED[:1], add_generation_prompt=True).rstrip().endswith("<think>")
+            return self.render(_EXAMPLE[:1], add_generation_prompt=True).rstrip().endswith("<think>")
         return False
 
     @cached_property
     def repeats_answers(self) -> bool:
         """Whether the template writes an answer more than once."""
         with suppress(TemplateRefusedError):
-            return self.render(_ANSWERED).count(_ANSWER) > 1
+            return self.render(_EXAMPLE).count(_EXAMPLE_ANSWER) > 1
         return False
 
     def answer_in(self, ids: list[int]) -> list[int]:
@@ -284,18 +284,18 @@ def positions_in(folder: Path) -> int | None:
     return positions_of(_json_or_nothing(folder / "config.json"))
 
 
-def filed_tokens(folder: Path) -> tuple[Tokenizer, dict[str, str]]:
+def tokenizer_from_files(folder: Path) -> tuple[Tokenizer, dict[str, str]]:
     """The tokenizer from the files in the folder, and its named special tokens.
 
     Raises:
         TrainerError: ModelUnusable, a file is missing or broken.
     """
     config = _object(folder / "tokenizer_config.json")
-    named = _named(folder, config)
-    require_form(config, named)
+    named = _merged_config(folder, config)
+    require_valid(config, named)
     _require_tokens(config, named)
     special_tokens = _special_tokens(named)
-    return _backend(folder, config, [*special_tokens.values(), *_listed(named)]), special_tokens
+    return _backend(folder, config, [*special_tokens.values(), *_unnamed_tokens(named)]), special_tokens
 
 
 def _decoder_start(folder: Path) -> int | None:
@@ -341,7 +341,7 @@ def _unreadable(path: Path, error: Exception) -> TrainerError:
     return TrainerError(Reason.MODEL_UNUSABLE, message)
 
 
-def _named(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+def _merged_config(folder: Path, config: Mapping[str, Any]) -> dict[str, Any]:
     """The config, updated by an older special_tokens_map.json unless the config lists added tokens."""
     old = folder / "special_tokens_map.json"
     with_old = "added_tokens_decoder" not in config and old.is_file()
@@ -356,12 +356,12 @@ def _require_tokens(config: Mapping[str, Any], named: Mapping[str, Any]) -> None
     Raises:
         TrainerError: ModelUnusable.
     """
-    for name in _NAMES:
-        said = config.get(name)
-        if named.get(name) is not said or said is None or isinstance(said, str):
+    for name in _TOKEN_FIELDS:
+        token = config.get(name)
+        if named.get(name) is not token or token is None or isinstance(token, str):
             continue
-        if not (isinstance(said, Mapping) and said.get("__type") == "AddedToken" and "content" in said):
-            kind = "an object without" if isinstance(said, Mapping) else "neither text nor an object with"
+        if not (isinstance(token, Mapping) and token.get("__type") == "AddedToken" and "content" in token):
+            kind = "an object without" if isinstance(token, Mapping) else "neither text nor an object with"
             message = f'tokenizer_config.json of the base model: {name} is {kind} "__type": "AddedToken" and content'
             step = (
                 f'Write the token\'s text alone there, as in "{name}": "</s>", or put the model into the cache again.'
@@ -377,7 +377,7 @@ def _special_tokens(named: Mapping[str, Any]) -> dict[str, str]:
     return {name: token for name, token in tokens.items() if token is not None}
 
 
-def _listed(named: Mapping[str, Any]) -> list[str]:
+def _unnamed_tokens(named: Mapping[str, Any]) -> list[str]:
     """Special tokens without names."""
     lists = (named.get(name) for name in ("additional_special_tokens", "extra_special_tokens"))
     tokens = (_content(token) for one in lists if isinstance(one, list) for token in one)
@@ -397,12 +397,12 @@ def _backend(folder: Path, config: Mapping[str, Any], special_tokens: Sequence[s
     try:
         backend = Tokenizer.from_file(str(path))
     except Exception as error:  # noqa: BLE001 - the Rust side raises plain Exception
-        why = lfs.in_words(path) if lfs.is_pointer(path) else error
+        why = lfs.problem(path) if lfs.is_pointer(path) else error
         message = f"tokenizer.json of the base model cannot be read: {why}"
         raise TrainerError(Reason.MODEL_UNUSABLE, message[:500], _NO_TOKENIZER_STEP) from None
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     has_later = "added_tokens_decoder" in config
-    added = _added_tokens(config) if has_later else _added_earlier(folder, special_tokens)
+    added = _added_tokens(config) if has_later else _added_by_old_file(folder, special_tokens)
     backend.add_tokens([token for token in added if token.content not in known])
     known |= {token.content for token in added}
     missing = dict.fromkeys(token for token in special_tokens if token not in known)
@@ -421,7 +421,7 @@ def _added_tokens(config: Mapping[str, Any]) -> list[AddedToken]:
         raise TrainerError(Reason.MODEL_UNUSABLE, message) from error
 
 
-def _added_earlier(folder: Path, special_tokens: Collection[str]) -> list[AddedToken]:
+def _added_by_old_file(folder: Path, special_tokens: Collection[str]) -> list[AddedToken]:
     """Tokens that an older added_tokens.json adds, ordered by id."""
     ids = _object(folder / "added_tokens.json")
     tokens = sorted((token for token, number in ids.items() if isinstance(number, int)), key=ids.__getitem__)

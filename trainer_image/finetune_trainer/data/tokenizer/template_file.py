@@ -24,7 +24,7 @@ _DEFAULT_STEP = (
 _FILE, _MORE, _CONFIG = "chat_template.jinja", "additional_chat_templates", "tokenizer_config.json"
 
 
-def filed_template(folder: Path, config: Mapping[str, Any]) -> tuple[str | None, str]:
+def template_from_files(folder: Path, config: Mapping[str, Any]) -> tuple[str | None, str]:
     """The template and its file, found as transformers does; None if the model has none.
 
     chat_template.jinja takes precedence over the config's chat_template, which may be several named ones.

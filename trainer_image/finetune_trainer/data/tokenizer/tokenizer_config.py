@@ -28,10 +28,10 @@ def _is_token(value: Any) -> bool:
     return isinstance(value, str) or whole
 
 
-_Form = tuple[Callable[[Any], bool], str]
-_SIDE: _Form = (lambda value: value in ("left", "right"), 'neither "left" nor "right"')
-_TOKENS: _Form = (_are_tokens, 'no list of tokens, as text or objects with "__type": "AddedToken"')
-_FORMS: Mapping[str, _Form] = {
+_Rule = tuple[Callable[[Any], bool], str]
+_SIDE: _Rule = (lambda value: value in ("left", "right"), 'neither "left" nor "right"')
+_TOKENS: _Rule = (_are_tokens, 'no list of tokens, as text or objects with "__type": "AddedToken"')
+_RULES: Mapping[str, _Rule] = {
     "added_tokens_decoder": (lambda value: isinstance(value, Mapping), "no object"),
     "additional_special_tokens": _TOKENS,
     "auto_map": (
@@ -46,13 +46,13 @@ _FORMS: Mapping[str, _Form] = {
 """Per field: whether a value is valid, and how messages describe an invalid one."""
 
 
-def require_form(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
+def require_valid(config: Mapping[str, Any], named: Mapping[str, Any]) -> None:
     """Refuse invalid values. `named` is the config updated by an older special_tokens_map.json; its values are exempt.
 
     Raises:
         TrainerError: ModelUnusable.
     """
-    for name, (is_right, otherwise) in _FORMS.items():
+    for name, (is_right, otherwise) in _RULES.items():
         if name in config and named.get(name) is config[name] and not is_right(config[name]):
             message = f"tokenizer_config.json of the base model: {name} is {otherwise}"
             raise TrainerError(Reason.MODEL_UNUSABLE, message, STEP)

@@ -18,13 +18,20 @@ from finetune_trainer.models import base_refusals, kinds
 from finetune_trainer.models.kinds import KNOWN
 from finetune_trainer.models.validation import target_names
 from finetune_trainer.models.validation.config_shapes import wrong_count, wrong_shapes
-from finetune_trainer.models.validation.config_values import Fields, Wrong, shown, wrong_values
+from finetune_trainer.models.validation.config_values import Fields, Invalid, shown, wrong_values
 from finetune_trainer.models.validation.experts import wrong_experts
 from finetune_trainer.models.validation.generation_file import wrong_generation
-from finetune_trainer.models.validation.optional_tensors import left_out
+from finetune_trainer.models.validation.optional_tensors import surplus_tensors
 from finetune_trainer.models.validation.required_tensors import first_missing, unwrapped, wrapped
 from finetune_trainer.models.validation.tensor_names import placed
-from finetune_trainer.models.weight_files import FLOATS, UNREADABLE, entries_in, file_of, promised_in, unwritten
+from finetune_trainer.models.weight_files import (
+    FLOATS,
+    UNREADABLE,
+    entries_in,
+    file_of,
+    index_names_others,
+    indexed_file,
+)
 
 _CONFIG, _GENERATION = "config.json", "generation_config.json"
 _EMBEDDINGS = re.compile(r"(.+\.)?(embed_tokens|wte|word_embeddings|embed_in|shared)\.weight")
@@ -43,7 +50,7 @@ def require(folder: Path, *, tuned: bool = True) -> None:
     config = _read(folder / _CONFIG)
     if config.get("auto_map", {}) != {}:
         if not isinstance(config["auto_map"], dict):
-            raise _refusal(folder / _CONFIG, Wrong("auto_map", "is not an object"))
+            raise _refusal(folder / _CONFIG, Invalid("auto_map", "is not an object"))
         return
     _require_config(folder, config, tuned=tuned)
     generation = folder / _GENERATION
@@ -58,7 +65,7 @@ def _require_config(folder: Path, config: dict[str, Any], *, tuned: bool) -> Non
         raise _refusal(folder / _CONFIG, wrong)
     if tuned and (refused := kinds.why_not_by(config)):
         raise base_refusals.unusable(folder, *refused)
-    for wrong in _other_than(folder, text):
+    for wrong in _contradictions(folder, text):
         raise _refusal(folder / _CONFIG, wrong)
 
 
@@ -122,11 +129,11 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise _unusable(path, "is not a JSON object")
     if path.name == _CONFIG and not isinstance(found.get("model_type"), str):
-        raise _refusal(path, Wrong("model_type", "is missing" if "model_type" not in found else "is not text"))
+        raise _refusal(path, Invalid("model_type", "is missing" if "model_type" not in found else "is not text"))
     return found
 
 
-def _refusal(path: Path, wrong: Wrong) -> TrainerError:
+def _refusal(path: Path, wrong: Invalid) -> TrainerError:
     return _unusable(path, f"{wrong.field} {wrong.why}")
 
 
@@ -134,7 +141,7 @@ def _unusable(path: Path, why: str) -> TrainerError:
     return base_refusals.unusable(path.parent, f"{path.name}: {why}", STEP)
 
 
-def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
+def _contradictions(folder: Path, text: Fields) -> Iterator[Invalid]:
     """Contradictions with the files: each layer must have tensors, and each token an embedding.
 
     Damaged or missing files are ignored: loading them will report it.
@@ -145,18 +152,18 @@ def _other_than(folder: Path, text: Fields) -> Iterator[Wrong]:
         are_plain = all(entry["dtype"] in FLOATS for entry in entries.values())
     except UNREADABLE:
         return
-    if unwritten(folder, shapes):
+    if index_names_others(folder, shapes):
         return
     yield from wrong_count(text, shapes, folder)
     known = text.get("model_type") in KNOWN and len({placed(name).layers for name in shapes} - {""}) == 1
     vocabulary, table = text.get("vocab_size"), next(filter(_EMBEDDINGS.fullmatch, shapes), None)
     if known and table and shapes[table] and vocabulary != shapes[table][0]:
         where = f"{table} in {file_of(folder, table)}"
-        yield Wrong("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
+        yield Invalid("vocab_size", f"is {vocabulary}, and {where} has {shapes[table][0]} rows")
     if are_plain and text.get("quantization_config") is None:
-        yield from _lacking(folder, text, shapes)
+        yield from _missing_weights(folder, text, shapes)
         yield from wrong_experts(text, shapes, folder)
-        yield from left_out(text, shapes, folder)
+        yield from surplus_tensors(text, shapes, folder)
         yield from wrong_shapes(text, shapes, folder)
 
 
@@ -166,7 +173,7 @@ _UNWRAP = (
 )
 
 
-def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Wrong]:
+def _missing_weights(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[Invalid]:
     """Weights that every model of this type has, and that no file contains.
 
     Raises:
@@ -181,8 +188,8 @@ def _lacking(folder: Path, text: Fields, shapes: Mapping[str, Any]) -> Iterator[
     if missing is None:
         return
     if not missing.everywhere:
-        why = f"its weights are incomplete: {missing.name} cannot be found in {promised_in(folder, missing.name)}"
+        why = f"its weights are incomplete: {missing.name} cannot be found in {indexed_file(folder, missing.name)}"
         raise base_refusals.unusable(folder, why, base_refusals.PUT_THERE_AGAIN)
     kind = text["model_type"]
-    yield Wrong("model_type", f"is {shown(kind)}, and the files of weights have no {missing.name}, which every {kind} "
-                "has: they are those of another kind, or incomplete")  # fmt: skip
+    yield Invalid("model_type", f"is {shown(kind)}, and the files of weights have no {missing.name}, which every "
+                f"{kind} has: they are those of another kind, or incomplete")  # fmt: skip

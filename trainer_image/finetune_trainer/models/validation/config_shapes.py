@@ -10,19 +10,19 @@ from typing import Any, NamedTuple
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
 from finetune_trainer.models.kinds import BARTS, KNOWN, LLAMAS, T5S
-from finetune_trainer.models.validation.config_values import Fields, Wrong, is_whole, shown
-from finetune_trainer.models.validation.optional_tensors import lacking
+from finetune_trainer.models.validation.config_values import Fields, Invalid, is_whole, shown
+from finetune_trainer.models.validation.optional_tensors import missing_tensors
 from finetune_trainer.models.validation.required_tensors import ALWAYS
 from finetune_trainer.models.validation.tensor_names import (
     LAYER_COUNTS,
-    around_of,
-    count_of,
-    field_of,
+    layer_count,
+    layer_count_field,
     parts_by_layer,
     placed,
+    prefix_of,
 )
 from finetune_trainer.models.validation.tensor_shapes import FOUR_TIMES, OF_EXPERTS, OWN_HEAD_DIM, SIDES, Side, Sides
-from finetune_trainer.models.weight_files import file_of, promised_in
+from finetune_trainer.models.weight_files import file_of, indexed_file
 
 Shapes = Mapping[str, list[int]]
 """Shapes of tensors by name, as in the files."""
@@ -38,43 +38,43 @@ _TABLES = frozenset({"shared.weight", "encoder.embed_tokens.weight", "decoder.em
 """Names that the single embedding table of such model types may have in its files."""
 
 
-class Odd(NamedTuple):
+class Mismatch(NamedTuple):
     """A tensor with a side that differs from the size in the fields."""
 
     tensor: str
     side: Side
 
 
-def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
+def wrong_count(fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Invalid]:
     """A number of layers that contradicts the files: their lists of layers, or else the number of their tensors."""
     kind, lists = fields.get("model_type"), sorted({placed(one).layers for one in shapes} - {""})
     if kind in KNOWN and (len(lists) == 1 or kind in T5S | BARTS):
         for layers in lists:
-            yield from _wrong_number(layers, fields, shapes, folder)
+            yield from _wrong_layer_count(layers, fields, shapes, folder)
         return
     name = next((one for one in LAYER_COUNTS if is_whole(fields.get(one))), None)
     if name is not None and shapes and fields[name] > len(shapes):
-        yield Wrong(name, f"is {fields[name]}, and the files of weights hold {len(shapes)} tensors")
+        yield Invalid(name, f"is {fields[name]}, and the files of weights hold {len(shapes)} tensors")
 
 
-def _wrong_number(layers: str, fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Wrong]:
-    name = field_of(fields, layers)
+def _wrong_layer_count(layers: str, fields: Fields, shapes: Mapping[str, Any], folder: Path) -> Iterator[Invalid]:
+    name = layer_count_field(fields, layers)
     if name is None:
         return
-    said, held = fields[name], parts_by_layer(shapes, layers)
-    if said > (most := 1 + max(held)):
-        yield Wrong(name, f"is {said}, and the files of weights hold {most} layers")
+    count, held = fields[name], parts_by_layer(shapes, layers)
+    if count > (most := 1 + max(held)):
+        yield Invalid(name, f"is {count}, and the files of weights hold {most} layers")
         return
     whole = {part for part in ALWAYS[fields["model_type"]] if part.startswith(f"{layers}N.")}
-    before: set[str] = set().union(*(held.get(number, set()) for number in range(said)))
-    if said in held and whole <= held[said] <= before:
+    before: set[str] = set().union(*(held.get(number, set()) for number in range(count)))
+    if count in held and whole <= held[count] <= before:
         # Layers for multi-token prediction have additional parts, and are ignored by design.
-        first = next(one for one in shapes if placed(one)[1:] == (layers, said))
-        layer = f"{around_of(first)}{layers}{said} in {file_of(folder, first)}"
-        yield Wrong(name, f"is {said}: by config.json it has {said} layers, but its files have more: {layer}")
+        first = next(one for one in shapes if placed(one)[1:] == (layers, count))
+        layer = f"{prefix_of(first)}{layers}{count} in {file_of(folder, first)}"
+        yield Invalid(name, f"is {count}: by config.json it has {count} layers, but its files have more: {layer}")
 
 
-def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
+def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Invalid]:
     """The first size that contradicts the weights, or a separate head or biases that the files lack.
 
     All tensors must be floats: quantized matrices are packed and have other shapes.
@@ -86,17 +86,17 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
     if sides is None or fields.get("quantization_config") is not None:
         return
     sizes = _sizes(fields)
-    right: set[str] = set()
-    odd: list[Odd] = []
-    for name, both in _judged(sides, shapes, fields):
+    confirmed: set[str] = set()
+    mismatches: list[Mismatch] = []
+    for name, both in _checked_tensors(sides, shapes, fields):
         for side, there in zip(both, shapes[name], strict=True):
             if side.by(sizes) == there:
-                right.update(side.fields)
+                confirmed.update(side.fields)
             elif side.by(sizes) is not None:
-                odd.append(Odd(name, side))
-    if odd:
-        field = _blamed([one.side for one in odd], right)
-        name = odd[0].tensor if field else min(one.tensor for one in odd)
+                mismatches.append(Mismatch(name, side))
+    if mismatches:
+        field = _most_likely_field([one.side for one in mismatches], confirmed)
+        name = mismatches[0].tensor if field else min(one.tensor for one in mismatches)
         by_config = tuple(
             side.by(sizes) or width for side, width in zip(sides[placed(name).part], shapes[name], strict=True)
         )
@@ -104,15 +104,15 @@ def wrong_shapes(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong
         if field is None:
             why = f"its weights are another model's: {where}, and by config.json {by_config}"
             raise unusable(folder, why, PUT_THERE_AGAIN)
-        said = f"is {shown(fields[field])}" if field in fields else "is missing"
-        yield Wrong(field, f"{said}, and {where}, by config.json {by_config}")
-    elif right and (no_head := _no_head(fields, shapes, folder)):
+        value = f"is {shown(fields[field])}" if field in fields else "is missing"
+        yield Invalid(field, f"{value}, and {where}, by config.json {by_config}")
+    elif confirmed and (no_head := _no_head(fields, shapes, folder)):
         yield no_head
     else:
-        yield from lacking(fields, shapes)
+        yield from missing_tensors(fields, shapes)
 
 
-def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
+def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Invalid | None:
     """The problem if the output head is not tied and the files have none.
 
     Raises:
@@ -124,16 +124,16 @@ def _no_head(fields: Fields, shapes: Shapes, folder: Path) -> Wrong | None:
     table = next(iter(SIDES[kind]))
     names = _TABLES if table in _TABLES else {table}
     if not names & there.keys() and not (is_tied and _HEAD in there):
-        name = max(map(around_of, shapes), key=len) + table
-        why = f"its weights are incomplete: {name} cannot be found in {promised_in(folder, name)}"
+        name = max(map(prefix_of, shapes), key=len) + table
+        why = f"its weights are incomplete: {name} cannot be found in {indexed_file(folder, name)}"
         raise unusable(folder, why, PUT_THERE_AGAIN)
     if is_tied or {_HEAD, _OLD_HEAD} & there.keys() or kind not in _HEADED:
         return None
-    said = "is false" if "tie_word_embeddings" in fields else f"is missing, which is false for a {kind}"
-    return Wrong("tie_word_embeddings", f"{said}, and the files of weights have no {_HEAD}")
+    value = "is false" if "tie_word_embeddings" in fields else f"is missing, which is false for a {kind}"
+    return Invalid("tie_word_embeddings", f"{value}, and the files of weights have no {_HEAD}")
 
 
-def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
+def _checked_tensors(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str, tuple[Side, ...]]]:
     """Tensors of the model's layers, and their expected sides: part by part, the first layer first."""
     order = {part: place for place, part in enumerate(sides)}
     found = [(placed(name), name) for name in shapes]
@@ -141,7 +141,7 @@ def _judged(sides: Sides, shapes: Shapes, fields: Fields) -> Iterator[tuple[str,
         (place, name) for place, name in found if place.part in order and len(sides[place.part]) == len(shapes[name])
     ]
     for place, name in sorted(known, key=lambda one: (order[one[0].part], one[0].number, one[1])):
-        layers = count_of(fields, place.layers)
+        layers = layer_count(fields, place.layers)
         if layers is None or place.number < layers:
             yield name, sides[place.part]
 
@@ -158,10 +158,10 @@ def _sizes(fields: Fields) -> Mapping[str, int]:
     return sizes
 
 
-def _blamed(wrong: list[Side], right: set[str]) -> str | None:
+def _most_likely_field(wrong: list[Side], confirmed: set[str]) -> str | None:
     """The field that explains most mismatches: one of the first wrong side's, unless other sides confirm it.
 
     None if all of its fields are confirmed.
     """
-    suspects = [name for name in reversed(wrong[0].fields) if name not in right]
+    suspects = [name for name in reversed(wrong[0].fields) if name not in confirmed]
     return max(suspects, key=lambda name: sum(name in side.fields for side in wrong), default=None)

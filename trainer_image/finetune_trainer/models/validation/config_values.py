@@ -123,14 +123,14 @@ _SUBMODELS = ("decoder", "encoder", "text_config", "text_encoder", "generator")
 """Fields in which composite models have the configs of their parts."""
 
 
-class Wrong(NamedTuple):
+class Invalid(NamedTuple):
     """A field, and what is wrong with its value."""
 
     field: str
     why: str
 
 
-def wrong_values(config: Fields, text: Fields) -> Iterator[Wrong]:
+def wrong_values(config: Fields, text: Fields) -> Iterator[Invalid]:
     """All invalid values of a config and of its language model's part, which is often the same."""
     yield from _wrong_value(config)
     yield from _wrong_value(text)
@@ -139,22 +139,22 @@ def wrong_values(config: Fields, text: Fields) -> Iterator[Wrong]:
     yield from _wrong_size(text)
 
 
-def _wrong_value(fields: Fields) -> Iterator[Wrong]:
+def _wrong_value(fields: Fields) -> Iterator[Invalid]:
     """Values that are invalid for any model type."""
-    yield from (Wrong(name, "is not an object") for name in _OBJECTS if not _is(fields.get(name), dict))
-    yield from (Wrong(name, f"is {shown(fields[name])}, neither true nor false") for name in _BOOLEANS
+    yield from (Invalid(name, "is not an object") for name in _OBJECTS if not _is(fields.get(name), dict))
+    yield from (Invalid(name, f"is {shown(fields[name])}, neither true nor false") for name in _BOOLEANS
                 if not _is(fields.get(name), bool))  # fmt: skip
     if not _is(fields.get("model_type"), str):
-        yield Wrong("model_type", "is not text")
+        yield Invalid("model_type", "is not text")
     yield from _wrong_names(fields)
     quantised = fields.get("quantization_config")
     if quantised is not None and not _is(quantised.get("quant_method"), str):
-        yield Wrong("quantization_config.quant_method", "is not text")
+        yield Invalid("quantization_config.quant_method", "is not text")
     elif quantised is not None and not {"quant_method", "load_in_4bit", "load_in_8bit"} & quantised.keys():
-        yield Wrong("quantization_config.quant_method", "is missing: nobody knows how to read the weights")
+        yield Invalid("quantization_config.quant_method", "is missing: nobody knows how to read the weights")
     named = fields.get("architectures")
     if not (_is(named, list) and all(isinstance(one, str) for one in named or ())):
-        yield Wrong("architectures", "is not a list of names")
+        yield Invalid("architectures", "is not a list of names")
     yield from _wrong_numbers(fields)
     yield from wrong_tokens(fields)
     yield from _wrong_types(fields)
@@ -164,7 +164,7 @@ def _is(value: Any, kind: type) -> bool:
     return value is None or isinstance(value, kind)
 
 
-def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
+def _wrong_numbers(fields: Fields) -> Iterator[Invalid]:
     kind = fields.get("model_type")
     for name in sorted((_SIZES | _OPTIONAL_SIZES) & fields.keys()):
         value = fields[name]
@@ -172,20 +172,20 @@ def _wrong_numbers(fields: Fields) -> Iterator[Wrong]:
         if (value is None and name not in _NEEDED) or (isinstance(value, list) and kind not in KNOWN):
             continue
         if not is_whole(value) or value < least:
-            yield Wrong(name, f"is {shown(value)}, not a whole number from {least} on")
+            yield Invalid(name, f"is {shown(value)}, not a whole number from {least} on")
     positions = fields.get("max_position_embeddings")
     if not (positions is None or (is_whole(positions) and (positions > 0 or positions == -1))):
-        yield Wrong("max_position_embeddings", f"is {shown(positions)}, not a whole number above 0")
+        yield Invalid("max_position_embeddings", f"is {shown(positions)}, not a whole number above 0")
     window = fields.get("sliding_window")
     if not (window is None or is_whole(window) or isinstance(window, list)):
-        yield Wrong("sliding_window", f"is {shown(window)}, not a whole number")
+        yield Invalid("sliding_window", f"is {shown(window)}, not a whole number")
     for name in (*_REAL_FIELDS, *_RATES):
         value = fields.get(name)
         if value is not None and not (is_number(value) and value >= 0 and (name in _REAL_FIELDS or value <= 1)):
-            yield Wrong(name, f"is {shown(value)}, not a number from 0 {'on' if name in _REAL_FIELDS else 'to 1'}")
+            yield Invalid(name, f"is {shown(value)}, not a number from 0 {'on' if name in _REAL_FIELDS else 'to 1'}")
 
 
-def wrong_tokens(fields: Fields) -> Iterator[Wrong]:
+def wrong_tokens(fields: Fields) -> Iterator[Invalid]:
     """Invalid token ids, and tokens without an embedding in model types that look it up.
 
     The end-of-sequence token is not looked up: the tokenizer names it too, and many configs have another model's.
@@ -196,39 +196,39 @@ def wrong_tokens(fields: Fields) -> Iterator[Wrong]:
         looked_up = name == "decoder_start_token_id" or (name == "pad_token_id" and kind in _WITH_PADDING_INDEX)
         for token in value if isinstance(value, list) else [] if value is None else [value]:
             if not is_whole(token):
-                yield Wrong(name, f"is {shown(value)}, not a token's number")
+                yield Invalid(name, f"is {shown(value)}, not a token's number")
             elif looked_up and is_whole(vocabulary) and not -1 <= token < vocabulary:
-                yield Wrong(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
+                yield Invalid(name, f"is {token}, and vocab_size is {vocabulary}: tokens are counted from 0 on")
 
 
-def _wrong_rope(text: Fields) -> Iterator[Wrong]:
+def _wrong_rope(text: Fields) -> Iterator[Invalid]:
     for name in ("rope_scaling", "rope_parameters"):
-        said = text.get(name) or {}
-        layers = [one for one in said.values() if isinstance(one, dict)]
-        for rope in layers or [said]:
-            yield from _wrong_with_rope(name, rope, kind=text.get("model_type"))
+        ropes = text.get(name) or {}
+        layers = [one for one in ropes.values() if isinstance(one, dict)]
+        for rope in layers or [ropes]:
+            yield from _wrong_rope_parameters(name, rope, kind=text.get("model_type"))
     theta = text.get("rope_theta")
     if not (theta is None or (is_number(theta) and theta > 0)):
-        yield Wrong("rope_theta", f"is {shown(theta)}, not a number above 0")
+        yield Invalid("rope_theta", f"is {shown(theta)}, not a number above 0")
 
 
-def _wrong_with_rope(name: str, rope: Fields, *, kind: Any) -> Iterator[Wrong]:
+def _wrong_rope_parameters(name: str, rope: Fields, *, kind: Any) -> Iterator[Invalid]:
     form = rope.get("rope_type", rope.get("type", "default"))
     for part in _POSITIVE:
         value = rope.get(part)
         if not (value is None or (is_number(value) and value > 0)):
-            yield Wrong(f"{name}.{part}", f"is {shown(value)}, not a number above 0")
+            yield Invalid(f"{name}.{part}", f"is {shown(value)}, not a number above 0")
     if not rope or kind not in KNOWN:
         return
     if not (isinstance(form, str) and form in ROPE_TYPES):
-        yield Wrong(f"{name}.rope_type", f"is {shown(form)}, and none of {', '.join(ROPE_TYPES)}")
+        yield Invalid(f"{name}.rope_type", f"is {shown(form)}, and none of {', '.join(ROPE_TYPES)}")
         return
     missing = [part for part in ROPE_TYPES[form] if part not in rope]
     if missing:
-        yield Wrong(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
+        yield Invalid(f"{name}.{missing[0]}", f"is missing: rotary positions of the kind {form} need it")
 
 
-def _wrong_size(text: Fields) -> Iterator[Wrong]:
+def _wrong_size(text: Fields) -> Iterator[Invalid]:
     """Sizes that do not fit together, for known model types."""
     kind = text.get("model_type")
     if kind not in KNOWN:
@@ -237,38 +237,38 @@ def _wrong_size(text: Fields) -> Iterator[Wrong]:
         wide: Any = text.get(width)
         parts: Any = text.get(count)
         if is_whole(wide) and is_whole(parts) and wide % parts:
-            yield Wrong(count, f"is {parts}, and {width}, {wide}, is not a multiple of it")
+            yield Invalid(count, f"is {parts}, and {width}, {wide}, is not a multiple of it")
     hidden: Any = text.get("hidden_size")
     heads: Any = text.get("num_attention_heads")
     groups = text.get("num_key_value_heads")
     if not (is_whole(hidden) and is_whole(heads)):
         return
     if text.get("head_dim") is None and hidden % heads:
-        yield Wrong("hidden_size", f"is {hidden}, which num_attention_heads, {heads}, do not divide")
+        yield Invalid("hidden_size", f"is {hidden}, which num_attention_heads, {heads}, do not divide")
     if is_whole(groups) and heads % groups:
-        yield Wrong("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is not a multiple of it")
+        yield Invalid("num_key_value_heads", f"is {groups}, and num_attention_heads, {heads}, is not a multiple of it")
 
 
-def _wrong_names(fields: Fields) -> Iterator[Wrong]:
+def _wrong_names(fields: Fields) -> Iterator[Invalid]:
     """Unknown enum values; for unknown model types only those that are looked up for every type."""
     for name in ("dtype", "torch_dtype"):
-        said = fields.get(name)
-        for value in said.values() if isinstance(said, dict) else [said]:
+        dtype = fields.get(name)
+        for value in dtype.values() if isinstance(dtype, dict) else [dtype]:
             if not (value is None or (isinstance(value, str) and value in DTYPES)):
-                yield Wrong(name, f"is {shown(value)}, not a number type such as bfloat16")
+                yield Invalid(name, f"is {shown(value)}, not a number type such as bfloat16")
     if fields.get("model_type") in KNOWN:
         yield from _wrong_activation(fields)
         yield from _wrong_layers(fields)
 
 
-def _wrong_activation(fields: Fields) -> Iterator[Wrong]:
+def _wrong_activation(fields: Fields) -> Iterator[Invalid]:
     name = activation_field(fields["model_type"])
     if name is None or name not in fields:
         return
     value = fields[name]
     word = value.removeprefix(_GATED) if isinstance(value, str) and name == "feed_forward_proj" else value
     if not (isinstance(word, str) and word in ACTIVATIONS):
-        yield Wrong(name, f"is {shown(value)}, not an activation of transformers such as silu or gelu")
+        yield Invalid(name, f"is {shown(value)}, not an activation of transformers such as silu or gelu")
 
 
 def activation_field(kind: str) -> str | None:
@@ -276,66 +276,66 @@ def activation_field(kind: str) -> str | None:
     return _ACTIVATION_FIELDS.get(kind, "hidden_act")
 
 
-def _wrong_layers(fields: Fields) -> Iterator[Wrong]:
-    said, layers = fields.get("layer_types"), fields.get("num_hidden_layers")
-    if said is None:
+def _wrong_layers(fields: Fields) -> Iterator[Invalid]:
+    types, layers = fields.get("layer_types"), fields.get("num_hidden_layers")
+    if types is None:
         return
-    if not isinstance(said, list):
-        yield Wrong("layer_types", f"is {shown(said)}, not a list with a word for each layer")
+    if not isinstance(types, list):
+        yield Invalid("layer_types", f"is {shown(types)}, not a list with a word for each layer")
         return
-    for value in said:
+    for value in types:
         if not (isinstance(value, str) and value in LAYER_TYPES):
-            yield Wrong("layer_types", f"has {shown(value)}, and none of {', '.join(sorted(LAYER_TYPES))}")
-    if isinstance(layers, int) and len(said) != layers:
-        yield Wrong("layer_types", f"has {len(said)} words, and num_hidden_layers is {layers}")
+            yield Invalid("layer_types", f"has {shown(value)}, and none of {', '.join(sorted(LAYER_TYPES))}")
+    if isinstance(layers, int) and len(types) != layers:
+        yield Invalid("layer_types", f"has {len(types)} words, and num_hidden_layers is {layers}")
 
 
-def _wrong_types(fields: Mapping[str, Any]) -> Iterator[Wrong]:
+def _wrong_types(fields: Mapping[str, Any]) -> Iterator[Invalid]:
     """Values that are invalid for any model type, then those that the known types refuse."""
     for name in ("base_model_tp_plan", "per_layer_config"):
         if not isinstance(fields.get(name), dict | None):
-            yield Wrong(name, "is not an object")
+            yield Invalid(name, "is not an object")
     labels = fields.get("num_labels", 2)
     if not (is_whole(labels) and labels >= 0):
-        yield Wrong("num_labels", f"is {shown(labels)}, not a whole number from 0 on")
+        yield Invalid("num_labels", f"is {shown(labels)}, not a whole number from 0 on")
     named = fields.get("id2label")
     if isinstance(named, dict) and not all(key.strip().lstrip("+-").isdecimal() for key in named):
-        yield Wrong("id2label", "has a name that is not a number")
+        yield Invalid("id2label", "has a name that is not a number")
     if "use_return_dict" in fields:
-        yield Wrong("use_return_dict", "is not a field that can be set; remove it")
+        yield Invalid("use_return_dict", "is not a field that can be set; remove it")
     if "return_dict" in fields and fields["return_dict"] is not True:
-        yield Wrong("return_dict", f"is {shown(fields['return_dict'])}, and models are asked for results with names")
+        yield Invalid("return_dict", f"is {shown(fields['return_dict'])}, and models are asked for results with names")
     if fields.get("model_type") in KNOWN:
-        yield from _wrong_for_its_kind(fields, fields["model_type"])
+        yield from _wrong_for_type(fields, fields["model_type"])
 
 
-def _wrong_for_its_kind(fields: Mapping[str, Any], kind: str) -> Iterator[Wrong]:
+def _wrong_for_type(fields: Mapping[str, Any], kind: str) -> Iterator[Invalid]:
     for name, kinds in NEVER_NULL.items():
         if kind in kinds and name in fields and fields[name] is None:
-            yield Wrong(name, f"is null, and a {kind} has a value there; without the line it has the usual one")
+            yield Invalid(name, f"is null, and a {kind} has a value there; without the line it has the usual one")
     for name in REALS:
         if kind in NEVER_NULL[name] and is_whole(value := fields.get(name)):
-            yield Wrong(name, f"is {value}, and transformers wants a decimal point there: {value}.0")
+            yield Invalid(name, f"is {value}, and transformers requires a decimal point there: {value}.0")
     if (value := fields.get("bos_token_id")) is not None and not is_whole(value):
-        yield Wrong("bos_token_id", f"is {shown(value)}, not a token's number")
+        yield Invalid("bos_token_id", f"is {shown(value)}, not a token's number")
     if isinstance(value := fields.get("pad_token_id"), list):
-        yield Wrong("pad_token_id", f"is {shown(value)}, and one token pads")
+        yield Invalid("pad_token_id", f"is {shown(value)}, and one token pads")
     value = fields.get("pretraining_tp")
     if kind in _WITH_PRETRAINING_TP and not (value is None or is_whole(value)):
-        yield Wrong("pretraining_tp", f"is {shown(value)}, not a whole number")
+        yield Invalid("pretraining_tp", f"is {shown(value)}, not a whole number")
     if fields.get("output_attentions") is True:
-        yield Wrong("output_attentions", "is true, and what tokens attend to is not kept; set it to false")
+        yield Invalid("output_attentions", "is true, and what tokens attend to is not kept; set it to false")
     both = fields.get("is_encoder_decoder")
     if (both is True and kind not in _SEQ2SEQ) or (both is False and kind in T5S):
-        yield Wrong("is_encoder_decoder", f"is {shown(both)}, and a {kind} is {'one' if kind in T5S else 'none'}")
+        yield Invalid("is_encoder_decoder", f"is {shown(both)}, and a {kind} is {'one' if kind in T5S else 'none'}")
 
 
-def _wrong_parts(fields: Mapping[str, Any]) -> Iterator[Wrong]:
+def _wrong_parts(fields: Mapping[str, Any]) -> Iterator[Invalid]:
     """Parts of a composite model in a model type that is not composite."""
     kind = fields.get("model_type")
     for name in _SUBMODELS:
         if kind in KNOWN and fields.get(name) is not None:
-            yield Wrong(name, f"is set, and a {kind} has no such part; remove it")
+            yield Invalid(name, f"is set, and a {kind} has no such part; remove it")
 
 
 def shown(value: Any) -> str:

@@ -12,13 +12,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from finetune_trainer.models.base_refusals import PUT_THERE_AGAIN, unusable
-from finetune_trainer.models.validation.config_values import Fields, Wrong, is_whole
+from finetune_trainer.models.validation.config_values import Fields, Invalid, is_whole
 from finetune_trainer.models.validation.required_tensors import BESIDE_EXPERTS
-from finetune_trainer.models.validation.tensor_names import around_of, count_of, placed
-from finetune_trainer.models.weight_files import file_of, promised_in
+from finetune_trainer.models.validation.tensor_names import layer_count, placed, prefix_of
+from finetune_trainer.models.weight_files import file_of, indexed_file
 
-_OF_ONE = re.compile(r"(?P<list>.+\.experts)\.(?P<number>\d+)\.(?P<part>.+)")
-_OF_ALL = re.compile(r".+\.experts\.[a-z_]+")
+_SINGLE_EXPERT = re.compile(r"(?P<list>.+\.experts)\.(?P<number>\d+)\.(?P<part>.+)")
+_FUSED_EXPERTS = re.compile(r".+\.experts\.[a-z_]+")
 _ROUTED = re.compile(r"\.(experts|router|input_linear)\.|\.gate\.weight$")
 """Parts that only layers with experts have, in any model type."""
 _COUNTS = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
@@ -31,7 +31,7 @@ Shapes = Mapping[str, list[int]]
 _Expert = dict[str, list[int]]
 
 
-def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wrong]:
+def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Invalid]:
     """The first number of experts that contradicts the files.
 
     Raises:
@@ -42,18 +42,18 @@ def wrong_experts(fields: Fields, shapes: Shapes, folder: Path) -> Iterator[Wron
     field = next((name for name in _COUNTS if is_whole(fields.get(name))), None)
     lists: dict[str, dict[int, _Expert]] = {}
     for name, shape in shapes.items():
-        if found := _OF_ONE.fullmatch(name):
+        if found := _SINGLE_EXPERT.fullmatch(name):
             lists.setdefault(found["list"], {}).setdefault(int(found["number"]), {})[found["part"]] = shape
-        elif field and len(shape) == 3 and _OF_ALL.fullmatch(name) and shape[0] != fields[field]:
-            yield Wrong(field, f"is {fields[field]}, and {name} in {file_of(folder, name)} has {shape[0]} experts")
-    _require_layers_alike(fields, shapes, folder)
+        elif field and len(shape) == 3 and _FUSED_EXPERTS.fullmatch(name) and shape[0] != fields[field]:
+            yield Invalid(field, f"is {fields[field]}, and {name} in {file_of(folder, name)} has {shape[0]} experts")
+    _require_same_layers(fields, shapes, folder)
     for place, experts in sorted(lists.items()):
-        _require_alike(place, experts, folder)
+        _require_same_parts(place, experts, folder)
         if field and max(experts) + 1 != fields[field]:
-            yield Wrong(field, f"is {fields[field]}, and the files of weights hold {max(experts) + 1} in {place}")
+            yield Invalid(field, f"is {fields[field]}, and the files of weights hold {max(experts) + 1} in {place}")
 
 
-def _require_layers_alike(fields: Fields, shapes: Shapes, folder: Path) -> None:
+def _require_same_layers(fields: Fields, shapes: Shapes, folder: Path) -> None:
     """Compare layers with experts with each other, and those without; experts are compared within their own list."""
     layers: dict[int, dict[str, str]] = {}
     for name in shapes:
@@ -61,29 +61,29 @@ def _require_layers_alike(fields: Fields, shapes: Shapes, folder: Path) -> None:
         if (
             place.layers == _LAYERS
             and name.endswith(_WEIGHTS)
-            and place.number < (count_of(fields, _LAYERS) or math.inf)
+            and place.number < (layer_count(fields, _LAYERS) or math.inf)
         ):
             layers.setdefault(place.number, {})[place.part] = name
     routed = {number for number, parts in layers.items() if any(map(_ROUTED.search, parts))}
     for numbers in (sorted(routed), sorted(layers.keys() - routed)):
-        having = Counter(part for number in numbers for part in layers[number] if not _OF_ONE.fullmatch(part))
+        having = Counter(part for number in numbers for part in layers[number] if not _SINGLE_EXPERT.fullmatch(part))
         for part in sorted(having):
             lacking = [number for number in numbers if part not in layers[number]]
             if lacking and 2 * having[part] >= len(numbers):
                 like = next(layers[number][part] for number in numbers if part in layers[number])
-                name = f"{around_of(like)}{part.replace('.N.', f'.{lacking[0]}.', 1)}"
-                why = f"its weights are incomplete: {name} cannot be found in {promised_in(folder, name)}"
+                name = f"{prefix_of(like)}{part.replace('.N.', f'.{lacking[0]}.', 1)}"
+                why = f"its weights are incomplete: {name} cannot be found in {indexed_file(folder, name)}"
                 raise unusable(folder, why, PUT_THERE_AGAIN)
 
 
-def _require_alike(place: str, experts: Mapping[int, _Expert], folder: Path) -> None:
+def _require_same_parts(place: str, experts: Mapping[int, _Expert], folder: Path) -> None:
     having = Counter(part for expert in experts.values() for part in expert)
     for part in sorted(having):
         usual, _ = Counter(tuple(one[part]) for one in experts.values() if part in one).most_common(1)[0]
         for number in range(1 + max(experts)):
             name, shape = f"{place}.{number}.{part}", experts.get(number, {}).get(part)
             if shape is None and 2 * having[part] > len(experts):
-                why = f"its weights are incomplete: {name} cannot be found in {promised_in(folder, name)}"
+                why = f"its weights are incomplete: {name} cannot be found in {indexed_file(folder, name)}"
                 raise unusable(folder, why, PUT_THERE_AGAIN)
             if shape is not None and tuple(shape) != usual:
                 why = f"its weights are another model's: {name} in {file_of(folder, name)} is {tuple(shape)}, and"

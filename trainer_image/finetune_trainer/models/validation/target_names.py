@@ -24,10 +24,10 @@ _TABLES = frozenset({
 })  # fmt: skip
 """Parts with a matrix that are not linear layers."""
 
-_USUAL = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+_COMMON_ORDER = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 """In the order in which models have them; files sort them alphabetically."""
 
-_NAMED = 24
+_MAX_NAMES = 24
 
 
 def require(spec: FineTuneJobSpec, folder: Path) -> None:
@@ -39,22 +39,22 @@ def require(spec: FineTuneJobSpec, folder: Path) -> None:
     if spec.code is not None or spec.adapters is None or isinstance(targets := spec.adapters.targets, str):
         return
     known = _linear_paths(folder)
-    unknown = [target for target in targets if target.rpartition(".")[2] != _HEAD and not _stands_in(known, target)]
+    unknown = [target for target in targets if target.rpartition(".")[2] != _HEAD and not _names_layer(known, target)]
     if not known or not unknown:
         return
     shape = model_shape.of_folder(folder)
     layers = {one.name for one in shape.linear} if shape else {path.rpartition(".")[2] for path in known}
-    names = [name for name in _USUAL if name in layers] + sorted(layers.difference(_USUAL))
+    names = [name for name in _COMMON_ORDER if name in layers] + sorted(layers.difference(_COMMON_ORDER))
     last = [target.rpartition(".")[2] for target in unknown]
     near = dict.fromkeys(one for name in last for one in _near(name, names))
     meant = f"; did you mean {', '.join(near)}?" if near else ""
-    said = f"{spec.base_model} has no linear layer {', '.join(unknown)[:200]}{meant}"
+    problem = f"{spec.base_model} has no linear layer {', '.join(unknown)[:200]}{meant}"
     if _TABLES.issuperset(last):
-        said = f"{', '.join(unknown)[:200]} is a table of embeddings, which takes no adapter"
+        problem = f"{', '.join(unknown)[:200]} is a table of embeddings, which takes no adapter"
     raise TrainerError(
         Reason.SPEC_INVALID,
-        f"spec.lora.targetModules: {said}",
-        f"Write all-linear, or some of {', '.join(names[:_NAMED])}, and apply the job under a new name.",
+        f"spec.lora.targetModules: {problem}",
+        f"Write all-linear, or some of {', '.join(names[:_MAX_NAMES])}, and apply the job under a new name.",
     )
 
 
@@ -62,7 +62,7 @@ def _near(name: str, names: list[str]) -> list[str]:
     return [_HEAD] if name == _OLD_HEAD else difflib.get_close_matches(name, names, n=1)
 
 
-def _stands_in(known: set[str], target: str) -> bool:
+def _names_layer(known: set[str], target: str) -> bool:
     """Whether it names a layer, by the end of its path, or with a prefix that the files omit."""
     return any(f".{path}".endswith(f".{target}") or f".{target}".endswith(f".{path}") for path in known)
 

@@ -31,7 +31,7 @@ class Placed(NamedTuple):
     """Number of its layer, from 0."""
 
 
-def around_of(name: str) -> str:
+def prefix_of(name: str) -> str:
     """The common prefix in a tensor's name."""
     found = _AROUND.match(name)
     return found[0] if found else ""
@@ -39,7 +39,7 @@ def around_of(name: str) -> str:
 
 def placed(name: str) -> Placed:
     """The position of the tensor with this name."""
-    short = name.removeprefix(around_of(name))
+    short = name.removeprefix(prefix_of(name))
     found = _NUMBERED.fullmatch(short)
     if found is None:
         return Placed(short)
@@ -55,13 +55,13 @@ def parts_by_layer(names: Iterable[str], layers: str) -> dict[int, set[str]]:
     return found
 
 
-def count_of(fields: Fields, layers: str) -> int | None:
+def layer_count(fields: Fields, layers: str) -> int | None:
     """The number of layers in a list according to config.json; None if it does not say."""
-    name = field_of(fields, layers)
+    name = layer_count_field(fields, layers)
     return None if name is None else fields[name]
 
 
-def field_of(fields: Fields, layers: str) -> str | None:
+def layer_count_field(fields: Fields, layers: str) -> str | None:
     """The field that counts the layers of a list, which is named as in `placed`."""
     kind, side = fields.get("model_type"), layers.partition(".")[0]
     if kind in BARTS:

@@ -29,13 +29,13 @@ OWN_HEAD_DIM = frozenset({
 class Side(NamedTuple):
     """One side of a matrix, or the length of a norm or bias, as a formula of config fields."""
 
-    said: str
+    formula: str
     """Sum of products of fields and integers; `//` binds tighter than `*`."""
 
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields in order of appearance."""
-        words = (word for term in _terms(self.said) for factor in term for word in factor)
+        words = (word for term in _terms(self.formula) for factor in term for word in factor)
         return tuple(dict.fromkeys(word for word in words if word and not word.isdecimal()))
 
     def by(self, sizes: Mapping[str, int]) -> int | None:
@@ -46,19 +46,19 @@ class Side(NamedTuple):
         def number(word: str) -> int:
             return int(word) if word.isdecimal() else sizes[word]
 
-        terms = _terms(self.said)
+        terms = _terms(self.formula)
         return sum(prod(number(one) // number(part or "1") for one, part in term) for term in terms)
 
 
 @cache
-def _terms(said: str) -> tuple[tuple[tuple[str, str], ...], ...]:
+def _terms(formula: str) -> tuple[tuple[tuple[str, str], ...], ...]:
     """Summands, each as factors with their divisors ("" for none)."""
 
     def factor(text: str) -> tuple[str, str]:
         whole, _, part = text.partition("//")
         return whole, part
 
-    return tuple(tuple(map(factor, term.split("*"))) for term in said.split("+"))
+    return tuple(tuple(map(factor, term.split("*"))) for term in formula.split("+"))
 
 
 Sides = Mapping[str, tuple[Side, ...]]
@@ -73,8 +73,8 @@ def _sides(table: str, *, result: int = 0) -> Sides:
     weights: dict[str, tuple[Side, ...]] = {}
     biases: dict[str, tuple[Side, ...]] = {}
     for line in table.strip().splitlines():
-        names, *said = line.split()
-        sides = tuple(map(Side, said))
+        names, *formulas = line.split()
+        sides = tuple(map(Side, formulas))
         for name in alternatives(names):
             weights[f"{name}.weight"] = sides
             biases[f"{name}.bias"] = (sides[result if len(sides) > 1 else 0],)

@@ -1,4 +1,4 @@
-"""A job at a provider as the tests of decisions have it."""
+"""Builders of jobs at a provider for the tests of decisions."""
 
 from typing import Any
 
@@ -43,7 +43,7 @@ def given(run: Run | None = None, status: FineTuneJobStatus | None = None, **fie
 
 
 def status(**fields: Any) -> FineTuneJobStatus:
-    """Of a job that its provider has made."""
+    """Status of a job that was created at its provider."""
     provider = {"name": "openAI", "attempt": 1, "job_id": "ftjob-1", "asked_at": stamp(), "files": [FILE]}
     return FineTuneJobStatus(phase="Running", observed_generation=1, provider=ProviderStatus(**(provider | fields)))
 

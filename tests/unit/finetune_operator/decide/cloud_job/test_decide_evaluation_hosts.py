@@ -200,7 +200,7 @@ def test_questions_stay_where_the_training_data_do_and_a_base_model_is_on_no_dev
     [
         pytest.param(hosts.LIFETIME - timedelta(seconds=1), None, id="not yet"),
         pytest.param(
-            hosts.LIFETIME, f"deployment {TUNED.name} has stood for 24 hours, and may be billed", id="too long"
+            hosts.LIFETIME, f"deployment {TUNED.name} has existed for 24 hours, and may be billed", id="too long"
         ),
     ],
 )

@@ -1,4 +1,4 @@
-"""A ModelDeployment as the tests of decisions have it."""
+"""Builders of ModelDeployments for the tests of decisions."""
 
 from dataclasses import replace
 from typing import Any

@@ -203,7 +203,7 @@ def test_a_server_that_is_back_with_fewer_pods_than_asked_for_says_so() -> None:
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        ("NewReplicaSetAvailable", "version 2 is deployed; 0 of 1 servers are ready"),
+        ("NewReplicaSetAvailable", "version 2 is being deployed; 0 of 1 servers are ready"),
         ("ReplicaSetUpdated", "version 2 is being deployed"),
     ],
 )
@@ -289,8 +289,8 @@ def test_a_server_that_used_too_much_memory_is_told_how_much_there_was() -> None
     [
         ([pod("CrashLoopBackOff", last={"reason": "OOMKilled"})], "Ask for more memory in spec.huggingFace.resources."),
         ([pod("ErrImagePull")], "Ask an admin to check the connection's image and its pull secret."),
-        ([pod("CreateContainerConfigError")], "Make the Secret, ConfigMap or volume that the message names"),
-        ([unplaced(NO_CLAIM)], "Make the Secret, ConfigMap or volume that the message names"),
+        ([pod("CreateContainerConfigError")], "Create the Secret, ConfigMap or volume that the message names"),
+        ([unplaced(NO_CLAIM)], "Create the Secret, ConfigMap or volume that the message names"),
     ],
 )
 def test_a_deployment_that_fails_says_what_to_do(pods: Any, step: str) -> None:

@@ -33,4 +33,6 @@ def test_what_is_to_be_done_about_a_deployment_is_not_what_is_to_be_done_about_a
 
 def test_a_deployment_cannot_name_another_connection_than_its_versions_and_is_not_told_to() -> None:
     told = condition(decide(view(connections={})).status, "Ready").message
-    assert told.endswith("make it again as it was, or pin another version (spec.activeVersion of the FineTunedModel).")
+    assert told.endswith(
+        "create it again as it was, or pin another version (spec.activeVersion of the FineTunedModel)."
+    )

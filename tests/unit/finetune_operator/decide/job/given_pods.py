@@ -1,4 +1,4 @@
-"""Pods and batch Jobs as the tests of a run have them."""
+"""Builders of pods and batch Jobs for the tests of runs."""
 
 from datetime import datetime
 from typing import Any
@@ -30,7 +30,7 @@ PRESSED = "The node had condition: [DiskPressure]. "
 OVER_ITS_LIMIT = "Pod ephemeral local storage usage exceeds the total limit of containers 50Mi. "
 OVER_A_CONTAINERS = 'Container trainer exceeded its local ephemeral storage limit "50Mi". '
 OVER_A_VOLUME = 'Usage of EmptyDir volume "v0" exceeds the limit "1Gi". '
-"""The kubelet's own words, of 1.34 but for EARLIER. Who has asked for no disk is over that with a few KiB."""
+"""The kubelet's messages, of 1.34 except EARLIER. A pod without a disk request exceeds it with a few KiB."""
 
 
 def evicted(message: str) -> dict[str, Any]:

@@ -16,8 +16,8 @@ FINALIZER = "example.com/keep"
 @pytest.mark.parametrize(
     ("more", "phase", "said"),
     [
-        ({"live_pods": True}, "Running", "its pod is told to end"),
-        ({"run": Run("Active")}, "Running", "its pod is told to end"),
+        ({"live_pods": True}, "Running", "its pod is being stopped"),
+        ({"run": Run("Active")}, "Running", "its pod is being stopped"),
         ({}, "Cancelled", FINALIZER),
     ],
     ids=["its pod is there", "it runs", "nothing runs"],

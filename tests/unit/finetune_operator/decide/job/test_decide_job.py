@@ -81,12 +81,7 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         "Failed",
     ),
     "connection not there yet": (view(connection=None), "Pending", "ConnectionNotFound", "InProgress"),
-    "connection not there": (
-        view(connection=None, now=NOW + GRACE),
-        "Pending",
-        "ConnectionNotFound",
-        "Failed",
-    ),
+    "connection not there": (view(connection=None, now=NOW + GRACE), "Pending", "ConnectionNotFound", "Failed"),
     "namespace not labelled yet": (
         view(connection=connection(namespaceSelector={"matchLabels": {"team": "b"}})),
         "Pending",
@@ -427,7 +422,7 @@ def test_of_a_connection_that_is_not_there_those_are_named_that_the_namespace_ma
     failure = decide(view(connection=None, usable_connections=usable, now=at(60))).status.failure  # type: ignore[union-attr]
     assert failure is not None
     assert failure.message.startswith("spec.connectionRef: LLMConnection local does not exist")
-    assert str(failure.next_step).endswith("apply the job under a new name with one that exists.")
+    assert str(failure.next_step).startswith("Apply the job" if usable else "Ask an admin to create")
     assert failure.message.endswith(said)
 
 

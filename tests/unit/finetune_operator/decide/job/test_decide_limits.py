@@ -40,10 +40,10 @@ from tests.unit.finetune_operator.decide.job.given_pods import (
     [
         (
             {"memory": "300Mi", "cpu": "1"},
-            "the kernel ended the trainer: it used more memory than its limit of 300Mi",
+            "the kernel killed the trainer: it used more memory than its limit of 300Mi",
             True,
         ),
-        ({"cpu": "1"}, "the kernel ended the trainer: it used more memory than its limit", False),
+        ({"cpu": "1"}, "the kernel killed the trainer: it used more memory than its limit", False),
     ],
 )
 def test_who_used_too_much_memory_is_told_how_much_there_was(limits: Any, said: str, at_its_limit: bool) -> None:
@@ -111,6 +111,14 @@ def test_who_used_too_much_memory_before_training_is_not_told_to_train_in_smalle
     assert failure.message.endswith(", before its first training step") is begins
     assert ("microBatchSize" in failure.next_step) is not begins
     assert failure.next_step.startswith("Ask for more memory")
+
+
+def test_who_used_too_much_memory_is_told_how_much_is_enough_where_the_trainer_knew() -> None:
+    parts = dict.fromkeys(("weights", "gradients", "optimizer", "activations", "overhead"), 1)
+    known = {"device": "CPU", "estimatedBytes": 5, "leastBytes": 5, "fits": False, "parts": parts, "passTokens": 1}
+    told = report("Validating", memory=known | {"activationCheckpointing": True, "advice": "It takes 2Gi."})
+    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
+    assert failure.next_step.endswith(" It takes 2Gi.")
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,7 @@ def test_a_pod_that_is_too_large_for_its_limit_twice_at_the_same_place_is_not_ma
     assert ended.phase == "Failed"
     assert ended.failure is not None
     assert ended.failure.message == (
-        "it ended; given up after 1 retry, as the attempt before ended alike and came as far"
+        "it ended; given up after 1 retry, as the previous attempt ended in the same way at the same point"
     )
 
 

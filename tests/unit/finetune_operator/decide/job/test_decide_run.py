@@ -231,11 +231,11 @@ def test_a_trainer_whose_pod_has_been_told_to_end_is_not_called_at_work() -> Non
     found = read(batch_job(("FailureTarget", "")), [lost], report())
     status = decide(view(found, running())).status
     assert condition(status, "Ready").message == (
-        f"the training pod has been told to end, by {stamp(60)} at the latest: the training pod has lost its node: "
+        f"the training pod is being stopped, by {stamp(60)} at the latest: the training pod has lost its node: "
         "Taint manager: deleting due to NoExecute taint"
     )
     assert read(batch_job(), [pod("Running", 30)]).note == (
-        f"the training pod has been told to end, by {stamp(30)} at the latest"
+        f"the training pod is being stopped, by {stamp(30)} at the latest"
     )
 
 
@@ -245,7 +245,7 @@ def test_nobody_waits_for_the_start_of_a_pod_that_has_been_told_to_end() -> None
     found = read(batch_job(("FailureTarget", "")), [lost])
     assert found.state == "Queued"
     assert condition(decide(view(found, running())).status, "Ready").message == (
-        f"the training pod has been told to end, by {stamp(60)} at the latest: the training pod has lost its node: "
+        f"the training pod is being stopped, by {stamp(60)} at the latest: the training pod has lost its node: "
         "Taint manager: deleting due to NoExecute taint"
     )
 

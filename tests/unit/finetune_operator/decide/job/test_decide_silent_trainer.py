@@ -60,7 +60,7 @@ def test_what_another_process_has_heard_counts() -> None:
 def test_it_is_said_since_when_where_and_what_to_do() -> None:
     found = silent(900)
     assert found.status.failure.message.startswith(
-        "nothing was heard of the trainer since 2026-11-21T12:00:00Z, at step 10 of 100: "
+        "the trainer has not reported since 2026-11-21T12:00:00Z, at step 10 of 100: "
     )
     assert "delete the pod" in found.status.failure.next_step
     assert kstatus(found.status) == "Failed"

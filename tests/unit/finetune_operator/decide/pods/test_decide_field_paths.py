@@ -137,8 +137,8 @@ def test_a_job_names_the_connection_and_whom_to_ask() -> None:
 
 def test_a_job_that_cannot_even_be_read_is_the_connections_fault() -> None:
     """The server names no field of a quantity that is none; all else in a trial is typed, or the operator's own."""
-    assert trial_job.is_about_its_pod(f"{DECODED}unable to parse quantity's suffix")
-    assert not trial_job.is_about_its_pod("admission webhook does not support dry run")
+    assert trial_job.is_about_pod_settings(f"{DECODED}unable to parse quantity's suffix")
+    assert not trial_job.is_about_pod_settings("admission webhook does not support dry run")
 
 
 OF_HUGE_PAGES = "resources.limits[hugepages-2Mi]: Invalid value"

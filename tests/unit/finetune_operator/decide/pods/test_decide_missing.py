@@ -159,7 +159,7 @@ def test_a_server_that_lacks_what_its_connection_names_says_so_and_how_to_look_f
     name = decide_deployment(seen).serve.connection  # type: ignore[union-attr]
     told = decide_deployment(replace(seen, connections={name: CONNECTION})).status.conditions[0].message
     field = f"spec.huggingFace.modelCache.volume.persistentVolumeClaim.claimName of LLMConnection {name}"
-    assert f"version 2 cannot be served: {field}: {message}. Make the Secret, ConfigMap or volume that" in told
+    assert f"version 2 cannot be served: {field}: {message}. Create the Secret, ConfigMap or volume that" in told
     assert f"What else is missing: kubectl -n {seen.namespace} get secret/keys serviceaccount/trainer" in told
 
 
