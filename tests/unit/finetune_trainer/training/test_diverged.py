@@ -209,4 +209,4 @@ def test_a_small_step_is_a_step(rate, norm, factor):
 )
 def test_one_doubt_is_told_and_before_what_adapters_do_not_reach(told, more, warnings):
     result = TrainingResult(artifact=ArtifactRef(), steps=1, warnings=told)
-    assert train._with(result, more).warnings == warnings
+    assert train._with_warnings(result, more).warnings == warnings
