@@ -16,7 +16,7 @@ from finetune_trainer.computing.attention import attention, boundaries, why_not_
 from finetune_trainer.computing.compiled_layers import in_training, why_not_compiled
 from finetune_trainer.evaluation.generate import generated
 from finetune_trainer.models import base_model
-from finetune_trainer.serving.app import Room
+from finetune_trainer.serving.app import ModelHolder
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
 from finetune_trainer.training import tuning
@@ -226,7 +226,7 @@ def answered(folder, cache):
     served = load(open_artifact(folder, cache), LoadOptions(name="colours"))
     assert served.engine._batch._model.device.type == "cuda"
     try:
-        with running_server(Room(served)) as address:
+        with running_server(ModelHolder(served)) as address:
             about = {"model": "colours", "messages": asked, "temperature": 0, "max_tokens": 8}
             said = httpx.post(f"{address}/v1/chat/completions", json=about, timeout=60)
     finally:

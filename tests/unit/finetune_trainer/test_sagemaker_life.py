@@ -19,7 +19,7 @@ from finetune_trainer.__main__ import parser
 from finetune_trainer.data.provider.rules import rules_for
 from finetune_trainer.data.verdict import check_dataset
 from finetune_trainer.prepare import convert_all
-from finetune_trainer.serving.app import Room, build_app
+from finetune_trainer.serving.app import ModelHolder, build_app
 from finetune_trainer.serving.artifact import open_artifact
 from tests.simulators.aws.s3 import place
 from tests.simulators.conftest import s3_endpoint, start
@@ -79,7 +79,7 @@ class Instance:
         self.download(container["ModelDataSource"]["S3DataSource"]["S3Uri"], folder)
         assert "AdditionalModelDataSources" not in container, "a whole model needs no base"
         served = load(open_artifact(folder, None, all_checksums=True), LoadOptions(name=flags.name))
-        return TestClient(build_app(Room(served), sagemaker=flags.sagemaker))
+        return TestClient(build_app(ModelHolder(served), sagemaker=flags.sagemaker))
 
 
 SPLITS = ("train", "validation", "test")

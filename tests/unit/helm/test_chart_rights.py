@@ -26,8 +26,8 @@ VERBS = {
     "apply": ("create", "patch"),
     "merge_patch": ("patch",),
     "delete": ("delete",),
-    "hold": ("patch",),
-    "let_go": ("patch",),
+    "add_finalizer": ("patch",),
+    "remove_finalizer": ("patch",),
 }
 """Verbs of RBAC behind the methods of the API port, and of the context that names no resource itself."""
 

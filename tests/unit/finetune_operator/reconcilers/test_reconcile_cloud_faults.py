@@ -44,7 +44,7 @@ async def test_a_provider_that_repeats_the_key_has_it_repeated_nowhere(provider,
 async def test_a_job_that_a_service_gives_no_time_to_is_found_again(provider, begin, monkeypatch):
     """Else the look-up would miss it, and it would be made a second time."""
     cluster = await begin(with_cloud_job)
-    monkeypatch.setattr("finetune_operator.providers.openai.wire.when", lambda _: None)
+    monkeypatch.setattr("finetune_operator.providers.openai.wire.parse_time", lambda _: None)
     provider.fault(CREATE, after_commit=True)
     await cluster.check()
     await cluster.settle()

@@ -111,9 +111,9 @@ def test_a_prompt_with_more_special_tokens_at_its_end_than_fit_is_cut_as_any_oth
 
 def test_characters_that_the_tokenizer_reads_as_others_are_not_lost(cache):
     chat = ChatTokenizer.from_folder(cache / T5)
-    lost = chat.lost("ª")
+    lost = chat.lost_characters("ª")
     chat.backend.normalizer = normalizers.NFKC()  # as T5 has it
-    assert (chat.lost("ªｒ²ﬁ"), lost) == ([], ["ª"])
+    assert (chat.lost_characters("ªｒ²ﬁ"), lost) == ([], ["ª"])
 
 
 @pytest.mark.parametrize(
