@@ -99,7 +99,7 @@ class TruncationWarning:
     """Whether several texts share the maximum length: a sign that longer ones were truncated, as cells are."""
 
     def __init__(self, from_end: int, what: str) -> None:
-        """`back`: the turn's position from the end of the row, 1 for the last."""
+        """`from_end`: the turn's position from the end of the row, 1 for the last."""
         self._from_end = from_end
         self._what = what
         self._length, self._rows = 0, 0
