@@ -110,7 +110,7 @@ def _is_in_layer(layers: set[str], name: str) -> bool:
 def require_sound(folder: Path, model: Any, surplus: Iterable[str], *, quantised: bool) -> None:
     """Refuse a model with non-finite weights, or with zeros in place of weights, before hours of training.
 
-    `surplus`: surplus weights in its files. Weights that were quantized to 4 bits when loading are checked in the files,
+    `surplus`: weights in its files that the model does not have. Weights quantized to 4 bits are checked in the files,
     because quantization turns non-finite numbers into finite ones.
 
     Raises:
