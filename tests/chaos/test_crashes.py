@@ -75,7 +75,7 @@ PORT = {
 }
 """Methods of Kube that change something, and the verb that they send."""
 
-WRAPPERS = {"write_status": "patch_status", "ensure": "apply", "hold": "patch", "let_go": "patch"}
+WRAPPERS = {"write_status": "patch_status", "ensure": "apply", "add_finalizer": "patch", "remove_finalizer": "patch"}
 """Methods of ours that hand a resource on to one of them."""
 
 

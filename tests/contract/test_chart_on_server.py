@@ -378,7 +378,7 @@ def test_notes_tell_the_next_command_and_warn_of_nothing_by_default(notes: str) 
 
 
 def test_notes_say_where_nobody_looks(server: Server, notes: str) -> None:
-    said = "This release looks after default alone (watchNamespaces)"
+    said = "This release watches only default (watchNamespaces)"
     assert said not in notes
     assert said in notes_of(server, *WITHOUT_DEFINITIONS, "--set", "watchNamespaces={default}")
 

@@ -31,9 +31,13 @@ def test_what_the_connection_does_not_allow_is_refused_without_a_pod(
 def test_a_namespace_that_the_connection_does_not_serve_is_told_so(make_site: Callable[..., Site]) -> None:
     outsider = make_site("outsider", labels={"finetune": "no"})
     outsider.job("outside")
-    status = outsider.wait("job", "outside", lambda s: s.get("phase") == "Pending", "to wait for the label")
-    ready = condition(status, "Ready")
-    assert (ready["reason"], "outsider" in ready["message"]) == ("NamespaceNotAllowed", True)
+    status = outsider.wait(
+        "job",
+        "outside",
+        lambda s: condition(s, "Ready").get("reason") == "NamespaceNotAllowed",
+        "to wait for the label",
+    )
+    assert (status["phase"], "outsider" in condition(status, "Ready")["message"]) == ("Pending", True)
 
 
 def test_a_missing_connection_is_waited_for(site: Site, operator: Cluster) -> None:
