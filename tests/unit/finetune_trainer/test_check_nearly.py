@@ -60,7 +60,7 @@ def of_spans(talk):
 
 def of_dynamo(talk):
     messages = [{"M": {"role": {"S": who}, "content": {"S": said}}} for who, said in talk.items()]
-    return {"Item": {"messages": {"L": messages}, "id": {"N": "1"}}}
+    return {"Item": {"messages": {"L": messages}, "id": {"N": "1"}, "tags": {"SS": ["a", "b"]}, "none": {"L": []}}}
 
 
 def of_notion(kind, said):
@@ -129,6 +129,11 @@ def test_the_next_step_leads_to_exactly_the_rows(check, tmp_path, what):
     result = check(train=(f"made{path.suffix}", made), validation=("v.jsonl", LINES))
     assert (result.code, result.verdict.train.rows) == (ExitCode.OK, 3), result.err
     assert result.verdict.shared_rows[0].rows == 3
+
+
+def test_a_list_by_the_name_of_a_type_that_has_no_plain_text_is_not_taken_out_of_its_object(check):
+    data = as_lines([{"type": "messages", "messages": [{"role": "user", "content": "a"}]}] * 2)
+    assert "within their types" not in (check(train=("t.jsonl", data)).verdict.next_step or "")
 
 
 @pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed here")
