@@ -155,7 +155,7 @@ def test_last_cells_that_spreadsheets_leave_out_are_added(check, tmp_path):
 
 @pytest.mark.parametrize(
     ("behind", "told"),
-    [(" (required)", True), ("*", True), ("\n[Text]", True), (" (en)", True), (" (Peter Smith)", False)],
+    [(" (required)", True), ("*", True), ("\n[Text]", True), (": *", True), (" (en)", True), (" (Peter Smith)", False)],
 )
 def test_names_of_columns_are_known_by_what_stands_before_a_mark_that_forms_have(check, behind, told):
     verdict = check(train=("t.csv", f'"prompt{behind}","completion{behind}"\na?,b\n')).verdict
@@ -165,11 +165,16 @@ def test_names_of_columns_are_known_by_what_stands_before_a_mark_that_forms_have
 
 @pytest.mark.parametrize(
     ("header", "named"),
-    [("Questions,Answers", "{prompt: Questions, completion: Answers}"), ("en,de", "columns are en, de")],
+    [("Questions,Answers", "{prompt: Questions, completion: Answers}"), ("en,de", "columns are en, de"), ("Guten Tag,de", "header may be missing")],
 )
 def test_usual_headers_are_names_and_no_data(check, header, named):
     verdict = check(train=("t.csv", f"{header}\na?,b\n")).verdict
     assert named in f"{verdict.message} {verdict.next_step}"
+
+
+@pytest.mark.parametrize("run", [" ", "*", ":"])
+def test_a_name_with_a_long_run_of_marks_is_read_in_linear_time(check, run):
+    assert not check(train=("t.jsonl", as_lines([{f"a{run * 100_000}b": "c"}]))).verdict.valid  # otherwise it takes many minutes
 
 
 def test_cells_of_hive_without_a_header_are_told_and_not_taken_for_one_text(check, tmp_path):
