@@ -148,9 +148,9 @@ def _joined(value: Any, what: str, column: str) -> Any:
 def _text_of(part: dict[str, Any], what: str, column: str) -> str:
     kind, value = part.get("type"), part.get("text")
     if kind == "text" and isinstance(other := part.get("content"), str):  # OpenTelemetry's name for it
-        if value not in (None, other):
+        if value and other and value != other:
             raise UnusableError("Malformed", f"{what} has a part of type text that says two different things", column)
-        value = other
+        value = value or other
     if kind in _TEXT_PARTS and isinstance(value, str) and not part.get("thought"):
         return value
     held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)

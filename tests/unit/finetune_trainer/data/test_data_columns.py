@@ -54,6 +54,7 @@ def row_of(fields, **columns):
         ({"messages": [{**SYSTEM, "content": [{**TEXT, "text": " "}]}, USER, ANSWER]}, "user:a assistant:b"),
         ({"messages": [USER, ANSWER], "system": [{"text": "s"}]}, "system:s user:a assistant:b"),
         ({"prompt": [TEXT], "completion": [{**TEXT, "cache": None}]}, "user:t assistant:t"),
+        ({"prompt": [{**TEXT, "content": ""}], "completion": [{**TEXT, "text": "", "content": "t"}]}, "user:t assistant:t"),
         ({"messages": [{"role": "developer", "content": "s"}, USER, ANSWER]}, "system:s user:a assistant:b"),
         ({"messages": [{"role": "User", "content": "a"}, {"role": "Chatbot", "content": "b"}]}, "user:a assistant:b"),
         ({"contents": [GEMINI, {"role": "model", "parts": [{"text": "b"}]}]}, "user:a assistant:b"),
