@@ -423,6 +423,7 @@ MENDED = {
     "a list within a list": [{"messages": [ASKED]}] * 2,
     "columns for a list": [{"messages": {"role": ["user", "assistant"], "content": ["q", "a"]}}] * 2,
     "an object for a list": [{"messages": {"0": ASKED[0], "1": ASKED[1]}}] * 2,
+    "a list within an object": [{"messages": {"turns": ASKED}}] * 2,
     "names and nulls": [{"messages": [{"user": "q", "assistant": None}, {"user": None, "assistant": "a"}]}] * 2,
     "the last answer's weight": messages(*ASKED, ASKED[0], NO_WEIGHT),
     "an answer among them": messages({**ASKED[0], "weight": 0}, ASKED[1], ASKED[0], NOT_TRAINED),

@@ -60,7 +60,7 @@ def of_spans(talk):
 
 def of_dynamo(talk):
     messages = [{"M": {"role": {"S": who}, "content": {"S": said}}} for who, said in talk.items()]
-    return {"Item": {"messages": {"L": messages}, "id": {"N": "1"}}}
+    return {"Item": {"messages": {"L": messages}, "id": {"N": "1"}, "tags": {"SS": ["a", "b"]}, "none": {"L": []}}}
 
 
 def of_notion(kind, said):
@@ -131,6 +131,11 @@ def test_the_next_step_leads_to_exactly_the_rows(check, tmp_path, what):
     assert result.verdict.shared_rows[0].rows == 3
 
 
+def test_a_list_by_the_name_of_a_type_that_has_no_plain_text_is_not_taken_out_of_its_object(check):
+    data = as_lines([{"type": "messages", "messages": [{"role": "user", "content": "a"}]}] * 2)
+    assert "within their types" not in (check(train=("t.jsonl", data)).verdict.next_step or "")
+
+
 @pytest.mark.skipif(not shutil.which("jq"), reason="jq is not installed here")
 @pytest.mark.parametrize("lost", [1, 9, 60])
 def test_of_an_array_that_breaks_off_the_whole_rows_are_kept(check, tmp_path, lost):
@@ -150,7 +155,7 @@ def test_last_cells_that_spreadsheets_leave_out_are_added(check, tmp_path):
 
 @pytest.mark.parametrize(
     ("behind", "told"),
-    [(" (required)", True), ("*", True), ("\n[Text]", True), (" (en)", True), (" (Peter Smith)", False)],
+    [(" (required)", True), ("*", True), ("\n[Text]", True), (": *", True), (" (en)", True), (" (Peter Smith)", False)],
 )
 def test_names_of_columns_are_known_by_what_stands_before_a_mark_that_forms_have(check, behind, told):
     verdict = check(train=("t.csv", f'"prompt{behind}","completion{behind}"\na?,b\n')).verdict
@@ -160,11 +165,21 @@ def test_names_of_columns_are_known_by_what_stands_before_a_mark_that_forms_have
 
 @pytest.mark.parametrize(
     ("header", "named"),
-    [("Questions,Answers", "{prompt: Questions, completion: Answers}"), ("en,de", "columns are en, de")],
+    [
+        ("Questions,Answers", "{prompt: Questions, completion: Answers}"),
+        ("en,de", "columns are en, de"),
+        ("Guten Tag,de", "header may be missing"),
+    ],
 )
 def test_usual_headers_are_names_and_no_data(check, header, named):
     verdict = check(train=("t.csv", f"{header}\na?,b\n")).verdict
     assert named in f"{verdict.message} {verdict.next_step}"
+
+
+@pytest.mark.parametrize("run", [" ", "*", ":"])
+def test_a_name_with_a_long_run_of_marks_is_read_in_linear_time(check, run):
+    """It would take many minutes."""
+    assert not check(train=("t.jsonl", as_lines([{f"a{run * 100_000}b": "c"}]))).verdict.valid
 
 
 def test_cells_of_hive_without_a_header_are_told_and_not_taken_for_one_text(check, tmp_path):
@@ -172,6 +187,30 @@ def test_cells_of_hive_without_a_header_are_told_and_not_taken_for_one_text(chec
     refused = check(train=("t.csv", data)).verdict
     assert "its cells are separated by '\\x01'" in refused.message
     assert followed(refused.next_step, tmp_path, FILE=data) == '"a, b?",c\n"d, e?",f\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "speakers", "is_group"),
+    [
+        ("speaker", ("Bo", "ANSWERER"), True),
+        ("role", ("Bo", "ANSWERER", "Eve"), True),
+        ("role", ("system", "customer", "ANSWERER"), False),
+    ],
+)
+def test_a_conversation_in_a_table_is_a_group_chat_if_nobody_has_a_role_or_more_than_two_speak(
+    check, tmp_path, name, speakers, is_group
+):
+    said = json.dumps([{name: who, "content": f"by {who}"} for who in speakers])
+    data = 'messages,id\n"{}",1\n'.format(said.replace('"', '""'))
+    step = check(train=("t.csv", data)).verdict.next_step
+    assert step.startswith("The file is one conversation") is is_group
+    if is_group:
+        assert step.endswith("its answer."), "it is not cut off"
+        assert json.loads(followed(step, tmp_path, FILE=data)) == {"prompt": "by Bo", "completion": "by ANSWERER"}
+
+
+def test_messages_that_are_a_number_are_not_called_text(check):
+    assert "as text within text" not in (check(train=("t.jsonl", '{"messages": 5}\n')).verdict.next_step or "")
 
 
 @pytest.mark.parametrize("header", ["prompt,completion", "“prompt”,“completion”"])

@@ -18,7 +18,7 @@ from finetune_trainer.data.columns import Unusable, to_rows
 from finetune_trainer.data.counting import count
 from finetune_trainer.data.encode import Tally
 from finetune_trainer.data.files.csv_rows import EmptyRows
-from finetune_trainer.data.fixes import column_names, exports, nested, split_turns
+from finetune_trainer.data.fixes import column_names, conversations, exports, nested, split_turns
 from finetune_trainer.data.fixes.chat_markup import MarkupColumn, markup_column
 from finetune_trainer.data.fixes.invalid_rows import REFUSED_BY_TEMPLATE, step_for_problems
 from finetune_trainer.data.fixes.jq import with_preparation
@@ -272,7 +272,7 @@ class SplitCheck:
             field = f"spec.dataset.{self.split}.format"
             fix = step_for_problems(self.problems, self.rows, self.bad_rows, self.format, field)
             plain = nested.typed_values_step(self.first_fields, self.format)
-            return plain or self._two_layouts_step() or self._split_turns_step() or fix
+            return plain or self._two_layouts_step() or self._split_turns_step() or self._group_chat_step() or fix
         if not self.rows:
             return f"Upload a file with rows, or name another one in spec.dataset.{self.split}.uri."
         return room_step(self.spec.hyperparameters, self._positions)
@@ -286,6 +286,12 @@ class SplitCheck:
         if any(NEVER_ANSWERED not in one.what for one in self.problems):
             return None
         return split_turns.join_step(self.first_fields, self.format)
+
+    def _group_chat_step(self) -> str | None:
+        problem, column = self.problems[0].what, self.problems[0].field
+        if self.rows > 1 or column is None:
+            return None
+        return conversations.group_chat_step(problem, self.first_fields.get(column), column, self.format)
 
     def _absent_columns_step(self) -> str:
         meant, unnamed = self._probable_columns, self._missing_parts

@@ -98,6 +98,8 @@ OTHER_ROLE = "has a role other than"
 """Part of the problem of messages with an unknown role."""
 NO_LIST = "is not a list of messages, but an object"
 """End of the problem of a conversation that is a single object."""
+TEXT_NO_LIST = "is not a list of messages, but text"
+"""End of the problem of a conversation that is JSON text within JSON text."""
 NO_MESSAGE = "is not an object with role and content"
 """End of the problem of a list element that is not a message."""
 OTHER_WEIGHT = "other than 0 and 1, or false and true"
@@ -148,9 +150,9 @@ def _joined(value: Any, what: str, column: str) -> Any:
 def _text_of(part: dict[str, Any], what: str, column: str) -> str:
     kind, value = part.get("type"), part.get("text")
     if kind == "text" and isinstance(other := part.get("content"), str):  # OpenTelemetry's name for it
-        if value not in (None, other):
+        if value and other and value != other:
             raise UnusableError("Malformed", f"{what} has a part of type text that says two different things", column)
-        value = other
+        value = value or other
     if kind in _TEXT_PARTS and isinstance(value, str) and not part.get("thought"):
         return value
     held = kind if isinstance(kind, str) else " ".join(name for name, inside in part.items() if inside is not None)
@@ -275,7 +277,8 @@ def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
     if messages is None:
         raise UnusableError("Missing", f"{called(what, column)} is missing", column)
     if not isinstance(messages, list):
-        problem = NO_LIST if isinstance(messages, dict) else "is not a list of messages"
+        known = {dict: NO_LIST, str: TEXT_NO_LIST}
+        problem = known.get(type(messages), "is not a list of messages")
         raise UnusableError("Malformed", f"{called(what, column)} {problem}", column)
     if not messages:
         raise UnusableError("Empty", f"{called(what, column)} is empty", column)

@@ -54,15 +54,13 @@ def with_adapters(model: Any, lora: LoRA, base_model: str) -> Any:
 
 def beside_experts(model: Any) -> list[str]:
     """A warning about a model's experts, which adapters do not reach; none if the model has none."""
-    import torch
-
     if not hasattr(model, "peft_config"):
         return []
-    of_layers = (one for one in model.modules() if not isinstance(one, torch.nn.Conv1d))  # these have three dimensions
-    in_experts = sum(value.numel() for one in of_layers for value in one.parameters(recurse=False) if value.dim() == 3)
+    experts = (one for one in model.modules() if type(one).__name__.endswith("Experts"))  # their names in transformers
+    in_experts = sum(value.numel() for one in experts for value in one.parameters(recurse=False) if value.dim() == 3)
     part = in_experts / sum(value.numel() for value in model.parameters())
     remark = f"{EXPERTS_LEFT}, {part:.0%} of the model's weights: adapters do not reach them"
-    return [f"{remark}. method: Full tunes them, too"] if in_experts else []
+    return [f"{remark}. method: Full also tunes them"] if in_experts else []
 
 
 def _all_linear(model: Any) -> list[str]:

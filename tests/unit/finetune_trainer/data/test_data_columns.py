@@ -54,6 +54,8 @@ def row_of(fields, **columns):
         ({"messages": [{**SYSTEM, "content": [{**TEXT, "text": " "}]}, USER, ANSWER]}, "user:a assistant:b"),
         ({"messages": [USER, ANSWER], "system": [{"text": "s"}]}, "system:s user:a assistant:b"),
         ({"prompt": [TEXT], "completion": [{**TEXT, "cache": None}]}, "user:t assistant:t"),
+        ({"prompt": [{**TEXT, "content": ""}], "completion": "b"}, "user:t assistant:b"),
+        ({"prompt": [{**TEXT, "text": "", "content": "t"}], "completion": "b"}, "user:t assistant:b"),
         ({"messages": [{"role": "developer", "content": "s"}, USER, ANSWER]}, "system:s user:a assistant:b"),
         ({"messages": [{"role": "User", "content": "a"}, {"role": "Chatbot", "content": "b"}]}, "user:a assistant:b"),
         ({"contents": [GEMINI, {"role": "model", "parts": [{"text": "b"}]}]}, "user:a assistant:b"),
@@ -290,6 +292,8 @@ def test_a_conversation_may_be_in_the_column_called_prompt():
         ({"messages": None}, "Missing", "messages", "messages is missing"),
         ({"messages": []}, "Empty", "messages", "messages is empty"),
         ({"messages": "a"}, "Malformed", "messages", "messages is not a list of messages"),
+        ({"messages": 5}, "Malformed", "messages", "messages is not a list of messages"),
+        ({"messages": '"a"'}, "Malformed", "messages", "messages is not a list of messages, but text"),
         ({"messages": {"0": ANSWER}}, "Malformed", "messages", "messages is not a list of messages, but an object"),
         *(
             (

@@ -72,7 +72,8 @@ KEYS = (
 _MAX_SHOWN = 16
 _MANY = 64
 _NAME_SUFFIX = re.compile(
-    r"\s*[(\[](required|optional|text|string|question|answer|input|output|user|assistant|[a-z]{2})[)\]]|\s*[*:]+\Z",
+    r"(?<!\s)\s*+[(\[](required|optional|text|string|question|answer|input|output|user|assistant|[a-z]{2})[)\]]"
+    r"|(?<![*:\s])[*:\s]++\Z",  # linear in the length of a name, which may be data
     re.IGNORECASE,
 )
 """What forms and people append to a column name; other words might be data."""
@@ -316,7 +317,8 @@ def columns_in_words(names: Sequence[str], columns: Columns, *, maybe_data: bool
     shown = [name for name in names if _is_ordinary(name)]
     is_header = bool(set(columns.named.values()).intersection(names)) or _are_q_and_a(names)
     if len(names) > _MANY or (maybe_data and not is_header):
-        shown = [name for name in shown if _is_common(name)]
+        codes = _LANGUAGES.intersection(map(_plain, shown))  # one alone may be the label of a text
+        shown = [name for name in shown if _is_common(name) or (len(codes) > 1 and _plain(name) in codes)]
     elif not is_header:
         shown = [name for name in shown if _is_common(name) or not _SENTENCE.search(name)]
     if not shown:
@@ -329,9 +331,8 @@ def columns_in_words(names: Sequence[str], columns: Columns, *, maybe_data: bool
 def _is_common(name: str) -> bool:
     """Whether it is, or nearly is, a common column name."""
     common = (*_NAMES_BY_PART, *(one for names in _NAMES_BY_PART.values() for one in names), *_OTHER_USUAL_NAMES)
-    return _plain(name) in _LANGUAGES or (
-        _plain(name) not in _Q_AND_A
-        and bool(difflib.get_close_matches(_plain(name), map(_plain, common), n=1, cutoff=0.8))
+    return _plain(name) not in _Q_AND_A and bool(
+        difflib.get_close_matches(_plain(name), map(_plain, common), n=1, cutoff=0.8)
     )
 
 

@@ -6,6 +6,7 @@ Problems are recognized by their words, as written by `turns`.
 import json
 from collections.abc import Callable, Collection, Iterable
 from itertools import chain, zip_longest
+from typing import Any
 
 from finetune_trainer.data.fixes.jq import field, jq_rows
 from finetune_trainer.data.turns import (
@@ -22,8 +23,11 @@ from finetune_trainer.data.turns import (
     OTHER_WEIGHT,
     ROLE_OF,
     TEXT_ELSEWHERE,
+    TEXT_NO_LIST,
     TOOLS,
     UNLEARNT_END,
+    is_message,
+    messages_in,
 )
 
 Step = Callable[[str, str], str]
@@ -72,7 +76,7 @@ _PARTS = '.. | arrays | .[] | objects | select((has("role") or has("from")) | no
 _THOUGHTS = '(.type // "" | IN("thinking", "redacted_thinking")) or has("reasoningContent") or .thought == true'
 _WHO = ".role // .from // .author // .sender // .sender_name // .speaker // .type"
 _ROLE = f'({_WHO} | if type == "object" then .role // .name // .id else . end // error("a message names nobody"))'
-_DATA = '(.data | if type == "object" then .content else . end)'  # must not be empty, or the message would be dropped
+_DATA = "(.data | .content? // .)"  # must not be empty, or the message would be dropped
 _CONTENT = f"(.content // .value // .text // .message // .utterance // .body // {_DATA})"
 _BY_OTHER_NAMES = (
     'if keys_unsorted | any(ascii_downcase | IN("user", "human", "assistant", "gpt", "bot")) then to_entries[] | '
@@ -80,14 +84,14 @@ _BY_OTHER_NAMES = (
     f"{{role: {_ROLE}, content: {_CONTENT}}} end"
 )
 _SPEAKER_AND_TEXT = (  # of Telegram, text has parts
-    f'{{us: ({_WHO} | if type == "object" then .role // .name // .id else . end | tostring == "ANSWERER"), '
+    f'{{us: ({_WHO} | .role? // .name? // .id? // . | tostring == "ANSWERER"), '
     f'text: ({_CONTENT} | if type == "array" then map(.text? // .) | add else . end)}}'
 )
+_MESSAGES = "COLUMN | fromjson? // . | .[]"
 _GROUP_CHAT_PROGRAM = (
-    f'[COLUMN[] | {_SPEAKER_AND_TEXT} | select(.text | type == "string" and . != "")] | reduce .[] as $one ([]; '
-    r'if . != [] and .[-1].us == $one.us then .[-1].text += "\n" + $one.text else . + [$one] end) | . as $all '
-    "| range(1; length) | select($all[.].us and ($all[. - 1].us | not)) "
-    "| {prompt: $all[. - 1].text, completion: $all[.].text}"
+    f'[{_MESSAGES} | {_SPEAKER_AND_TEXT} | select(.text | strings != "")] | reduce .[] as $one ([]; '
+    r'if .[-1].us == $one.us then .[-1].text += "\n" + $one.text else . + [$one] end) | [., .[1:]] | transpose[] '
+    "| select(.[1].us and (.[0].us | not)) | {prompt: .[0].text, completion: .[1].text}"
 )
 """Makes rows of a group chat: the answerer's messages, each with the messages right before it."""
 _PAIRS = f'type == "array" and length == 2 and (.[0] | tostring | ascii_downcase | {_is_in(ROLE_OF)})'
@@ -132,22 +136,30 @@ IF_ALL_ROWS: tuple[tuple[str, Step | None], ...] = (
 """Steps if dropping the rows with a problem would leave none; None for a problem that can be fixed in place."""
 
 _COLUMNS_PROGRAM = (
-    'if all(.[]; type == "array") then keys_unsorted as $names | [.[]] | transpose | map([$names, .] | transpose '
-    "| map({key: .[0], value: .[1]}) | from_entries) else [.[]] end"
+    'if all(.[]; type == "array" and all(.[]; type != "object")) then keys_unsorted as $names | [.[]] | transpose | '
+    "map([$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries) else [.[]] | flatten(1) end"
 )
-"""jq: a list of an object's values; or of messages, if it has a list of all roles and one of all texts, which is how
-datasets stores a Sequence."""
-GROUP_CHAT_STEP = by_command(
-    "The file is one conversation, and who speaks is not user and assistant in it. With the name of who answers for "
-    "ANSWERER HOW makes a row of each question and the answer right after it; HOW takes the parts out where each is a "
-    "conversation of its own.",
-    _GROUP_CHAT_PROGRAM, "COLUMN[]",
+"""jq: a list of an object's values, and of what is in lists among them; or of messages, if it has a list of all roles and
+one of all texts, which is how datasets stores a Sequence."""
+_GROUP_CHAT_STEP = by_command(
+    "The file is one conversation, and not of user and assistant. With the name of who answers for ANSWERER HOW makes "
+    "a row of each question and its answer.", _GROUP_CHAT_PROGRAM,
 )  # fmt: skip
-"""The step for a file with a single row, whose messages have no known roles."""
+_PARTS_STEP = by_command(" HOW takes the parts out where each is a conversation of its own.", _MESSAGES)
+
+
+def group_chat_step(problem: str, messages: Any, column: str, file_format: str) -> str | None:
+    """The step for a file with a single row, if its messages have no roles, or more than two that are not known."""
+    speakers = {str(one.get("role") or one.get("from")) for one in messages_in(messages) or () if is_message(one)}
+    is_group = NO_ROLE in problem or (OTHER_ROLE in problem and len(speakers - ROLE_OF.keys()) > 2)
+    parts = _PARTS_STEP(column, file_format) if file_format.startswith("JSON") else ""  # too long
+    return _GROUP_CHAT_STEP(column, file_format) + parts if is_group else None
+
+
 _COLUMN_STEPS = (
     (NO_LIST, "Write a list of messages: HOW makes one of the object's values, or of its columns.",
      _changed(_COLUMNS_PROGRAM)),
-    ("is not a list of messages", "Write messages as JSON once, and not as text within text: HOW takes them out.",
+    (TEXT_NO_LIST, "Write messages as JSON once, and not as text within text: HOW takes them out.",
      'COLUMN |= until(type != "string"; fromjson)'),
     (NO_ANSWER, "HOW removes what follows the last answer, and rows without any.", _truncated_to(_IS_ANSWER)),
     (UNLEARNT_END, "HOW removes what follows the last answer that is learnt, and rows without any.",

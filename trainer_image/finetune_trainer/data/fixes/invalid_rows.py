@@ -14,7 +14,7 @@ from finetune_trainer.data.fixes.conversations import by_command
 from finetune_trainer.data.fixes.jq import python_rows
 from finetune_trainer.data.fixes.nearly_json import all_contain, is_about_json, json_step
 from finetune_trainer.data.fixes.tables import leave_out_step, table_step
-from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON, NO_ROLE, OTHER_ROLE
+from finetune_trainer.data.turns import A_MAP, AS_PYTHON_WRITES, AS_STRUCTS, NO_JSON
 
 _SOME_AS_UTF8 = (
     " If other lines of the file are UTF-8 already, that would garble them: `python3 -c 'import codecs, sys; "
@@ -68,8 +68,6 @@ def step_for_problems(
     columns = {problem.field for problem in present if problem.field}
     if len(columns) == 1:
         column = columns.pop()
-        if rows == 1 and any(words in problems[0].what for words in (NO_ROLE, OTHER_ROLE)):
-            return conversations.GROUP_CHAT_STEP(column, file_format)
         if step := all_rows_step(column, file_format) if all_rows_step else _column_step(present, column, file_format):
             return step
     is_unread = bad_rows == rows and all(problem.field is None and is_about_json(problem.what) for problem in problems)

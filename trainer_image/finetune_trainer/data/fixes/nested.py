@@ -46,9 +46,10 @@ _LIST_TYPES = frozenset({"L", "M", "arrayValue", "mapValue"})
 _PLAIN = (
     'def plain: if type == "object" and length == 1 and (keys[0] | IN("S", "N", "BOOL", "L", "M", '
     '"stringValue", "integerValue", "doubleValue", "booleanValue", "arrayValue", "mapValue", "values", "fields")) '
-    'then .[] | plain elif type == "object" then if has(.type? // "" | tostring) then .[.type] | plain else '
-    'map_values(plain) end elif type == "array" then if all(.[]; .plain_text? != null) then map(.plain_text) | add '
-    'else map(plain) end else . end; (.Item // .fields // (select(.object == "page") | .properties) // .) | plain'
+    'then .[] | plain elif type == "object" then if has(.type? // "" | tostring) then .[.type] | if . == [] then null '
+    'else plain end else map_values(plain) end elif type == "array" then if . != [] and all(.[]; type == "object" and '
+    'has("plain_text")) then map(.plain_text) | add else map(plain) end else . end; '
+    '(.Item // .fields // (select(.object == "page") | .properties) // .) | plain'
 )
 
 
@@ -165,8 +166,9 @@ def typed_values_step(fields: Mapping[str, Any], file_format: str) -> str | None
 
 def _has_typed(fields: Mapping[str, Any], depth: int) -> bool:
     """Whether it contains a list or an object wrapped in an object under the name of its type."""
-    if isinstance(fields.get(str(fields.get("type"))), list):  # Notion's form
-        return True
+    texts = fields.get(str(fields.get("type")))
+    if isinstance(texts, list) and texts and all(isinstance(one, dict) and "plain_text" in one for one in texts):
+        return True  # Notion's form
     within = [value for value in fields.values() if isinstance(value, dict)] if depth else []
     is_one = len(fields) == 1 and not _LIST_TYPES.isdisjoint(fields)
     return (is_one and all(isinstance(one, list | dict) for one in fields.values())) or any(
