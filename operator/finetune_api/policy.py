@@ -73,7 +73,7 @@ def model_allowed(allowed: list[str] | None, model: str) -> bool:
     return allowed is None or any(fnmatchcase(model, glob) for glob in allowed)
 
 
-_CASE = "; names are case-sensitive: write it as there"
+_CASE = "; names are case-sensitive: write the name as there"
 
 
 def namespace_may_use(request: Request) -> Failure | None:

@@ -88,7 +88,7 @@ class MeasureJob(AttemptJob):
         None, description="Number of the version to compare the tuned model with, if it can be called."
     )
     missing: Annotated[str, Field(max_length=300)] | None = Field(
-        None, description="Why the active version cannot be called, if it should be compared with."
+        None, description="Why the active version cannot be called, although the job compares with it."
     )
     progress: Progress | None = Field(None, description="Progress of the training.")
     output: str | None = Field(None, description="Folder for answers and report, if the job names one.")

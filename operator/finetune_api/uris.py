@@ -29,7 +29,7 @@ ARTIFACT_PLACE = f"^({'|'.join(f'{scheme}://{shape}' for scheme, shape in ARTIFA
 
 ARTIFACT_HELP = (
     "write pvc://CLAIM, s3://BUCKET, gs://BUCKET or abfs://CONTAINER@ACCOUNT.dfs.core.windows.net, "
-    "with or without /PREFIX; all names are in lower case, and a bucket's has at least 3"
+    "with or without /PREFIX; all names are in lower case, and a bucket's has at least 3 characters"
 )
 NO_QUERY_HELP = "a folder has neither '?' nor '#': write the path without them"
 LOCAL_SCHEME = "file"

@@ -187,10 +187,10 @@ def _usable(spec: LLMConnectionSpec, checked: Checked | None, *, nobody: bool, g
 
     Args:
         spec: the connection's.
-        checked: what a check came to.
+        checked: the result of a check, if any.
         nobody: whether there is no namespace that its selector selects.
         good: it worked before, so its address cannot be wrong.
-        first: it is the spec's first check: the Secret may come a little later, as by what brings it from a vault.
+        first: it is the spec's first check: the Secret may come later, for example if it is synced from a vault.
     """
     if checked is not None and checked.failure is not None:
         passes = good and checked.failure.reason in TEMPORARY

@@ -202,7 +202,7 @@ async def _stream(settings: kopf.OperatorSettings, resource: Resource, namespace
     """A listing, then watches by kopf, which survive broken, silent and half-open connections, until one cannot resume.
 
     Raises:
-        _Broken: the server ended a watch with an error, other than that its version is too old.
+        _WatchError: the server ended a watch with an error, other than that its version is too old.
     """
     reference = references.Resource(
         resource.group, resource.version, resource.plural, resource.kind, namespaced=resource.namespaced

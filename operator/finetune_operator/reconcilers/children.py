@@ -103,14 +103,14 @@ class Children:
             return Ensured(None)
         written = await self._apply_and_store(key, resource, wanted)
         self._known_differences.put(key, frozenset(differences(written, wanted)))
-        corrected = changed - frozenset(differences(written, wanted))
-        if was_applied and corrected:
+        kept = changed & frozenset(differences(written, wanted))
+        if was_applied and (corrected := changed - kept):
             what = f"was changed by somebody else and has been put right: {_paths(corrected)}"
             await self._announce_correction(owner, written, PUT_RIGHT, what)
-        elif was_applied and changed and known is not None:
-            what = f"has what somebody else has added, and keeps it until it is taken out there: {_paths(changed)}"
+        if was_applied and kept and known is not None:
+            what = f"has what somebody else has added, and keeps it until it is taken out there: {_paths(kept)}"
             await self._announce_correction(owner, written, ALTERED, what)
-        elif is_recreated:
+        if is_recreated:
             what = "was deleted by somebody else and has been made again"
             await self._announce_correction(owner, written, PUT_RIGHT, what)
         return Ensured(written, applied=True)
@@ -162,10 +162,10 @@ class Children:
     async def _announce_correction(self, owner: Manifest, child: Manifest, event: tuple[str, str], what: str) -> None:
         """Post an Event on the owner; on the child too if users edit such objects themselves, and look there."""
         own = f"{owner['kind']} {owner['metadata']['name']}"
-        place = f"the spec of {own}"
+        place = f"; change the spec of {own}"
         if child["kind"] == MODEL_DEPLOYMENTS.kind:
-            place = f"spec.deployment.template of {own}, or set its spec.deployment.mode: Manual"
-        note = f"{child['kind']} {child['metadata']['name']} {what}; change {place}"
+            place = f"; change spec.deployment.template of {own}, or set its spec.deployment.mode: Manual"
+        note = f"{child['kind']} {child['metadata']['name']} {what}{'' if event is ALTERED else place}"
         await self._context.announce(owner, *event, note)
         if child["kind"] == MODEL_DEPLOYMENTS.kind:
             await self._context.announce(child, *event, note)

@@ -143,7 +143,7 @@ class ConnectionReconciler:
 
         Raises:
             Busy: the check waits for its turn.
-            _ToldByAnother: this process's credentials are bad, but another operator's may be good.
+            _WrittenByAnother: this process's credentials are bad, but another operator's may be good.
         """
         name = connection["metadata"]["name"]
         try:

@@ -19,6 +19,7 @@ from finetune_api.names import BEGUN_ANNOTATION
 from finetune_api.policy import selects
 from finetune_api.reasons import Reason
 from finetune_operator.decide import ignored_fields
+from finetune_operator.decide.conditions import moment
 from finetune_operator.decide.connection import lacking, with_resolved
 from finetune_operator.decide.job.reported import REPORT_INTERVAL
 from finetune_operator.decide.job.view import PATIENCE
@@ -367,6 +368,11 @@ class Context:
     def has_connection(self, name: str) -> bool:
         """Whether a connection of this name exists, readable or not."""
         return self.store.get(CONNECTIONS, name) is not None
+
+    def connection_created(self, name: str) -> datetime | None:
+        """When the connection was created, if it exists."""
+        found = self.store.get(CONNECTIONS, name)
+        return moment(found["metadata"]["creationTimestamp"]) if found else None
 
     def connections_of(self, namespace: str) -> tuple[str, ...]:
         """Names of the connections whose namespaceSelector selects a namespace."""

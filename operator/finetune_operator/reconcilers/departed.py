@@ -41,6 +41,10 @@ class Departed:
         if wants_deletion(obj):
             self._expected_removals.add(obj["metadata"]["uid"])
 
+    def expects_removal(self, obj: Mapping[str, Any]) -> bool:
+        """Whether we have removed our finalizer from this object that is being deleted, or were about to."""
+        return obj["metadata"].get("uid") in self._expected_removals
+
     def take(self, resource: Resource, obj: Mapping[str, Any], now: Callable[[], datetime]) -> Key | None:
         """Keep an object that is gone as it was last seen; returns its key, or None if there is nothing to clean up.
 
@@ -48,7 +52,7 @@ class Departed:
         left alone.
         """
         metadata = obj["metadata"]
-        if metadata.get("uid") in self._expected_removals:
+        if self.expects_removal(obj):
             self._expected_removals.discard(metadata["uid"])
             return None
         if resource not in _KINDS or BEGUN_ANNOTATION not in annotations_of(obj) or is_abandoned(obj):

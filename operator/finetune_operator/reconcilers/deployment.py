@@ -167,15 +167,16 @@ class DeploymentReconciler:
         """The state of a server whose pods do not start, with what only their Events say, such as a missing volume."""
         pods = self._pods_of(view.namespace, view.name)
         try:
-            failure = await self._not_up.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
+            found = await self._not_up.of(pods, f"{DEPLOYMENT_LABEL}={view.name}")
         except REFUSALS as refusal:
             unknown = f"; why its pod does not start is not known: {refusal.message}"
             return replace(view.serving, note=view.serving.note + unknown)
-        if failure is None:
+        if found is None:
             return view.serving
+        failure, pod = found
         if failure.reason is Reason.UNSCHEDULABLE:
             return replace(view.serving, note=f"{view.serving.note}; a pod waits for a node: {failure.message}")
-        if failure is not None and any(is_awaited(failure, pod, view.now) for pod in pods):
+        if is_awaited(failure, pod, view.now):
             return replace(view.serving, note=f"{view.serving.note}; a pod waits: {failure.message}")
         return replace(view.serving, state="Failing", failure=failure)
 
@@ -192,7 +193,10 @@ class DeploymentReconciler:
             view = replace(without_idle(view), answers=token_prices.of_tuned(facts, target.version.base_model))
             if self._context.written_by_another(deployment):
                 self._cloud.recheck(target)
-            view = replace(view, serving=await self._cloud.observe(target, view.status.served_version))
+            seen = await self._cloud.observe(target, view.status.served_version)
+            if seen.failure is not None and is_awaited(seen.failure, deployment, view.now):
+                seen = replace(seen, state="Rolling", failure=None, note=f"; {seen.failure.message}")
+            view = replace(view, serving=seen)
             good_for = self._cloud.good_for(view.serving).total_seconds()
             if self._is_unseen(view.serving) and self._context.seconds_left_to_another(deployment) > 0:
                 return deployment, None, good_for
@@ -267,7 +271,7 @@ class DeploymentReconciler:
             meanwhile=here.version if here.available and not answering else None,
             cost=status.cost,
         )
-        if error.reason not in TEMPORARY:
+        if error.reason not in TEMPORARY and not is_awaited(error.failure(), now, view.now):
             at_provider = status.engine in AT_PROVIDERS.values()
             return now, not_served(view if at_provider else replace(view, serving=here), error.failure()), again
         # A failure is not cleared because the provider cannot be reached for a while.

@@ -83,6 +83,7 @@ class JobObserver:
             newer=spec is None and is_of_newer_definitions(FineTuneJobSpec, job),
             status=status,
             connection=connection,
+            connection_created=context.connection_created(spec.connection_ref.name) if spec else None,
             connection_unread=spec is not None and not connection and context.has_connection(spec.connection_ref.name),
             usable_connections=() if connection else self._usable_connections(metadata["namespace"]),
             namespace_labels=context.labels_of(metadata["namespace"]),

@@ -4,6 +4,7 @@ With deletionPolicy Delete it is held until they are deleted, with a way to rele
 gone at once, and an Event names what stays in stores and at providers, which may bill for it.
 """
 
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -27,6 +28,8 @@ from finetune_operator.runtime.errors import REFUSALS
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.lru_cache import LRUCache
 from finetune_operator.runtime.queue import Requeue
+
+logger = logging.getLogger(__name__)
 
 LOOK_SECONDS, TROUBLE_SECONDS = 5.0, 60.0
 GONE_REMEMBERED = 256
@@ -64,7 +67,9 @@ class ModelRelease:
         left = sorted(one for one in made if is_shared(one) and not known(FINE_TUNED_MODELS, has_weights(one)))
         if left:
             said = "its weights stay, and storage may be billed until somebody deletes them there"
-            await self._context.announce(model, "Warning", "Retained", f"{said}: {', '.join(left)}")
+            note = f"{said}: {', '.join(left)}"
+            logger.warning("FineTunedModel %s/%s is gone; %s", namespace, name, note)  # its namespace may take no Event
+            await self._context.announce(model, "Warning", "Retained", note)
 
     async def set_finalizer(self, model: Manifest, view: ModelView) -> Manifest:
         """The model, with the finalizer exactly if its policy is to delete its weights."""

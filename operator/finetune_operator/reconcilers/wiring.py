@@ -148,7 +148,7 @@ class Reconcilers:
 
     def handle_deletion(self, resource: Resource, obj: Mapping[str, Any]) -> None:
         """Handle a deleted object: clean up or report what it left at a provider, unless that was released before."""
-        if resource is FINE_TUNED_MODELS:
+        if resource is FINE_TUNED_MODELS and not self._context.departed.expects_removal(obj):
             self._models.remember_deleted(obj)
         key = self._context.departed.take(resource, obj, self._context.clock)
         if key is not None:

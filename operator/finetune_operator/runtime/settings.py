@@ -67,8 +67,8 @@ class Settings(BaseModel):
     trainer_silence_seconds: float = Field(
         900,
         ge=60,
-        description="A job says so when nothing was heard of its trainer for this long; four times as long until the "
-        "first step.",
+        description="A job says so when its trainer has not reported for this long; four times as long until the first "
+        "step.",
     )
     shutdown_seconds: float = Field(
         20,

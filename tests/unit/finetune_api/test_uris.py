@@ -185,7 +185,7 @@ def test_the_help_on_artifact_uris_names_each_kind_of_place(text: str) -> None:
 
 @pytest.mark.parametrize("text", ["s3://Models/team-a", "gs://b"])
 def test_a_place_that_is_wrong_only_in_its_buckets_name_is_told_what_names_look_like(text: str) -> None:
-    with pytest.raises(UriError, match=r"names are in lower case, and a bucket's has at least 3"):
+    with pytest.raises(UriError, match=r"names are in lower case, and a bucket's has at least 3 characters"):
         parse_artifact_uri(text)
 
 

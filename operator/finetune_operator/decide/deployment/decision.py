@@ -202,7 +202,7 @@ def _read_server(view: DeploymentView, wanted: Target, note: str) -> tuple[Deplo
         return ("Degraded" if answering else "Failed"), facts, answering
     what = f"is being deployed{note}{_still_answering(answering, target)}"
     if serving.short_of and serving.version == target:
-        what = f"is being deployed; {serving.available} of {serving.short_of} servers are ready{note}"
+        what = f"was deployed; {serving.available} of {serving.short_of} servers are ready{note}"
     facts = reconciling(Reason.DEPLOYING, f"version {target} {what}")
     return ("Updating" if answering else "Deploying"), facts, answering
 

@@ -83,11 +83,11 @@ def read_serving(deployment: Manifest | None, pods: Sequence[Manifest], now: dat
     return Serving("Rolling", version, available, note=note, answers=answers, short_of=short_of)
 
 
-def is_awaited(failure: Failure | None, pod: Manifest, now: datetime | None) -> bool:
-    """Whether what keeps this pod from starting is no failure yet: a Secret may come later than what names it."""
+def is_awaited(failure: Failure | None, obj: Manifest, now: datetime | None) -> bool:
+    """Whether what keeps this object from starting is no failure yet: a Secret may come later than what names it."""
     if failure is None or now is None:
         return False
-    return grace_left(failure, moment(pod["metadata"]["creationTimestamp"]), now) > 0
+    return grace_left(failure, moment(obj["metadata"]["creationTimestamp"]), now) > 0
 
 
 def _paused(deployment: Manifest) -> str:

@@ -10,7 +10,7 @@ from finetune_api.job_status import Failure, Progress
 from finetune_api.manifest import Manifest, wants_deletion
 from finetune_api.reasons import Reason
 from finetune_api.trainer import Report
-from finetune_api.words import one_line
+from finetune_api.words import cut, one_line
 from finetune_operator.decide.job.attempt_pods import (
     ENDED,
     end_of,
@@ -124,13 +124,14 @@ def _cause(condition: Manifest, pod: Manifest | None, report: Report | None) -> 
     if report is not None and report.progress is not None and report.progress.step >= report.progress.total_steps > 0:
         return _after_training(found, report.progress)
     begins = report is not None and report.phase == "Validating" and _was_short_of_memory(pod)
-    return _with_advice(_before_training(found) if begins else found, report)
+    return _before_training(found) if begins else _with_advice(found, report)
 
 
 def _with_advice(failure: Failure, report: Report | None) -> Failure:
     """With how much is enough, where the trainer's estimate was above what there was."""
     advice = report.memory.advice if report is not None and report.memory is not None else None
-    return failure.model_copy(update={"next_step": f"{failure.next_step} {advice}"}) if advice else failure
+    step = cut(" ".join(filter(None, (failure.next_step, advice))), 1024)
+    return failure.model_copy(update={"next_step": step}) if advice else failure
 
 
 def _before_training(failure: Failure) -> Failure:

@@ -12,6 +12,7 @@ from finetune_operator.decide.conditions import Fact, is_true, merge, reconcilin
 from finetune_operator.decide.job.reported import dataset_facts, reported_without_eta, tracker_facts
 from finetune_operator.decide.job.status_size import fit
 from finetune_operator.decide.job.view import Change, Decision, JobView
+from finetune_operator.decide.pods.grace import grace_left
 from finetune_operator.decide.transient import TEMPORARY
 
 
@@ -78,7 +79,9 @@ def in_trouble(failure: Failure) -> list[Fact]:
 
 def trouble(view: JobView, failure: Failure, again: float) -> Decision:
     """Report the obstacle in status, keep the phase, and try again."""
-    status = with_status(view, Change(in_trouble(failure), {"failure": failure}))
+    comes = grace_left(failure, view.created, view.now) > 0
+    facts = reconciling(failure.reason, failure.message) if comes else in_trouble(failure)
+    status = with_status(view, Change(facts, {"failure": None if comes else failure}))
     return Decision(status, requeue_after=max(1.0, again))
 
 

@@ -295,7 +295,8 @@ def wait_for_connection(view: JobView) -> Decision | None:
 
 def _connection_grace(view: JobView) -> float:
     """Seconds for which its connection, or the label that lets its namespace use it, may still be created."""
-    return (view.created + GRACE - view.now).total_seconds()
+    since = max(view.created, view.connection_created or view.created)
+    return (since + GRACE - view.now).total_seconds()
 
 
 def _not_yet_there(view: JobView, missing: Failure, left: float) -> Decision:

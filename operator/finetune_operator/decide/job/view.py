@@ -64,6 +64,8 @@ class JobView:
     """How many jobs have no status yet, including this one."""
     usable_connections: tuple[str, ...] = ()
     """If the connection does not exist: the connections that its namespace may use."""
+    connection_created: datetime | None = None
+    """When the connection was created, if it exists."""
     connection_unread: bool = False
     """Whether the connection exists, and this release cannot read it."""
     ending: bool = False

@@ -1,4 +1,4 @@
-"""How long a pod that does not start counts as waiting, not as failed: what it lacks may come a little later. Pure."""
+"""How long what cannot start counts as waiting, not as failed: what it lacks may come a little later. Pure."""
 
 from datetime import datetime, timedelta
 
@@ -12,12 +12,13 @@ same commit may also come a little later."""
 
 
 def grace_left(obstacle: Failure | None, since: datetime | None, now: datetime) -> float:
-    """Seconds for which only conditions name the obstacle to a pod's start: a failure is a Warning Event as well."""
+    """Seconds for which only conditions name the obstacle to a start: a failure is a Warning Event as well."""
     if obstacle is None or since is None or not (may_pass(obstacle) or _may_come(obstacle)):
         return 0.0
     return max(0.0, (since + GRACE - now).total_seconds())
 
 
 def _may_come(obstacle: Failure) -> bool:
-    """Whether it lacks what may be created a little later than the pod, for example a Secret synced from a vault."""
-    return obstacle == Failure.because(Reason.CONTAINER_CONFIG_INVALID, obstacle.message)
+    """Whether it lacks what may be created a little later, for example a Secret synced from a vault."""
+    secret = obstacle.reason is Reason.SECRET_NOT_FOUND
+    return secret or obstacle == Failure.because(Reason.CONTAINER_CONFIG_INVALID, obstacle.message)

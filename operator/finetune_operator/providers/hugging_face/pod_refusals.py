@@ -165,8 +165,8 @@ class StartFailures:
         self._clock = clock
         self._events = ObjectEvents(kube, clock, POD_EVENTS, frozenset(_REASONS), news)
 
-    async def of(self, pods: Sequence[Manifest], selector: str) -> Failure | None:
-        """What blocks the first pod that does not start; young pods are skipped.
+    async def of(self, pods: Sequence[Manifest], selector: str) -> tuple[Failure, Manifest] | None:
+        """What blocks the oldest pod that does not start, and that pod; young pods are skipped.
 
         Args:
             pods: pods of one namespace, as the store has them.
@@ -175,13 +175,13 @@ class StartFailures:
         Raises:
             KubeError: events or pods cannot be listed.
         """
-        for pod in pods:
+        for pod in sorted(pods, key=lambda pod: str(pod["metadata"]["creationTimestamp"])):
             late = self._clock() - moment(pod["metadata"]["creationTimestamp"]) > START_IS_LATE
             event = await self._events.of(pod) if late and _is_pending(pod) else None
             if event and not await self._is_up(pod, selector):
-                return _failure(*event)
+                return _failure(*event), pod
             if event is None and _is_pending(pod) and (unplaced := await self._unplaced(pod, selector)):
-                return unplaced
+                return unplaced, pod
         return None
 
     async def _is_up(self, pod: Manifest, selector: str) -> bool:

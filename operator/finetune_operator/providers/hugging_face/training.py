@@ -391,10 +391,10 @@ class HuggingFaceTraining:
     async def _with_obstacle(self, run: Run, pods: Sequence[Manifest], batch_job: Manifest) -> Run:
         """Add the failure that Events give for pods that do not start."""
         try:
-            failure = await self._start_failures.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
+            found = await self._start_failures.of(pods, f"{BATCH_JOB_LABEL}={batch_job['metadata']['name']}")
         except REFUSALS as refusal:
             return replace(run, note=_events_unreadable(refusal))
-        return replace(run, failure=failure)
+        return replace(run, failure=found[0] if found else None)
 
     async def _without_pod(self, run: Run, batch_job: Manifest) -> Run:
         """Add why the Job controller could not create a pod: quota, policy, a missing service account."""

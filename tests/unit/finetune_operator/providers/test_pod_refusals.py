@@ -122,7 +122,7 @@ def pending(**fields: Any) -> dict[str, Any]:
 
 async def why(kube: FakeKube) -> tuple[str, str] | None:
     found = await StartFailures(kube, lambda: NOW).of([kube.objects[PODS, "team-a", "pod-1"]], "a=b")  # type: ignore[arg-type]
-    return (found.reason.value, found.message) if found else None
+    return (found[0].reason.value, found[0].message) if found else None
 
 
 async def test_what_is_said_again_counts_as_new() -> None:

@@ -42,7 +42,10 @@ async def test_what_somebody_changed_once_is_put_right_at_once_and_told() -> Non
     assert PUT_RIGHT in cluster.told
 
 
-async def test_a_variable_that_somebody_adds_stays_and_is_told_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("scaled", [0, 1], ids=["alone", "with what is put right"])
+async def test_a_variable_that_somebody_adds_stays_and_is_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, scaled: int
+) -> None:
     """By server-side apply it is not ours to take out; what was there when the operator came is no news."""
     cluster, put = await serving(), FakeKube.put
 
@@ -53,13 +56,14 @@ async def test_a_variable_that_somebody_adds_stays_and_is_told_of_once(monkeypat
         return put(kube, resource, body)
 
     monkeypatch.setattr(FakeKube, "put", added)
-    cluster.kube.change(DEPLOYMENTS, "sentiment")
+    scale(cluster, replicas(cluster) + scaled)
     await cluster.settle()
     cluster.restart()
     await cluster.observer.resync()
     await cluster.settle()
-    assert [told for told in cluster.told if told[2] in {"Altered", "PutRight"}] == [(*PUT_RIGHT[:2], "Altered")]
-    assert "containers[0].env" in cluster.notes[-1]
+    told = [told for told in cluster.told if told[2] in {"Altered", "PutRight"}]
+    assert told == [PUT_RIGHT] * scaled + [(*PUT_RIGHT[:2], "Altered")]
+    assert cluster.notes[-1].endswith("until it is taken out there: spec.template.spec.containers[0].env")
 
 
 async def test_a_label_that_somebody_adds_to_a_services_selector_is_put_right() -> None:

@@ -6,7 +6,10 @@ import pytest
 
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
-from finetune_operator.decide.conditions import Fact, merge
+from finetune_operator.decide.conditions import Fact, merge, timestamp
+from finetune_operator.decide.deployment.server_state import Serving
+from finetune_operator.providers.cloud_serving import CloudServing
+from finetune_operator.providers.errors import TryLater
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, SECRETS
 from finetune_operator.runtime.report_server.refusals import Refusal
@@ -421,3 +424,20 @@ async def test_no_secret_is_in_any_status_event_or_log(provider, begin, caplog):
     seen = [str(obj) for (resource, _, _), obj in cluster.kube.objects.items() if resource is not SECRETS]
     assert canary not in " ".join([*seen, str(cluster.told), caplog.text])
     assert "canary" not in " ".join(seen)
+
+
+async def test_a_deployment_whose_secret_comes_a_little_later_fails_only_after_a_minute(begin, monkeypatch):
+    cluster = await begin()
+    await cluster.pass_time(3600)
+
+    async def observe(*_):
+        return Serving("Failing", 1, 0, TryLater(Reason.SECRET_NOT_FOUND, "no Secret").failure())
+
+    monkeypatch.setattr(CloudServing, "observe", observe)
+    found = cluster.kube.objects[MODEL_DEPLOYMENTS, "team-a", "sentiment"]
+    metadata = found["metadata"] | {"creationTimestamp": timestamp(cluster.now)}
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", metadata=metadata)
+    for seconds, stalled in ((30, "False"), (600, "True")):
+        await cluster.pass_time(seconds)
+        assert cluster.condition("Stalled", DEPLOYMENT)["status"] == stalled
+        assert "no Secret" in cluster.condition("Ready", DEPLOYMENT)["message"]

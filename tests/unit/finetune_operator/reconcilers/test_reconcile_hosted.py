@@ -8,6 +8,10 @@ from azure.core.credentials import AccessToken
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
+from finetune_api.reasons import Reason
+from finetune_operator.decide.conditions import timestamp
+from finetune_operator.providers.errors import TryLater
+from finetune_operator.reconcilers.hosted import HostedDeployments
 from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -376,3 +380,16 @@ async def test_how_its_price_comes_about_stays_told_while_a_list_lacks_it(cluste
     status = cluster.status(DEPLOYMENT)
     assert "unseenSince" in status["hosted"][0]
     assert status["cost"]["basis"] == basis
+
+
+async def test_a_secret_that_comes_a_little_later_is_no_failure_for_a_minute(cluster, monkeypatch):
+    async def serve(*_):
+        raise TryLater(Reason.SECRET_NOT_FOUND, "no Secret")
+
+    monkeypatch.setattr(HostedDeployments, "serve", serve)
+    metadata = cluster.kube.objects[ADDRESS]["metadata"] | {"creationTimestamp": timestamp(cluster.now)}
+    cluster.kube.change(MODEL_DEPLOYMENTS, "sentiment", metadata=metadata)
+    for seconds, stalled in ((30, "False"), (60, "True")):
+        await cluster.pass_time(seconds)
+        assert cluster.condition("Stalled", DEPLOYMENT)["status"] == stalled
+        assert "no Secret" in cluster.condition("Ready", DEPLOYMENT)["message"]

@@ -188,7 +188,7 @@ async def test_models_at_a_provider_go_too(start) -> None:
     assert (ADDRESS not in cluster.kube.objects, list(cluster.provider.models.tuned)) == (True, [])
 
 
-async def test_a_model_that_leaves_its_weights_at_a_provider_names_them_when_it_has_gone(start) -> None:
+async def test_a_model_that_leaves_its_weights_at_a_provider_names_them_when_it_has_gone(start, caplog) -> None:
     """What is billed by the month would else be known to nobody; a copy of the model still knows it."""
     cluster = await at_provider(start, {})
     (left,) = cluster.provider.models.tuned
@@ -200,6 +200,31 @@ async def test_a_model_that_leaves_its_weights_at_a_provider_names_them_when_it_
         cluster.kube.drop(FINE_TUNED_MODELS, name)
         await cluster.settle()
         assert [note.rpartition(": ")[2] for note in cluster.notes if note.startswith("its weights stay")] == told
+        assert ("its weights stay" in caplog.text) is bool(told), "a namespace that ends takes no Event"
+
+
+@pytest.mark.parametrize("abandoned", [False, True], ids=["deleted", "left on request"])
+@pytest.mark.parametrize("missed", [False, True], ids=["with a second finalizer", "in a gap of the watch"])
+async def test_weights_whose_model_we_let_go_are_not_said_to_stay(start, monkeypatch, missed, abandoned) -> None:
+    cluster = await at_provider(start)
+    metadata = {**cluster.kube.objects[ADDRESS]["metadata"]}
+    metadata |= {"annotations": {ABANDON_ANNOTATION: "true"}} if abandoned else {}
+    metadata |= {} if missed else {"finalizers": [*metadata["finalizers"], "foregroundDeletion"]}
+    cluster.kube.change(FINE_TUNED_MODELS, "sentiment", metadata=metadata)
+    if missed:
+        watched, lost = cluster.watched, (FINE_TUNED_MODELS, "DELETED")
+        monkeypatch.setattr(cluster, "watched", lambda *event: event[:2] == lost or watched(*event))
+    await delete(cluster)
+    await cluster.wait(10)
+    if missed:
+        await cluster.observer.resync()
+    else:
+        assert cluster.kube.objects[ADDRESS]["metadata"]["finalizers"] == ["foregroundDeletion"]
+        cluster.kube.drop(FINE_TUNED_MODELS, "sentiment")
+    await cluster.settle()
+    assert ADDRESS not in cluster.kube.objects
+    told = [reason for kind, _, reason in cluster.told if kind == MODEL.kind]
+    assert ("Abandoned" in told, "Retained" in told) == (abandoned, False)
 
 
 async def test_models_at_a_provider_whose_key_is_gone_are_said_and_can_be_left(start) -> None:

@@ -21,6 +21,7 @@ from finetune_operator.runtime.kube import (
     SERVICES,
 )
 from finetune_operator.runtime.queue import Key
+from tests.unit.finetune_operator.decide.given import stamp
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL, with_running_job
 from tests.unit.finetune_operator.reconcilers.versions import add_version, served_version, with_version
 
@@ -43,6 +44,10 @@ async def test_a_server_whose_secret_is_missing_says_so() -> None:
     await cluster.wait(15)
     assert cluster.condition("Ready", DEPLOYMENT)["message"].endswith(f"; a pod waits: {NO_SECRET}")
     assert cluster.status(DEPLOYMENT)["phase"] == "Deploying", "it may come a little later"
+    young = metadata | {"name": "sentiment-a", "creationTimestamp": stamp(60)}
+    regarding = {"uid": cluster.kube.put(PODS, {"metadata": young, "status": {"phase": "Pending"}})["metadata"]["uid"]}
+    event |= {"metadata": {"name": "b", "namespace": "team-a"}, "regarding": regarding}
+    cluster.kube.put(EVENTS, {**event, "type": "Warning", "reason": "FailedMount"})
     await cluster.wait(60)
     condition = cluster.condition("Stalled", DEPLOYMENT)
     assert (condition["status"], condition["reason"]) == ("True", "ContainerConfigInvalid")

@@ -74,7 +74,7 @@ async def test_a_server_on_a_silent_node_says_so_and_is_not_said_to_answer() -> 
     )
     await cluster.settle()
     assert cluster.condition("Ready", DEPLOYMENT)["message"] == (
-        f"version 1 is being deployed; 0 of 1 servers are ready; the node of a server's pod does not answer since "
+        f"version 1 was deployed; 0 of 1 servers are ready; the node of a server's pod does not answer since "
         f"{SINCE}: if it is not back within some minutes, another pod takes its place (kubectl get nodes)"
     )
     assert "servedVersion" not in cluster.status(DEPLOYMENT)

@@ -17,6 +17,7 @@ from finetune_operator.decide.cloud_job.submission import Adopt, Create, Wait, n
 from finetune_operator.decide.job.remote import SETTLE, Metrics, is_of
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Active, JobView
+from finetune_operator.decide.pods.grace import GRACE
 from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import (
     FILE,
     KEY,
@@ -71,7 +72,13 @@ STATES: dict[str, tuple[JobView, str, str, str]] = {
         "CredentialsInvalid",
         "Failed",
     ),
-    "no Secret": (given(unreachable(Reason.SECRET_NOT_FOUND), status()), "Running", "SecretNotFound", "Failed"),
+    "no Secret yet": (given(unreachable(Reason.SECRET_NOT_FOUND), status()), "Running", "SecretNotFound", "InProgress"),
+    "no Secret": (
+        given(unreachable(Reason.SECRET_NOT_FOUND), status(), now=NOW + GRACE),
+        "Running",
+        "SecretNotFound",
+        "Failed",
+    ),
     "no connection any more": (
         given(unreachable(Reason.CONNECTION_NOT_FOUND), status(), connection=None),
         "Running",

@@ -203,7 +203,7 @@ def test_a_server_that_is_back_with_fewer_pods_than_asked_for_says_so() -> None:
 @pytest.mark.parametrize(
     ("reason", "said"),
     [
-        ("NewReplicaSetAvailable", "version 2 is being deployed; 0 of 1 servers are ready"),
+        ("NewReplicaSetAvailable", "version 2 was deployed; 0 of 1 servers are ready"),
         ("ReplicaSetUpdated", "version 2 is being deployed"),
     ],
 )

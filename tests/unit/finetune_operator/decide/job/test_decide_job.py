@@ -445,6 +445,9 @@ def test_a_namespace_whose_label_comes_a_little_later_is_no_alarm_and_its_job_st
     early = decide(replace(not_yet, connection=connection(namespaceSelector={"matchLabels": {"team": "a"}})))
     assert (early.status.failure, early.requeue_after) == (None, pytest.approx(1))
     assert decide(replace(not_yet, status=early.status, namespace_labels={"team": "a"})).start
+    waited = replace(not_yet, now=at(659), connection=connection(namespaceSelector={"matchLabels": {"team": "a"}}))
+    assert decide(replace(waited, connection_created=at(600))).status.phase == "Pending", "both may come in one commit"
+    assert decide(replace(waited, connection_created=at(599))).status.phase == "Failed"
 
 
 @pytest.mark.parametrize(

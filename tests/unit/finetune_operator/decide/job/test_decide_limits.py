@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide
@@ -116,9 +117,17 @@ def test_who_used_too_much_memory_before_training_is_not_told_to_train_in_smalle
 def test_who_used_too_much_memory_is_told_how_much_is_enough_where_the_trainer_knew() -> None:
     parts = dict.fromkeys(("weights", "gradients", "optimizer", "activations", "overhead"), 1)
     known = {"device": "CPU", "estimatedBytes": 5, "leastBytes": 5, "fits": False, "parts": parts, "passTokens": 1}
-    told = report("Validating", memory=known | {"activationCheckpointing": True, "advice": "It takes 2Gi."})
-    failure = read(batch_job(BACKOFF), [pod("Failed", **ended(137, "OOMKilled"))], told).failure
-    assert failure.next_step.endswith(" It takes 2Gi.")
+    memory = known | {"activationCheckpointing": True, "advice": f"It takes {'2' * 1000}Gi."}
+    told = report("Running", progress=progress(0), memory=memory)
+    killed = pod("Failed", **ended(137, "OOMKilled"))
+    step = read(batch_job(BACKOFF), [killed], told).failure.next_step
+    assert ("It takes 222" in step, len(step)) == (True, 1024)
+    its_own = told.model_copy(update={"failure": Failure(reason=Reason.OUT_OF_MEMORY, message="no memory")})
+    step = read(batch_job(BACKOFF), [pod("Failed", **ended(12))], its_own).failure.next_step
+    assert step.startswith("It takes 222")
+    before = told.model_copy(update={"phase": "Validating", "progress": None})
+    step = read(batch_job(BACKOFF), [killed], before).failure.next_step
+    assert "It takes" not in step, "smaller steps need no less before the first one"
 
 
 @pytest.mark.parametrize(
