@@ -40,7 +40,7 @@ pytestmark = pytest.mark.cluster
 
 RELEASE, OWN, TEAM, OTHER = "finetune-operator", "finetune-system", "team-a", "team-b"
 ROWS = 12
-OPENAI = {"baseURL": "https://openai.example.com/v1", "apiKeySecretRef": {"name": "nowhere", "key": "key"}}
+NO_POD = {"nodeSelector": {"no label": "x"}}
 REQUESTS = re.compile(r'^finetune_api_requests_total\{code="(\d+)",resource="([^"]+)",verb="([^"]+)"\}', re.MULTILINE)
 
 
@@ -290,14 +290,15 @@ def test_the_operator_works_with_the_charts_rights(server: Server) -> None:
 @pytest.mark.usefixtures("metrics")
 def test_a_connection_that_cannot_be_used_is_told_of_in_an_event(server: Server) -> None:
     """It has no namespace: the Event is in `default`, whichever namespaces are looked after."""
-    server.store(changed(LOCAL, "metadata.name", "keyless") | {"spec": {"openAI": OPENAI}})
+    refused = changed(changed(LOCAL, "metadata.name", "refused"), "spec.huggingFace.podTemplate", NO_POD)
+    server.store(refused)
 
     def is_told() -> bool:
         listed = server.cluster.read("/apis/events.k8s.io/v1/namespaces/default/events") or {}
-        return any(event["regarding"].get("name") == "keyless" for event in listed["items"])
+        return any(event["regarding"].get("name") == "refused" for event in listed["items"])
 
     wait_until(is_told, "an Event of the connection", timeout=120)
-    server.kubectl("delete", "llmc", "keyless")
+    server.kubectl("delete", "llmc", "refused")
 
 
 @pytest.mark.usefixtures("metrics")
