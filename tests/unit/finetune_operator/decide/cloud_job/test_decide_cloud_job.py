@@ -66,12 +66,7 @@ STATES: dict[str, tuple[JobView, str, str, str]] = {
         "InProgress",
     ),
     "a limit": (given(unreachable(Reason.RATE_LIMITED), status()), "Running", "RateLimited", "InProgress"),
-    "revoked key": (
-        given(unreachable(Reason.CREDENTIALS_INVALID), status()),
-        "Running",
-        "CredentialsInvalid",
-        "Failed",
-    ),
+    "bad key": (given(unreachable(Reason.CREDENTIALS_INVALID), status()), "Running", "CredentialsInvalid", "Failed"),
     "no Secret yet": (given(unreachable(Reason.SECRET_NOT_FOUND), status()), "Running", "SecretNotFound", "InProgress"),
     "no Secret": (
         given(unreachable(Reason.SECRET_NOT_FOUND), status(), now=NOW + GRACE),
