@@ -9,6 +9,7 @@ says so. Imports neither torch nor transformers.
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -371,7 +372,7 @@ def _show(verdict: DatasetVerdict, name: str, memory: list[MemoryUse]) -> int:
     outcome.print_result(json.dumps(verdict.wire() | taken, indent=2, ensure_ascii=False))
     message = verdict.message if verdict.message.startswith(name) else f"{name}: {verdict.message}"
     lines = [
-        message.replace("; line ", "\n  line "),  # one problem a line for people; the JSON has them in one text
+        re.sub(r"; (?=(line|row|row group) \d)", "\n  ", message),  # one problem a line for people
         *(f"  warning: {warning}" for warning in verdict.warnings),
         *(f"  {in_words(use)}" for use in memory),
     ]

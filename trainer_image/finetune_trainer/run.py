@@ -209,8 +209,8 @@ def _require_effective(spec: FineTuneJobSpec) -> None:
     if spec.hyperparameters.learning_rate_multiplier is not None:
         named.append("spec.hyperparameters.learningRateMultiplier")
     if named:
-        message = f"{' and '.join(named)}: only a provider heeds it, and `run` trains on this machine"
-        raise TrainerError(Reason.SPEC_INVALID, message, "Leave it out here, and say hyperparameters.learningRate.")
+        message = f"{' and '.join(named)}: only providers use it, and `run` trains on this machine"
+        raise TrainerError(Reason.SPEC_INVALID, message, "Remove it, and set hyperparameters.learningRate.")
 
 
 def _require_code(manifest: FineTuneJobManifest, code: Path | None) -> None:

@@ -183,10 +183,10 @@ def test_a_name_with_a_long_run_of_marks_is_read_in_linear_time(check, run):
 
 
 def test_cells_of_hive_without_a_header_are_told_and_not_taken_for_one_text(check, tmp_path):
-    data = "a, b?\1c\nd, e?\1f\n"
+    data = 'a, "b"?\1c\n"d, e"?\1"f\n'
     refused = check(train=("t.csv", data)).verdict
     assert "its cells are separated by '\\x01'" in refused.message
-    assert followed(refused.next_step, tmp_path, FILE=data) == '"a, b?",c\n"d, e?",f\n'
+    assert followed(refused.next_step, tmp_path, FILE=data) == '"a, ""b""?",c\n"""d, e""?","""f"\n'
 
 
 @pytest.mark.parametrize(

@@ -9,11 +9,17 @@ import pytest
 from pyarrow import orc
 
 from finetune_api.exit_codes import ExitCode
-from tests.unit.finetune_trainer.data.files import as_parquet_table
+from tests.unit.finetune_trainer.data.files import as_parquet, as_parquet_table
 from tests.unit.finetune_trainer.following import followed
 
 ROWS = [{"prompt": f"question {number}", "completion": f"answer {number}"} for number in range(3)]
-LINES = "".join(f"{json.dumps(row)}\n" for row in ROWS)
+
+
+def as_lines(rows):
+    return "".join(f"{json.dumps(row)}\n" for row in rows)
+
+
+LINES = as_lines(ROWS)
 TABLE = "prompt,completion\n" + "".join(f"question {number},answer {number}\n" for number in range(3))
 ARRAY = json.dumps(ROWS)
 
@@ -85,6 +91,19 @@ def test_nul_bytes_get_a_command_that_takes_them_away(check, tmp_path, name, dat
     assert "NUL byte" in result.verdict.message
     mended = check(train=(f"mended-{name}", followed(result.verdict.next_step, tmp_path, FILE=data)))
     assert (mended.code, mended.verdict.train.rows) == (ExitCode.OK, 3)
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "place"),
+    [
+        ("t.jsonl", as_lines, "line 2"),
+        ("t.json", json.dumps, "row 1 (line 1)"),
+        ("t.parquet", as_parquet, "row group 0 row 1"),
+    ],
+)
+def test_each_problem_has_a_line_of_its_own_at_a_shell(check, name, write, place):
+    said = check(train=(name, write([{"prompt": "", "completion": "b"}] * 2))).err
+    assert f"\n  {place}: prompt is empty" in said
 
 
 SMILED = LINES.replace("answer 1", "answer 😀")

@@ -51,7 +51,7 @@ def test_another_spec_in_the_same_folder_is_refused(tiny_model, tmp_path, capfd)
 def test_what_only_a_provider_heeds_is_refused(tiny_model, tmp_path, capfd):
     args = flags(tmp_path, tiny_model, splits=("train",), hyperparameters={"learningRateMultiplier": 2})
     assert run.main(args) == ExitCode.SPEC_INVALID
-    assert "spec.hyperparameters.learningRateMultiplier: only a provider heeds it" in capfd.readouterr().err
+    assert "spec.hyperparameters.learningRateMultiplier: only providers use it" in capfd.readouterr().err
     assert not args.output.exists()
 
 

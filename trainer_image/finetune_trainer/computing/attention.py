@@ -154,16 +154,20 @@ def inner(model: Any) -> Any:
 
 
 def rope_switch_length(model: Any) -> int | None:
-    """The length in tokens up to which rows get the short rotary factors (longrope, dynamic NTK); None for most models.
+    """The length in tokens up to which rows get longrope's short rotary factors; None for most models.
 
-    transformers chooses the factors once a pass: one longer row changes them for all rows of its pass.
+    transformers chooses the factors once a pass: one longer row changes them for all rows of its pass. With dynamic NTK
+    it is the length up to which rows are not stretched. Longer ones are stretched by the longest row of their pass or
+    of earlier passes since the last unstretched one: separating rows at one length does not prevent that.
     """
-    config = inner(model).config.get_text_config()
+    config = model.config.get_text_config()
     rope = getattr(config, "rope_parameters", None) or {}
     of_layers = [one for one in (rope, *rope.values()) if isinstance(one, dict)]
-    changing = [one for one in of_layers if one.get("rope_type") in ("longrope", "dynamic")]
-    first = "original_max_position_embeddings"
-    return min((one.get(first) or config.max_position_embeddings for one in changing), default=None)
+    kinds = {one.get("rope_type"): one.get("original_max_position_embeddings") for one in of_layers}
+    limits = [kinds["longrope"] or config.max_position_embeddings] if "longrope" in kinds else []
+    if "dynamic" in kinds:
+        limits.append(config.max_position_embeddings - 1)  # rows of exactly that length end no stretching
+    return min(limits, default=None)
 
 
 @contextmanager

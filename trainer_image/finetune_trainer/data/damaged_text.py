@@ -146,7 +146,7 @@ def is_encoded(text: str) -> bool:
 
 
 def is_wrapped(text: str) -> bool:
-    """Whether it is enclosed in quotes, or in brackets around quotes, or is a struct as databases display it."""
+    """Whether it is in quotes, in brackets around quotes, in HTML tags, or is a struct as databases display it."""
     return text[:1] in _WRAPPED_STARTS and (_WRAPPED.fullmatch(text) is not None or is_struct(text))
 
 

@@ -277,7 +277,7 @@ def listed(messages: Any, what: str, column: str) -> tuple[Turn, ...]:
     if messages is None:
         raise UnusableError("Missing", f"{called(what, column)} is missing", column)
     if not isinstance(messages, list):
-        known = {dict: NO_LIST, str: TEXT_NO_LIST}
+        known: dict[type, str] = {dict: NO_LIST, str: TEXT_NO_LIST}
         problem = known.get(type(messages), "is not a list of messages")
         raise UnusableError("Malformed", f"{called(what, column)} {problem}", column)
     if not messages:

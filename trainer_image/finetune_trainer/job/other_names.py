@@ -299,7 +299,7 @@ _VALUE_HINTS = {
         "a job learns answers to prompts, and no text alone": (
             "pretrain pretraining continued_pretraining continued_pre_training pt cpt"
         ),
-        "that way of tuning is not there": (
+        "that way of tuning is not supported": (
             "adalora galore loha lokr vera lisa ia3 prefix prefix_tuning prompt_tuning p_tuning ptuning freeze bitfit "
             "oft qoft pissa distillation distill"
         ),

@@ -9,6 +9,7 @@ Only computes with the model: no threads, no text, no HTTP. Rows join and leave 
 """
 
 import inspect
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from transformers import DynamicCache
 
+from finetune_trainer.computing.attention import rope_switch_length
 from finetune_trainer.serving.asks import Ask, Likelihood
 from finetune_trainer.serving.kv_cache import RowSource, assemble, new_cache
 from finetune_trainer.serving.sampling import Sampler, likelihood
@@ -63,6 +65,7 @@ class Batch:
         self._can_join = can_join
         self._device = model.device
         self._extra = {"logits_to_keep": 1} if "logits_to_keep" in _parameters(model) else {}
+        self._rope_switch = rope_switch_length(model) or math.inf
         self._takes_positions = "position_ids" in _parameters(model)
         self._cache_name = cache_name(model) or "past_key_values"
         self._running: list[Row] = []
@@ -90,7 +93,8 @@ class Batch:
             return None
         row, cache = self._reading
         text = (*row.ask.prompt, *row.generated)
-        end = min(len(text), row.cached + PORTION) if self._can_join else len(text)
+        in_portions = self._can_join and len(text) <= self._rope_switch  # its first portions would look like short rows
+        end = min(len(text), row.cached + PORTION) if in_portions else len(text)
         ids = torch.tensor([text[row.cached : end]], device=self._device)
         positions = torch.arange(row.cached, end, device=self._device)[None]
         mask = torch.ones((1, end), dtype=torch.long, device=self._device)

@@ -20,7 +20,7 @@ from finetune_trainer.storage.store_errors import reason_of, status_of, trouble_
 T = TypeVar("T")
 
 _STEPS = {
-    Reason.ARTIFACT_FAILED: "Ask an admin to correct artifacts.uri of the connection, or to make the bucket.",
+    Reason.ARTIFACT_FAILED: "Ask an admin to correct artifacts.uri of the connection, or to create the bucket.",
     Reason.ACCESS_DENIED: "Check the Secret of this namespace that the connection's artifacts.secretRef names, or the "
     "rights of the pods' service account: they must list, read, write and delete below artifacts.uri.",
     Reason.STORE_UNAVAILABLE: "Set spec.retryNonce when the store answers: the job resumes from its newest "

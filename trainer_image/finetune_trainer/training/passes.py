@@ -43,7 +43,10 @@ class Cut:
     filled: bool = False
     """Whether to pad packed passes to one of few lengths: a GPU selects its kernels again for each new length."""
     rope_switch: int | None = None
-    """Rows longer than this share no pass with shorter ones: see `attention.rope_switch_length`."""
+    """Rows longer than this share no pass with shorter ones: see `attention.rope_switch_length`.
+
+    The two answers of a pair share their pass, even if only one of them is longer.
+    """
 
 
 def passes_of(store: TokenStore, rows: list[int], cut: Cut) -> list[Pass]:

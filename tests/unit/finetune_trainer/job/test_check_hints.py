@@ -252,7 +252,7 @@ def test_where_our_field_means_something_else_than_the_name_elsewhere_that_is_to
         ("method: dora", "that is LoRA with lora: {useDoRA: true}"),
         ("method: rsLoRA", "that is LoRA with lora: {useRSLoRA: true}"),
         ("method: GRPO", "learning from rewards is not supported"),
-        ("method: adalora", "that way of tuning is not there"),
+        ("method: adalora", "that way of tuning is not supported"),
         ("method: CONTINUED_PRE_TRAINING", "a job learns answers to prompts"),
         ("hyperparameters: {precision: fp16}", "there is no float16: BFloat16 takes as much memory"),
         ("hyperparameters: {precision: 16}", "there is no float16: BFloat16 takes as much memory"),

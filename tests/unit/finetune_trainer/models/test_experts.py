@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from finetune_trainer.errors import TrainerError
+from finetune_trainer.models.adapters import beside_experts
 from finetune_trainer.models.base_model import load_model
 from finetune_trainer.models.validation import config_file
 from finetune_trainer.models.validation.config_values import is_whole
@@ -148,3 +149,12 @@ def test_quantised_experts_and_those_of_other_kinds_are_left_alone(made, tmp_pat
     for changed in (packed, config | {"model_type": "jetmoe"}):
         (folder / "config.json").write_text(json.dumps(changed))
         config_file.require(folder)
+
+
+@pytest.mark.parametrize("kind", ["recurrent_gemma", "xlnet"])
+def test_weights_of_three_dimensions_elsewhere_are_not_called_experts(kind):
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, num_hidden_layers=3, n_layer=1))
+    model.peft_config = {}
+    assert {value.dim() for value in model.parameters()} >= {3}
+    assert beside_experts(model) == []

@@ -17,10 +17,16 @@ GREEDY = Sampling(temperature=0)
 PROMPTS = ["one two", "What colour is the sky? The sky is blue.", "good", "happy sad happy sad no yes no yes", "three"]
 
 
-def make_llama():
+LONG_ROPE = {
+    "rope_type": "longrope", "rope_theta": 1e4, "factor": 32.0, "original_max_position_embeddings": 8,
+    "short_factor": [1.0] * 4, "long_factor": [1.0, 3.0, 9.0, 27.0],
+}  # fmt: skip
+
+
+def make_llama(**fields):
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    return LlamaForCausalLM(LlamaConfig(**SMALL, num_key_value_heads=2, intermediate_size=64))
+    return LlamaForCausalLM(LlamaConfig(**SMALL, num_key_value_heads=2, intermediate_size=64, **fields))
 
 
 def make_mistral_with_a_window():
@@ -166,6 +172,14 @@ def test_rows_that_come_and_go_get_the_tokens_of_generate(make, portion, monkeyp
     expected = [greedy(model, prompt, count) for prompt, count in zip(prompts, counts, strict=True)]
     assert run(Batch(model, can_join=True), asks, steps_between=2) == expected
     assert len({tuple(tokens) for tokens in expected}) == len(expected)
+
+
+def test_a_prompt_beyond_the_switch_of_longrope_is_read_with_the_long_factors_from_its_beginning(monkeypatch):
+    monkeypatch.setattr(batches, "PORTION", 4)
+    model = build(lambda: make_llama(rope_parameters=LONG_ROPE))
+    for prompt in (range(1, 21), range(40, 43)):
+        expected = greedy(model, list(prompt), 5)
+        assert run(Batch(model, can_join=True), [ask(prompt, 5)], steps_between=0) == [expected]
 
 
 ALONE = [make_bloom, make_mamba, make_mamba2, make_minimax, make_recurrent_gemma]

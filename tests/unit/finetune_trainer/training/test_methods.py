@@ -16,7 +16,7 @@ from finetune_trainer import train
 from finetune_trainer.computing import four_bit
 from finetune_trainer.errors import TrainerError
 from finetune_trainer.models import base_model, memory
-from finetune_trainer.models.adapters import beside_experts, with_adapters
+from finetune_trainer.models.adapters import with_adapters
 from finetune_trainer.serving.artifact import open_artifact
 from finetune_trainer.serving.load import LoadOptions, load
 from finetune_trainer.training.unchanged import nothing_learnt
@@ -115,15 +115,6 @@ def test_experts_stay_as_they_are_which_is_said_and_the_adapter_loads_with_plain
     loaded = get_peft_model_state_dict(PeftModel.from_pretrained(base, tmp_path))
     saved = load_file(tmp_path / "adapter_model.safetensors")
     assert all(torch.equal(loaded[name], value) for name, value in saved.items())
-
-
-@pytest.mark.parametrize("kind", ["recurrent_gemma", "xlnet"])
-def test_weights_of_three_dimensions_elsewhere_are_not_called_experts(kind):
-    with torch.device("meta"):
-        model = AutoModelForCausalLM.from_config(AutoConfig.for_model(kind, num_hidden_layers=3, n_layer=1))
-    model.peft_config = {}
-    assert {value.dim() for value in model.parameters()} >= {3}
-    assert beside_experts(model) == []
 
 
 @pytest.mark.parametrize("targets", ["q_proj,down_proj", "gate"])

@@ -71,13 +71,13 @@ def test_trap_06_gradients_do_not_depend_on_how_a_step_is_cut(model, store, cut)
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("rotated", ["longrope", "dynamic"])
+@pytest.mark.parametrize(("rotated", "original", "switch"), [("longrope", 4, 4), ("dynamic", 2, 3)])
 @pytest.mark.parametrize("packed", [False, True])
-def test_rows_on_both_sides_of_where_a_model_rotates_otherwise_share_no_pass(rotated, packed, store):
-    rope = {"rope_type": rotated, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": 4}
+def test_rows_on_both_sides_of_where_a_model_rotates_otherwise_share_no_pass(rotated, original, switch, packed, store):
+    rope = {"rope_type": rotated, "rope_theta": 1e4, "factor": 4.0, "original_max_position_embeddings": original}
     rope |= {"short_factor": [1.0] * 2, "long_factor": [2.0, 9.0]} if rotated == "longrope" else {}
     net = make_model("llama", num_attention_heads=8, max_position_embeddings=4, rope_parameters=rope)
-    assert (rope_switch_length(net), rope_switch_length(make_model("llama"))) == (4, None)
+    assert (rope_switch_length(net), rope_switch_length(make_model("llama"))) == (switch, None)
     alone = gradients(net, store, Cut(None, 1))
     with kept_apart(net) if packed else contextlib.nullcontext():
         together = gradients(net, store, Cut(100, packed=packed, rope_switch=rope_switch_length(net)))

@@ -289,7 +289,8 @@ def _header(
     if not serves(names) and serves([name.strip("“”„") for name in names]):
         raise broken_file(file_name, "its cells are in typographic quotes", with_plain_quotes(mark))
     if not serves(names) and (other := _other_mark(names, serves)):
-        what, how = f"its cells are separated by {other!r}", f"{rewritten(other, 'strict=True')} writes commas."
+        option = "strict=True" if other.isprintable() else "quoting=3"  # Hive does not quote
+        what, how = f"its cells are separated by {other!r}", f"{rewritten(other, option)} writes commas."
         raise broken_file(file_name, what, how)
     if not serves(names) and (below := _header_below(source, serves)):
         what = f"the header is on line {below}, below lines that are not part of the table"

@@ -139,8 +139,8 @@ _COLUMNS_PROGRAM = (
     'if all(.[]; type == "array" and all(.[]; type != "object")) then keys_unsorted as $names | [.[]] | transpose | '
     "map([$names, .] | transpose | map({key: .[0], value: .[1]}) | from_entries) else [.[]] | flatten(1) end"
 )
-"""jq: a list of an object's values, and of what is in lists among them; or of messages, if it has a list of all roles and
-one of all texts, which is how datasets stores a Sequence."""
+"""jq: a list of an object's values, and of what lists among them hold; or of messages, if it has a list of all roles
+and one of all texts, which is how datasets stores a Sequence."""
 _GROUP_CHAT_STEP = by_command(
     "The file is one conversation, and not of user and assistant. With the name of who answers for ANSWERER HOW makes "
     "a row of each question and its answer.", _GROUP_CHAT_PROGRAM,
