@@ -7,7 +7,7 @@ from typing import Literal
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import ModelDeploymentSpec, ModelDeploymentStatus
 from finetune_api.job_status import Failure
-from finetune_api.manifest import Manifest, annotations_of, finalizers_of, kept_by, wants_deletion
+from finetune_api.manifest import Manifest, annotations_of, finalizers_of, kept_by, owners_of, wants_deletion
 from finetune_api.model import FineTunedModelStatus
 from finetune_api.names import DEPLOYMENT_LABEL, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
@@ -315,6 +315,7 @@ class DeploymentReconciler:
             serving=read_serving(store.get(DEPLOYMENTS, name, namespace), self._pods_of(namespace, name), now),
             now=now,
             beside=self._alternatives(namespace, spec.model_ref.name) if spec and _lacks_target(spec, status) else None,
+            owner_gone=model is None and any(one["kind"] == FINE_TUNED_MODELS.kind for one in owners_of(deployment)),
         )
 
     def _first_job(self, namespace: str, model: Manifest) -> Manifest | None:

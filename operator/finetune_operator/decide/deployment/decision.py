@@ -106,6 +106,8 @@ class DeploymentView:
     """The UID of the model that created it, if one did: its deployments at a provider are named by it."""
     beside: Alternatives | None = None
     """What exists instead, if the model or the version is not found."""
+    owner_gone: bool = False
+    """Whether its model owned it and is gone: Kubernetes' garbage collector deletes it next."""
 
 
 @dataclass(frozen=True)
@@ -285,8 +287,9 @@ def not_served(view: DeploymentView, failure: Failure, *, billed: str = "") -> D
     served = view.status.served_version if view.status.engine in AT_PROVIDERS.values() else _answering(view)
     answers = view.serving.available > 0 or served is not None
     comes = failure.reason is Reason.VERSION_NOT_FOUND and bool(_version_to_come(view))
+    goes = failure.reason is Reason.MODEL_NOT_FOUND and view.owner_gone
     # A server that has answered had everything it needs and lost it: that does not come back on its own.
-    passes = (comes or (failure.reason in _MAY_COME and not answers)) and not billed
+    passes = (comes or goes or (failure.reason in _MAY_COME and not answers)) and not billed
     waits = failure.reason is Reason.AWAITING_CONFIGURATION and not billed
     said = _of_deployment(failure).sentences
     if billed:

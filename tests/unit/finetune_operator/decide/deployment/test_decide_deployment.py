@@ -108,6 +108,13 @@ STATES: dict[str, tuple[DeploymentView, str, str, str, int | None]] = {
         "Failed",
         2,
     ),
+    "its model is gone, and it goes with it": (
+        view(Serving("Serving", 2, 1, answers=2), model=None, owner_gone=True),
+        "Degraded",
+        "ModelNotFound",
+        "InProgress",
+        2,
+    ),
     "one of two servers is back, after all were gone": (
         view(Serving("Rolling", 2, 1, answers=2)),
         "Updating",
