@@ -138,7 +138,7 @@ fuzz: venv ## random bytes as datasets, for hours: each must give a verdict
 	@$(BIN)/python -m pytest --hypothesis-profile=fuzz tests/unit/finetune_trainer/data/test_data_fuzz.py $(PYTEST)
 
 .PHONY: test-chaos
-test-chaos: root venv programs ## kill the operator at every fault point, refuse, cut and freeze (more than an hour)
+test-chaos: root venv programs ## kill the operator at every fault point, refuse, cut and freeze (half an hour)
 	@scripts/tests.sh --every-fault tests/chaos $(PYTEST)
 
 .PHONY: soak

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.chaos.operators import ROOT
-from tests.chaos.stage import Outcomes, performed, selected
+from tests.chaos.stage import AT_ONCE, MANY_AT_ONCE, Outcomes, performed, selected
 from tests.cluster import job_set
 from tests.cluster.cluster import Cluster
 
@@ -42,7 +42,8 @@ def outcomes(
     cluster: Cluster, request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Outcomes]:
     """The results of all plays."""
-    with performed(cluster, selected(request.session.items), tmp_path_factory.mktemp("chaos")) as outcomes:
+    at_once = MANY_AT_ONCE if request.config.getoption("every_fault") else AT_ONCE
+    with performed(cluster, selected(request.session.items), tmp_path_factory.mktemp("chaos"), at_once) as outcomes:
         yield outcomes
 
 

@@ -21,7 +21,8 @@ from finetune_operator.runtime.settings import Settings
 from tests.chaos.site import PATIENCE, Site, make_connection
 from tests.cluster.cluster import Cluster
 
-AT_ONCE = 10
+AT_ONCE, MANY_AT_ONCE = 10, 26
+"""Plays at the same time, of a sample and of all of them: two cores are then half busy."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def selected(items: Iterable[pytest.Item]) -> Waves:
 
 
 @contextmanager
-def performed(cluster: Cluster, waves: Waves, folder: Path) -> Iterator[Outcomes]:
+def performed(cluster: Cluster, waves: Waves, folder: Path, at_once: int) -> Iterator[Outcomes]:
     """Run plays while tests already check those that have ended.
 
     pytest sets and removes the running test's name in the environment; a play that iterates over the environment at
@@ -90,7 +91,7 @@ def performed(cluster: Cluster, waves: Waves, folder: Path) -> Iterator[Outcomes
 
     def perform() -> None:
         try:
-            asyncio.run(_perform(cluster, waves, folder, outcomes))
+            asyncio.run(_perform(cluster, waves, folder, outcomes, at_once))
         finally:
             for outcome in outcomes.values():
                 outcome.cancel()  # it did not run
@@ -103,8 +104,8 @@ def performed(cluster: Cluster, waves: Waves, folder: Path) -> Iterator[Outcomes
         stage.join()
 
 
-async def _perform(cluster: Cluster, waves: Waves, folder: Path, outcomes: Outcomes) -> None:
-    places = asyncio.Semaphore(AT_ONCE)
+async def _perform(cluster: Cluster, waves: Waves, folder: Path, outcomes: Outcomes, at_once: int) -> None:
+    places = asyncio.Semaphore(at_once)
     numbers = itertools.count()
 
     async def one(name: Name, play: Play) -> None:
