@@ -48,7 +48,7 @@ def install_chart(world: World) -> None:
     cluster = world.cluster
     cluster.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": OWN}})
     cluster.helm("install", RELEASE, str(ROOT / "helm" / "finetune-operator"), "--namespace", OWN)
-    cluster.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    cluster.wait_for_definitions()
     cluster.apply(_own_pod())
 
 

@@ -32,7 +32,7 @@ def cluster() -> Iterator[Cluster]:
     with Cluster(f"chaos-{os.getpid()}", nodes=0) as made:
         made.kill("kube-scheduler", "dns")
         made.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-        made.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+        made.wait_for_definitions()
         job_set.install(made)
         yield made
 

@@ -219,6 +219,17 @@ class Cluster:
         """
         return reading.read(self.kubeconfig, credentials.Credentials(self.folder / "keys").ca, path)
 
+    def wait_for_definitions(self) -> None:
+        """Wait until all CRDs are established.
+
+        `kubectl wait` fails if one has no conditions yet, as is so for a moment after it was created.
+
+        Raises:
+            ClusterError: they are not within two minutes.
+        """
+        path = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
+        processes.wait_until(lambda: are_established(self.read(path) or {}), "all definitions established", timeout=120)
+
     def helm(self, *arguments: str) -> str:
         """Run helm as the administrator and return its stdout; its own files stay in the cluster's folder.
 
@@ -383,3 +394,12 @@ class Cluster:
             raise ClusterError(f"cluster {self.name} is not up: python -m tests.cluster up --name {self.name}")
         state: dict[str, Any] = json.loads(self._state_file().read_text())
         return state
+
+
+def are_established(definitions: dict[str, Any]) -> bool:
+    """Whether there are CRDs in a list, and all are served. Conditions are null before the first one is written."""
+    found = [(item.get("status") or {}).get("conditions") or () for item in definitions.get("items", ())]
+    served = [
+        any((one["type"], one["status"]) == ("Established", "True") for one in conditions) for conditions in found
+    ]
+    return bool(served) and all(served)

@@ -122,7 +122,7 @@ def bare_server() -> Iterator[Server]:
 def server(bare_server: Server) -> Server:
     """The API server with the CRDs of crds/."""
     bare_server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    bare_server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    bare_server.cluster.wait_for_definitions()
     return bare_server
 
 

@@ -45,7 +45,7 @@ def server() -> Iterator[Server]:
         for name in names:
             server.store({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
         server.kubectl("apply", "--server-side", *(f"--filename={path}" for path in monitoring_definitions()))
-        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+        server.cluster.wait_for_definitions()
         yield server
 
 
@@ -145,7 +145,7 @@ def test_the_pod_is_admitted_where_the_restricted_standard_is_enforced(server: S
 @pytest.fixture(scope="module")
 def installed(server: Server) -> Server:
     server.cluster.helm("install", "finetune-operator", str(CHART), "--namespace", NAMESPACE)
-    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    server.cluster.wait_for_definitions()
     return server
 
 
@@ -401,5 +401,5 @@ def test_notes_name_the_images_that_are_placeholders(server: Server, values: lis
 def test_the_notes_connection_is_one_that_the_server_takes(server: Server, notes: str) -> None:
     manifest = notes.partition("<<'EOF'")[2].partition("EOF")[0]
     server.kubectl("apply", "--server-side", "-f", str(ROOT / "crds"))
-    server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+    server.cluster.wait_for_definitions()
     server.kubectl("create", "--dry-run=server", "-f", "-", stdin=manifest)

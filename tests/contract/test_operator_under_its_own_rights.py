@@ -55,7 +55,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         server.store({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default", "namespace": TEAM}})
         only = ("--set", f"watchNamespaces={{{TEAM}}}") if request.param == "one namespace" else ()
         cluster.helm("install", RELEASE, str(CHART), "--namespace", OWN, *only)
-        server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=120s")
+        server.cluster.wait_for_definitions()
         yield server
 
 
