@@ -112,7 +112,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """For `make test`, `make test-all`, `make test-chaos` and `make status-table`."""
     parser.addoption("--sample", action="store_true", help="of tests whose rows are alike, run some rows only")
     parser.addoption("--write-status-table", action="store_true", help="write docs/reference/status.md again")
-    parser.addoption("--every-fault", action="store_true", help="kill the operator at every fault point (hours)")
+    parser.addoption("--every-fault", action="store_true", help="kill the operator at every fault point (half an hour)")
 
 
 @pytest.hookimpl(optionalhook=True)

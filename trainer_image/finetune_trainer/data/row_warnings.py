@@ -253,7 +253,7 @@ def answered_as_asked(found: Row | Rows) -> Sequence[int]:
 
 def with_character(one: str) -> RowCheck:
     """Finds rows with a character that nobody types: an artifact of an earlier program."""
-    return _any_text(lambda text: one in text)
+    return _where(lambda text: one in text)
 
 
 def _with_exact_text(words: AbstractSet[str], found: Row | Rows) -> Sequence[int]:
@@ -266,7 +266,7 @@ def _with_exact_text(words: AbstractSet[str], found: Row | Rows) -> Sequence[int
     return [place for place, texts in rows if not words.isdisjoint(texts)]
 
 
-def _any_text(has_it: Callable[[str], bool], may_have: Callable[[str], bool] | None = None) -> RowCheck:
+def _where(has_it: Callable[[str], bool], may_have: Callable[[str], bool] | None = None) -> RowCheck:
     """Finds rows with a text that has a property. `may_have` is a cheap check of all texts joined, `has_it` if None."""
     may_have_any = may_have or has_it
 
@@ -295,10 +295,10 @@ def text_warnings() -> list[RowWarning]:
         RowWarning(words.totals, "a question that is a total, as spreadsheets have below their columns"),
         RowWarning(answered_as_asked, "an answer that is the question"),
         RowWarning(with_character("\N{REPLACEMENT CHARACTER}"), "the sign for a character that was lost (U+FFFD)"),
-        RowWarning(_any_text(damaged_text.is_encoded_twice), "letters such as Ã¼ where ü was meant", _WRONG_ENCODING),
-        RowWarning(_any_text(damaged_text.has_html), "HTML entities such as &amp;", _UNESCAPE),
+        RowWarning(_where(damaged_text.is_encoded_twice), "letters such as Ã¼ where ü was meant", _WRONG_ENCODING),
+        RowWarning(_where(damaged_text.has_html), "HTML entities such as &amp;", _UNESCAPE),
         RowWarning(
-            _any_text(
+            _where(
                 damaged_text.has_written_breaks,
                 may_have=lambda texts: "\\" in texts and ("\\n" in texts or "\\t" in texts),
             ),
@@ -306,44 +306,42 @@ def text_warnings() -> list[RowWarning]:
             "; they are learnt as a backslash and a letter",
         ),
         RowWarning(
-            _any_text(damaged_text.has_escaped_breaks, may_have=lambda texts: "\\" in texts and "\\\n" in texts),
+            _where(damaged_text.has_escaped_breaks, may_have=lambda texts: "\\" in texts and "\\\n" in texts),
             "a backslash before each line break",
             f"{_UNCHANGED}: databases write it there, and export without it as CSV or JSON",
         ),
         RowWarning(
-            _any_text(damaged_text.ends_escaped, may_have=lambda texts: "\\" in texts),
+            _where(damaged_text.ends_escaped, may_have=lambda texts: "\\" in texts),
             "a backslash at the end of a text",
             f"{_UNCHANGED}: where it escapes a separator or a line break, the text goes on in another cell or row",
         ),
         RowWarning(
-            _any_text(damaged_text.is_json_string, may_have=lambda texts: "\\" in texts and '"' in texts),
+            _where(damaged_text.is_json_string, may_have=lambda texts: "\\" in texts and '"' in texts),
             "text as JSON writes it, with quotes around it and escapes within",
             "; it is learnt as it is: Python's json.loads or jq's fromjson turns it into plain text",
         ),
         RowWarning(
-            _any_text(damaged_text.has_written_letters, may_have=lambda texts: "\\" in texts and "\\u" in texts),
+            _where(damaged_text.has_written_letters, may_have=lambda texts: "\\" in texts and "\\u" in texts),
             r"escaped letters, such as \u00e9",
             "; they are learnt as they are",
         ),
         RowWarning(
-            _any_text(damaged_text.has_file), "the bytes of a file, such as a picture, written as text", _UNCHANGED
+            _where(damaged_text.has_file), "the bytes of a file, such as a picture, written as text", _UNCHANGED
         ),
         RowWarning(
-            _any_text(damaged_text.shows_image, may_have=lambda texts: "<" in texts and "<image>" in texts),
+            _where(damaged_text.shows_image, may_have=lambda texts: "<" in texts and "<image>" in texts),
             "the mark for a picture, such as <image>, which is learnt as text",
         ),
-        RowWarning(
-            _any_text(damaged_text.has_bytes_of_mail), "letters encoded as in e-mails, such as =C3=BC", _UNCHANGED
-        ),
+        RowWarning(_where(damaged_text.has_bytes_of_mail), "letters encoded as in e-mails, such as =C3=BC", _UNCHANGED),
         RowWarning(with_character("\x1b"), "a control sequence of a terminal (U+001B)", _UNCHANGED),
         RowWarning(with_character("\0"), "a NUL character in the text (\\u0000)", _UNCHANGED),
         RowWarning(
-            _any_text(damaged_text.has_controls),
+            _where(damaged_text.has_controls),
             "control characters where quotes and dashes were meant (U+0080 to U+009F)",
             _WRONG_ENCODING,
         ),
         RowWarning(
-            _any_text(damaged_text.has_breaks_of_excel), "_x000D_, which is Excel's code for a line break", _UNCHANGED
+            _where(damaged_text.has_breaks_of_excel), "_x000D_, which is Excel's code for a line break", _UNCHANGED
         ),
         RowWarning(with_character("\ufeff"), "a byte order mark in the text (U+FEFF)", _UNCHANGED),
     ]
