@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from finetune_api import policy
-from finetune_api.asked_in_vain import fields_without_effect
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.exit_codes import ExitCode
 from finetune_api.job import FineTuneJobManifest, FineTuneJobSpec
@@ -29,6 +28,7 @@ from finetune_api.provider_fields import unsupported_fields
 from finetune_api.quantities import LARGEST_NODE, amount
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SPLITS, DatasetVerdict
+from finetune_api.without_effect import fields_without_effect
 from finetune_trainer.attempt import outcome
 from finetune_trainer.data import file_names
 from finetune_trainer.data.audit import as_text, audit

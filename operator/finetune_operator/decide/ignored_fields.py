@@ -6,7 +6,6 @@ later: annotations, and fields that another field overrides.
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from finetune_api.asked_in_vain import fields_without_effect
 from finetune_api.aws import SageMakerSpot
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.deployment import DeploymentTemplate, ModelDeploymentSpec
@@ -22,6 +21,7 @@ from finetune_api.names import (
     WAKE_ANNOTATION,
     is_own_label,
 )
+from finetune_api.without_effect import fields_without_effect
 from finetune_operator.decide.omitted_fields import left_out
 
 EVENT = "NoEffect"

@@ -296,7 +296,8 @@ def _deployment_facts(deployment: DeploymentView | None, active: int, passed_ove
     if deployment.status.phase == "Idle":
         why = Reason.IDLE if deployment.status.asleep else Reason.SUSPENDED
         said = next((f": {one.message}" for one in conditions or () if one.type == "Ready"), "")
-        return resting(why, f"version {active} is active; ModelDeployment {deployment.name} has no replicas{said}")
+        resting_on = f"version {active} is active; ModelDeployment {deployment.name} has no replicas"
+        return resting(why, f"{resting_on}{said}{passed_over}")
     if is_true(conditions, "Ready") and deployment.status.served_version == active:
         return ready(Reason.READY, f"version {active} is active and answers{passed_over}")
     problem = next((c for c in conditions or () if c.type == "Stalled" and c.status == "True"), None)

@@ -42,7 +42,7 @@ from finetune_operator.reconcilers.children import Children, Ensured, NameTaken
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.disruption import DisruptionBudgets
 from finetune_operator.reconcilers.hosted import HostedDeployments, next_check
-from finetune_operator.reconcilers.hosted_look import left_behind, wake_of, without_copied
+from finetune_operator.reconcilers.hosted_observation import left_behind, wake_of, without_copied
 from finetune_operator.reconcilers.hosted_release import HostedRelease
 from finetune_operator.reconcilers.indexes import failed_for, pods_of_deployment, under_way
 from finetune_operator.reconcilers.local_idle import LocalIdle, next_measurement, without_idle

@@ -24,7 +24,13 @@ from finetune_operator.providers.catalogue import catalogue_name
 from finetune_operator.providers.errors import Denied, ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.hosted_look import Observation, as_recorded, left_behind, others_with, without_copied
+from finetune_operator.reconcilers.hosted_observation import (
+    Observation,
+    as_recorded,
+    left_behind,
+    others_with,
+    without_copied,
+)
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMESPACES
 
 logger = logging.getLogger(__name__)

@@ -25,7 +25,7 @@ from finetune_operator.providers.begun import begun
 from finetune_operator.providers.errors import ProviderError, Refused
 from finetune_operator.providers.hosting import Hosting
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.hosted_look import as_recorded, left_behind, others_with
+from finetune_operator.reconcilers.hosted_observation import as_recorded, left_behind, others_with
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS
 
 _SEARCHING = (

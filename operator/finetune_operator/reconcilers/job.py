@@ -33,7 +33,7 @@ from finetune_operator.providers.errors import Busy, CannotMake, ProviderError
 from finetune_operator.reconcilers.cloud_job import CloudJobs
 from finetune_operator.reconcilers.context import Context
 from finetune_operator.reconcilers.indexes import under_way
-from finetune_operator.reconcilers.job_look import JobObserver
+from finetune_operator.reconcilers.job_observation import JobObserver
 from finetune_operator.reconcilers.offers import Offers
 from finetune_operator.reconcilers.providers import Providers
 from finetune_operator.reconcilers.reports import ReportBox

@@ -9,7 +9,7 @@ from finetune_operator.decide.deployment import idle
 from finetune_operator.decide.deployment.decision import DeploymentView
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics, Unread, is_answering
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.hosted_look import wake_of
+from finetune_operator.reconcilers.hosted_observation import wake_of
 from finetune_operator.reconcilers.indexes import pods_of_deployment
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, PODS
 

@@ -49,11 +49,11 @@ def needs_finalizer(view: JobView) -> bool:
     For an ended job, the annotation beside the finalizer tells that we have not removed it; its status may have been
     edited.
     """
-    if not view.remote or view.held or view.deleting:
+    if not view.remote or view.has_finalizer or view.deleting:
         return False
     if view.finished:
         left = evaluation_record.has_deployed(view) or leftovers.is_left(view.status.conditions)
-        return not view.abandoned and (view.noted or left)
+        return not view.abandoned and (view.has_begun_annotation or left)
     return not is_adopted(view) and (view.provider.asked_at is not None or view.provider.files is not None)
 
 
@@ -99,7 +99,7 @@ def handle_deletion(view: JobView) -> Decision | None:
     """The job is being deleted: stop what runs, delete what was uploaded, then let the object go."""
     if not view.deleting:
         return None
-    if not view.held:
+    if not view.has_finalizer:
         return Decision(job.status_while_deleted(view))
     return Decision(view.status, stop=not view.finished and not view.abandoned, release=True)
 
@@ -110,7 +110,7 @@ def keep_finished(view: JobView) -> Decision | None:
     if decision is None:
         return None
     # The attempt at the provider has ended, or never began: only the check pod is left to stop.
-    return replace(decision, stop=decision.stop and not is_submitted(view.provider), release=view.held)
+    return replace(decision, stop=decision.stop and not is_submitted(view.provider), release=view.has_finalizer)
 
 
 _DELETE_THE_COPY = "Delete this copy: nothing at the provider goes with it. To run it, apply it without its status."
@@ -177,7 +177,7 @@ def check_again(view: JobView) -> Decision | None:
     """The connection was corrected during the data check for its former provider account: nothing was uploaded yet."""
     place, now = view.provider.place, view.connection.place if view.connection else None
     moved = place is not None and now is not None and place != now
-    if not moved or view.spec is None or view.held or view.provider.asked_at is not None:
+    if not moved or view.spec is None or view.has_finalizer or view.provider.asked_at is not None:
         return None
     if view.run.state not in {"Queued", "Active"}:
         return None
@@ -192,7 +192,7 @@ def wait_for_namespace_deletion(view: JobView) -> Decision | None:
 
     A job that runs at the provider is still followed, as a finalizer may keep the namespace for long.
     """
-    if not view.ending or view.run.state not in {"Absent", "Checked"}:
+    if not view.namespace_deleting or view.run.state not in {"Absent", "Checked"}:
         return None
     said = "its namespace is being deleted: nothing of it is begun any more"
     phase = view.status.phase or "Pending"

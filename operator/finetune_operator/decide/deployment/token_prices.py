@@ -19,17 +19,20 @@ class TokenPrices:
     said: str
     """Empty if they are not billed by tokens."""
     currency: str
+    display: str | None = BY_TOKENS
+    """What `kubectl get` shows until something is billed by the hour; None if that is about to come."""
 
 
-def of_tuned(facts: ProviderFacts, base_model: str) -> TokenPrices:
-    """For a model tuned from this base model."""
+def of_tuned(facts: ProviderFacts, base_model: str, sku: str = "") -> TokenPrices:
+    """For a model tuned from this base model, on a deployment that is also billed by the hour if it has an SKU."""
+    display = None if sku else BY_TOKENS
     prices = facts.model(base_model).answers
     if prices is None:
         said = "no price is known of its answers, which are billed by tokens: an admin may put it into the chart's "
-        return TokenPrices(f"{said}providerCatalogue", facts.hosting_currency)
+        return TokenPrices(f"{said}providerCatalogue", facts.hosting_currency, display)
     tuned, currency = prices.tuned, prices.currency
     said = f"{tuned.input} {currency} for a million tokens of questions and {tuned.output} {currency} for a million of "
-    return TokenPrices(f"{said}answers, list prices of {prices.as_of}", currency)
+    return TokenPrices(f"{said}answers, list prices of {prices.as_of}", currency, display)
 
 
 def are_billed(provider: str, sku: str) -> bool:
@@ -42,11 +45,13 @@ def with_answers(cost: DeploymentCost | None, prices: TokenPrices | None) -> Dep
     if prices is None or not (cost or prices.said):
         return cost
     cost = cost or DeploymentCost(currency=prices.currency)
-    return cost.model_copy(update={"answers": prices.said or None, "display": cost.display or BY_TOKENS})
+    display = cost.display or (prices.display if prices.said else None)
+    return cost.model_copy(update={"answers": prices.said or None, "display": display})
 
 
 def as_before(cost: DeploymentCost | None, before: DeploymentCost | None) -> DeploymentCost | None:
     """The hourly cost with what was said of answers before."""
     if before is None or before.answers is None:
         return cost
-    return with_answers(cost, TokenPrices(before.answers, before.currency))
+    display = before.display if before.display == BY_TOKENS else None
+    return with_answers(cost, TokenPrices(before.answers, before.currency, display))

@@ -250,7 +250,8 @@ def _started(view: JobView) -> Change:
             "retry_after": None,
             "artifact_uri": _output(view) or None,
             "place": view.place,
-            "account": view.account if view.held else None,  # no request yet, and the key may have changed by the first
+            # Before the finalizer there is no request yet, and the key may have changed by the first.
+            "account": view.account if view.has_finalizer else None,
             "owner_uid": view.outside_uid if view.remote else None,
         }
     )

@@ -44,9 +44,9 @@ def _since(view: JobView) -> datetime | None:
     """When the trainer last reported, or started. Users' own code need not report at all."""
     report = view.run.report
     mute = view.spec is not None and view.spec.code is not None and not (report and report.progress)
-    if view.run.state != "Active" or view.run.ending or view.heard_at is None or mute:
+    if view.run.state != "Active" or view.run.ending or view.last_report_at is None or mute:
         return None
     # Progress in status may have been reported to another process: to a previous leader, or to a second one by mistake.
     progress = view.status.progress
     told = moment(progress.updated_at) if progress and progress.updated_at else None
-    return max(found for found in (view.heard_at, view.run.started_at, told) if found is not None)
+    return max(found for found in (view.last_report_at, view.run.started_at, told) if found is not None)

@@ -134,7 +134,7 @@ def handle_deletion(view: JobView) -> Decision | None:
         return None
     stays = view.orphans or view.run.orphaned
     runs = view.run.state in {"Queued", "Active"}
-    if view.held and view.abandoned and (stays or not (runs or view.live_pods)):
+    if view.has_finalizer and view.abandoned and (stays or not (runs or view.live_pods)):
         return Decision(view.status, release=True)
     if stays:
         return Decision(view.status)
@@ -147,7 +147,7 @@ def status_while_deleted(view: JobView) -> FineTuneJobStatus:
         return view.status
     if view.live_pods or view.run.state in {"Queued", "Active"}:
         return with_status(view, Change(being_deleted(view.kept_by, "its pod is being stopped")))
-    way_out = _OURS if view.held else ""
+    way_out = _OURS if view.has_finalizer else ""
     return with_status(
         view, Change(being_deleted(view.kept_by, way_out=way_out), {"phase": "Cancelled", "failure": None})
     )
@@ -238,7 +238,7 @@ def restore_completion(view: JobView) -> Decision | None:
     """Status was emptied or replaced by an old one, but the model has the version: it is not made a second time."""
     if view.run.state != "Absent" or view.version is None or view.spec is None:
         return None
-    if view.status.provider is not None and not view.made_it:
+    if view.status.provider is not None and not view.is_maker:
         return None  # a job applied again under the name of one from a backup is to run
     message = f"version {view.version} of FineTunedModel {view.spec.model_ref.name}, by the model's own record"
     facts = [*ready(Reason.SUCCEEDED, message), Fact("Complete", "True", Reason.SUCCEEDED, message)]

@@ -56,7 +56,7 @@ class JobView:
     """The model's version that this job made, once it is registered."""
     artifact_uri: str
     now: datetime
-    made_it: bool = False
+    is_maker: bool = False
     """Whether this very object made that version, and not the one of its name in a backup."""
     newer: bool = False
     """If the spec cannot be read: whether CRDs of a newer release have admitted it."""
@@ -68,7 +68,7 @@ class JobView:
     """When the connection was created, if it exists."""
     connection_unread: bool = False
     """Whether the connection exists, and this release cannot read it."""
-    ending: bool = False
+    namespace_deleting: bool = False
     """Whether its namespace is being deleted, and the job with it."""
     remote: bool = False
     """Whether its provider is outside of the cluster."""
@@ -80,7 +80,7 @@ class JobView:
     """The finalizers that keep it while it is being deleted."""
     orphans: bool = False
     """If it is being deleted: whether its children are kept and go on (`kubectl delete --cascade=orphan`)."""
-    held: bool = False
+    has_finalizer: bool = False
     """Whether our finalizer is on the job: there may be objects of it outside of the cluster."""
     account_now: str | None = None
     """The account that the connection's credentials belong to, as far as it is known."""
@@ -88,7 +88,7 @@ class JobView:
     """Whether somebody asked to release it though the provider cannot be reached."""
     report_interval: timedelta = REPORT_INTERVAL
     """Minimum time between two writes of progress."""
-    heard_at: datetime | None = None
+    last_report_at: datetime | None = None
     """When its running trainer last reported, by our clock; before any report, when this process began to listen."""
     patience: timedelta = PATIENCE
     """How long a trainer that trains may stay silent."""
@@ -101,7 +101,7 @@ class JobView:
     noted_place: str | None = None
     """Where it was started, from the annotation beside our finalizer: status may lack it or name an old attempt's."""
     noted_account: str | None = None
-    noted: bool = False
+    has_begun_annotation: bool = False
     """Whether the job has the annotation that goes with our finalizer. Both are removed together."""
     copy_of: str = ""
     """If it is a copy from a backup of another namespace: the job that started what its status describes, in words."""
@@ -139,12 +139,12 @@ class JobView:
     def place(self) -> str | None:
         """Where at its provider the attempt is: while anything may be left there, where the first attempt was."""
         now = self.connection.place if self.connection else None
-        return (self.noted_place or self.provider.place if self.held else None) or now
+        return (self.noted_place or self.provider.place if self.has_finalizer else None) or now
 
     @property
     def account(self) -> str | None:
         """The account there, by the same rule as `place`."""
-        return (self.noted_account or self.provider.account if self.held else None) or self.account_now
+        return (self.noted_account or self.provider.account if self.has_finalizer else None) or self.account_now
 
     @property
     def attempt(self) -> int:

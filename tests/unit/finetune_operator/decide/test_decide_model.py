@@ -356,3 +356,13 @@ def test_a_model_without_replicas_says_what_brings_its_server_back() -> None:
     stopped = deployed(phase="Idle", conditions=[("Ready", "False", "Suspended")])
     found = condition(decide(view(*V, deployments=[stopped])).status, "Ready")
     assert found.message == "version 3 is active; ModelDeployment sentiment has no replicas: m"
+
+
+def test_a_model_without_replicas_also_says_why_its_newest_version_is_not_active() -> None:
+    stopped = deployed(2, phase="Idle", conditions=[("Ready", "False", "Suspended")])
+    passed_over = view(*V, spec=spec(activation="IfBetter"), active=2, deployments=[stopped])
+    found = condition(decide(passed_over).status, "Ready")
+    assert found.message == (
+        "version 2 is active; ModelDeployment sentiment has no replicas: m; version 3 was not measured (dataset.test): "
+        "set spec.activeVersion: 3 to use it all the same"
+    )

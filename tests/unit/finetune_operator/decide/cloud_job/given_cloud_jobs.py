@@ -35,7 +35,7 @@ def given(run: Run | None = None, status: FineTuneJobStatus | None = None, **fie
         "spec": spec(),
         "connection": openai_connection(),
         "remote": True,
-        "held": True,
+        "has_finalizer": True,
         "facts": FACTS,
         "artifact_uri": "",
     }

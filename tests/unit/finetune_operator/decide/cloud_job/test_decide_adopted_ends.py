@@ -23,7 +23,7 @@ ADOPTED = spec(adopt={"jobID": "ftjob-1"})
 @pytest.mark.parametrize("reason", AGAIN)
 def test_it_is_not_tried_again_from_here_but_where_it_was_made(reason: Reason) -> None:
     failed = Run("Failed", failure=Failure.because(reason, "said"), job_id="ftjob-1")
-    decision = decide(given(failed, status(), spec=ADOPTED, held=False))
+    decision = decide(given(failed, status(), spec=ADOPTED, has_finalizer=False))
     failure = decision.status.failure
     assert failure is not None
     assert (decision.status.phase, failure.reason, decision.stop) == ("Failed", reason, False)
@@ -34,6 +34,6 @@ def test_it_is_not_tried_again_from_here_but_where_it_was_made(reason: Reason) -
 @pytest.mark.parametrize("reason", [Reason.MODEL_UNUSABLE, Reason.SPEC_INVALID, Reason.ACCESS_DENIED])
 def test_what_can_be_mended_there_is_looked_at_again(reason: Reason) -> None:
     failed = Run("Failed", failure=Failure.because(reason, "said"), job_id="ftjob-1")
-    failure = decide(given(failed, status(), spec=ADOPTED, held=False)).status.failure
+    failure = decide(given(failed, status(), spec=ADOPTED, has_finalizer=False)).status.failure
     assert failure is not None
     assert str(failure.next_step).startswith(NEXT_STEP[reason])

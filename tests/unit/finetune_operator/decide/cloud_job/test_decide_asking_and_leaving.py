@@ -78,16 +78,22 @@ def test_deployments_that_are_on_their_way_out_are_waited_for_and_those_that_sta
 
 ENDED = decide(given(BROKEN, status())).status
 HELD: dict[str, tuple[JobView, bool]] = {
-    "nothing was brought": (given(status=checking(files=None), held=False), False),
-    "data were brought": (given(status=checking(), held=False), True),
-    "a job was asked for": (given(status=status(files=None), held=False), True),
+    "nothing was brought": (given(status=checking(files=None), has_finalizer=False), False),
+    "data were brought": (given(status=checking(), has_finalizer=False), True),
+    "a job was asked for": (given(status=status(files=None), has_finalizer=False), True),
     "held already": (given(status=status()), False),
-    "on its way out": (given(status=status(), held=False, deleting=True), False),
-    "adopted": (given(status=status(), held=False, spec=spec(adopt={"jobID": "ftjob-1"})), False),
-    "on this cluster": (given(status=status(), held=False, remote=False), False),
-    "ended": (given(status=ENDED, held=False), False),
-    "ended, and nobody of ours has let go of it": (given(status=ENDED, held=False, noted=True), True),
-    "the same, and abandoned": (given(status=ENDED, held=False, noted=True, abandoned=True), False),
+    "on its way out": (given(status=status(), has_finalizer=False, deleting=True), False),
+    "adopted": (given(status=status(), has_finalizer=False, spec=spec(adopt={"jobID": "ftjob-1"})), False),
+    "on this cluster": (given(status=status(), has_finalizer=False, remote=False), False),
+    "ended": (given(status=ENDED, has_finalizer=False), False),
+    "ended, and nobody of ours has let go of it": (
+        given(status=ENDED, has_finalizer=False, has_begun_annotation=True),
+        True,
+    ),
+    "the same, and abandoned": (
+        given(status=ENDED, has_finalizer=False, has_begun_annotation=True, abandoned=True),
+        False,
+    ),
 }
 
 

@@ -312,13 +312,13 @@ def test_an_ended_job_is_released_and_does_not_cancel_what_has_ended() -> None:
     ended = decide(given(broken(Reason.PROVIDER_FAILED), status())).status
     decision = decide(given(Run("Unseen", job_id="ftjob-1"), ended))
     assert (decision.release, decision.stop) == (True, False)
-    assert not decide(given(Run("Unseen", job_id="ftjob-1"), ended, held=False)).release
+    assert not decide(given(Run("Unseen", job_id="ftjob-1"), ended, has_finalizer=False)).release
 
 
 DELETIONS = {
     "running": ({}, True, True),
     "let go by its owner": ({"abandoned": True}, False, True),
-    "nothing outside": ({"held": False}, False, False),
+    "nothing outside": ({"has_finalizer": False}, False, False),
 }
 
 

@@ -45,7 +45,7 @@ def status(*hosts: EvaluationDeployment, **evaluation: Any) -> FineTuneJobStatus
 def given(before: FineTuneJobStatus, pod: Run | None = None, **fields: Any) -> JobView:
     spec = job_spec(**({"dataset": DATASET, "baseModel": "gpt-4o", "evaluation": ZERO_SHOT} | fields.pop("spec", {})))
     done = Run("Succeeded", report=report("Succeeded", result=RESULT), job_id="ftjob-1", measuring=pod)
-    around = {"spec": spec, "connection": azure_connection(), "remote": True, "held": True, "facts": FACTS}
+    around = {"spec": spec, "connection": azure_connection(), "remote": True, "has_finalizer": True, "facts": FACTS}
     return view(done, before, **(around | fields))
 
 

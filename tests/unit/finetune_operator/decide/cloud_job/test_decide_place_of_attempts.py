@@ -17,4 +17,4 @@ from tests.unit.finetune_operator.decide.cloud_job.given_cloud_jobs import given
 def test_a_job_is_where_it_was_begun_as_long_as_anything_may_be_left_there(
     noted: str | None, recorded: str | None, held: bool, place: str
 ) -> None:
-    assert given(status=status(place=recorded), noted_place=noted, held=held).place == place
+    assert given(status=status(place=recorded), noted_place=noted, has_finalizer=held).place == place

@@ -34,6 +34,21 @@ def test_what_nobody_knows_is_said_to_be_unknown() -> None:
     )
 
 
+def test_what_will_be_billed_by_the_hour_once_it_is_ready_is_not_shown_as_billed_by_tokens_only() -> None:
+    prices = of_tuned(ProviderFacts(), "gpt-4o-mini", "Standard")
+    creating, ready = with_answers(None, prices), with_answers(HOURLY, prices)
+    assert creating is not None
+    assert ready is not None
+    assert (creating.display, creating.answers is None) == (None, False)
+    assert as_before(None, creating) == creating
+    assert ready.display == HOURLY.display
+
+
+def test_past_cost_of_what_was_billed_by_the_hour_only_is_not_shown_as_billed_by_tokens() -> None:
+    past = DeploymentCost(ended="3.40", currency="USD")
+    assert with_answers(past, TokenPrices("", "USD")) == past
+
+
 @pytest.mark.parametrize(
     ("provider", "sku", "billed"),
     [

@@ -159,7 +159,7 @@ STATES: dict[str, tuple[JobView, str | None, str, str]] = {
         "InProgress",
     ),
     "not heard for long": (
-        view(run("Active", report=report("Running")), running(), heard_at=at(-900)),
+        view(run("Active", report=report("Running")), running(), last_report_at=at(-900)),
         "Running",
         "TrainerSilent",
         "Failed",

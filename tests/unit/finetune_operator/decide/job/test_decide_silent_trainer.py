@@ -24,7 +24,7 @@ TRAINING = report("Running", progress=progress(10))
 def silent(seconds: float, heard: float = 0, **fields: Any) -> Any:
     """The decision when nothing was heard since `heard` and it is `seconds` by now."""
     its_run = run("Active", **({"report": TRAINING} | fields.pop("run", {})))
-    return decide(view(its_run, running(), **({"now": at(seconds), "heard_at": at(heard)} | fields)))
+    return decide(view(its_run, running(), **({"now": at(seconds), "last_report_at": at(heard)} | fields)))
 
 
 @pytest.mark.parametrize(
@@ -41,7 +41,7 @@ def silent(seconds: float, heard: float = 0, **fields: Any) -> Any:
         "its node's clock is far ahead": (silent(1000, run={"started_at": at(5000)}), False),
         "its node's clock is far behind": (silent(899, run={"started_at": at(-90000)}), False),
         "it was told to end": (silent(900, run={"ending": True}), False),
-        "nobody listens": (silent(900, heard_at=None), False),
+        "nobody listens": (silent(900, last_report_at=None), False),
     }.values(),
 )
 def test_what_is_told_of_silence(given: Any, told: bool) -> None:
@@ -52,9 +52,8 @@ def test_what_is_told_of_silence(given: Any, told: bool) -> None:
 
 def test_what_another_process_has_heard_counts() -> None:
     status = running(progress=Progress.model_validate(progress(20, seconds=800)))
-    assert (
-        condition(decide(view(run("Active"), status, now=at(1000), heard_at=at(0))).status, "Stalled").status == "False"
-    )
+    decision = decide(view(run("Active"), status, now=at(1000), last_report_at=at(0)))
+    assert condition(decision.status, "Stalled").status == "False"
 
 
 def test_it_is_said_since_when_where_and_what_to_do() -> None:
@@ -64,14 +63,14 @@ def test_it_is_said_since_when_where_and_what_to_do() -> None:
     )
     assert "delete the pod" in found.status.failure.next_step
     assert kstatus(found.status) == "Failed"
-    again = decide(view(run("Active", report=TRAINING), found.status, now=at(2000), heard_at=at(0)))
+    again = decide(view(run("Active", report=TRAINING), found.status, now=at(2000), last_report_at=at(0)))
     assert again.status == found.status, "it is said once"
 
 
 def test_a_trainer_that_is_heard_again_is_at_work_again() -> None:
     before = silent(900).status
     later = report("Running", progress=progress(11, seconds=1000))
-    after = decide(view(run("Active", report=later), before, now=at(1000), heard_at=at(1000)))
+    after = decide(view(run("Active", report=later), before, now=at(1000), last_report_at=at(1000)))
     assert (after.status.failure, kstatus(after.status)) == (None, "InProgress")
     assert after.requeue_after == 900, "and is listened for again"
 

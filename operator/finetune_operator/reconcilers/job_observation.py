@@ -90,7 +90,7 @@ class JobObserver:
             run=run,
             live_pods=provider.has_live_pods(job),
             version=find_version(model, metadata) if model else None,
-            made_it=model is not None and has_made_one(model, metadata["uid"]),
+            is_maker=model is not None and has_made_one(model, metadata["uid"]),
             artifact_uri=self._artifact_uri(job, spec, connection, status),
             now=context.clock(),
             unrecorded_jobs=context.store.count(FINE_TUNE_JOBS, UNRECORDED),
@@ -100,8 +100,8 @@ class JobObserver:
             restored=labels_of(job).get(RESTORE_LABEL),
             kept_by=kept_by(job),
             orphans=wants_deletion(job) and ORPHAN in finalizers_of(job),
-            ending=context.is_ending(metadata["namespace"]),
-            held=PROVIDER_FINALIZER in finalizers_of(job),
+            namespace_deleting=context.is_ending(metadata["namespace"]),
+            has_finalizer=PROVIDER_FINALIZER in finalizers_of(job),
             abandoned=is_abandoned(job),
             facts=self._providers.facts(connection),
         )
@@ -116,10 +116,10 @@ class JobObserver:
     def _with_local_facts(self, job: Manifest, view: JobView) -> JobView:
         """Add what is known only of a job on this cluster."""
         # What ends with its namespace may be deleted after its children: nothing can be created any more.
-        deleting, folder = view.deleting or view.ending, view.provider.artifact_uri or ""
+        deleting, folder = view.deleting or view.namespace_deleting, view.provider.artifact_uri or ""
         shares = is_shared(folder) and self._context.store.count(FINE_TUNE_JOBS, has_attempts(folder)) > 1
         copy_of = self._original_of(view, folder) if shares else ""
-        return replace(view, deleting=deleting, heard_at=self._heard_at(job, view), copy_of=copy_of)
+        return replace(view, deleting=deleting, last_report_at=self._last_report_at(job, view), copy_of=copy_of)
 
     def _with_provider_facts(self, job: Manifest, view: JobView) -> JobView:
         """Add what is known only of a job at a provider."""
@@ -131,14 +131,14 @@ class JobObserver:
             remote=True,
             noted_place=place,
             noted_account=account,
-            noted=BEGUN_ANNOTATION in annotations_of(job),
+            has_begun_annotation=BEGUN_ANNOTATION in annotations_of(job),
             account_now=self._providers.account(job),
             asked_tuned=tuned,
             asked_base=base,
             silence=self._cloud.answers.silence(view.uid),
             copy_of=copy_of,
             abandoned=view.abandoned or copy_of != "",
-            heard_at=self._heard_at(job, view) if in_pod else None,
+            last_report_at=self._last_report_at(job, view) if in_pod else None,
         )
         spec, result = view.spec, view.run.report.result if view.run.report else None
         if spec is None:
@@ -161,12 +161,12 @@ class JobObserver:
                 return f"FineTuneJob {one['name']}" if here else "a FineTuneJob of another namespace"
         return ""
 
-    def _heard_at(self, job: Manifest, view: JobView) -> datetime | None:
+    def _last_report_at(self, job: Manifest, view: JobView) -> datetime | None:
         """When the running trainer last reported."""
         if view.run.state != "Active":
             return None
         metadata = job["metadata"]
-        return self._reports.last_heard_at(metadata["namespace"], metadata["name"], metadata["uid"])
+        return self._reports.last_last_report_at(metadata["namespace"], metadata["name"], metadata["uid"])
 
     def _model(self, job: Manifest, spec: FineTuneJobSpec | None) -> Manifest | None:
         """The FineTunedModel of the job's version, if it exists yet."""

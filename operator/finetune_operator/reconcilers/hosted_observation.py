@@ -115,7 +115,7 @@ class Observation:
         sku = there.sku if there and there.sku else terms_of(self.spec).sku
         if not token_prices.are_billed(self.target.connection.provider, sku):
             return TokenPrices("", self.facts.hosting_currency)
-        return token_prices.of_tuned(self.facts, self.target.version.base_model)
+        return token_prices.of_tuned(self.facts, self.target.version.base_model, sku)
 
     def basis(self, recorded: Sequence[HostedDeployment]) -> str | None:
         """How the hourly price is computed; the previous text if the provider's list lacks a billed deployment."""
