@@ -22,15 +22,15 @@ from finetune_operator.command_line import Parser
 from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.handlers.observer import Observer
 from finetune_operator.handlers.watches import CannotWatch, start
-from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.accounts.client import Sources
+from finetune_operator.providers.accounts.registry import Accounts
 from finetune_operator.providers.catalogue import CatalogueFile
-from finetune_operator.providers.client import Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.reconcilers.context import Context
+from finetune_operator.reconcilers.jobs.reports import ReportBox
 from finetune_operator.reconcilers.object_metrics import register_object_metrics
-from finetune_operator.reconcilers.observed import make_store
-from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.reconcilers.watched.observed import make_store
 from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime import logs
 from finetune_operator.runtime.certificates import Certificates, CertificatesUnusable, source_of

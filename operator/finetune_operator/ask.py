@@ -21,7 +21,7 @@ import orjson
 from finetune_api.deployment import Endpoint
 from finetune_api.names import GROUP, WAKE_ANNOTATION
 from finetune_operator.command_line import print_result
-from finetune_operator.providers.failed_calls import known_cause
+from finetune_operator.providers.calls.failed_calls import known_cause
 from finetune_operator.runtime.connection import kubeconfig_path
 from finetune_operator.runtime.errors import KubeError, NoCluster
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube

@@ -16,7 +16,7 @@ from finetune_api.model import FineTunedModelSpec
 from finetune_operator.desired import model_deployment
 from finetune_operator.reconcilers.children import Children
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.watched.observed import make_store
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, Kube
 from finetune_operator.runtime.settings import Settings

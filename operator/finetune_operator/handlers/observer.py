@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from finetune_api.manifest import wants_deletion
-from finetune_operator.reconcilers.affected import affected, has_ended, is_expected_new_pod, reconcile_delay
-from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN, WATCHED
+from finetune_operator.reconcilers.watched.affected import affected, has_ended, is_expected_new_pod, reconcile_delay
+from finetune_operator.reconcilers.watched.observed import CHILD_SELECTOR, CHILDREN, WATCHED
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.errors import KubeError
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, NAMESPACES, OWN_KINDS, Kube, Resource

@@ -23,7 +23,7 @@ from kopf._cogs.clients.watching import Bookmark, watch_objs
 from kopf._cogs.structs import references
 
 from finetune_operator.handlers.observer import Observer
-from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
+from finetune_operator.reconcilers.watched.observed import CHILD_SELECTOR, CHILDREN
 from finetune_operator.runtime.errors import UNAUTHENTICATED, WentBack
 from finetune_operator.runtime.kube import Resource
 from finetune_operator.runtime.repeats import Repeats

@@ -7,7 +7,7 @@ from typing import Any
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.calls.errors import TryLater
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import SECRETS, Kube, secret_value
 from finetune_operator.runtime.logs import hide

@@ -7,7 +7,7 @@ import re
 
 from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import BRING_AGAIN
+from finetune_operator.providers.calls.errors import BRING_AGAIN
 
 UNSAFE = re.compile(
     r"moderation|unsafe|safety|usage polic|content[ _](policy|filter|violat)|harmful|responsible ai|\brai\b|\brai_",

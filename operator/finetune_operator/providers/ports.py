@@ -17,7 +17,7 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.view import Active
-from finetune_operator.providers.rate_limit import RateLimiter
+from finetune_operator.providers.calls.rate_limit import RateLimiter
 
 
 class TrainingProvider(Protocol):

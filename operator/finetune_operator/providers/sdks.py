@@ -10,7 +10,7 @@ from importlib import import_module
 from finetune_api.azure import AzureOpenAI, AzureResolved, AzureWorkspace
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.calls.errors import Refused
 from finetune_operator.providers.ports import Credential, FineTuningApi
 
 _PACKAGES = {"openAI": "openai", "azureOpenAI": "azure", "bedrock": "bedrock", "sageMaker": "sagemaker"}

@@ -18,7 +18,7 @@ from finetune_operator.desired.compare import (
     with_transferred_fields,
 )
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.observed import CHILDREN
+from finetune_operator.reconcilers.watched.observed import CHILDREN
 from finetune_operator.runtime.errors import REFUSALS, Conflict, KubeError
 from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS, OWN_KINDS, Resource
 from finetune_operator.runtime.lru_cache import LRUCache

@@ -16,12 +16,12 @@ from finetune_operator.decide.conditions import stalled_event
 from finetune_operator.decide.connection import Checked
 from finetune_operator.decide.pods.field_paths import in_words_of
 from finetune_operator.desired import trial_job
-from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.accounts.registry import Accounts
+from finetune_operator.providers.calls.errors import Busy, ProviderError
 from finetune_operator.providers.catalogue import catalogue_name
-from finetune_operator.providers.errors import Busy, ProviderError
 from finetune_operator.providers.sdks import is_remote
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.reading import parse_spec, parse_status, unread_spec
+from finetune_operator.reconcilers.watched.reading import parse_spec, parse_status, unread_spec
 from finetune_operator.runtime.errors import Conflict, Forbidden, Invalid, NotFound, Transient, Unadmitted
 from finetune_operator.runtime.kube import CONNECTIONS, JOBS, NAMESPACES
 from finetune_operator.runtime.lru_cache import LRUCache

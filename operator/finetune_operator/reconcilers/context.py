@@ -26,7 +26,7 @@ from finetune_operator.decide.job.view import PATIENCE
 from finetune_operator.decide.pods.refused import step_of_write
 from finetune_operator.reconcilers import departed
 from finetune_operator.reconcilers.departed import Departed
-from finetune_operator.reconcilers.reading import parse_spec, parse_status, with_unread, written_status
+from finetune_operator.reconcilers.watched.reading import parse_spec, parse_status, with_unread, written_status
 from finetune_operator.runtime.contested_statuses import ContestedStatuses
 from finetune_operator.runtime.errors import REFUSALS, Conflict, Forbidden, KubeError, NotFound, Transient
 from finetune_operator.runtime.kube import CONNECTIONS, NAMESPACES, Kube, Resource

@@ -10,7 +10,7 @@ from finetune_api.deployment import DeploymentPhase
 from finetune_api.job_status import JobPhase
 from finetune_api.manifest import has_condition
 from finetune_api.reasons import Reason
-from finetune_operator.reconcilers.indexes import UNCLEANED, UNRELEASED, in_phase, stuck_by
+from finetune_operator.reconcilers.watched.indexes import UNCLEANED, UNRELEASED, in_phase, stuck_by
 from finetune_operator.runtime import metrics
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, OWN_KINDS
 from finetune_operator.runtime.store import Store

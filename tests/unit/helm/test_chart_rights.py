@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from finetune_api.manifest import Manifest
-from finetune_operator.reconcilers.observed import WATCHED
+from finetune_operator.reconcilers.watched.observed import WATCHED
 from finetune_operator.runtime import kube
 from finetune_operator.runtime.kube import OWN_KINDS, Resource
 from tests.unit.helm.charts import ROOT, of_kind, only, render

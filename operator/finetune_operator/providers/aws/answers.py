@@ -14,8 +14,8 @@ from botocore.awsrequest import AWSPreparedRequest, AWSResponse
 from botocore.model import OperationModel
 from botocore.response import StreamingBody
 
-from finetune_operator.providers.errors import Unreadable, is_html
-from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, redirected, too_long
+from finetune_operator.providers.calls.errors import Unreadable, is_html
+from finetune_operator.providers.calls.failed_calls import ANSWER_MAX_BYTES, redirected, too_long
 
 _CHUNK_BYTES = 64 * 1024
 

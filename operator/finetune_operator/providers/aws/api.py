@@ -7,8 +7,8 @@ from finetune_api.aws import S3Location
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.refusals import NoBucket
 from finetune_operator.providers.aws.s3 import Bucket, S3Object
+from finetune_operator.providers.calls.rate_limit import RateLimiter
 from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.providers.rate_limit import RateLimiter
 
 
 class AwsApi:

@@ -25,12 +25,12 @@ from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.answers import Bounded, require_answer
 from finetune_operator.providers.aws.line import POOLS, Line
 from finetune_operator.providers.aws.refusals import STORE, translated
+from finetune_operator.providers.calls.errors import ProviderError, TryLater, Unreadable, limit_pages
+from finetune_operator.providers.calls.failed_calls import unanswered
+from finetune_operator.providers.calls.rate_limit import RateLimiter
+from finetune_operator.providers.calls.timeouts import seconds_for
+from finetune_operator.providers.calls.values import sanitized
 from finetune_operator.providers.connection_secret import AWS_KEYS
-from finetune_operator.providers.errors import ProviderError, TryLater, Unreadable, limit_pages
-from finetune_operator.providers.failed_calls import unanswered
-from finetune_operator.providers.rate_limit import RateLimiter
-from finetune_operator.providers.timeouts import seconds_for
-from finetune_operator.providers.values import sanitized
 
 T = TypeVar("T")
 

@@ -7,7 +7,7 @@ from typing import Any
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.idle import LAG, Figures, span
 from finetune_operator.providers.aws.client import Aws
-from finetune_operator.providers.errors import ProviderError, TryLater, metrics_unreadable
+from finetune_operator.providers.calls.errors import ProviderError, TryLater, metrics_unreadable
 
 SERVICE, METRIC = "cloudwatch", "Invocations"
 

@@ -6,10 +6,10 @@ from datetime import UTC, datetime
 from botocore import exceptions as boto
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
-from finetune_operator.providers.failed_calls import redirected, unanswered
-from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.values import sanitized
+from finetune_operator.providers.calls.errors import Denied, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.calls.failed_calls import redirected, unanswered
+from finetune_operator.providers.calls.retry_after import asked_pause
+from finetune_operator.providers.calls.values import sanitized
 
 STORE = "s3"
 KEY_PAUSE_SECONDS, ROLE_PAUSE_SECONDS, CONFLICT_PAUSE_SECONDS = 60.0, 60.0, 30.0

@@ -14,7 +14,7 @@ from finetune_api.aws import S3Location
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.refusals import STORE, translated
-from finetune_operator.providers.errors import (
+from finetune_operator.providers.calls.errors import (
     Contested,
     NotThere,
     ProviderError,

@@ -14,11 +14,11 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.deployments import AzureDeployments
 from finetune_operator.providers.azure.entra import token_error
-from finetune_operator.providers.errors import NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.calls.errors import NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.calls.rate_limit import RateLimiter
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.ports import Credential, HostingApi, JobRequest
-from finetune_operator.providers.rate_limit import RateLimiter
 
 logger = logging.getLogger(__name__)
 

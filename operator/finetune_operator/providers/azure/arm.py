@@ -13,7 +13,7 @@ from azure.core.rest import HttpRequest
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.entra import UNKNOWN_SERVICE, token_refused
 from finetune_operator.providers.azure.transport import CALL_SECONDS, RateLimitedTransport
-from finetune_operator.providers.errors import (
+from finetune_operator.providers.calls.errors import (
     RIGHTS_STEP,
     NotThere,
     ProviderError,
@@ -22,9 +22,9 @@ from finetune_operator.providers.errors import (
     Unknown,
     Unreadable,
 )
-from finetune_operator.providers.failed_calls import redirected, unanswered
-from finetune_operator.providers.retry_after import asked_pause
-from finetune_operator.providers.values import sanitized
+from finetune_operator.providers.calls.failed_calls import redirected, unanswered
+from finetune_operator.providers.calls.retry_after import asked_pause
+from finetune_operator.providers.calls.values import sanitized
 from finetune_operator.runtime.http_date import http_date
 
 T = TypeVar("T")

@@ -22,11 +22,11 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.azure.arm import MANAGEMENT, ArmRest, Forbidden, ask
 from finetune_operator.providers.azure.monitor import AzureMonitor
 from finetune_operator.providers.azure.transport import CALL_SECONDS, RateLimitedTransport
-from finetune_operator.providers.errors import Denied, NotThere, Refused, TryLater, Unreadable, limit_pages
+from finetune_operator.providers.calls.errors import Denied, NotThere, Refused, TryLater, Unreadable, limit_pages
+from finetune_operator.providers.calls.rate_limit import RateLimiter
+from finetune_operator.providers.calls.values import sanitized
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.rate_limit import RateLimiter
-from finetune_operator.providers.values import sanitized
 
 _DATED = re.compile(r"(.+)-(\d{4}-\d{2}-\d{2})")
 

@@ -11,11 +11,11 @@ from azure.identity.aio import ClientSecretCredential, WorkloadIdentityCredentia
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.transport import RateLimitedTransport
+from finetune_operator.providers.calls.errors import ProviderError, TryLater, Unknown, Unreadable
+from finetune_operator.providers.calls.failed_calls import unanswered
+from finetune_operator.providers.calls.retry_after import asked_pause
 from finetune_operator.providers.connection_secret import AZURE_KEYS
-from finetune_operator.providers.errors import ProviderError, TryLater, Unknown, Unreadable
-from finetune_operator.providers.failed_calls import unanswered
 from finetune_operator.providers.ports import Credential
-from finetune_operator.providers.retry_after import asked_pause
 
 PAUSE_SECONDS = 60.0
 

@@ -11,8 +11,8 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.decide.deployment.idle import FINE, LAG, Figures, span
 from finetune_operator.providers.azure.arm import ArmRest
-from finetune_operator.providers.errors import ProviderError, Refused, metrics_unreadable
-from finetune_operator.providers.values import parse_time
+from finetune_operator.providers.calls.errors import ProviderError, Refused, metrics_unreadable
+from finetune_operator.providers.calls.values import parse_time
 
 API_VERSION = "2023-10-01"
 METRIC = "AzureOpenAIRequests"

@@ -9,9 +9,9 @@ import aiohttp
 from azure.core.exceptions import ServiceResponseError, ServiceResponseTimeoutError
 from azure.core.pipeline.transport._aiohttp import AioHttpTransport  # typed, as the public name is not
 
-from finetune_operator.providers.errors import Unreadable
-from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES
-from finetune_operator.providers.timeouts import seconds_for
+from finetune_operator.providers.calls.errors import Unreadable
+from finetune_operator.providers.calls.failed_calls import ANSWER_MAX_BYTES
+from finetune_operator.providers.calls.timeouts import seconds_for
 
 CONNECT_SECONDS, CALL_SECONDS = 10, 30
 

@@ -11,7 +11,7 @@ from typing import Any
 from finetune_api.azure import AzureOpenAI, AzureResolved, AzureWorkspace
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.arm import ArmRest
-from finetune_operator.providers.errors import NotThere, Refused
+from finetune_operator.providers.calls.errors import NotThere, Refused
 
 WORKSPACES_VERSION, ACCOUNTS_VERSION = "2024-10-01", "2025-09-01"
 CATEGORIES = frozenset({"AzureOpenAI", "AIServices"})

@@ -20,9 +20,9 @@ from finetune_operator.providers.aws.s3 import Bucket, place_of
 from finetune_operator.providers.bedrock import wire
 from finetune_operator.providers.bedrock.deployments import BedrockDeployments
 from finetune_operator.providers.bedrock.models import ANSWER_SECONDS, RUNTIME, BedrockModels
-from finetune_operator.providers.errors import AtCapacity, Denied, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.calls.errors import AtCapacity, Denied, NotThere, ProviderError, Refused, TryLater
+from finetune_operator.providers.calls.values import RESULTS_MAX_BYTES
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
-from finetune_operator.providers.values import RESULTS_MAX_BYTES
 
 logger = logging.getLogger(__name__)
 

@@ -18,9 +18,9 @@ from finetune_operator.decide.deployment.idle import Figures
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.refusals import NO_OPERATION
-from finetune_operator.providers.errors import NotThere, Refused, TryLater
+from finetune_operator.providers.calls.errors import NotThere, Refused, TryLater
+from finetune_operator.providers.calls.values import Wire, sanitized
 from finetune_operator.providers.ports import HostRequest
-from finetune_operator.providers.values import Wire, sanitized
 
 SERVICE, RUNTIME = "bedrock", "bedrock-runtime"
 ON_DEMAND = "create_custom_model_deployment"

@@ -9,7 +9,7 @@ from typing import Any
 
 from finetune_api.asking import ChatReply, ChatRequest
 from finetune_operator.providers.aws.client import Aws
-from finetune_operator.providers.errors import NotThere, Refused
+from finetune_operator.providers.calls.errors import NotThere, Refused
 
 RUNTIME = "bedrock-runtime"
 ANSWER_SECONDS = 120.0

@@ -12,10 +12,8 @@ from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey, Metrics, RemoteJob, RemoteState
 from finetune_operator.desired import names
-from finetune_operator.providers.errors import Refused
-from finetune_operator.providers.failed_jobs import OTHER_BASE, TRANSIENT, UNSAFE, UNSAFE_STEP, failed
-from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import (
+from finetune_operator.providers.calls.errors import Refused
+from finetune_operator.providers.calls.values import (
     EvenSample,
     Wire,
     complete_lines,
@@ -25,6 +23,8 @@ from finetune_operator.providers.values import (
     sanitized,
     unknown_state,
 )
+from finetune_operator.providers.failed_jobs import OTHER_BASE, TRANSIENT, UNSAFE, UNSAFE_STEP, failed
+from finetune_operator.providers.ports import JobRequest
 
 NAME_LIMIT = 63
 TOKEN_LETTERS = 12

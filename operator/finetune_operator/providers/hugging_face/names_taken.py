@@ -4,7 +4,7 @@ from finetune_api.job_status import Failure
 from finetune_api.manifest import Manifest, finalizers_of, labels_of, owners_of, wants_deletion
 from finetune_api.names import JOB_UID_LABEL
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import CannotMake
+from finetune_operator.providers.calls.errors import CannotMake
 from finetune_operator.runtime.errors import Conflict
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, Kube, Resource
 

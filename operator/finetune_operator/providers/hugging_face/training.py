@@ -36,7 +36,7 @@ from finetune_operator.decide.job.versions import version_to_compare
 from finetune_operator.decide.pods.refused import refusal_of_pod
 from finetune_operator.desired import jobset, names, training_job
 from finetune_operator.desired.compare import is_managed
-from finetune_operator.providers.errors import CannotMake
+from finetune_operator.providers.calls.errors import CannotMake
 from finetune_operator.providers.hugging_face.names_taken import create_job, taken, will_be_deleted
 from finetune_operator.providers.hugging_face.pod_refusals import News, ObjectEvents, StartFailures, ignore_news
 from finetune_operator.runtime.errors import REFUSALS, KubeError, NotFound

@@ -19,7 +19,7 @@ from openai.types import FileObject
 from finetune_api.openai import is_openai
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
-from finetune_operator.providers.errors import (
+from finetune_operator.providers.calls.errors import (
     AtCapacity,
     NotThere,
     Page,
@@ -30,15 +30,15 @@ from finetune_operator.providers.errors import (
     Unreadable,
     limit_pages,
 )
-from finetune_operator.providers.failed_calls import unanswered
+from finetune_operator.providers.calls.failed_calls import unanswered
+from finetune_operator.providers.calls.rate_limit import RateLimiter
+from finetune_operator.providers.calls.timeouts import Limit
+from finetune_operator.providers.calls.values import RESULTS_MAX_BYTES, sanitized
 from finetune_operator.providers.openai import address, wire
 from finetune_operator.providers.openai.client import CALL_SECONDS, FORM
 from finetune_operator.providers.openai.models import OpenAIModels
 from finetune_operator.providers.openai.refusals import Barred, Throttled, translated, with_spec_field
 from finetune_operator.providers.ports import AnsweringApi, HostingApi, JobRequest, RemoteFile
-from finetune_operator.providers.rate_limit import RateLimiter
-from finetune_operator.providers.timeouts import Limit
-from finetune_operator.providers.values import RESULTS_MAX_BYTES, sanitized
 
 T = TypeVar("T")
 E = TypeVar("E", bound=ProviderError)

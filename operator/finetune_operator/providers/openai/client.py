@@ -10,10 +10,10 @@ import httpx2
 import openai
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Page, TryLater, is_html
-from finetune_operator.providers.failed_calls import ANSWER_MAX_BYTES, redirected, too_long
-from finetune_operator.providers.timeouts import Limit
-from finetune_operator.providers.values import sanitized
+from finetune_operator.providers.calls.errors import Page, TryLater, is_html
+from finetune_operator.providers.calls.failed_calls import ANSWER_MAX_BYTES, redirected, too_long
+from finetune_operator.providers.calls.timeouts import Limit
+from finetune_operator.providers.calls.values import sanitized
 
 CALL_SECONDS = 20.0
 CONTENT = "/content"

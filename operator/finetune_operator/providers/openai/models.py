@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion
 
 from finetune_api.asking import ChatReply, ChatRequest, Message
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import (
+from finetune_operator.providers.calls.errors import (
     NotThere,
     Page,
     ProviderError,
@@ -22,8 +22,8 @@ from finetune_operator.providers.errors import (
     Unreadable,
     is_html,
 )
-from finetune_operator.providers.failed_calls import redirected, unanswered
-from finetune_operator.providers.retry_after import asked_pause
+from finetune_operator.providers.calls.failed_calls import redirected, unanswered
+from finetune_operator.providers.calls.retry_after import asked_pause
 
 ANSWER_SECONDS = 120.0
 """For one answer, as long ones take a while to generate."""

@@ -6,7 +6,7 @@ from http import HTTPStatus
 import openai
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import (
+from finetune_operator.providers.calls.errors import (
     BRING_AGAIN,
     RIGHTS_STEP,
     Contested,

@@ -17,10 +17,7 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import Failure, LossPoint
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, Metrics, RemoteJob, RemoteState
-from finetune_operator.providers.failed_jobs import GONE, UNSAFE, UNSAFE_STEP, failed
-from finetune_operator.providers.openai.words import LINE, error_text
-from finetune_operator.providers.ports import RemoteFile
-from finetune_operator.providers.values import (
+from finetune_operator.providers.calls.values import (
     EvenSample,
     Wire,
     complete_lines,
@@ -31,6 +28,9 @@ from finetune_operator.providers.values import (
     sanitized,
     unknown_state,
 )
+from finetune_operator.providers.failed_jobs import GONE, UNSAFE, UNSAFE_STEP, failed
+from finetune_operator.providers.openai.words import LINE, error_text
+from finetune_operator.providers.ports import RemoteFile
 
 _STATES: dict[str, RemoteState] = {
     "validating_files": "Queued",

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from finetune_operator.providers.values import sanitized
+from finetune_operator.providers.calls.values import sanitized
 
 _MESSAGE_FIELDS = ("message", "msg", "detail", "error_description", "description", "error", "title", "reason")
 """Fields with a message; the first that is not empty counts."""

@@ -24,7 +24,7 @@ from finetune_operator.decide.job.remote import JobKey, Metrics, RemoteJob
 from finetune_operator.providers.aws.api import AwsApi
 from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.s3 import Bucket, place_of
-from finetune_operator.providers.errors import AtCapacity, NotThere, ProviderError, Refused, TryLater, Unknown
+from finetune_operator.providers.calls.errors import AtCapacity, NotThere, ProviderError, Refused, TryLater, Unknown
 from finetune_operator.providers.ports import HostingApi, JobRequest, RemoteFile
 from finetune_operator.providers.sagemaker import wire
 from finetune_operator.providers.sagemaker.endpoints import SERVICE, SageMakerEndpoints, cached

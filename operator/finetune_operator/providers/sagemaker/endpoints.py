@@ -24,7 +24,7 @@ from finetune_operator.desired.compare import covers
 from finetune_operator.providers.aws import cloudwatch
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.s3 import Bucket
-from finetune_operator.providers.errors import (
+from finetune_operator.providers.calls.errors import (
     Denied,
     NotThere,
     ProviderError,

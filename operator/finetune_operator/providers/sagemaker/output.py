@@ -23,7 +23,7 @@ from finetune_operator.decide.cloud_job.cloud_policy import ARCHIVE
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.aws.refusals import STORE
 from finetune_operator.providers.aws.s3 import Bucket, place_of
-from finetune_operator.providers.errors import Denied, NotThere, ProviderError, Refused
+from finetune_operator.providers.calls.errors import Denied, NotThere, ProviderError, Refused
 
 CONFIG_MAX_BYTES = 1024 * 1024
 MANIFEST_MAX_BYTES = 4 * 1024 * 1024

@@ -32,10 +32,10 @@ from finetune_api.trainer import ActiveVersionRef, Report
 from finetune_operator.decide.cloud_job.cloud_cost import instance_type, longest_seconds
 from finetune_operator.decide.job.remote import UNDATED, JobKey, RemoteJob, RemoteState
 from finetune_operator.providers.aws.s3 import Bucket
-from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.calls.errors import Refused
+from finetune_operator.providers.calls.values import Wire, unknown_state
 from finetune_operator.providers.failed_jobs import failed
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.values import Wire, unknown_state
 from finetune_operator.runtime.logs import redact
 
 NAME_PREFIX = "finetune-"

@@ -22,7 +22,7 @@ from kopf._cogs.clients.watching import Bookmark
 
 from finetune_operator.handlers import watches
 from finetune_operator.handlers.watches import make_registry, make_settings
-from finetune_operator.reconcilers.observed import CHILD_SELECTOR, CHILDREN
+from finetune_operator.reconcilers.watched.observed import CHILD_SELECTOR, CHILDREN
 from finetune_operator.runtime.kube import JOBS, PODS, Resource
 from finetune_operator.runtime.settings import Settings
 from finetune_operator.runtime.store import Listing, Store

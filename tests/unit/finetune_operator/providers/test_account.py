@@ -6,8 +6,8 @@ from typing import Any, cast
 import pytest
 
 from finetune_api.asking import ChatRequest
-from finetune_operator.providers.account import Account
-from finetune_operator.providers.client import Sources
+from finetune_operator.providers.accounts.account import Account
+from finetune_operator.providers.accounts.client import Sources
 from finetune_operator.runtime.errors import LeadershipLost
 
 

@@ -18,8 +18,8 @@ from finetune_operator.providers.aws.client import Aws, session_of
 from finetune_operator.providers.aws.refusals import NoBucket, translated
 from finetune_operator.providers.aws.s3 import Bucket, in_parts, place_of
 from finetune_operator.providers.bedrock.api import BedrockApi
-from finetune_operator.providers.errors import Contested, Denied, NotThere, Refused, TryLater, Unknown
-from finetune_operator.providers.rate_limit import RateLimiter
+from finetune_operator.providers.calls.errors import Contested, Denied, NotThere, Refused, TryLater, Unknown
+from finetune_operator.providers.calls.rate_limit import RateLimiter
 from finetune_operator.providers.sagemaker.api import SageMakerApi
 from finetune_operator.runtime.errors import LeadershipLost
 from tests.simulators.conftest import s3_endpoint

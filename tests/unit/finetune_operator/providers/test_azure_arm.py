@@ -23,7 +23,7 @@ from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.providers.azure.arm import ask
 from finetune_operator.providers.azure.deployments import AzureDeployments, named_base, shown
 from finetune_operator.providers.azure.monitor import figures
-from finetune_operator.providers.errors import Denied, ProviderError, Refused, TryLater, Unreadable
+from finetune_operator.providers.calls.errors import Denied, ProviderError, Refused, TryLater, Unreadable
 from finetune_operator.providers.ports import HostRequest
 from tests.simulators.azure import AzureSimulator
 from tests.unit.finetune_operator.reconcilers.cloud import Token

@@ -8,8 +8,8 @@ from azure.core.exceptions import AzureError, ClientAuthenticationError
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.entra import token_refused
+from finetune_operator.providers.calls.errors import TryLater
 from finetune_operator.providers.connection_secret import AZURE_KEYS
-from finetune_operator.providers.errors import TryLater
 from finetune_operator.providers.sdks import build_api
 from tests.unit.finetune_operator.decide.given import azure_connection
 

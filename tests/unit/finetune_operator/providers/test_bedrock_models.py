@@ -5,7 +5,7 @@ import pytest
 from finetune_api.asking import ChatRequest
 from finetune_api.reasons import Reason
 from finetune_operator.providers.bedrock.models import BedrockModels, conversation, on_demand, profile, reply
-from finetune_operator.providers.errors import NotThere, Refused
+from finetune_operator.providers.calls.errors import NotThere, Refused
 
 ARN = "arn:aws:bedrock:us-east-1:123456789012:custom-model-deployment/abc"
 QUESTION = ChatRequest.model_validate(

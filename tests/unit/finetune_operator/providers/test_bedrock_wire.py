@@ -12,11 +12,11 @@ from finetune_api.job_status import ProviderFile
 from finetune_api.reasons import Reason
 from finetune_api.verdict import SplitName
 from finetune_operator.decide.job.remote import JobKey
-from finetune_operator.providers import hosting
 from finetune_operator.providers.bedrock import deployments as bedrock_deployments
 from finetune_operator.providers.bedrock import wire
-from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.calls.errors import Refused
 from finetune_operator.providers.ports import HostRequest, JobRequest
+from finetune_operator.providers.remote import hosting
 from tests.simulators.aws.shapes import problems
 from tests.unit.finetune_operator.decide.given import job_spec
 

@@ -3,8 +3,8 @@
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.capacity import PAUSE_SECONDS, JobCapacity
-from finetune_operator.providers.errors import AtCapacity, TryLater
+from finetune_operator.providers.calls.capacity import PAUSE_SECONDS, JobCapacity
+from finetune_operator.providers.calls.errors import AtCapacity, TryLater
 
 FULL = AtCapacity("as many as may be", None, Reason.RATE_LIMITED)
 

@@ -9,7 +9,7 @@ import pytest
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_operator.decide.connection import lacking
-from finetune_operator.providers.client import RETIRE_SECONDS, Client, Retired, Sources
+from finetune_operator.providers.accounts.client import RETIRE_SECONDS, Client, Retired, Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 
 

@@ -10,8 +10,8 @@ from finetune_api.job_status import ArtifactRef
 from finetune_api.model import ModelVersion
 from finetune_api.reasons import Reason
 from finetune_operator.decide.deployment.serving_target import Target
-from finetune_operator.providers.cloud_serving import BAD_FOR, GOOD_FOR, CloudServing
-from finetune_operator.providers.errors import Denied, ProviderError, TryLater
+from finetune_operator.providers.calls.errors import Denied, ProviderError, TryLater
+from finetune_operator.providers.remote.serving import BAD_FOR, GOOD_FOR, CloudServing
 from tests.unit.finetune_operator.decide.given import NOW, openai_connection, stamp
 
 LIMIT = TryLater(Reason.RATE_LIMITED, "too many requests")

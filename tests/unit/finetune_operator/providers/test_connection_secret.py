@@ -8,13 +8,13 @@ import pytest
 
 from finetune_api.connection import LLMConnectionSpec
 from finetune_api.reasons import Reason
+from finetune_operator.providers.calls.errors import TryLater
 from finetune_operator.providers.connection_secret import (
     AWS_KEYS,
     ConnectionSecrets,
     extra_characters,
     lacks,
 )
-from finetune_operator.providers.errors import TryLater
 from tests.unit.finetune_operator.decide.given import azure_connection, bedrock_connection, openai_connection
 
 VALUE = "c2VjcmV0"

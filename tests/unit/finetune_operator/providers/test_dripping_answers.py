@@ -14,11 +14,11 @@ from aiohttp import connector, web
 
 from finetune_api.azure import AzureOpenAI
 from finetune_api.reasons import Reason
-from finetune_operator.providers import timeouts
 from finetune_operator.providers.azure.api import token_of
 from finetune_operator.providers.azure.entra import credential_of
+from finetune_operator.providers.calls import timeouts
+from finetune_operator.providers.calls.errors import ProviderError, TryLater, Unknown, parsing_answer
 from finetune_operator.providers.connection_secret import AZURE_KEYS
-from finetune_operator.providers.errors import ProviderError, TryLater, Unknown, parsing_answer
 from tests.simulators.certificates import make
 from tests.unit.finetune_operator.providers.strange import (
     BY_HEAD,

@@ -9,7 +9,7 @@ from botocore.session import Session
 
 from finetune_operator.providers.aws.client import Aws
 from finetune_operator.providers.azure.arm import ArmRest
-from finetune_operator.providers.errors import ProviderError, Unknown, Unreached
+from finetune_operator.providers.calls.errors import ProviderError, Unknown, Unreached
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from tests.simulators import certificates

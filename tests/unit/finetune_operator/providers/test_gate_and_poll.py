@@ -9,7 +9,8 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import Metrics, RemoteJob
-from finetune_operator.providers.errors import (
+from finetune_operator.providers.accounts.polling import METRICS_PER_ROUND, Poller
+from finetune_operator.providers.calls.errors import (
     Busy,
     Contested,
     Denied,
@@ -19,9 +20,8 @@ from finetune_operator.providers.errors import (
     TryLater,
     Unknown,
 )
-from finetune_operator.providers.gate import SILENCE_SECONDS, TRUST_SECONDS, Gate
-from finetune_operator.providers.poll import METRICS_PER_ROUND, Poller
-from finetune_operator.providers.rate_limit import RateLimiter
+from finetune_operator.providers.calls.gate import SILENCE_SECONDS, TRUST_SECONDS, Gate
+from finetune_operator.providers.calls.rate_limit import RateLimiter
 from finetune_operator.runtime.errors import Transient
 from finetune_operator.runtime.queue import Key
 
@@ -390,7 +390,7 @@ async def test_trouble_wakes_every_job_once_and_so_does_its_end() -> None:
 async def test_it_polls_by_itself_soon_after_a_job_is_watched_and_then_as_often_as_it_is_told(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.01)
+    monkeypatch.setattr("finetune_operator.providers.accounts.polling.SOON_SECONDS", 0.01)
     provider, told = Provider(1), asyncio.Event()
 
     async def api() -> Any:
@@ -406,7 +406,7 @@ async def test_it_polls_by_itself_soon_after_a_job_is_watched_and_then_as_often_
 
 
 async def test_an_api_server_that_is_away_for_a_while_does_not_end_the_polling(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.0)
+    monkeypatch.setattr("finetune_operator.providers.accounts.polling.SOON_SECONDS", 0.0)
     provider, troubles, told = Provider(1), [Transient(0, "Timeout", "no answer")], asyncio.Event()
 
     async def api() -> Any:
@@ -428,7 +428,7 @@ async def test_an_api_server_that_is_away_for_a_while_does_not_end_the_polling(m
 async def test_polling_that_nobody_foresaw_to_end_begins_again_when_a_job_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("finetune_operator.providers.poll.SOON_SECONDS", 0.0)
+    monkeypatch.setattr("finetune_operator.providers.accounts.polling.SOON_SECONDS", 0.0)
     provider, ended, told = Provider(1), asyncio.Event(), asyncio.Event()
 
     async def api() -> Any:

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_api.deployment import ModelDeploymentSpec
 from finetune_operator.decide.deployment.hosted_record import Hosted
-from finetune_operator.providers.hosting import Hosting, maker, namesakes, prefix
+from finetune_operator.providers.remote.hosting import Hosting, maker, namesakes, prefix
 
 
 def hosting(*, names_have_case: bool) -> Hosting:

@@ -7,7 +7,7 @@ import pytest
 
 from finetune_operator.decide.deployment.hosted_record import Hosted
 from finetune_operator.decide.deployment.idle import Figures
-from finetune_operator.providers.hosting import Hosting
+from finetune_operator.providers.remote.hosting import Hosting
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from finetune_operator.providers import errors
-from finetune_operator.providers.errors import Unreadable, parsing_answer
+from finetune_operator.providers.calls import errors
+from finetune_operator.providers.calls.errors import Unreadable, parsing_answer
 from tests.unit.finetune_operator.decide.given import NOW
 from tests.unit.finetune_operator.providers.strange import HOSTED, PROVIDERS, READS, Call, listening
 

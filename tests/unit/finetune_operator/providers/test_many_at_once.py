@@ -16,13 +16,13 @@ from finetune_api.job import FineTuneJobSpec
 from finetune_api.job_status import ProviderFile
 from finetune_operator.decide.connection import lacking
 from finetune_operator.decide.job.remote import JobKey
-from finetune_operator.providers.accounts import Accounts
-from finetune_operator.providers.client import Sources
+from finetune_operator.providers.accounts.client import Sources
+from finetune_operator.providers.accounts.registry import Accounts
+from finetune_operator.providers.calls.errors import ProviderError
+from finetune_operator.providers.calls.rate_limit import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.providers.connection_secret import ConnectionSecrets
-from finetune_operator.providers.errors import ProviderError
 from finetune_operator.providers.openai import client as openai_client
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.rate_limit import AT_ONCE, CALLS_PER_SECOND
 from finetune_operator.runtime.queue import Key, Requeue, WorkQueue
 from finetune_operator.runtime.settings import Settings
 from tests.simulators.clock import Clock

@@ -18,12 +18,12 @@ from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import UNDATED, JobKey
 from finetune_operator.providers.bedrock import wire as bedrock_wire
 from finetune_operator.providers.bedrock.api import BedrockApi
-from finetune_operator.providers.errors import Refused, TryLater, Unreadable, parsing_answer
+from finetune_operator.providers.calls.errors import Refused, TryLater, Unreadable, parsing_answer
+from finetune_operator.providers.calls.values import KEPT_POINTS, parse_time, sanitized
 from finetune_operator.providers.openai import wire
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.sdks import build_api
-from finetune_operator.providers.values import KEPT_POINTS, parse_time, sanitized
 from tests.simulators.openai import OpenAISimulator
 from tests.simulators.server import serve
 
@@ -378,7 +378,7 @@ def test_the_line_in_which_a_record_that_is_too_long_to_be_read_was_cut_is_no_po
     """Half of 12,1.25 would be step 1, or a loss of 1."""
     head, row = b"step,step_number,train_loss,training_loss\n1,1,0.5,0.5\n", b"12,12,1.25,1.25\n"
     cut = head + row[:left]
-    monkeypatch.setattr("finetune_operator.providers.values.RESULTS_MAX_BYTES", len(cut))
+    monkeypatch.setattr("finetune_operator.providers.calls.values.RESULTS_MAX_BYTES", len(cut))
     assert [(point.step, point.value) for point in wire.metrics_of_results(form(cut)).train] == [(1, 0.5)]
     assert [(point.step, point.value) for point in bedrock_wire.metrics(cut, b"").train] == [(2, 0.5)]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.asking import ChatRequest
-from finetune_operator.providers.errors import Unreadable, parsing_answer
+from finetune_operator.providers.calls.errors import Unreadable, parsing_answer
 from finetune_operator.providers.openai.models import OpenAIModels
 
 QUESTION = ChatRequest.model_validate(

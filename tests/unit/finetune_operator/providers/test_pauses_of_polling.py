@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Denied, ProviderError, TryLater, Unknown
-from finetune_operator.providers.poll import Poller
+from finetune_operator.providers.accounts.polling import Poller
+from finetune_operator.providers.calls.errors import Denied, ProviderError, TryLater, Unknown
 from tests.unit.finetune_operator.decide.given import NOW
 from tests.unit.finetune_operator.providers.test_gate_and_poll import Provider, key
 
@@ -27,7 +27,7 @@ async def pauses(monkeypatch: pytest.MonkeyPatch, error: ProviderError, rounds: 
         return provider
 
     polling = Poller(api, lambda _: None, seconds=seconds)
-    monkeypatch.setattr("finetune_operator.providers.poll.asyncio.sleep", pause)
+    monkeypatch.setattr("finetune_operator.providers.accounts.polling.asyncio.sleep", pause)
     polling.watch("j0", key("j0"), NOW)
     while len(slept) < 2 * rounds:
         await sleep(0)
@@ -41,7 +41,7 @@ async def test_the_next_round_is_never_before_the_provider_wants_it(
     monkeypatch: pytest.MonkeyPatch, jitter: float
 ) -> None:
     monkeypatch.setattr(
-        "finetune_operator.providers.poll.random.uniform", lambda low, high: min(max(jitter, low), high)
+        "finetune_operator.providers.accounts.polling.random.uniform", lambda low, high: min(max(jitter, low), high)
     )
     rested = await pauses(monkeypatch, TryLater(Reason.RATE_LIMITED, "slow", 900.0), 1, 0.01)
     assert 900.0 <= rested[0] <= 1080.0
@@ -59,6 +59,6 @@ async def test_the_next_round_is_never_before_the_provider_wants_it(
 async def test_a_round_comes_within_a_minute_where_somebody_mends_a_key(
     monkeypatch: pytest.MonkeyPatch, error: ProviderError, longest: float
 ) -> None:
-    monkeypatch.setattr("finetune_operator.providers.poll.random.uniform", lambda *_: 1.0)
+    monkeypatch.setattr("finetune_operator.providers.accounts.polling.random.uniform", lambda *_: 1.0)
     rested = await pauses(monkeypatch, error, 8, 20.0)
     assert (rested[0], max(rested)) == (40.0, longest)

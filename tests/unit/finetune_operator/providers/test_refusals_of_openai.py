@@ -7,7 +7,7 @@ import openai
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Contested, NotThere, ProviderError, Refused, ServerError, TryLater
+from finetune_operator.providers.calls.errors import Contested, NotThere, ProviderError, Refused, ServerError, TryLater
 from finetune_operator.providers.openai.refusals import translated, with_spec_field
 
 HOST = "api.openai.com"

@@ -11,10 +11,10 @@ import pytest
 from finetune_api.azure import AzureOpenAI
 from finetune_operator.decide.job.remote import JobKey, RemoteJob
 from finetune_operator.providers.azure.api import AzureOpenAIApi
+from finetune_operator.providers.calls.rate_limit import RateLimiter
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.providers.openai.client import client
 from finetune_operator.providers.ports import JobRequest
-from finetune_operator.providers.rate_limit import RateLimiter
 from finetune_operator.runtime.errors import LeadershipLost
 from tests.unit.finetune_operator.decide.given import azure_connection, job_spec
 from tests.unit.finetune_operator.reconcilers.cloud import Token

@@ -4,7 +4,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from finetune_operator.providers.retry_after import asked_pause
+from finetune_operator.providers.calls.retry_after import asked_pause
 
 NOON = datetime(2026, 11, 21, 12, tzinfo=UTC)
 AT = "Sat, 21 Nov 2026 12:00:30 GMT"

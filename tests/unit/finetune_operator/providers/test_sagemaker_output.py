@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.calls.errors import Refused
 from finetune_operator.providers.sagemaker import output
 
 ADAPTER = b'{"peft_type": "LORA", "r": 4}'

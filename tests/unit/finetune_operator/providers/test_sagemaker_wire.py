@@ -8,7 +8,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.remote import JobKey
-from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.calls.errors import Refused
 from finetune_operator.providers.sagemaker import wire
 
 MADE = datetime(2026, 11, 26, tzinfo=UTC)

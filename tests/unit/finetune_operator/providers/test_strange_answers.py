@@ -13,7 +13,7 @@ from azure.core.exceptions import ClientAuthenticationError, DecodeError, Servic
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.api import token_of
-from finetune_operator.providers.errors import (
+from finetune_operator.providers.calls.errors import (
     ProviderError,
     Refused,
     TryLater,

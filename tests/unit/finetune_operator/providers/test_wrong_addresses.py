@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from aiohttp import web
 
-from finetune_operator.providers.errors import NotThere, ProviderError
+from finetune_operator.providers.calls.errors import NotThere, ProviderError
 from finetune_operator.providers.openai.api import OpenAIApi
 from tests.unit.finetune_operator.providers.test_odd_answers import NOON, answering, body
 

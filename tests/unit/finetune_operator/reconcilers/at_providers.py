@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.calls.errors import TryLater
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS
 from tests.unit.finetune_operator.reconcilers.bedrock import BedrockCluster, bedrock, conversations
 from tests.unit.finetune_operator.reconcilers.cloud import KEY, AzureCluster, CloudCluster, azure, rows, simulator

@@ -8,15 +8,15 @@ from finetune_api.catalogue import Catalogue
 from finetune_api.trainer import Report, termination_message
 from finetune_operator.desired.compare import is_managed
 from finetune_operator.handlers.observer import Observer
-from finetune_operator.providers.accounts import Accounts
+from finetune_operator.providers.accounts.client import Build, SignIn, Sources
+from finetune_operator.providers.accounts.registry import Accounts
 from finetune_operator.providers.azure.entra import credential_of
-from finetune_operator.providers.client import Build, SignIn, Sources
 from finetune_operator.providers.connection_secret import ConnectionSecrets
 from finetune_operator.providers.hugging_face.pod_metrics import PodMetrics
 from finetune_operator.providers.sdks import build_api
 from finetune_operator.reconcilers.context import Context
-from finetune_operator.reconcilers.observed import CHILDREN, make_store
-from finetune_operator.reconcilers.reports import ReportBox
+from finetune_operator.reconcilers.jobs.reports import ReportBox
+from finetune_operator.reconcilers.watched.observed import CHILDREN, make_store
 from finetune_operator.reconcilers.wiring import Reconcilers
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import (

@@ -13,7 +13,7 @@ from finetune_api.job_status import (
     FineTuneJobStatus,
 )
 from finetune_api.reasons import Reason
-from finetune_operator.reconcilers.job import headline
+from finetune_operator.reconcilers.jobs.job import headline
 from tests.unit.finetune_operator.decide.given import provider
 
 

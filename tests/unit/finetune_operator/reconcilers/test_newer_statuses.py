@@ -14,7 +14,7 @@ from finetune_api.crds import KINDS
 from finetune_api.deployment import ModelDeploymentStatus
 from finetune_api.job_status import FineTuneJobStatus
 from finetune_api.model import FineTunedModelStatus
-from finetune_operator.reconcilers.reading import parse_status, with_unread
+from finetune_operator.reconcilers.watched.reading import parse_status, with_unread
 from finetune_operator.runtime.errors import Invalid
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.azure import AzureSimulator

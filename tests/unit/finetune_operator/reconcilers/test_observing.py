@@ -10,9 +10,9 @@ from finetune_api.names import ATTEMPT_LABEL
 from finetune_operator.decide.connection import NO_NAMESPACE
 from finetune_operator.desired import names
 from finetune_operator.handlers.observer import YIELD_EVERY, Observer
-from finetune_operator.reconcilers.affected import affected
 from finetune_operator.reconcilers.object_metrics import register_object_metrics
-from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.watched.affected import affected
+from finetune_operator.reconcilers.watched.observed import make_store
 from finetune_operator.runtime.errors import Transient, WentBack
 from finetune_operator.runtime.kube import (
     CONNECTIONS,

@@ -15,7 +15,7 @@ async def test_a_look_that_ends_in_a_defect_is_told_by_an_event(
     def fail() -> None:
         raise error
 
-    monkeypatch.setattr("finetune_operator.reconcilers.job.job_display", lambda *_: fail())
+    monkeypatch.setattr("finetune_operator.reconcilers.jobs.job.job_display", lambda *_: fail())
     cluster.reports.accept(cluster.report("Running"))
     with pytest.raises(type(error)):
         await cluster.settle()

@@ -9,8 +9,8 @@ from azure.core.credentials import AccessToken
 from finetune_api.job_status import ProviderStatus
 from finetune_api.reasons import Reason
 from finetune_operator.providers.azure.api import token_of
-from finetune_operator.providers.errors import TryLater
-from finetune_operator.providers.job_record import key_of
+from finetune_operator.providers.calls.errors import TryLater
+from finetune_operator.providers.remote.job_record import key_of
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS
 from tests.simulators.azure import AzureSimulator

@@ -8,7 +8,7 @@ from finetune_api.azure import AzureOpenAI, AzureWorkspace
 from finetune_api.connection import LLMConnectionSpec, LLMConnectionStatus
 from finetune_operator.decide.connection import with_resolved
 from finetune_operator.providers.azure.workspace import OPENAI_ENDPOINT, account_of, resolved
-from finetune_operator.providers.errors import Refused
+from finetune_operator.providers.calls.errors import Refused
 from finetune_operator.runtime.kube import CONNECTIONS
 from finetune_operator.runtime.queue import Key
 from tests.simulators.azure import AzureSimulator

@@ -5,7 +5,7 @@ from typing import Any
 import httpx2
 import pytest
 
-from finetune_operator.providers.failed_calls import unanswered
+from finetune_operator.providers.calls.failed_calls import unanswered
 from finetune_operator.providers.openai.api import OpenAIApi
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, JOBS, NAMESPACES, PODS, SECRETS
 from tests.simulators.conftest import start

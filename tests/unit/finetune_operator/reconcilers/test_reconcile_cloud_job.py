@@ -8,8 +8,8 @@ from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import Fact, merge, timestamp
 from finetune_operator.decide.deployment.server_state import Serving
-from finetune_operator.providers.cloud_serving import CloudServing
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.calls.errors import TryLater
+from finetune_operator.providers.remote.serving import CloudServing
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, SECRETS
 from finetune_operator.runtime.report_server.refusals import Refusal

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.providers.errors import ProviderError
+from finetune_operator.providers.calls.errors import ProviderError
 from finetune_operator.runtime.errors import Forbidden, Invalid, KubeError, NotFound
 from finetune_operator.runtime.kube import CONNECTIONS
 from finetune_operator.runtime.queue import Key

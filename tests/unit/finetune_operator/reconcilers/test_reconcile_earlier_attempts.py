@@ -3,7 +3,7 @@
 from decimal import Decimal
 from typing import Any
 
-from finetune_operator.providers.cloud import CloudTraining
+from finetune_operator.providers.remote.training import CloudTraining
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.sagemaker import begin, provider
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from finetune_api.job_status import ProviderStatus
-from finetune_operator.providers.job_record import key_of
+from finetune_operator.providers.remote.job_record import key_of
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.flapping import Flapping, standing

@@ -5,13 +5,25 @@ from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken
+from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
+    ADDRESS,
+    CHAT,
+    GONE,
+    PUT,
+    STRANGER,
+    cluster,
+    deployed,
+    hosts,
+    provider,
+    tune,
+)
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
 from finetune_api.reasons import Reason
 from finetune_operator.decide.conditions import timestamp
-from finetune_operator.providers.errors import TryLater
-from finetune_operator.reconcilers.hosted import HostedDeployments
+from finetune_operator.providers.calls.errors import TryLater
+from finetune_operator.reconcilers.deployments.hosted import HostedDeployments
 from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.errors import LeadershipLost
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -30,18 +42,6 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_azure_job,
 )
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import (
-    ADDRESS,
-    CHAT,
-    GONE,
-    PUT,
-    STRANGER,
-    cluster,
-    deployed,
-    hosts,
-    provider,
-    tune,
-)
 
 __all__ = ["cluster", "provider", "start"]
 

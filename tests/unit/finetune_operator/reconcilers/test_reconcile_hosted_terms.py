@@ -3,11 +3,7 @@
 from typing import Any
 
 import pytest
-
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS
-from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import (
+from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
     PUT,
     STRANGER,
     cluster,
@@ -15,6 +11,10 @@ from tests.unit.finetune_operator.reconcilers.hosted import (
     go_on,
     provider,
 )
+
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["cluster", "provider", "start"]
 

@@ -9,7 +9,7 @@ from finetune_api.job_status import ArtifactRef
 from finetune_api.names import ABANDON_ANNOTATION, WEIGHTS_FINALIZER
 from finetune_operator.decide.model import DeploymentView
 from finetune_operator.decide.model_release import NextStep, next_step
-from finetune_operator.reconcilers.weights import is_at_provider
+from finetune_operator.reconcilers.models.weights import is_at_provider
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS, NAMESPACES
 from tests.simulators.conftest import start

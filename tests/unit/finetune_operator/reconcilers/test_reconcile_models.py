@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.deployment import ModelDeploymentStatus
 from finetune_api.trainer import TrainerJob
-from finetune_operator.reconcilers.deployment import headline
+from finetune_operator.reconcilers.deployments.deployment import headline
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import (
     CONNECTIONS,

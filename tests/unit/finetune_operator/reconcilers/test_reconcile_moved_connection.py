@@ -8,8 +8,8 @@ import pytest
 from finetune_api.connection import place_of_models
 from finetune_api.job_status import ArtifactRef
 from finetune_api.names import ABANDON_ANNOTATION
-from finetune_operator.providers.account_identity import account_of
-from finetune_operator.providers.errors import TryLater
+from finetune_operator.providers.accounts.identity import account_of
+from finetune_operator.providers.calls.errors import TryLater
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from finetune_operator.runtime.report_server.refusals import Refusal
 from tests.simulators.conftest import start

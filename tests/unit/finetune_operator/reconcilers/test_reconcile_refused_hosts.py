@@ -3,13 +3,21 @@
 from typing import Any
 
 import pytest
+from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
+    ADDRESS,
+    GONE,
+    PUT,
+    cluster,
+    deployed,
+    hosts,
+    provider,
+)
 
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import delete, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
-from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, GONE, PUT, cluster, deployed, hosts, provider
 from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import tune_denied
 
 __all__ = ["cluster", "provider", "start"]

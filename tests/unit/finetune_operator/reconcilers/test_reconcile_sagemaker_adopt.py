@@ -11,7 +11,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.s3 import Bucket, S3Object
-from finetune_operator.providers.errors import Denied
+from finetune_operator.providers.calls.errors import Denied
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start
 from tests.simulators.sagemaker import SageMakerSimulator

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from finetune_operator.reconcilers.trimming import TRIMS
+from finetune_operator.reconcilers.watched.trimming import TRIMS
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, Resource
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import begin, provider

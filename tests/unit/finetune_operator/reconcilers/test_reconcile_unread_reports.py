@@ -6,7 +6,7 @@ import pytest
 
 from finetune_api.reasons import Reason
 from finetune_operator.providers.aws.s3 import Bucket
-from finetune_operator.providers.errors import Denied, ProviderError, Unreadable
+from finetune_operator.providers.calls.errors import Denied, ProviderError, Unreadable
 from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
 from tests.unit.finetune_operator.reconcilers.sagemaker import CREATE, begin, provider

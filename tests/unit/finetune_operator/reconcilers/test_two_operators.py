@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from finetune_api.reasons import Reason
-from finetune_operator.providers.cloud_serving import GOOD_FOR
-from finetune_operator.providers.errors import Denied, TryLater
+from finetune_operator.providers.calls.errors import Denied, TryLater
+from finetune_operator.providers.remote.serving import GOOD_FOR
 from finetune_operator.runtime.errors import Conflict, Contested
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import s3_endpoint, start

@@ -8,7 +8,7 @@ from finetune_api.job_status import Failure
 from finetune_api.reasons import Reason
 from finetune_operator.decide.job.run import Run
 from finetune_operator.decide.job.steps import decide
-from finetune_operator.reconcilers.observed import make_store
+from finetune_operator.reconcilers.watched.observed import make_store
 from finetune_operator.runtime.kube import PODS
 from tests.unit.finetune_operator.decide.given import (
     batch_job,

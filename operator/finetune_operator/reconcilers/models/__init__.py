@@ -1,0 +1,1 @@
+"""FineTunedModel: its versions, and what happens to their weights."""
