@@ -26,8 +26,8 @@ Device = Literal["GPU", "CPU"]
 CPU_TOKENS = 512
 """Tokens of a pass. On a CPU larger passes gain nothing and cost memory."""
 
-PARALLEL_CPU_TOKENS = 256
-"""The same for passes that are computed in parallel: a step should have some for each core."""
+PARALLEL_CPU_TOKENS = 768
+"""The same for passes that are computed in parallel, of which a step has an even number of like sizes."""
 
 GPU_TOKENS = 16384
 """Tokens of a pass. On a GPU larger passes gain nothing."""
@@ -214,6 +214,8 @@ class Need:
         if self.rows.per_pass:
             return Pass(self.rows.per_pass * self.rows.longest, fit.activation_checkpointing)
         step_tokens = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # including padding
+        if fit.at_once > 1:
+            step_tokens = math.ceil(step_tokens / 2)
         most = min(fit.token_budget, step_tokens, self.rows.per_step * self.rows.longest)
         return Pass(max(self.rows.longest, most), fit.activation_checkpointing, fit.at_once)
 
@@ -236,7 +238,7 @@ class Need:
         if not self._can_run_in_parallel:
             return Fit(CPU_TOKENS, activation_checkpointing=False)
         one = Fit(PARALLEL_CPU_TOKENS, activation_checkpointing=False)
-        step_passes = math.ceil(self.rows.per_step * self.rows.mean / self.expected(one).tokens)
+        step_passes = even_passes(math.ceil(self.rows.per_step * self.rows.mean), one.token_budget)
         for at_once in range(min(threads, step_passes, self.rows.per_step), 1, -1):
             several = replace(one, at_once=at_once)
             if available is None or self.parts(self.expected(several)).total <= _USABLE * available:
@@ -458,3 +460,8 @@ class Need:
             return (each * pairs + scaled) * shape.blocks
         part = 1 - self.rows.labelled + self.rows.labelled**2  # of the pairs: in both stacks, and in cross-attention
         return part * pairs * (self.setup.compute_bytes + (_DROPPED_SCORES * shape.blocks / 2 if dropped else 0))
+
+
+def even_passes(step_tokens: int, tokens: int) -> int:
+    """How many passes of at most `tokens` tokens a step has at least, if their number is to be even."""
+    return 2 * math.ceil(step_tokens / (2 * tokens))

@@ -10,6 +10,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune_trainer.models.memory import even_passes
+
 SORTED_TOGETHER = 256
 """When going over a whole set (validation, evaluation), this many rows at a time are sorted by length."""
 
@@ -81,3 +83,25 @@ def packed_rows(lengths: Sequence[int], tokens: int) -> list[list[int]]:
         passes[best].append(place)
         room[best] -= lengths[place]
     return [passes[number] for number in sorted(range(len(passes)), key=room.__getitem__)]
+
+
+def even_rows(lengths: Sequence[int], tokens: int) -> list[list[int]]:
+    """Split one step's rows into an even number of forward passes of about the same size, at most `tokens` tokens each.
+
+    For passes that are computed two or more at a time: none should wait for a last one. Rows are placed longest first,
+    each into the smallest pass (Graham, Bounds on multiprocessing timing anomalies, 1969: the largest is at most 4/3 of
+    the best). If one still has more than `tokens`, and several rows, there are two passes more. Returns places in
+    `lengths`, the largest pass first. Ties keep their order.
+    """
+    by_length = sorted(range(len(lengths)), key=lambda place: -lengths[place])
+    number = even_passes(sum(min(length, tokens) for length in lengths), tokens)
+    while True:
+        passes: list[list[int]] = [[] for _ in range(min(number, len(lengths)))]
+        sizes = [0] * len(passes)
+        for place in by_length:
+            smallest = min(range(len(passes)), key=sizes.__getitem__)
+            passes[smallest].append(place)
+            sizes[smallest] += lengths[place]
+        if all(size <= tokens or len(rows) == 1 for size, rows in zip(sizes, passes, strict=True)):
+            return [passes[one] for one in sorted(range(len(passes)), key=lambda one: -sizes[one])]
+        number += 2

@@ -24,7 +24,7 @@ from torch.nn import functional
 
 from finetune_trainer.computing.attention import inner
 from finetune_trainer.data import IGNORED
-from finetune_trainer.training.batches import forward_passes, packed_rows
+from finetune_trainer.training.batches import even_rows, forward_passes, packed_rows
 from finetune_trainer.training.token_store import TokenStore
 
 Pass = dict[str, torch.Tensor]
@@ -42,6 +42,8 @@ class Cut:
     packed: bool = False
     filled: bool = False
     """Whether to pad packed passes to one of few lengths: a GPU selects its kernels again for each new length."""
+    even: bool = False
+    """Whether packed passes are of like sizes and even in number, as on a CPU, which computes several at a time."""
     rope_switch: int | None = None
     """Rows longer than this share no pass with shorter ones: see `attention.rope_switch_length`.
 
@@ -66,7 +68,8 @@ def groups(
 
 def _groups(cut: Cut, side: list[int], lengths: Sequence[int], widths: Sequence[int]) -> list[list[int]]:
     if cut.packed and cut.token_budget is not None:
-        return packed_rows([lengths[place] for place in side], cut.token_budget)
+        rows_into_passes = even_rows if cut.even else packed_rows
+        return rows_into_passes([lengths[place] for place in side], cut.token_budget)
     return forward_passes([widths[place] for place in side], token_budget=cut.token_budget, rows_each=cut.rows_each)
 
 

@@ -290,8 +290,11 @@ def _compute_settings(
     from finetune_trainer.training.shortage import halved
 
     rows_each = job.spec.hyperparameters.micro_batch_size
-    budget, filled = None if rows_each else fit.token_budget, packed and device() == "cuda"
-    cut = Cut(budget, rows_each, packed=packed, filled=filled, rope_switch=rope_switch_length(model))
+    budget, on_gpu = None if rows_each else fit.token_budget, device() == "cuda"
+    cut = Cut(
+        budget, rows_each, packed=packed, filled=packed and on_gpu, even=packed and not on_gpu,
+        rope_switch=rope_switch_length(model),
+    )  # fmt: skip
     return ComputeSettings(halved(cut, lesson.halvings), compute_dtype_of(job), lesson=lesson)
 
 

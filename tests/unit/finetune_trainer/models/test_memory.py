@@ -241,10 +241,12 @@ def on_cpu(spec, threads, available=None, **rows):
 
 def test_on_a_cpu_passes_side_by_side_are_as_many_as_cores_rows_and_memory_allow():
     at_once = {cores: on_cpu(spec_of(), cores).at_once for cores in (1, 2, 3, 4, 64)}
-    assert at_once == {1: 1, 2: 2, 3: 3, 4: 4, 64: 4}, "16 rows of 64 tokens are four passes of 256"
+    assert at_once == {1: 1, 2: 2, 3: 2, 4: 2, 64: 2}, "16 rows of 64 tokens are two passes of 512"
+    assert on_cpu(spec_of(), 64, mean=128).at_once == 4, "16 rows of 128 tokens are four passes of 512"
     assert on_cpu(spec_of(), 4, per_step=1).at_once == 1
-    two = max(size for size in range(10, 60) if on_cpu(spec_of(), 4, size * GIB).at_once == 2)
-    assert on_cpu(spec_of(), 4, 10 * GIB).at_once == 1 < 2 < on_cpu(spec_of(), 4, (two + 1) * GIB).at_once
+    two = max(size for size in range(10, 60) if on_cpu(spec_of(), 4, size * GIB, mean=128).at_once == 2)
+    assert on_cpu(spec_of(), 4, 10 * GIB, mean=128).at_once == 1
+    assert on_cpu(spec_of(), 4, (two + 1) * GIB, mean=128).at_once > 2
 
 
 def test_the_size_of_a_cpus_passes_depends_on_no_core_and_no_memory():
@@ -267,7 +269,9 @@ def test_what_passes_side_by_side_would_spoil_computes_one_after_the_other(metho
 def test_the_estimate_counts_the_activations_and_gradients_of_all_passes_side_by_side():
     need = need_of(spec_of(), 128)
     need = replace(need, setup=replace(need.setup, device="CPU"))
-    one, two, three = (need.parts(Pass(256, checkpointing=False, at_once=count)) for count in (1, 2, 3))
+    one, two, three = (
+        need.parts(Pass(memory.PARALLEL_CPU_TOKENS, checkpointing=False, at_once=count)) for count in (1, 2, 3)
+    )
     assert (two.activations, three.activations) == pytest.approx((2 * one.activations, 3 * one.activations), abs=3)
     long, beside = (need.parts(Pass(2048, checkpointing=False, at_once=count)) for count in (1, 2))
     assert beside.activations - long.activations == pytest.approx(one.activations, abs=3), "not all rows are so long"
