@@ -302,7 +302,8 @@ class DeploymentCost(ApiModel):
     display: Annotated[str, Field(max_length=32)] | None = Field(
         None,
         description="What kubectl get shows: the price per hour (1.70 USD/h), followed by attached where the "
-        "deployment was not made for this object; unknown; or by tokens.",
+        "deployment was not made for this object; unknown; or by tokens. Nothing until one that is billed by the hour "
+        "is ready.",
     )
     answers: Annotated[str, Field(max_length=256)] | None = Field(
         None, description="Price of answers where they are billed by tokens, or that it is unknown; not in the figures."
