@@ -166,7 +166,7 @@ class JobObserver:
         if view.run.state != "Active":
             return None
         metadata = job["metadata"]
-        return self._reports.last_last_report_at(metadata["namespace"], metadata["name"], metadata["uid"])
+        return self._reports.last_heard_at(metadata["namespace"], metadata["name"], metadata["uid"])
 
     def _model(self, job: Manifest, spec: FineTuneJobSpec | None) -> Manifest | None:
         """The FineTunedModel of the job's version, if it exists yet."""
