@@ -42,7 +42,7 @@ PATIENCE_SECONDS = 15.0
 @pytest.fixture(autouse=True)
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a call takes beyond the silence that is borne, which would be minutes."""
-    for module in ("timeouts", "aws.client", "azure.transport"):
+    for module in ("calls.timeouts", "aws.client", "azure.transport"):
         name = f"finetune_operator.providers.{module}.seconds_for"
         monkeypatch.setattr(name, lambda _, size=0: LIMIT_SECONDS + size / 2**26)
 

@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import ADDRESS, cluster, deployed, hosts, provider
 
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import go_on
+from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, cluster, deployed, hosts, provider
 
 __all__ = ["cluster", "provider", "start"]
 

@@ -5,11 +5,11 @@ As test_exactly_once_hosted, for what is made for an evaluation alone.
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import FAULTS, GONE, PUT
 
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, JOBS
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.evaluation import DATASET
+from tests.unit.finetune_operator.reconcilers.hosted import FAULTS, GONE, PUT
 from tests.unit.finetune_operator.reconcilers.random_lives import (
     JOB,
     courses,

@@ -5,10 +5,10 @@ As test_exactly_once, for what is billed by the hour.
 
 from hypothesis import example, given
 from hypothesis import strategies as st
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import FAULTS, PUT
 
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, azure, rows, with_azure_job
+from tests.unit.finetune_operator.reconcilers.hosted import FAULTS, PUT
 from tests.unit.finetune_operator.reconcilers.random_lives import courses, live, live_with_a_model, of_lives
 
 COURSES = courses([*FAULTS, {"operation": "*", "status": 429}], (20, 300, 700), kills=6)

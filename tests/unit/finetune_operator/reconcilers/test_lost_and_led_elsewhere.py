@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import cluster, deployed, hosts
 
 from finetune_api.names import ABANDON_ANNOTATION, BEGUN_ANNOTATION, PROVIDER_FINALIZER
 from finetune_operator.providers.begun import Begun, begun, with_place
@@ -25,6 +24,7 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
 )
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
 from tests.unit.finetune_operator.reconcilers.fake_cluster import JOB as THE_JOB
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts
 from tests.unit.finetune_operator.reconcilers.test_lost_hosted_statuses import elsewhere, second
 
 __all__ = ["begin", "cluster", "elsewhere", "start"]

@@ -4,13 +4,13 @@ from copy import deepcopy
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import cluster, deployed, hosts, provider, tune
 
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
 from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts, provider, tune
 
 __all__ = ["cluster", "provider", "start"]
 

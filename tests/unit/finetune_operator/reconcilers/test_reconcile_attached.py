@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import CHAT, GONE, PUT, hosts
 
 from finetune_operator.reconcilers.object_metrics import register_object_metrics
 from finetune_operator.runtime.kube import FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -15,6 +14,7 @@ from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, attach, azure, go_on, rows, with_azure_job
 from tests.unit.finetune_operator.reconcilers.fake_cluster import MODEL
+from tests.unit.finetune_operator.reconcilers.hosted import CHAT, GONE, PUT, hosts
 
 __all__ = ["start"]
 

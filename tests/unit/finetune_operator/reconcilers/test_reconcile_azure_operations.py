@@ -4,7 +4,14 @@ from email.utils import formatdate
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
+
+from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
+from tests.simulators.azure import AzureSimulator
+from tests.simulators.clock import HOUR
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
     GONE,
     PUT,
@@ -15,13 +22,6 @@ from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
     tune,
     with_model,
 )
-
-from finetune_operator.runtime.kube import MODEL_DEPLOYMENTS
-from tests.simulators.azure import AzureSimulator
-from tests.simulators.clock import HOUR
-from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["provider", "start"]
 

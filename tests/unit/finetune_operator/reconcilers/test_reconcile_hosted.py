@@ -5,18 +5,6 @@ from typing import Any
 
 import pytest
 from azure.core.credentials import AccessToken
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
-    ADDRESS,
-    CHAT,
-    GONE,
-    PUT,
-    STRANGER,
-    cluster,
-    deployed,
-    hosts,
-    provider,
-    tune,
-)
 
 from finetune_api.catalogue import Catalogue
 from finetune_api.names import ABANDON_ANNOTATION, PROVIDER_FINALIZER
@@ -42,6 +30,18 @@ from tests.unit.finetune_operator.reconcilers.cloud import (
     with_azure_job,
 )
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import (
+    ADDRESS,
+    CHAT,
+    GONE,
+    PUT,
+    STRANGER,
+    cluster,
+    deployed,
+    hosts,
+    provider,
+    tune,
+)
 
 __all__ = ["cluster", "provider", "start"]
 

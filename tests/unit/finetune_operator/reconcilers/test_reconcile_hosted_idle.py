@@ -4,15 +4,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
-    ADDRESS,
-    PUT,
-    deployed,
-    hosts,
-    provider,
-    tune,
-    with_model,
-)
 
 from finetune_api.names import WAKE_ANNOTATION
 from finetune_operator.reconcilers.object_metrics import register_object_metrics
@@ -23,6 +14,15 @@ from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, go_on, rows
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import (
+    ADDRESS,
+    PUT,
+    deployed,
+    hosts,
+    provider,
+    tune,
+    with_model,
+)
 
 __all__ = ["provider", "start"]
 

@@ -3,7 +3,11 @@
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
+
+from finetune_operator.runtime.kube import FINE_TUNED_MODELS
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import (
     PUT,
     STRANGER,
     cluster,
@@ -11,10 +15,6 @@ from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
     go_on,
     provider,
 )
-
-from finetune_operator.runtime.kube import FINE_TUNED_MODELS
-from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 
 __all__ = ["cluster", "provider", "start"]
 

@@ -4,7 +4,6 @@ What stands there is billed: it goes with the object where it can be found, and 
 """
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import cluster, deployed, hosts, provider
 
 from finetune_operator.decide.conditions import timestamp
 from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -12,6 +11,7 @@ from tests.simulators.conftest import start
 from tests.simulators.flapping import Late
 from tests.unit.finetune_operator.reconcilers.cloud import go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts, provider
 from tests.unit.finetune_operator.reconcilers.test_restored import restore
 
 __all__ = ["cluster", "provider", "start"]

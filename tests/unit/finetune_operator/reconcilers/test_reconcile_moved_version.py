@@ -5,7 +5,6 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import cluster, deployed, hosts, provider, tune
 
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import CONNECTIONS, DEPLOYMENTS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
@@ -13,6 +12,7 @@ from tests.simulators.clock import DAY, HOUR
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on, rows
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts, provider, tune
 
 __all__ = ["cluster", "provider", "start"]
 

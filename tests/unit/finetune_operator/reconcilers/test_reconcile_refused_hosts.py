@@ -3,7 +3,13 @@
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
+
+from finetune_operator.decide.conditions import timestamp
+from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
+from tests.simulators.conftest import start
+from tests.unit.finetune_operator.reconcilers.cloud import delete, go_on
+from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
+from tests.unit.finetune_operator.reconcilers.hosted import (
     ADDRESS,
     GONE,
     PUT,
@@ -12,12 +18,6 @@ from tests.unit.finetune_operator.reconcilers.deployments.hosted import (
     hosts,
     provider,
 )
-
-from finetune_operator.decide.conditions import timestamp
-from finetune_operator.runtime.kube import CONNECTIONS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS
-from tests.simulators.conftest import start
-from tests.unit.finetune_operator.reconcilers.cloud import delete, go_on
-from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT
 from tests.unit.finetune_operator.reconcilers.test_reconcile_hosted import tune_denied
 
 __all__ = ["cluster", "provider", "start"]

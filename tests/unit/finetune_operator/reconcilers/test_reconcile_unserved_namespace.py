@@ -3,7 +3,6 @@
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import ADDRESS, PUT, cluster, deployed, hosts, provider
 
 from finetune_operator.runtime.kube import CONNECTIONS, MODEL_DEPLOYMENTS, NAMESPACES
 from finetune_operator.runtime.queue import Key
@@ -11,6 +10,7 @@ from tests.simulators.azure import AzureSimulator
 from tests.simulators.conftest import start
 from tests.unit.finetune_operator.reconcilers.cloud import AzureCluster, delete, go_on, rows
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, MODEL
+from tests.unit.finetune_operator.reconcilers.hosted import ADDRESS, PUT, cluster, deployed, hosts, provider
 
 __all__ = ["cluster", "provider", "start"]
 

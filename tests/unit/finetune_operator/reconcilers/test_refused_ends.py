@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from tests.unit.finetune_operator.reconcilers.deployments.hosted import cluster, deployed, hosts, provider
 
 from finetune_operator.runtime.errors import Forbidden
 from finetune_operator.runtime.kube import FINE_TUNE_JOBS, FINE_TUNED_MODELS, MODEL_DEPLOYMENTS, Resource
@@ -15,6 +14,7 @@ from tests.simulators.conftest import s3_endpoint, start
 from tests.unit.finetune_operator.reconcilers.at_providers import at, at_work
 from tests.unit.finetune_operator.reconcilers.cloud import CloudCluster, go_on
 from tests.unit.finetune_operator.reconcilers.fake_cluster import DEPLOYMENT, JOB, MODEL, Cluster, with_running_job
+from tests.unit.finetune_operator.reconcilers.hosted import cluster, deployed, hosts, provider
 
 __all__ = ["at", "at_work", "cluster", "provider", "s3_endpoint", "start"]
 
