@@ -214,9 +214,8 @@ class Need:
         if self.rows.per_pass:
             return Pass(self.rows.per_pass * self.rows.longest, fit.activation_checkpointing)
         step_tokens = math.ceil(1.5 * self.rows.per_step * self.rows.mean)  # including padding
-        if fit.at_once > 1:
-            step_tokens = math.ceil(step_tokens / 2)
-        most = min(fit.token_budget, step_tokens, self.rows.per_step * self.rows.longest)
+        largest = self._largest_of_even_passes(fit.token_budget) if fit.at_once > 1 else step_tokens
+        most = min(fit.token_budget, largest, self.rows.per_step * self.rows.longest)
         return Pass(max(self.rows.longest, most), fit.activation_checkpointing, fit.at_once)
 
     def fit(self, available: int | None, threads: int = 1) -> Fit:
@@ -244,6 +243,12 @@ class Need:
             if available is None or self.parts(self.expected(several)).total <= _USABLE * available:
                 return several
         return one
+
+    def _largest_of_even_passes(self, tokens: int) -> int:
+        """Tokens of the largest pass of a typical step that is cut into an even number; more if lengths differ."""
+        rows = self.rows
+        number = even_passes(math.ceil(rows.per_step * rows.mean), tokens)
+        return math.ceil(math.ceil(rows.per_step / number) * rows.mean * min(1.5, rows.longest / rows.mean))
 
     def _parallel_pass(self, one: Pass) -> Pass:
         """A pass that runs in parallel with the largest one: a full one, or one average row."""
