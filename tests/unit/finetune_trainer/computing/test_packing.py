@@ -175,6 +175,7 @@ def test_what_fills_a_pass_up_carries_no_loss_and_is_not_counted(store):
         Cut(1, packed=True),
         Cut(None, 2, packed=True),
         Cut(1000, packed=True, filled=True),
+        Cut(20, packed=True, even=True),
     ],
 )
 def test_gradients_of_packed_rows_are_those_of_rows_alone(cut, store):

@@ -10,7 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from finetune_api.exit_codes import ExitCode
 from finetune_trainer.models import memory, memory_fit
-from finetune_trainer.training import objective, side_by_side
+from finetune_trainer.training import objective, passes, side_by_side
 from finetune_trainer.training.objective import by_loss
 from finetune_trainer.training.passes import loss_sum
 from finetune_trainer.training.side_by_side import why_in_order
@@ -114,6 +114,22 @@ def test_a_job_learns_the_same_to_the_bit_on_any_number_of_cores(tiny_model, tmp
             assert do(jobs[cores])[0] == ExitCode.OK
     assert "passes are computed 5 at a time" in caplog.messages
     same_result(jobs[1], jobs[5])
+
+
+@on_a_cpu
+def test_a_jobs_steps_have_an_even_number_of_passes_of_like_sizes(tiny_model, tmp_path, monkeypatch):
+    original, cut = passes.even_rows, []
+
+    def recorded_rows(lengths, tokens):
+        made = original(lengths, tokens)
+        if lengths:
+            cut.append([sum(lengths[place] for place in one) for one in made])
+        return made
+
+    monkeypatch.setattr(passes, "even_rows", recorded_rows)
+    assert do(make_job(tmp_path, tiny_model, splits=("train",), hyperparameters={"epochs": 1}))[0] == ExitCode.OK
+    assert cut
+    assert all(len(sizes) % 2 == 0 and max(sizes) < 1.5 * min(sizes) for sizes in cut), cut
 
 
 @on_a_cpu
