@@ -122,7 +122,7 @@ def test_a_jobs_steps_have_an_even_number_of_passes_of_like_sizes(tiny_model, tm
 
     def recorded_rows(lengths, tokens):
         made = original(lengths, tokens)
-        if lengths:
+        if len(lengths) > 1:
             cut.append([sum(lengths[place] for place in one) for one in made])
         return made
 
