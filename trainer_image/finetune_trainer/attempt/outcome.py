@@ -41,7 +41,7 @@ def run_to_end(work: Callable[[], None], reporter: Reporter, interruption: Inter
     """Do `work` with signals going to `interruption`; always closes the report, and returns the exit code."""
     with interruption.install():
         try:
-            code = _outcome(work, reporter)
+            code = _outcome(work, reporter, interruption)
             interruption.ignore_from_now_on()
         except Interrupted:  # also if it arrives while another end is being reported
             interruption.ignore_from_now_on()
@@ -60,13 +60,19 @@ def _interrupted(reporter: Reporter) -> ExitCode:
     return ExitCode.INTERRUPTED
 
 
-def _outcome(work: Callable[[], None], reporter: Reporter) -> ExitCode:
+def _outcome(work: Callable[[], None], reporter: Reporter, interruption: Interruption) -> ExitCode:
     try:
         work()
     except TrainerError as error:
         return fail(reporter, error)
-    except Exception as error:  # noqa: BLE001 - outermost handler: a bug must be reported too
-        return _fail_of_other(reporter, error)
+    except Exception as error:  # outermost handler: a bug must be reported too
+        code = _fail_of_known(reporter, error)
+        if code is not None:
+            return code
+        if interruption.is_requested:  # transformers' imports turn what a signal's handler raises into an ImportError
+            logger.info("Stopped by a signal.", exc_info=error)
+            raise Interrupted from error
+        return _crash(reporter, error)
     return ExitCode.OK
 
 
@@ -127,7 +133,8 @@ def _stdout() -> TextIO:
     return sys.stdout
 
 
-def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
+def _fail_of_known(reporter: Reporter, error: Exception) -> ExitCode | None:
+    """Report an error whose reason is known; None for any other."""
     if isinstance(error, OSError) and error.errno in _FULL:
         where = error.filename or "a temporary file"
         return fail(reporter, TrainerError(Reason.ARTIFACT_FAILED, f"{where}: {os.strerror(error.errno)}", _MORE_ROOM))
@@ -138,6 +145,10 @@ def _fail_of_other(reporter: Reporter, error: Exception) -> ExitCode:
         return fail(reporter, TrainerError(Reason.GPU_UNAVAILABLE, f"a GPU has failed: {broken[0]}"))
     if is_short_of_device_memory(error):
         return fail(reporter, TrainerError(Reason.OUT_OF_MEMORY, _shortage(error)))
+    return None
+
+
+def _crash(reporter: Reporter, error: Exception) -> ExitCode:
     logger.error("The trainer crashed.", exc_info=error)
     failure = Failure(
         reason=Reason.TRAINER_CRASHED,

@@ -36,6 +36,25 @@ def test_a_library_that_takes_every_error_for_its_own_does_not_swallow_it(tmp_pa
     assert ends(work, tmp_path) == STOPPED
 
 
+def test_a_library_that_turns_it_into_an_error_of_its_own_makes_no_crash_of_it(tmp_path):
+    """As transformers' imports do, which are most of the first seconds of a trainer."""
+
+    def work(_):
+        try:
+            terminate()
+        except BaseException as error:
+            raise ModuleNotFoundError("Could not import module 'BloomPreTrainedModel'") from error
+
+    assert ends(work, tmp_path) == STOPPED
+
+
+def test_the_same_error_without_a_signal_is_a_crash(tmp_path):
+    def work(_):
+        raise ModuleNotFoundError("Could not import module 'BloomPreTrainedModel'")
+
+    assert ends(work, tmp_path) == (ExitCode.CRASHED, "Failed")
+
+
 def test_a_signal_while_another_end_is_said_is_no_crash(tmp_path, monkeypatch):
     def work(_):
         raise TrainerError("DatasetInvalid", "line 3: prompt is empty")
